@@ -1,0 +1,41 @@
+"""Text-queried source separation: name a sound, get it out of a recording.
+
+    from separation import Separator
+
+    separator = Separator.from_pretrained()
+    result = separator(mixture, "dog barking", sample_rate=44100)
+    result.target, result.residual
+
+Importing this package loads nothing; what is named here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from separation.hub import ModelError, list_models
+    from separation.separator import Separation, Separator
+
+__version__ = "0.1.0"
+__all__ = ["ModelError", "Separation", "Separator", "__version__", "list_models"]
+
+_HOMES = {
+    "ModelError": "separation.hub",
+    "Separation": "separation.separator",
+    "Separator": "separation.separator",
+    "list_models": "separation.hub",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from its module at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'separation' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Where sound comes from: data sets, mixing, and procedural synthesis."""

@@ -1,0 +1,1 @@
+"""Query encoders: a query (text, audio, ...) becomes a condition vector."""

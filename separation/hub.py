@@ -1,0 +1,162 @@
+"""The registry of models: a name, or a directory, to a card, a network and its query encoder.
+
+A model directory holds `config.yaml` (class paths and arguments), `model.safetensors` and a `README.md`. It is plain
+data: only classes of this package are built, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from separation.encoders.base import QueryEncoder
+    from separation.models.base import ConditionedModel
+
+WEIGHTS = Path(__file__).with_name("weights")
+
+
+class ModelError(RuntimeError):
+    """A model's name is unknown or its files are not usable; the message is one plain sentence."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `separate --list-models` shows of a model."""
+
+    name: str
+    description: str
+    queries: tuple[str, ...]
+    sample_rate: int
+    size: str
+    licence: str
+    scores: str
+    directory: Path
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the weights are there."""
+        return (self.directory / "model.safetensors").is_file()
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A model directory's `config.yaml`.
+
+    Raises:
+        ModelError: it is missing or says nothing usable.
+    """
+    import yaml
+
+    file = directory / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{directory} is no model directory: config.yaml is missing.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ModelError(f"{file} cannot be read: {type(error).__name__}.") from None
+    if not isinstance(config, dict) or not {"model", "encoder"} <= set(config):
+        raise ModelError(f"{file} does not describe a model and an encoder.")
+    return config
+
+
+def list_models() -> list[Card]:
+    """Cards of all models known by name."""
+    return [read_card(directory) for directory in sorted(WEIGHTS.iterdir()) if (directory / "config.yaml").is_file()]
+
+
+def read_card(directory: Path) -> Card:
+    """The card of a model directory."""
+    card = read_config(directory).get("card", {})
+    weights = directory / "model.safetensors"
+    size = f"{weights.stat().st_size / 1e6:.0f} MB" if weights.is_file() else "unknown"
+    return Card(
+        name=directory.name,
+        description=card.get("description", ""),
+        queries=tuple(card.get("queries", ())),
+        sample_rate=int(card.get("sample_rate", 0)),
+        size=size,
+        licence=card.get("licence", "unknown"),
+        scores=card.get("scores", "unknown"),
+        directory=directory,
+    )
+
+
+def find_model(name: str) -> Path:
+    """The directory of a model given by name or by path.
+
+    Raises:
+        ModelError: neither a known name nor a directory.
+    """
+    if (WEIGHTS / name / "config.yaml").is_file():
+        return WEIGHTS / name
+    if Path(name).is_dir():
+        return Path(name)
+    known = ", ".join(card.name for card in list_models())
+    raise ModelError(f'There is no model "{name}": it is neither a known name ({known}) nor a model directory.')
+
+
+def build(description: dict[str, Any]) -> Any:
+    """The object that a `class_path` with `init_args` describes; classes of this package only."""
+    path = str(description.get("class_path", ""))
+    module, _, name = path.rpartition(".")
+    if not module.startswith(("separation.models.", "separation.encoders.")):
+        raise ModelError(f"The model's config names the class {path!r}, which is not one of this package's.")
+    try:
+        return getattr(importlib.import_module(module), name)(**(description.get("init_args") or {}))
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ModelError(f"The model's config cannot be built: {path}: {error}.") from None
+
+
+def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
+    """Network and encoder of a model directory, with their weights, in inference mode.
+
+    Raises:
+        ModelError: a file is missing or damaged, or a tensor is missing, left over or misshapen.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    config = read_config(directory)
+    model, encoder = build(config["model"]), build(config["encoder"])
+    file = directory / "model.safetensors"
+    try:
+        state = load_file(file)
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing.") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is damaged: {error}.") from None
+    load_part(model, state, "model.", file)
+    load_part(encoder, state, "encoder.", file)
+    return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
+
+
+def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) -> None:
+    """Loads the tensors whose names begin with `prefix`, as float32, strictly."""
+    part = {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in state.items()
+            if k.startswith(prefix)}  # fmt: skip
+    try:
+        module.load_state_dict(part)
+    except RuntimeError as error:
+        raise ModelError(f"{file} does not fit its config: {str(error).splitlines()[-1].strip()}") from None
+
+
+def save_model(
+    directory: Path, config: dict[str, Any], model: ConditionedModel, encoder: QueryEncoder, readme: str = ""
+) -> None:
+    """Writes a model directory; floating-point tensors as fp16."""
+    import torch
+    import yaml
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+    half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
+    save_file(half, directory / "model.safetensors")
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    if readme:
+        (directory / "README.md").write_text(readme, encoding="utf-8")

@@ -1,0 +1,38 @@
+"""What every separator network offers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConditionedModel(nn.Module):
+    """A network that takes the sound named by a condition out of a mixture.
+
+    Attributes:
+        sample_rate: rate the network works at, Hz.
+        condition_dim: length of the condition vectors.
+        stride: a segment that starts at a multiple of this many samples is computed on the whole file's grid.
+        context: samples on either side that can change an output sample.
+    """
+
+    sample_rate: int
+    condition_dim: int
+    stride: int = 1
+    context: int = 0
+
+    def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:
+        """Mixture (batch, channels, time) and condition (batch, dim) to target (batch, channels, time)."""
+        targets, _ = self.separate(mixture, condition[:, None])
+        return targets[:, 0]
+
+    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Several queries on one mixture.
+
+        Args:
+            mixture: (batch, channels, time).
+            conditions: (batch, queries, dim).
+
+        Returns:
+            targets (batch, queries, channels, time) and the presence logit over time (batch, queries, frames).
+        """
+        raise NotImplementedError

@@ -1,0 +1,169 @@
+"""Supervised mix-and-separate: the sources of each mixture are known, each is asked for by text or by example.
+
+Per mixture the network's query-independent half runs once for all queries. Three terms: the SNR of every source that
+sounds; silence for what is asked for but absent, from `absent_from` on (rewarded from the start, silence is all a
+network ever learns); and which classes sound when, of all classes at once, which teaches the shared half to tell
+sounds apart long before masks can.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from separation.data.mixing import Batch
+from separation.encoders.sound import SoundEncoder
+from separation.losses import MaskError, absent_loss
+from separation.models.band_unet import BandUNet
+from separation.objectives.optimisers import adamw_cosine
+
+INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # a frame's level under the source's loudest frame
+
+
+class Supervised(lightning.LightningModule):
+    """Trains a band-mask model with conditions from a joint audio-text space.
+
+    Args:
+        model: the separator that is trained.
+        encoder: gives the conditions; frozen.
+        encoder_weights: safetensors file with the encoder's weights.
+        lr, weight_decay, warmup: of AdamW.
+        audio_share: share of the queries that are the target's own sound at the start; falls linearly to
+            `audio_share_end` at the last step.
+        text_noise: deviation of the noise on sentence vectors, relative to their length.
+        absent_from, absent_ramp, absent_weight: step at which the absent term enters, steps until it has full weight.
+        tagging_weight: weight of the presence term.
+        ema: decay of the averaged weights, which are the ones exported.
+    """
+
+    def __init__(
+        self,
+        model: BandUNet,
+        encoder: SoundEncoder,
+        encoder_weights: str | None = None,
+        lr: float = 2e-3,
+        weight_decay: float = 0.02,
+        warmup: int = 200,
+        audio_share: float = 0.5,
+        audio_share_end: float = 0.2,
+        text_noise: float = 0.2,
+        absent_from: int = 1500,
+        absent_ramp: int = 1000,
+        absent_weight: float = 0.15,
+        tagging_weight: float = 5.0,
+        ema: float = 0.998,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder_weights is not None:
+            from safetensors.torch import load_file
+
+            self.encoder.load_state_dict(load_file(encoder_weights))
+        self.average = deepcopy(self.model).eval().requires_grad_(False)
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.audio_share, self.audio_share_end = audio_share, audio_share_end
+        self.text_noise, self.ema = text_noise, ema
+        self.absent_from, self.absent_ramp, self.absent_weight = absent_from, absent_ramp, absent_weight
+        self.tagging_weight = tagging_weight
+
+    def train(self, mode: bool = True) -> Supervised:
+        super().train(mode)
+        self.encoder.eval()
+        self.average.eval()
+        return self
+
+    def noisy(self, sentences: Tensor) -> Tensor:
+        """Sentence vectors with noise: wordings nobody wrote down."""
+        noise = torch.randn_like(sentences) * self.text_noise / sentences.shape[-1] ** 0.5
+        return F.normalize(sentences + noise, dim=-1)
+
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+
+    @torch.no_grad()
+    def conditions(self, batch: Batch) -> Tensor:
+        """Condition of every query (batch, slots, dim): its text's, or for sounding sources at times their sound's."""
+        text = self.encoder.embed_sentences(self.noisy(batch.sentences))
+        share = self.audio_share + (self.audio_share_end - self.audio_share) * self.progress()
+        by_audio = (torch.rand(text.shape[:2], device=text.device) < share) & sounding(batch)
+        conditions = text.clone()
+        if by_audio.any():
+            conditions[by_audio] = self.encoder.embed_log_mel(self.encoder.log_mel(batch.sources[by_audio]))
+        return conditions
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        conditions = self.conditions(batch)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            spectra = self.model.stft(batch.sources)  # (batch, slots, bins, frames)
+            mixture = spectra.sum(1)
+            features = self.model.features(mixture[:, None])
+            error = MaskError(mixture, spectra, self.model.to_bins)
+            bank = self.encoder.embed_sentences(self.noisy(batch.bank))
+        analysis = self.model.analyse(features)
+        mask = self.model.mask(analysis, conditions)
+        logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()
+        losses = self.losses(batch, error, mask)
+        losses["tagging"] = tagging_loss(logits, batch, spectra)
+        ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))
+        total = losses["snr"] + self.absent_weight * ramp * losses["absent"] + self.tagging_weight * losses["tagging"]
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, prog_bar=name == "snr")
+        return total
+
+    def losses(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
+        """Mean SNR loss of the queries that sound, mean absent loss of the others, dB."""
+        sounds = sounding(batch)
+        energy = error.energy[sounds]
+        snr = 10 * torch.log10((error.error_energy(mask)[sounds] + 1e-3 * energy) / energy)
+        before = 10 * torch.log10((error.mixture_energy - 0 * error.energy)[sounds] / energy)
+        silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask))[~sounds]
+        return {
+            "snr": snr.mean(),
+            "mixture": before.mean(),
+            "absent": silence.mean() if silence.numel() else snr.new_zeros(()),
+        }
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        decay = min(self.ema, (self.global_step + 1) / (self.global_step + 20))
+        with torch.no_grad():
+            for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                averaged.lerp_(current, 1 - decay)
+            for averaged, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                averaged.copy_(current)
+
+    def configure_optimizers(self) -> Any:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw_cosine(self.model, self.lr, self.weight_decay, self.warmup, steps)
+
+
+def sounding(batch: Batch) -> Tensor:
+    """Which slots hold a source, (batch, slots)."""
+    slots = batch.sources.shape[1]
+    return torch.arange(slots, device=batch.used.device) < batch.used[:, None]
+
+
+def tagging_loss(logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
+    """Which class sounds when: weighted cross-entropy of presence logits (batch, labels, frames / 8).
+
+    A frame counts as active down to 30 dB under the source's loudest, as inactive below 45 dB; between, it is left out.
+    A class that sounds has, over the batch, the same weight as all that do not.
+    """
+    frames = logits.shape[-1]
+    level = spectra.abs().square().sum(2).unflatten(-1, (frames, -1)).sum(-1)  # (batch, slots, frames / 8)
+    level = 10 * torch.log10(level / level.amax(-1, keepdim=True).clamp_min(1e-10) + 1e-10)
+    sounds = sounding(batch)[..., None]
+    active, unsure = sounds & (level > ACTIVE_DB), sounds & (level > INACTIVE_DB) & (level <= ACTIVE_DB)
+    index = batch.labels[..., None].expand(-1, -1, frames)
+    target = torch.zeros_like(logits).scatter_add_(1, index, active.to(logits.dtype)).clamp_(max=1)
+    ignore = torch.zeros_like(logits).scatter_add_(1, index, unsure.to(logits.dtype)).clamp_(max=1)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    hits = (loss * target).sum() / target.sum().clamp_min(1)
+    misses = (loss * (1 - target) * (1 - ignore)).sum() / target.sum().clamp_min(1)
+    return 0.1 * (hits + 0.3 * misses)

@@ -1,0 +1,959 @@
+"""`separate` from its arguments to its files, with a double in the place of the model."""
+
+import errno
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import tracemalloc
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from separation import cli, decode, pending
+from separation.inputs import Source
+from separation.interrupts import Interrupts
+from separation.job import block_seconds
+from separation.naming import Namer
+from separation.progress import Progress, clock
+from separation.tracks import Delay
+
+ROOT = str(Path(cli.__file__).parent.parent)
+GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "double": 2.0, "quarter": 0.25}
+
+
+class FakeStream:
+    """Gives gain * mixture per query, `held` samples late, as a real one does."""
+
+    held = 4711
+
+    def __init__(self, queries, channels):
+        self.gains = torch.tensor([GAINS.get(query, 0.3) for query in queries])[:, None, None]
+        self.tail = torch.zeros(channels, 0)
+
+    def push(self, block):
+        signal = torch.cat([self.tail, block], dim=1)
+        ready = max(0, signal.shape[1] - self.held)
+        self.tail = signal[:, ready:]
+        return self.gains * signal[:, :ready]
+
+    def flush(self):
+        return self.gains * self.tail
+
+    @property
+    def presence(self):
+        return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
+
+
+class FakeSeparator:
+    """Has what the command uses of a Separator."""
+
+    sample_rate = 32000
+    name = "fake"
+
+    def __init__(self):
+        self.streams = []
+
+    def level(self, blocks):
+        return max((float(block.abs().max()) for block in blocks), default=0.0)
+
+    def stream(self, queries, sample_rate, channels, level):
+        self.streams.append((tuple(queries), sample_rate, channels, level))
+        return FakeStream(queries, channels)
+
+
+@pytest.fixture
+def separator(monkeypatch):
+    double = FakeSeparator()
+    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
+    return double
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, separator):
+    """An empty folder to work in, with the double in place."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def noise(frames=30000, channels=2, seed=0, level=0.1):
+    random = np.random.default_rng(seed)
+    return (level * random.standard_normal((frames, channels))).astype(np.float32)
+
+
+def save(name, samples=None, sample_rate=44100, **options):
+    samples = noise() if samples is None else samples
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    if str(name).endswith(".wav"):
+        options.setdefault("subtype", "FLOAT")
+    soundfile.write(name, samples, sample_rate, **options)
+    return samples
+
+
+def load(name):
+    return soundfile.read(name, dtype="float32", always_2d=True)[0]
+
+
+def everything():
+    return sorted(path.as_posix() for path in Path().rglob("*") if path.is_file())
+
+
+def run(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+# What is written
+
+
+def test_one_query_one_file(folder, capsys):
+    samples = save("mix.wav")
+    assert run("--query", "half", "mix.wav") == 0
+    assert everything() == ["mix.half.wav", "mix.wav"]
+    info = soundfile.info("mix.half.wav")
+    assert (info.samplerate, info.channels, info.frames) == (44100, 2, 30000)
+    assert (info.format, info.subtype) == ("WAV", "FLOAT")
+    assert np.abs(load("mix.half.wav") - 0.5 * samples).max() < 1e-7
+    out, err = capsys.readouterr()
+    assert out == "mix.half.wav  presence 0.50\n"
+    assert err == ""
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4710, 4711, 4712, 100_000])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_length_and_channels_and_target_plus_residual_is_the_input(folder, frames, channels):
+    samples = save("mix.wav", noise(frames, channels), 8000)
+    assert run("--query", "quarter", "--residual", "mix.wav") == 0
+    total = load("mix.quarter.wav") + load("mix.not_quarter.wav")
+    assert total.shape == samples.shape
+    assert np.abs(total - samples).max() < 1e-7
+
+
+def test_several_queries_share_one_pass(folder, separator, capsys):
+    samples = save("mix.wav")
+    assert run("--query", "half", "--query", "all", "--residual", "mix.wav", "-o", "out/deep") == 0
+    assert [stream[0] for stream in separator.streams] == [("half", "all")]
+    assert everything() == [
+        "mix.wav",
+        "out/deep/mix.all.wav",
+        "out/deep/mix.half.wav",
+        "out/deep/mix.not_all.wav",
+        "out/deep/mix.not_half.wav",
+    ]
+    assert np.abs(load("out/deep/mix.not_half.wav") - 0.5 * samples).max() < 1e-7
+    assert np.abs(load("out/deep/mix.not_all.wav")).max() == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        os.path.join("out", "deep", "mix.half.wav") + "  presence 0.50",
+        os.path.join("out", "deep", "mix.not_half.wav"),
+        os.path.join("out", "deep", "mix.all.wav") + "  presence 1.00",
+        os.path.join("out", "deep", "mix.not_all.wav"),
+    ]
+
+
+def test_remove_writes_only_the_rest(folder, capsys):
+    samples = save("mix.wav")
+    assert run("--remove", "quarter", "mix.wav") == 0
+    assert everything() == ["mix.not_quarter.wav", "mix.wav"]
+    assert np.abs(load("mix.not_quarter.wav") - 0.75 * samples).max() < 1e-7
+    assert capsys.readouterr().out == (
+        "mix.not_quarter.wav  presence 0.25 - not heard in this recording\n"
+    )
+
+
+def test_query_and_remove_of_one_text_are_separated_once(folder, separator):
+    save("mix.wav")
+    assert run("--query", "half", "--remove", "half", "--remove", "all", "mix.wav") == 0
+    assert separator.streams[0][0] == ("half", "all")
+    assert everything() == ["mix.half.wav", "mix.not_all.wav", "mix.not_half.wav", "mix.wav"]
+
+
+def test_the_level_is_measured_over_the_whole_file(folder, separator):
+    samples = noise(50000)
+    samples[49999, 1] = -0.75
+    save("mix.wav", samples)
+    assert run("--query", "half", "mix.wav") == 0
+    assert separator.streams[0] == (("half",), 44100, 2, 0.75)
+
+
+def test_a_separator_may_know_the_level_before_the_end(folder, separator, monkeypatch):
+    monkeypatch.setattr(separator, "level", lambda blocks: float(next(iter(blocks)).abs().max()))
+    monkeypatch.setattr("separation.job.BLOCK_SECONDS", 0.1)
+    samples = save("mix.wav")
+    assert run("--query", "all", "mix.wav") == 0
+    assert np.array_equal(load("mix.all.wav"), samples)
+
+
+# Formats
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "output", "kind"),
+    [
+        ("a.wav", {"subtype": "PCM_16"}, "a.half.wav", ("WAV", "FLOAT")),
+        ("a.flac", {"subtype": "PCM_16"}, "a.half.flac", ("FLAC", "PCM_24")),
+        ("a.ogg", {}, "a.half.ogg", ("OGG", "VORBIS")),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "a.half.opus", ("OGG", "OPUS")),
+        ("a.mp3", {}, "a.half.mp3", ("MP3", "MPEG_LAYER_III")),
+        ("a.aif", {"format": "AIFF"}, "a.half.aiff", ("AIFF", "FLOAT")),
+        (
+            "wrong.wav",
+            {"format": "FLAC", "subtype": "PCM_16"},
+            "wrong.half.flac",
+            ("FLAC", "PCM_24"),
+        ),
+    ],
+)
+def test_outputs_are_what_the_input_is(folder, name, options, output, kind):
+    save(name, sample_rate=48000, **options)
+    assert run("--query", "half", name) == 0
+    info = soundfile.info(output)
+    assert (info.format, info.subtype) == kind
+    assert (info.samplerate, info.channels, info.frames) == (48000, 2, 30000)
+
+
+def test_format_and_subtype_choose(folder):
+    save("a.wav")
+    assert run("--query", "half", "--format", "flac", "--subtype", "16", "a.wav") == 0
+    assert soundfile.info("a.half.flac").subtype == "PCM_16"
+    assert run("--query", "half", "--subtype", "pcm_24", "a.wav") == 0
+    assert soundfile.info("a.half.wav").subtype == "PCM_24"
+
+
+def test_what_cannot_be_written_falls_back_to_wav_and_says_so(folder, capsys):
+    save("a.au", format="AU", subtype="PCM_16")
+    assert run("--query", "half", "a.au") == 0
+    assert soundfile.info("a.half.wav").subtype == "FLOAT"
+    assert capsys.readouterr().err == (
+        "separate: note: a.au: AU is read, but not written, so its outputs are wav.\n"
+    )
+
+
+def test_a_rate_that_the_wanted_format_lacks_is_refused(folder, capsys):
+    save("a.wav", sample_rate=44100)
+    save("b.wav", sample_rate=48000)
+    assert run("--query", "half", "--format", "opus", "a.wav", "b.wav") == 1
+    assert everything() == ["a.wav", "b.half.opus", "b.wav"]
+    assert "a.wav cannot be written as opus: opus cannot hold a sample rate of 44100 Hz" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-6), ("wav", 1e-4)])
+def test_over_full_scale_both_are_turned_down_by_one_factor(folder, capsys, suffix, tolerance):
+    save(f"mix.{suffix}", noise(level=0.1) + 0.4)
+    samples = load(f"mix.{suffix}")
+    peak = 2.0 * np.abs(samples).max()
+    assert peak > 1.2
+    options = ["--subtype", "PCM_16"] if suffix == "wav" else []
+    assert run("--query", "double", "--residual", *options, f"mix.{suffix}", "--json") == 0
+    target, residual = load(f"mix.double.{suffix}"), load(f"mix.not_double.{suffix}")
+    assert np.abs(target * peak - 2 * samples).max() < 2 * tolerance
+    assert np.abs((target + residual) * peak - samples).max() < 2 * tolerance
+    out, err = capsys.readouterr()
+    assert json.loads(out)["scale"]["double"] == pytest.approx(1 / peak, rel=1e-4)
+    assert f"turned down by {20 * math.log10(peak):.2f} dB" in err
+
+
+def test_float_wav_is_never_turned_down(folder):
+    samples = save("mix.wav", noise(level=1.0))
+    assert run("--query", "double", "mix.wav") == 0
+    assert np.array_equal(load("mix.double.wav"), 2 * samples)
+
+
+# Names and collisions
+
+
+def test_queries_of_any_script_name_files(folder):
+    save("mix.wav")
+    assert run("--query", "собака лает", "--query", "?!", "mix.wav") == 0
+    assert everything() == ["mix.query.wav", "mix.wav", "mix.собака_лает.wav"]
+
+
+def test_very_long_queries_and_stems_fit(folder):
+    stem = "s" * 240
+    save(f"{stem}.wav")
+    assert run("--query", "bark " * 500, "--residual", "--plot", f"{stem}.wav") == 0
+    assert len(everything()) == 4
+    assert all(len(name.encode()) <= 255 for name in everything())
+
+
+def test_two_queries_of_one_slug_are_numbered_and_said(folder, capsys):
+    save("mix.wav")
+    assert run("--query", "Half!", "--query", "half", "mix.wav") == 0
+    assert everything() == ["mix.half.2.wav", "mix.half.wav", "mix.wav"]
+    assert "this one is called mix.half.2.wav" in capsys.readouterr().err
+
+
+def test_two_inputs_of_one_stem_are_numbered_and_said(folder, capsys):
+    first, second = save("a/mix.wav"), save("b/mix.wav", noise(seed=1))
+    assert run("--query", "all", "a/mix.wav", "b/mix.wav", "-o", "out") == 0
+    assert np.array_equal(load("out/mix.all.wav"), first)
+    assert np.array_equal(load("out/mix.all.2.wav"), second)
+    assert "mix.all.wav is already the name of another output" in capsys.readouterr().err
+
+
+def test_an_existing_output_is_kept_without_overwrite(folder, capsys, separator):
+    save("mix.wav")
+    Path("mix.half.wav").write_text("mine")
+    assert run("--query", "all", "--query", "half", "mix.wav") == 1
+    assert Path("mix.half.wav").read_text() == "mine"
+    assert everything() == ["mix.half.wav", "mix.wav"]
+    assert separator.streams == []  # said before the work, not after it
+    assert capsys.readouterr().err == (
+        "separate: mix.half.wav exists already; --overwrite replaces it.\n"
+    )
+    assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 0
+    assert load("mix.half.wav").shape == (30000, 2)
+    assert everything() == ["mix.all.wav", "mix.half.wav", "mix.wav"]
+
+
+def test_an_input_is_never_written_over(folder, capsys):
+    save("mix.wav")
+    other = save("mix.half.wav", noise(seed=5))
+    assert run("--query", "half", "--overwrite", "mix.wav", "mix.half.wav") == 1
+    assert np.array_equal(load("mix.half.wav"), other)
+    assert "mix.half.wav would be written over, but it is one of the inputs." in (
+        capsys.readouterr().err
+    )
+    assert Path("mix.half.half.wav").exists()
+
+
+# Inputs
+
+
+def test_globs_and_folders(folder, capsys):
+    for name in ("a.wav", "b.wav", "sub/c.wav"):
+        save(name)
+    assert run("--query", "half", "*.wav", "-o", "out") == 0
+    assert sorted(os.listdir("out")) == ["a.half.wav", "b.half.wav"]
+    assert run("--query", "half", "-r", ".", "-o", "all") == 0
+    assert {"a.half.wav", "b.half.wav", "c.half.wav"} <= set(os.listdir("all"))
+
+
+def test_a_second_run_through_a_folder_leaves_out_the_results_of_the_first(folder, capsys):
+    save("in/a.wav")
+    assert run("--query", "half", "-r", "in") == 0
+    assert run("--query", "half", "-r", "in", "--overwrite") == 0
+    assert everything() == ["in/a.half.wav", "in/a.wav"]
+    assert "left out 1 that look like earlier results" in capsys.readouterr().err
+
+
+def test_options_may_stand_between_files(folder):
+    save("a.wav")
+    save("b.wav")
+    assert run("a.wav", "--query", "half", "b.wav", "-q") == 0
+    assert everything() == ["a.half.wav", "a.wav", "b.half.wav", "b.wav"]
+
+
+def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
+    samples = save("mix.flac")
+    data = Path("mix.flac").read_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert run("--query", "half", "-") == 0
+    out, err = capfdbinary.readouterr()
+    back, rate = soundfile.read(io.BytesIO(out), dtype="float32")
+    assert out[:4] == b"RIFF"
+    assert rate == 44100
+    assert np.abs(back - 0.5 * samples).max() < 1e-4
+    assert "presence 0.50" in err.decode()
+    assert everything() == ["mix.flac"]
+
+
+def test_standard_input_into_a_folder(folder, monkeypatch):
+    save("mix.flac")
+    data = Path("mix.flac").read_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert run("--query", "half", "--residual", "-", "-o", "out") == 0
+    assert sorted(os.listdir("out")) == ["stdin.half.flac", "stdin.not_half.flac"]
+
+
+def test_a_file_to_standard_output(folder, capfdbinary):
+    save("mix.wav")
+    assert run("--remove", "half", "mix.wav", "-o", "-", "-q", "--format", "flac") == 0
+    out, err = capfdbinary.readouterr()
+    assert (out[:4], err) == (b"fLaC", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"", "standard input is empty"), (b"text " * 99, "standard input is no audio")],
+)
+def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys, data, words):
+    monkeypatch.setattr(decode.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert run("--query", "half", "-") == 1
+    out, err = capsys.readouterr()
+    assert words in err
+    assert out == ""
+
+
+# Errors: one sentence each, the other files are done
+
+
+def broken_files(folder):
+    """name -> words of its message."""
+    Path("text.wav").write_text("hello\n" * 99)
+    Path("empty.wav").touch()
+    save("zero.wav", noise(0))
+    bad = noise()
+    bad[22050, 0] = np.nan
+    save("nan.wav", bad)
+    bad[22050, 0] = -np.inf
+    save("infinite.wav", bad)
+    save("channels.wav", subtype="PCM_16")
+    data = bytearray(Path("channels.wav").read_bytes())
+    data[22:24] = b"\0\0"
+    Path("channels.wav").write_bytes(data)
+    Path("film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" * 9)
+    (folder / "folder").mkdir()
+    return {
+        "text.wav": "text.wav is damaged or not audio",
+        "empty.wav": "empty.wav is empty: it has 0 bytes",
+        "zero.wav": "zero.wav holds no audio: its length is zero",
+        "nan.wav": "nan.wav has a sample that is NaN (not a number) at 0.500000 s, channel 1",
+        "infinite.wav": "infinite.wav has a sample that is infinite at 0.500000 s, channel 1",
+        "channels.wav": "channels.wav has zero channels",
+        "film.mp4": "film.mp4 cannot be read: .mp4 needs ffmpeg",
+        "folder": "folder is a folder; -r goes through it",
+        "gone.wav": "gone.wav does not exist.",
+        "no*.wav": "no*.wav matches no file.",
+    }
+
+
+def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, monkeypatch, capsys):
+    monkeypatch.setattr(decode.shutil, "which", lambda name: None)
+    expected = broken_files(folder)
+    save("good.wav")
+    before = everything()
+    assert run("--query", "half", "--residual", "--plot", *expected, "good.wav") == 1
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert len(lines) == len(expected)
+    for line, words in zip(lines, expected.values(), strict=True):
+        assert line.startswith("separate: ")
+        assert words in line
+        assert line.endswith(".")
+    made = ["good.half.png", "good.half.wav", "good.not_half.wav"]
+    assert everything() == sorted([*before, *made])
+    assert out.splitlines()[0] == "good.half.wav  presence 0.50"
+
+
+def test_no_model_is_loaded_when_no_file_can_be_read(folder, monkeypatch, capsys):
+    def fail(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(cli, "load_separator", fail)
+    Path("text.wav").write_text("hello\n" * 99)
+    assert run("--query", "half", "gone.wav", "text.wav") == 1
+    assert "AssertionError" not in capsys.readouterr().err
+
+
+def test_a_truncated_file_is_separated_as_far_as_it_goes_with_a_warning(folder, capsys):
+    samples = save("mix.wav", noise(80000))
+    data = Path("mix.wav").read_bytes()
+    Path("mix.wav").write_bytes(data[: len(data) // 2])
+    assert run("--query", "all", "mix.wav") == 0
+    back = load("mix.all.wav")
+    assert 39000 < len(back) < 40001
+    assert np.array_equal(back, samples[: len(back)])
+    assert capsys.readouterr().err.startswith("separate: warning: mix.wav is cut short or damaged")
+
+
+def test_unreadable_path(folder, monkeypatch, capsys):
+    save("mix.wav")
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(decode, "open", refuse, raising=False)
+    assert run("--query", "half", "mix.wav") == 1
+    assert capsys.readouterr().err == "separate: mix.wav cannot be read: permission denied.\n"
+
+
+def test_read_only_output_folder(folder, monkeypatch, capsys):
+    save("mix.wav")
+
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(pending, "create", refuse)
+    assert run("--query", "half", "mix.wav") == 1
+    assert capsys.readouterr().err == (
+        "separate: mix.half.wav cannot be written: the file system is read-only.\n"
+    )
+    assert everything() == ["mix.wav"]
+
+
+def test_an_output_folder_that_cannot_be_made(folder, capsys):
+    save("mix.wav")
+    Path("file").touch()
+    assert run("--query", "half", "mix.wav", "-o", "file/out") == 1
+    assert "cannot be made: a part of the path is not a folder" in capsys.readouterr().err
+
+
+class FullDisk:
+    """A file whose disk fills up after 100,000 bytes."""
+
+    def __init__(self, file):
+        self.file, self.room = file, 100_000
+
+    def write(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_full_disk(folder, monkeypatch, capsys, suffix):
+    save(f"mix.{suffix}", noise(200_000))
+    create = pending.create
+    count = 0
+
+    def second_is_full(path):
+        nonlocal count
+        count += 1
+        return FullDisk(create(path)) if count == 2 else create(path)
+
+    monkeypatch.setattr(pending, "create", second_is_full)
+    assert run("--query", "half", "--query", "all", f"mix.{suffix}") == 1
+    assert capsys.readouterr().err == (
+        f"separate: mix.all.{suffix} cannot be written: the disk is full.\n"
+    )
+    assert everything() == [f"mix.{suffix}"]
+
+
+def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
+    save("mix.wav")
+    Path("mix.half.wav").write_text("old")
+    replace = os.replace
+
+    def fails_for_the_last(source, destination):
+        if str(destination) == "mix.not_half.wav":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, destination)
+
+    monkeypatch.setattr(pending.os, "replace", fails_for_the_last)
+    assert run("--query", "half", "--residual", "--overwrite", "mix.wav") == 1
+    assert "mix.not_half.wav cannot be written: the disk reported an error." in (
+        capsys.readouterr().err
+    )
+    assert everything() == ["mix.half.wav", "mix.wav"]
+    assert Path("mix.half.wav").read_text() == "old"
+
+
+def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys):
+    save("mix.wav", noise(30000))
+
+    def level(blocks):
+        list(blocks)
+        save("mix.wav", noise(29000))
+        return 0.1
+
+    monkeypatch.setattr(separator, "level", level)
+    assert run("--query", "half", "mix.wav") == 1
+    assert "mix.wav changed while it was being read." in capsys.readouterr().err
+    assert everything() == ["mix.wav"]
+
+
+def test_an_unforeseen_error_is_one_sentence_too(folder, separator, monkeypatch, capsys):
+    save("a.wav")
+    save("b.wav")
+    stream, count = separator.stream, []
+
+    def fails_once(*arguments):
+        count.append(1)
+        if len(count) == 1:
+            raise RuntimeError("out of\nmemory.")
+        return stream(*arguments)
+
+    monkeypatch.setattr(separator, "stream", fails_once)
+    assert run("--query", "half", "a.wav", "b.wav") == 1
+    assert capsys.readouterr().err == (
+        "separate: a.wav could not be separated: RuntimeError: out of memory (-v shows where).\n"
+    )
+    assert everything() == ["a.wav", "b.half.wav", "b.wav"]
+    count.clear()
+    assert run("--query", "all", "a.wav", "-v") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
+    save("mix.wav")
+    monkeypatch.setattr(FakeStream, "flush", lambda self: self.gains * self.tail[:, :5])
+    assert run("--query", "half", "mix.wav") == 1
+    assert "the separator returned" in capsys.readouterr().err
+    assert everything() == ["mix.wav"]
+
+
+# Wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mix.wav"], 'Say what to separate, for example --query "dog barking".'),
+        (["--query", "half"], "Name at least one file"),
+        (["--query", "", "mix.wav"], "--query is empty: say what to listen for"),
+        (["--query", " \t\n", "mix.wav"], "--query is empty"),
+        (["--remove", "", "mix.wav"], "--remove is empty"),
+        (["--query", "a", "--format", "xyz", "mix.wav"], "There is no output format 'xyz'; there"),
+        (
+            ["--query", "a", "--format", "flac", "--subtype", "FLOAT", "mix.wav"],
+            "flac has no sample",
+        ),
+        (["--query", "a", "--subtype", "odd", "mix.wav"], "There is no sample type 'odd'"),
+        (["--query", "a", "--threads", "0", "mix.wav"], "--threads must be 1 or more"),
+        (["--query", "a", "--threads", "x", "mix.wav"], "Argument --threads: invalid int value"),
+        (["--query", "a", "--device", "tpu", "mix.wav"], "invalid choice: 'tpu'"),
+        (["--query", "a", "--wrong", "mix.wav"], "Unrecognized arguments: --wrong"),
+        (["--query", "a", "mix.wav", "-o", "mix.wav"], "-o names a folder, but mix.wav is a file"),
+        (["--query", "a", "mix.wav", "-o", "dog.wav"], "-o names a folder, and dog.wav looks like"),
+        (["--query", "a", "-", "mix.wav"], "Standard input together with files needs -o FOLDER"),
+        (["--query", "a", "--query", "b", "-"], "Standard output takes one result of one file"),
+        (["--query", "a", "--residual", "-"], "Standard output takes one result of one file"),
+        (["--query", "a", "mix.wav", "b.wav", "-o", "-"], "Standard output takes one result"),
+        (["--query", "a", "-", "--json"], "--json and --plot need -o FOLDER"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_status_2(folder, capsys, separator, arguments, words):
+    save("mix.wav")
+    assert run(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert everything() == ["mix.wav"]
+
+
+def test_audio_is_not_for_a_terminal(folder, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_is_terminal", lambda stream: stream is sys.stdout)
+    assert run("--query", "a", "-") == 2
+    assert "Audio is not for a terminal" in capsys.readouterr().err
+
+
+def fake_module(monkeypatch, name, **content):
+    module = ModuleType(name)
+    vars(module).update(content)
+    monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delattr(sys.modules["separation"], name.split(".")[1], raising=False)
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """A separation.separator and separation.hub with one model, "default"."""
+    monkeypatch.chdir(tmp_path)
+
+    class ModelError(Exception):
+        pass
+
+    class Separator:
+        calls = ()
+
+        @classmethod
+        def from_pretrained(cls, name="default", device=None):
+            cls.calls += ((name, device),)
+            if name != "default":
+                raise ModelError(f"There is no model {name!r}; there is default.")
+            return FakeSeparator()
+
+    card = SimpleNamespace(
+        name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
+        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, description="The built-in model.",
+    )  # fmt: skip
+    fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
+    fake_module(monkeypatch, "separation.hub", list_models=lambda: [card])
+    return Separator
+
+
+def test_unknown_model(registry, capsys):
+    save("mix.wav")
+    assert run("--query", "half", "--model", "nonsense", "mix.wav") == 2
+    assert capsys.readouterr().err == "separate: There is no model 'nonsense'; there is default.\n"
+    assert everything() == ["mix.wav"]
+
+
+def test_model_device_and_threads_reach_their_places(registry, monkeypatch):
+    save("mix.wav")
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert run("--query", "half", "mix.wav", "--threads", "2", "-q") == 0
+    assert run("--query", "all", "mix.wav", "--device", "cpu", "-q") == 0
+    assert registry.calls == (("default", None), ("default", "cpu"))
+    assert threads == [2]
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there(registry, monkeypatch, capsys, device):
+    save("mix.wav")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert run("--query", "half", "mix.wav", "--device", device) == 2
+    assert f"--device {device}: there is no" in capsys.readouterr().err
+
+
+def test_list_models(registry, capsys):
+    assert run("--list-models") == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["name", "queries", "rate", "size"]
+    assert row.split("  ")[0] == "default"
+    for words in ("text, audio", "32000 Hz", "8 MB", "CC BY 4.0", "SDRi 8.0 dB", "yes"):
+        assert words in row
+    assert run("--list-models", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["queries"] == ["text", "audio"]
+
+
+# What is said
+
+
+def test_json_is_one_record_a_file(folder, capsys):
+    save("mix.wav")
+    arguments = ["--query", "half", "--query", "none", "--residual", "--plot", "--json"]
+    assert run(*arguments, "gone.wav", "mix.wav") == 1
+    out, err = capsys.readouterr()
+    bad, good = (json.loads(line) for line in out.splitlines())
+    assert bad["input"] == "gone.wav"
+    assert bad["error"] == "gone.wav does not exist."
+    assert (bad["outputs"], bad["presence"]) == ([], {})
+    assert good["error"] is None
+    assert good["outputs"] == [
+        "mix.half.wav",
+        "mix.not_half.wav",
+        "mix.none.wav",
+        "mix.not_none.wav",
+    ]
+    assert good["targets"] == {"half": "mix.half.wav", "none": "mix.none.wav"}
+    assert good["residuals"] == {"half": "mix.not_half.wav", "none": "mix.not_none.wav"}
+    assert good["plots"] == ["mix.half.png", "mix.none.png"]
+    assert good["presence"] == {"half": 0.5, "none": 0.0}
+    assert good["duration"] == pytest.approx(30000 / 44100, abs=1e-6)
+    assert 0 < good["seconds"] < 20
+    assert all(Path(name).is_file() for name in good["outputs"] + good["plots"])
+    assert err == "separate: gone.wav does not exist.\n"
+
+
+def test_a_sound_that_is_not_there_is_said_kindly(folder, capsys):
+    save("mix.wav")
+    assert run("--query", "none", "mix.wav") == 0
+    assert capsys.readouterr().out == "mix.none.wav  presence 0.00 - not heard in this recording\n"
+
+
+def test_quiet_says_only_errors(folder, capsys):
+    save("mix.wav")
+    assert run("-q", "--query", "half", "--query", "Half", "mix.wav", "gone.wav") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "separate: gone.wav does not exist.\n"
+
+
+def test_verbose_says_more(folder, capsys):
+    save("mix.wav")
+    assert run("-v", "--query", "half", "mix.wav", "--model", "x") == 0
+    err = capsys.readouterr().err
+    assert "model fake, device auto" in err
+    assert "mix.wav: 44100 Hz, 2 channels, 0.680 s, level" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="bytes in names")
+def test_names_that_no_encoding_has(folder, capsys):
+    name = os.fsdecode(b"b\xffd.wav")
+    save("ok.wav")
+    os.rename("ok.wav", name)
+    assert run("--query", "half", name) == 0
+    assert "b\\udcffd.half.wav  presence" in capsys.readouterr().out
+    assert run("--query", "all", name, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["input"] == name
+
+
+def test_plot_draws_one_picture_for_each_query(folder, capsys):
+    save("mix.wav")
+    assert run("--query", "half", "--remove", "all", "--plot", "mix.wav") == 0
+    assert everything() == [
+        "mix.half.png",
+        "mix.half.wav",
+        "mix.not_all.png",
+        "mix.not_all.wav",
+        "mix.wav",
+    ]
+    assert Path("mix.half.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "mix.half.png" in capsys.readouterr().out
+
+
+def test_plot_without_matplotlib(folder, monkeypatch, capsys):
+    save("mix.wav")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run("--query", "half", "--plot", "mix.wav") == 2
+    assert "--plot needs matplotlib, which is not installed" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    """A stream that says that somebody watches."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_shows_itself_on_a_terminal_only_and_goes_away(monkeypatch):
+    monkeypatch.setattr("separation.progress.PATIENCE", 0.0)
+    monkeypatch.setattr("separation.progress.INTERVAL", 0.0)
+    watched, piped = Terminal(), io.StringIO()
+    for stream in (watched, piped):
+        bar = Progress("separating mix.wav", 200, stream)
+        bar._began -= 10.0
+        bar.update(50)
+        bar.close()
+    assert "[######                  ]  25%, 0:30 left  separating mix.wav" in watched.getvalue()
+    assert watched.getvalue().endswith("\r")
+    assert piped.getvalue() == ""
+    assert [clock(75), clock(3675)] == ["1:15", "1:01:15"]
+
+
+def test_short_work_shows_no_bar():
+    stream = Terminal()
+    bar = Progress("x", 10, stream)
+    bar.update(5)
+    bar.close()
+    assert stream.getvalue() == ""
+
+
+# Memory, interrupts, start
+
+
+def test_memory_does_not_grow_with_the_length(folder, monkeypatch):
+    """The peak of what Python and numpy hold, for 4 and 16 blocks of audio."""
+    monkeypatch.setattr("separation.job.BLOCK_SECONDS", 1.0)
+    peaks = []
+    for seconds in (4, 16):
+        name = f"mix{seconds}.flac"
+        save(name, noise(seconds * 44100))
+        run("--query", "half", "--residual", "-q", name)  # imports are not counted
+        tracemalloc.start()
+        assert run("--query", "double", "--residual", "-q", name) == 0
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] + 200_000
+
+
+def test_blocks_of_many_channels_are_shorter():
+    assert block_seconds(SimpleNamespace(sample_rate=44100, channels=2)) == 10.0
+    assert block_seconds(SimpleNamespace(sample_rate=200_000, channels=100)) == pytest.approx(0.1)
+
+
+def test_delay_gives_back_in_any_pieces():
+    delay, signal = Delay(), torch.arange(60.0).reshape(2, 30)
+    for start in range(0, 30, 7):
+        delay.put(signal[:, start : start + 7])
+    pieces = [delay.take(count) for count in (0, 3, 12, 1, 14, 5)]
+    assert [piece.shape[1] for piece in pieces] == [0, 3, 12, 1, 14, 0]
+    assert torch.equal(torch.cat(pieces[:5], dim=1), signal)
+
+
+def test_a_shield_holds_a_signal_back():
+    done = []
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        with interrupts.shield():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append(1)
+        done.append(2)
+    assert done == [1]
+
+
+PROGRAM = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    from test_cli import FakeSeparator, FakeStream
+    from separation import cli
+    push = FakeStream.push
+    def slow(self, block):
+        print("working", file=sys.stderr, flush=True)
+        time.sleep({pause})
+        return push(self, block)
+    FakeStream.push = slow
+    cli.load_separator = lambda *_: FakeSeparator()
+    sys.exit(cli.main(sys.argv[1:]))
+    """
+
+
+def start(*arguments, pause=30.0):
+    program = PROGRAM.format(tests=str(Path(__file__).parent), pause=pause)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": ROOT}, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_stops_cleanly(folder, number, status):
+    save("mix.flac")
+    process = start("--query", "half", "--residual", "--plot", "mix.flac")
+    assert process.stderr.readline() == "working\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert err == "separate: interrupted; nothing half-written is left behind.\n"
+    assert everything() == ["mix.flac"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_nobody_reads_the_output(folder):
+    for name in ("a.wav", "b.wav"):
+        save(name)
+    process = start("--query", "half", "a.wav", "b.wav", "--json", pause=0.2)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=20) == 1
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def help_text():
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "separation.cli", "--help"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT},
+    )  # fmt: skip
+    return done.stdout, done.stderr, time.monotonic() - began
+
+
+def test_help_teaches_quickly_and_loads_nothing_heavy():
+    text, imports, _ = help_text()
+    for heavy in ("torch", "numpy", "soundfile", "matplotlib", "lightning"):
+        assert f" {heavy}\n" not in imports
+    for option in ("--query", "--remove", "--residual", "--recursive", "--output", "--model"):
+        assert option in text
+    for option in ("--device", "--json", "--plot", "--overwrite", "--format", "--subtype"):
+        assert option in text
+    for option in ("--list-models", "--threads", "--quiet", "--verbose", "--version"):
+        assert option in text
+    assert "examples:" in text
+    assert 'separate --query "dog barking" mix.wav' in text
+    assert min(help_text()[2] for _ in range(3)) < 0.3
+
+
+def test_sources_that_are_paths_name_their_outputs(tmp_path):
+    source = Source(tmp_path / "mix.wav", "mix.wav", "mix")
+    assert Namer([source.path]).claim(tmp_path, source.stem, "x", ".wav").name == "mix.x.wav"

@@ -1,0 +1,276 @@
+"""Procedural sounds: shape, seeds, plausible spectra and tempos; the demo's mix."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from separation.data.foley import SOUNDS, synthesise
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = sorted(SOUNDS)
+RATE = 16000
+# Bounds of the spectral centroid of power, in Hz, for 16 kHz renderings.
+CENTROIDS = {
+    "alarm clock": (1200, 5000),
+    "car horn": (300, 2500),
+    "church bells": (250, 2500),
+    "clock ticking": (800, 4500),
+    "crackling fire": (50, 3000),
+    "crickets": (2000, 6000),
+    "dog bark": (400, 1600),
+    "door knock": (50, 500),
+    "engine": (30, 600),
+    "footsteps": (60, 1500),
+    "helicopter": (50, 800),
+    "keyboard typing": (200, 4500),
+    "rain": (500, 4500),
+    "rooster crow": (700, 3000),
+    "sea waves": (200, 2500),
+    "siren": (500, 2000),
+    "water drops": (300, 3000),
+    "wind": (40, 600),
+}
+
+
+def centroid(sound: np.ndarray, sample_rate: int) -> float:
+    """Mean frequency in Hz, weighted by power."""
+    power = np.abs(np.fft.rfft(sound)) ** 2
+    return float(np.sum(np.fft.rfftfreq(len(sound), 1 / sample_rate) * power) / np.sum(power))
+
+
+def envelope(sound: np.ndarray, sample_rate: int, rate: int = 200) -> np.ndarray:
+    """Root mean square `rate` times a second."""
+    size = sample_rate // rate
+    blocks = sound[: len(sound) // size * size].reshape(-1, size).astype(np.float64)
+    return np.asarray(np.sqrt(np.mean(blocks**2, axis=1)))
+
+
+def onsets(sound: np.ndarray, sample_rate: int, gap: float) -> np.ndarray:
+    """Times in seconds where the level jumps above 30 % of its peak, at least `gap` apart."""
+    level = envelope(sound, sample_rate)
+    loud = np.flatnonzero(level > 0.3 * level.max()) / 200
+    return loud[np.r_[True, np.diff(loud) > gap]] if len(loud) else loud
+
+
+def modulation(sound: np.ndarray, sample_rate: int, low: float, high: float) -> float:
+    """The strongest frequency of the level between two bounds, in Hz."""
+    level = envelope(sound, sample_rate)
+    spectrum = np.abs(np.fft.rfft((level - level.mean()) * np.hanning(len(level))))
+    hz = np.fft.rfftfreq(len(level), 1 / 200)
+    inside = (hz >= low) & (hz <= high)
+    return float(hz[inside][np.argmax(spectrum[inside])])
+
+
+def load_demo() -> ModuleType:
+    """The script demos/make_mix.py as a module."""
+    spec = importlib.util.spec_from_file_location("make_mix", ROOT / "demos" / "make_mix.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_mix"] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["make_mix"]
+    return module
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    return load_demo()
+
+
+def test_there_are_about_sixteen_sounds_each_with_a_centroid() -> None:
+    assert len(LABELS) >= 15
+    assert set(CENTROIDS) == set(LABELS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("sample_rate", [8000, 32000, 44100])
+def test_length_range_and_level_at_every_rate(label: str, sample_rate: int) -> None:
+    sound = synthesise(label, 0.7, sample_rate, 3)
+    assert sound.dtype == np.float32
+    assert sound.shape == (round(0.7 * sample_rate),)
+    assert np.isfinite(sound).all()
+    assert np.abs(sound).max() <= 1
+    assert np.sqrt(np.mean(sound**2)) > 0.003
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("samples", [0, 1, 2, 37])
+def test_very_short(label: str, samples: int) -> None:
+    sound = synthesise(label, samples / RATE, RATE)
+    assert sound.shape == (samples,)
+    assert np.isfinite(sound).all()
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_seed_decides(label: str) -> None:
+    first, again, other = (synthesise(label, 1.0, RATE, seed) for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    likeness = np.dot(first, other) / (np.linalg.norm(first) * np.linalg.norm(other))
+    assert abs(likeness) < 0.8
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_seeds_differ_in_parameters_not_only_in_noise(label: str) -> None:
+    def bands(seed: int) -> np.ndarray:
+        power = np.abs(np.fft.rfft(synthesise(label, 2.0, RATE, seed))) ** 2
+        edges = (2 * np.geomspace(60, 7800, 25)).astype(int)
+        return 10 * np.log10(np.add.reduceat(power, edges) + 1e-9)
+
+    profiles = np.stack([bands(seed) for seed in range(4)])
+    profiles -= profiles.max(axis=1, keepdims=True)
+    assert np.mean(np.std(np.maximum(profiles, -50), axis=0)) > 1.0
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_spectral_centroid(label: str) -> None:
+    low, high = CENTROIDS[label]
+    for seed in range(6):
+        assert low <= centroid(synthesise(label, 2.0, RATE, seed), RATE) <= high
+
+
+@pytest.mark.parametrize("label", ["dog bark", "door knock", "siren", "clock ticking", "footsteps"])
+def test_a_seed_means_the_same_parameters_at_any_rate(label: str) -> None:
+    low, high = (envelope(synthesise(label, 3.0, rate, 2), rate, 50) for rate in (16000, 44100))
+    size = min(len(low), len(high))
+    if label == "siren":
+        hz = [centroid(synthesise(label, 3.0, rate, 2), rate) for rate in (16000, 44100)]
+        assert hz[1] == pytest.approx(hz[0], rel=0.1)
+    else:
+        assert np.corrcoef(low[:size], high[:size])[0, 1] > 0.8
+
+
+def test_clock_ticks_one_to_four_times_a_second() -> None:
+    for seed in range(6):
+        times = onsets(synthesise("clock ticking", 6.0, RATE, seed), RATE, 0.15)
+        gaps = np.diff(times)
+        assert gaps.min() >= 0.22
+        assert gaps.max() <= 1.1
+        assert np.std(gaps) < 0.1 * np.mean(gaps)
+
+
+def test_helicopter_blades_pass_ten_to_twenty_two_times_a_second() -> None:
+    rates = []
+    for seed in range(6):
+        sound = synthesise("helicopter", 4.0, RATE, seed)
+        rate = modulation(sound, RATE, 5, 60)
+        assert 9.5 <= rate <= 22.5
+        rates.append(rate)
+    assert np.ptp(rates) > 2
+
+
+def test_footsteps_walk() -> None:
+    for seed in range(6):
+        times = onsets(synthesise("footsteps", 6.0, RATE, seed), RATE, 0.2)
+        assert 1.3 <= 1 / np.median(np.diff(times)) <= 2.9
+
+
+def test_barks_are_short_and_come_in_groups() -> None:
+    for seed in range(6):
+        sound = synthesise("dog bark", 6.0, RATE, seed)
+        times = onsets(sound, RATE, 0.1)
+        assert 5 <= len(times) <= 16
+        assert np.diff(times).max() > 1.3 * np.diff(times).min()
+        level = envelope(sound, RATE)
+        assert np.mean(level < 0.1 * level.max()) > 0.25
+
+
+def test_siren_pitch_moves() -> None:
+    for seed in range(6):
+        sound = synthesise("siren", 4.0, RATE, seed)
+        frames = sound[: len(sound) // 2048 * 2048].reshape(-1, 2048) * np.hanning(2048)
+        strongest = np.argmax(np.abs(np.fft.rfft(frames, axis=1)), axis=1) * RATE / 2048
+        assert np.percentile(strongest, 90) > 1.15 * np.percentile(strongest, 10)
+
+
+def test_sea_swells_and_rain_does_not() -> None:
+    def depth(label: str) -> float:
+        levels = [envelope(synthesise(label, 8.0, RATE, seed), RATE, 4) for seed in range(4)]
+        return float(np.median([np.std(level) / np.mean(level) for level in levels]))
+
+    assert depth("sea waves") > 0.3
+    assert depth("rain") < 0.25
+
+
+def test_bells_ring_on_after_the_stroke() -> None:
+    level = envelope(synthesise("church bells", 4.0, RATE, 1), RATE, 20)
+    assert level[5:].min() > 0.02 * level.max()
+
+
+@pytest.mark.parametrize(
+    ("label", "seconds", "sample_rate", "words"),
+    [
+        ("unicorn", 1.0, RATE, "no sound is called 'unicorn'"),
+        ("rain", -1.0, RATE, "cannot last -1.0 seconds"),
+        ("rain", float("nan"), RATE, "cannot last nan seconds"),
+        ("rain", float("inf"), RATE, "cannot last inf seconds"),
+        ("rain", 1.0, 0, "must be positive, not 0"),
+    ],
+)
+def test_bad_requests(label: str, seconds: float, sample_rate: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        synthesise(label, seconds, sample_rate)
+
+
+def test_importing_needs_numpy_only() -> None:
+    code = (
+        "import sys, separation.data.foley; "
+        "print([m for m in ('torch', 'scipy', 'soundfile', 'lightning') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_demo_stems_add_up_to_the_committed_mix(demo: ModuleType) -> None:
+    stems = demo.stems()
+    assert "dog bark" in stems
+    assert 3 <= len(stems) <= 4
+    with wave.open(str(ROOT / "demos" / "mix.wav"), "rb") as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (44100, 2, 2)
+        raw = file.readframes(file.getnframes())
+    stored = np.frombuffer(raw, dtype="<i2").reshape(-1, 2).T.astype(np.float64)
+    total = sum(stems.values())
+    assert stored.shape == total.shape == (2, 441000)
+    # One step for rounding, half a step and a little for other versions of numpy.
+    assert np.abs(stored - 32768 * total).max() <= 1.5
+    assert 20 * np.log10(np.abs(stored).max() / 32768) == pytest.approx(-3.0, abs=0.05)
+    assert (ROOT / "demos" / "mix.wav").stat().st_size < 2_000_000
+
+
+def test_demo_stems_are_equally_loud_overlap_and_lie_apart(demo: ModuleType) -> None:
+    stems = demo.stems()
+    energy = 10 * np.log10([np.sum(sound**2) for sound in stems.values()])
+    assert np.ptp(energy) < 3
+    balance = sorted(np.sum(sound[1] ** 2) / np.sum(sound**2) for sound in stems.values())
+    assert min(np.diff(balance)) > 0.05
+    levels = [envelope(sound.mean(axis=0), 44100, 10) for sound in stems.values()]
+    sounding = np.stack([level > 0.2 * level.max() for level in levels])
+    assert np.mean(sounding.sum(axis=0) >= 2) > 0.5
+    assert np.mean(sounding.all(axis=0)) > 0.1
+
+
+def test_demo_written_again_is_the_same(demo: ModuleType, tmp_path: Path) -> None:
+    demo.main(tmp_path)
+    first = (tmp_path / "mix.wav").read_bytes()
+    demo.main(tmp_path)
+    assert (tmp_path / "mix.wav").read_bytes() == first
+    committed = (ROOT / "demos" / "mix.wav").read_bytes()
+    assert len(first) == len(committed)
+    new, old = (np.frombuffer(data[44:], "<i2").astype(int) for data in (first, committed))
+    assert np.abs(new - old).max() <= 1
+    listed = json.loads((ROOT / "demos" / "mix.json").read_text(encoding="utf-8"))
+    assert listed == json.loads((tmp_path / "mix.json").read_text(encoding="utf-8"))
+    assert [stem["label"] for stem in listed["stems"]] == list(demo.stems())
+    assert all(stem["query"] and isinstance(stem["seed"], int) for stem in listed["stems"])

@@ -1,0 +1,169 @@
+"""Names of outputs, and which inputs the arguments mean."""
+
+import io
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from separation import inputs
+from separation.formats import AudioError
+from separation.inputs import Finder, Source, Unusable, spool
+from separation.naming import Namer, looks_like_output, output_name, slug
+
+
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ("dog barking", "dog_barking"),
+        ("  Dog   BARKING! ", "dog_barking"),
+        ("a dog's bark", "a_dog_s_bark"),
+        ("chien qui aboie, très fort", "chien_qui_aboie_très_fort"),
+        ("собака лает", "собака_лает"),
+        ("犬の鳴き声", "犬の鳴き声"),
+        ("कुत्ता भौंकना", "कुत्ता_भौंकना"),
+        ("../../etc/passwd", "etc_passwd"),
+        ('a\\b:c*d?e"f<g>h|i\x00j\nk', "a_b_c_d_e_f_g_h_i_j_k"),
+        ("mix_down 3.5 kHz", "mix_down_3_5_khz"),
+        ("?!…", "query"),
+        ("🐕", "query"),
+        ("...", "query"),
+    ],
+)
+def test_slugs(query, part):
+    assert slug(query) == part
+
+
+def test_the_two_ways_to_write_an_accent_are_one():
+    assert slug("cafe\u0301") == slug("caf\u00e9")
+
+
+def test_long_queries_are_cut_at_a_word():
+    part = slug("a dog that barks " * 50)
+    assert len(part.encode()) <= 100
+    assert part.endswith(("a", "dog", "that", "barks"))
+    assert len(slug("ы" * 500).encode()) <= 100
+
+
+@pytest.mark.parametrize("stem", ["m", "x" * 250, "ы" * 125, "犬" * 83])
+@pytest.mark.parametrize("number", [1, 2, 12345])
+def test_names_fit_into_255_bytes(stem, number, tmp_path):
+    name = output_name(stem, "not_" + slug("犬" * 300), ".flac", number)
+    assert len(name.encode()) <= 255
+    (tmp_path / name).touch()
+
+
+def test_collisions_get_a_number_and_a_word(tmp_path):
+    said = []
+    namer = Namer([], said.append)
+    first = namer.claim(tmp_path, "mix", "dog", ".wav")
+    second = namer.claim(tmp_path, "mix", "dog", ".wav")
+    third = namer.claim(tmp_path, "MIX", "dog", ".wav")
+    assert [path.name for path in (first, second, third)] == [
+        "mix.dog.wav",
+        "mix.dog.2.wav",
+        "MIX.dog.3.wav",
+    ]
+    assert said[0] == (
+        "mix.dog.wav is already the name of another output, so this one is called mix.dog.2.wav."
+    )
+    assert namer.claim(tmp_path / "other", "mix", "dog", ".wav").name == "mix.dog.wav"
+    assert len(said) == 2
+
+
+def test_inputs_are_recognised_through_links(tmp_path):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "link.wav").symlink_to(tmp_path / "a.wav")
+    namer = Namer([tmp_path / "a.wav"])
+    assert namer.is_input(tmp_path / "link.wav")
+    assert not namer.is_input(tmp_path / "b.wav")
+
+
+def test_earlier_results_are_recognised(tmp_path):
+    for name in ("mix.wav", "mix.dog.wav", "mix.dog.2.wav", "mix.rain.wav", "lone.dog.wav"):
+        (tmp_path / name).touch()
+    found = [path.name for path in sorted(tmp_path.iterdir()) if looks_like_output(path, {"dog"})]
+    assert found == ["mix.dog.2.wav", "mix.dog.wav"]
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    for name in ("b.wav", "a.flac", "notes.txt", "[1].wav", "sub/c.MP3", "sub/.hidden.wav"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "x.wav").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(found):
+    return [entry.label for entry in found]
+
+
+def test_files_globs_and_folders(tree):
+    finder = Finder(recursive=True)
+    assert names(finder.find(["b.wav"])) == ["b.wav"]
+    assert names(finder.find(["*.wav"])) == ["[1].wav", "b.wav"]
+    assert names(finder.find(["[1].wav"])) == ["[1].wav"]
+    assert names(finder.find(["**/*.MP3"])) == [os.path.join("sub", "c.MP3")]
+    assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
+
+
+def test_every_file_once(tree):
+    assert names(Finder().find(["b.wav", "./b.wav", "*.wav", str(tree / "b.wav")])) == [
+        "b.wav",
+        "[1].wav",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("gone.wav", "gone.wav does not exist."),
+        ("gone*.wav", "gone*.wav matches no file."),
+        ("sub", "sub is a folder; -r goes through it"),
+        ("x" * 300 + ".wav", "cannot be read: the name is too long."),
+        ("\0.wav", "cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_says_why(tree, argument, words):
+    (entry,) = Finder().find([argument])
+    assert isinstance(entry, Unusable)
+    assert words in entry.error
+
+
+def test_a_folder_without_audio_says_so(tree):
+    (tree / "empty").mkdir()
+    (entry,) = Finder(recursive=True).find(["empty"])
+    assert entry.error == "empty holds no audio files."
+
+
+def test_the_output_folder_and_earlier_results_are_left_out(tree):
+    said = []
+    (tree / "out").mkdir()
+    (tree / "out" / "x.wav").touch()
+    (tree / "b.dog.wav").touch()
+    finder = Finder(True, {"dog"}, Path("out"), said.append)
+    assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
+    assert said == [".: left out 1 that look like earlier results, such as b.dog.wav."]
+
+
+def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
+    source = Finder().find(["-"])[0]
+    assert (source.stem, source.label, source.piped) == ("stdin", "standard input", True)
+    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
+    assert spool(source, tmp_path).read_bytes() == b"bytes"
+    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    with pytest.raises(AudioError, match="standard input is empty"):
+        spool(source, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_a_named_pipe_is_recognised(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (entry,) = Finder().find([str(tmp_path / "pipe.wav")])
+    assert isinstance(entry, Source)
+    assert entry.piped

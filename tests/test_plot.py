@@ -1,0 +1,108 @@
+"""The picture: levels are right, memory is bounded, any text may stand in it."""
+
+import io
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from separation.plot import COLUMNS, ROWS, Spectrogram, draw
+
+pytest.importorskip("matplotlib")
+
+
+def spectrum_of(waveform, sample_rate, piece):
+    spectrum = Spectrogram(sample_rate, waveform.shape[1])
+    for start in range(0, waveform.shape[1], piece):
+        spectrum.push(waveform[:, start : start + piece])
+    return spectrum, spectrum.decibels()
+
+
+def tone(frequency, seconds, sample_rate, level=1.0):
+    time = torch.arange(round(seconds * sample_rate)) / sample_rate
+    return level * torch.sin(2 * math.pi * frequency * time)[None]
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 96000])
+def test_a_full_scale_tone_is_near_0_db_at_its_frequency(sample_rate):
+    spectrum, levels = spectrum_of(tone(1000.0, 2.0, sample_rate), sample_rate, 4096)
+    row = int(levels[:, levels.shape[1] // 2].argmax())
+    assert spectrum.edges[row] * 0.95 < 1000.0 < spectrum.edges[row + 1] * 1.05
+    assert -5.0 < levels[:, 5:-5].max() < 0.5
+
+
+def test_level_and_time_are_where_they_belong():
+    waveform = torch.cat([torch.zeros(1, 32000), tone(500.0, 1.0, 32000, 0.1)], dim=1)
+    _, levels = spectrum_of(waveform, 32000, 1000)
+    columns = levels.shape[1]
+    assert levels[:, : columns // 2 - 20].max() < -130
+    assert -26.0 < levels[:, columns // 2 + 20 : -20].max() < -19.5
+
+
+def test_pieces_do_not_matter():
+    waveform = torch.randn(2, 30011, generator=torch.Generator().manual_seed(0))
+    whole = spectrum_of(waveform, 16000, 30011)[1]
+    for piece in (1000, 77, 16384):
+        assert np.abs(spectrum_of(waveform, 16000, piece)[1] - whole).max() < 1e-3
+
+
+@pytest.mark.parametrize("frames", [1, 2, 100, 5000])
+def test_short_signals_have_a_picture(frames):
+    spectrum, levels = spectrum_of(torch.ones(1, frames), 44100, 64)
+    assert levels.shape[0] == ROWS
+    assert 1 <= levels.shape[1] <= COLUMNS
+    assert np.isfinite(levels).all()
+    assert (spectrum._count > 0).all()
+
+
+def test_an_hour_takes_no_more_than_a_second():
+    spectrum = Spectrogram(44100, 3600 * 44100)
+    for _ in range(3):
+        spectrum.push(torch.zeros(2, 441000))
+    assert spectrum._power.shape == (COLUMNS, ROWS)
+    assert spectrum._tail.shape[1] < 2 * spectrum.size
+
+
+def test_both_channels_count():
+    left = torch.cat([tone(1000.0, 1.0, 16000), torch.zeros(1, 16000)])
+    opposite = torch.cat([tone(1000.0, 1.0, 16000), -tone(1000.0, 1.0, 16000)])
+    one, both = (spectrum_of(waveform, 16000, 4000)[1].max() for waveform in (left, opposite))
+    assert both - one == pytest.approx(3.01, abs=0.05)
+
+
+def test_the_picture_is_drawn_with_any_title():
+    from matplotlib.image import imread
+
+    spectrum, levels = spectrum_of(tone(440.0, 1.0, 16000), 16000, 16000)
+    file = io.BytesIO()
+    panels = {"mixture": levels, "target": levels - 10, "residual": levels - 120}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(file, panels, "$\\frac{ “犬の鳴き声” 100% _^", 1.0, spectrum.edges)
+    file.seek(0)
+    picture = imread(file, format="png")
+    height, width = picture.shape[:2]
+    assert width == 1100
+    assert height > 700
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
+
+
+def test_one_scale_for_all_panels(monkeypatch):
+    from matplotlib.axes import Axes
+
+    seen = []
+    original = Axes.imshow
+
+    def spy(self, levels, **options):
+        seen.append((options["vmin"], options["vmax"], options["extent"]))
+        return original(self, levels, **options)
+
+    monkeypatch.setattr(Axes, "imshow", spy)
+    spectrum, levels = spectrum_of(tone(440.0, 1.0, 16000), 16000, 16000)
+    panels = {"mixture": levels - 30, "target": levels, "residual": levels - 60}
+    draw(io.BytesIO(), panels, "x", 1.0, spectrum.edges)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0][1] == pytest.approx(float(levels.max()))
