@@ -1,15 +1,19 @@
-"""From a training checkpoint to plain safetensors: `python -m separation.export CHECKPOINT PREFIX FILE`.
+"""From a training checkpoint to what inference loads: plain safetensors.
 
-Takes the tensors whose names begin with PREFIX (for example `encoder.`, or `average.` for the averaged separator).
+    python -m separation.export encoder runs/sound/last.ckpt runs/sound/encoder.safetensors
+    python -m separation.export model runs/default/last.ckpt my_model --config runs/default/log/version_0/config.yaml
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+LICENCE = "CC BY 4.0"
 
 
 def tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
@@ -25,16 +29,63 @@ def tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
     return part
 
 
+def export_encoder(checkpoint: Path, file: Path) -> None:
+    """The encoder of a contrastive training as one safetensors file."""
+    from safetensors.torch import save
+
+    file.write_bytes(save(tensors(checkpoint, "encoder.")))
+
+
+def part_of(init_args: dict[str, Any], name: str) -> dict[str, Any]:
+    """Class path and arguments of one part of an objective, as a model directory's config has them."""
+    return {"class_path": init_args[name]["class_path"], "init_args": dict(init_args[name].get("init_args") or {})}
+
+
+def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str, Any]) -> None:
+    """The averaged separator and the encoder of a supervised training as a model directory.
+
+    Args:
+        checkpoint: of the training.
+        directory: to write.
+        config: the YAML that Lightning wrote beside the training's log.
+        card: description, queries, sample_rate, licence and scores, shown by `separate --list-models`.
+    """
+    import yaml
+
+    from separation.hub import build, save_model
+
+    arguments = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]
+    parts = {name: part_of(arguments, name) for name in ("model", "encoder")}
+    model, encoder = build(parts["model"]), build(parts["encoder"])
+    model.load_state_dict(tensors(checkpoint, "average."))
+    encoder.load_state_dict(tensors(checkpoint, "encoder."))
+    save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **parts}, model, encoder)
+
+
 def main() -> None:
     """Command line."""
-    from safetensors.torch import save_file
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("prefix", help="for example encoder. or average.")
-    parser.add_argument("file", type=Path)
+    parser = argparse.ArgumentParser(description="From a training checkpoint to plain safetensors.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    encoder = commands.add_parser("encoder", help="the joint space's encoder as one file")
+    encoder.add_argument("checkpoint", type=Path)
+    encoder.add_argument("file", type=Path)
+    model = commands.add_parser("model", help="a separator with its encoder as a model directory")
+    model.add_argument("checkpoint", type=Path)
+    model.add_argument("directory", type=Path)
+    model.add_argument("--config", type=Path, required=True, help="config.yaml in the training's log folder")
+    model.add_argument("--description", default="text-queried separator")
+    model.add_argument("--scores", default="not measured")
     arguments = parser.parse_args()
-    save_file(tensors(arguments.checkpoint, arguments.prefix), arguments.file)
+    if arguments.command == "encoder":
+        export_encoder(arguments.checkpoint, arguments.file)
+        return
+    card = {
+        "description": arguments.description,
+        "queries": ["text"],
+        "licence": LICENCE,
+        "scores": arguments.scores,
+    }
+    export_model(arguments.checkpoint, arguments.directory, arguments.config, card)
 
 
 if __name__ == "__main__":

@@ -150,13 +150,13 @@ def save_model(
     """Writes a model directory; floating-point tensors as fp16."""
     import torch
     import yaml
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
     half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
-    save_file(half, directory / "model.safetensors")
+    (directory / "model.safetensors").write_bytes(save(half))  # save_file would make it readable for the owner only
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if readme:
         (directory / "README.md").write_text(readme, encoding="utf-8")

@@ -1,7 +1,7 @@
 """How people ask for a sound: for every class some 15 wordings of our own, and the frames they are put in.
 
-`wordings.json` was written without sight of the validation list's phrases; the one that coincided was taken out, and a
-test keeps it so.
+`wordings.json` was written without sight of the validation list's phrases; the six that coincided were taken
+out, and a test keeps it so.
 """
 
 from __future__ import annotations
