@@ -80,3 +80,25 @@ def band_matrix(bands: int, bins: int, linear: int) -> Tensor:
     matrix[frequency, left] = 1.0 - weight
     matrix[frequency, left + 1] += weight
     return torch.from_numpy(matrix)
+
+
+def log_frequency(rows: int, bins: int, base: float = 21.0) -> tuple[Tensor, Tensor]:
+    """The log-frequency axis of CLIPSep and its inverse: linear interpolation, (rows, bins) and (bins, rows).
+
+    With u from -1 to 1 along the rows and v along the bins, v = 2 (base^((u + 1) / 2) - 1) / (base - 1) - 1.
+    """
+    u, v = np.linspace(-1, 1, rows), np.linspace(-1, 1, bins)
+    forward = 2 * (base ** ((u + 1) / 2) - 1) / (base - 1) - 1
+    backward = 2 * np.log1p((v + 1) / 2 * (base - 1)) / np.log(base) - 1
+    return interpolation(forward, bins), interpolation(backward, rows)
+
+
+def interpolation(positions: np.ndarray, points: int) -> Tensor:
+    """Linear interpolation of `points` values at positions from -1 (the first) to 1 (the last), (positions, points)."""
+    place = np.clip((positions + 1) / 2 * (points - 1), 0, points - 1)
+    left = np.minimum(place.astype(int), points - 2)
+    matrix = np.zeros((len(place), points), dtype=np.float32)
+    row = np.arange(len(place))
+    matrix[row, left] = 1 - (place - left)
+    matrix[row, left + 1] += place - left
+    return torch.from_numpy(matrix)

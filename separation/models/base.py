@@ -13,12 +13,20 @@ class ConditionedModel(nn.Module):
         condition_dim: length of the condition vectors.
         stride: a segment that starts at a multiple of this many samples is computed on the whole file's grid.
         context: samples on either side that can change an output sample.
+        segment_seconds: length of the segments that long recordings are cut into.
+        input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
+        estimates_presence: whether its second output says how probably a query sounds at all.
+        faithful: compute as published: on the whole recording as it is, without this package's segments and levels.
     """
 
     sample_rate: int
     condition_dim: int
     stride: int = 1
     context: int = 0
+    segment_seconds: int = 24
+    input_level: float = 1.0
+    estimates_presence: bool = True
+    faithful: bool = False
 
     def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:
         """Mixture (batch, channels, time) and condition (batch, dim) to target (batch, channels, time)."""
