@@ -83,22 +83,23 @@ def band_matrix(bands: int, bins: int, linear: int) -> Tensor:
 
 
 def log_frequency(rows: int, bins: int, base: float = 21.0) -> tuple[Tensor, Tensor]:
-    """The log-frequency axis of CLIPSep and its inverse: linear interpolation, (rows, bins) and (bins, rows).
+    """The log-frequency axis of CLIPSep: where its rows lie among the bins, and the bins among its rows.
 
-    With u from -1 to 1 along the rows and v along the bins, v = 2 (base^((u + 1) / 2) - 1) / (base - 1) - 1.
+    Positions from -1 (first) to 1 (last), (rows,) and (bins,), to be given to `resample_rows`. With u along the rows
+    and v along the bins, v = 2 (base^((u + 1) / 2) - 1) / (base - 1) - 1.
     """
     u, v = np.linspace(-1, 1, rows), np.linspace(-1, 1, bins)
-    forward = 2 * (base ** ((u + 1) / 2) - 1) / (base - 1) - 1
-    backward = 2 * np.log1p((v + 1) / 2 * (base - 1)) / np.log(base) - 1
-    return interpolation(forward, bins), interpolation(backward, rows)
+    among_bins = 2 * (base ** ((u + 1) / 2) - 1) / (base - 1) - 1
+    among_rows = 2 * np.log1p((v + 1) / 2 * (base - 1)) / np.log(base) - 1
+    return torch.from_numpy(among_bins).float(), torch.from_numpy(among_rows).float()
 
 
-def interpolation(positions: np.ndarray, points: int) -> Tensor:
-    """Linear interpolation of `points` values at positions from -1 (the first) to 1 (the last), (positions, points)."""
-    place = np.clip((positions + 1) / 2 * (points - 1), 0, points - 1)
-    left = np.minimum(place.astype(int), points - 2)
-    matrix = np.zeros((len(place), points), dtype=np.float32)
-    row = np.arange(len(place))
-    matrix[row, left] = 1 - (place - left)
-    matrix[row, left + 1] += place - left
-    return torch.from_numpy(matrix)
+def resample_rows(x: Tensor, positions: Tensor) -> Tensor:
+    """Linear interpolation along the rows: (batch, channels, rows, frames) to (batch, channels, positions, frames).
+
+    By grid sampling in single precision, because the networks that use it were trained with its rounding: it lets a
+    hundred-thousandth of the neighbouring frames in, which a logarithm of near silence shows.
+    """
+    frames = torch.from_numpy(np.linspace(-1, 1, x.shape[-1])).to(x.device, torch.float32)
+    grid = torch.stack(torch.broadcast_tensors(frames, positions[:, None]), dim=-1)
+    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), mode="bilinear", align_corners=True)

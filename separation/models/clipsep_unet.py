@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
-from separation.stft import log_frequency
+from separation.stft import log_frequency, resample_rows
 
 SLOPE = 0.2
 N_FFT, HOP = 1024, 256
@@ -174,9 +174,9 @@ class CLIPSepUNet(ConditionedModel):
         self.frame_multiple = 2**layers
         self._build(channels, layers, noise_heads, labels)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
-        to_rows, to_bins = log_frequency(ROWS, BINS)
-        self.register_buffer("to_rows", to_rows, persistent=False)
-        self.register_buffer("to_bins", to_bins, persistent=False)
+        among_bins, among_rows = log_frequency(ROWS, BINS)
+        self.register_buffer("among_bins", among_bins, persistent=False)
+        self.register_buffer("among_rows", among_rows, persistent=False)
 
     def _build(self, channels: int, layers: int, noise_heads: int, labels: int) -> None:
         """The layers, under their released names."""
@@ -231,7 +231,7 @@ class CLIPSepUNet(ConditionedModel):
 
     def features(self, magnitude: Tensor) -> Tensor:
         """Magnitude (batch, 513, frames) to log-magnitude on the log-frequency axis (batch, 1, 256, frames)."""
-        return torch.log(self.to_rows @ (magnitude + EPSILON))[:, None]
+        return torch.log(resample_rows((magnitude + EPSILON)[:, None], self.among_bins))
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """Waveform (..., time) to (..., 513, frames); outside it is silent.
@@ -273,8 +273,8 @@ class CLIPSepUNet(ConditionedModel):
         spectrum = self.spectrum(repeated(mixture))  # (batch, channels, 513, frames)
         magnitude = spectrum.abs().square().sum(1).sqrt()
         frames = -magnitude.shape[-1] % self.frame_multiple  # none for up to 8 layers
-        mask = self.to_bins @ masks(F.pad(self.features(magnitude), (0, frames)), conditions)
-        mask = mask[..., : magnitude.shape[-1]]
+        mask = masks(F.pad(self.features(magnitude), (0, frames)), conditions)[..., : magnitude.shape[-1]]
+        mask = resample_rows(mask, self.among_rows)
         if self.faithful:
             mask = (mask > THRESHOLD).to(mask.dtype)
         return self.waveform(mask[:, :, None] * spectrum[:, None], length)
