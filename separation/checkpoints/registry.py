@@ -1,0 +1,136 @@
+"""The released systems by name: what they take, what they scored, where they live.
+
+Addresses and figures are those that the systems' authors published. None of these homes gives a checksum that was seen
+here, so none is written down: a file's own is recorded when it is first fetched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from separation.checkpoints.download import NoConnectionError, RemoteFile, cache_folder, fetch
+from separation.hub import Card, ModelError
+
+
+@dataclass(frozen=True)
+class Released(Card):
+    """Card of a released system.
+
+    Attributes:
+        home: page to get its checkpoint from.
+        file: the checkpoint, where its address is known.
+        filename: what the checkpoint is called.
+    """
+
+    home: str = ""
+    file: RemoteFile | None = None
+    filename: str = "its checkpoint"
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether its checkpoint lies in the cache."""
+        return self.file is not None and (cache_folder() / self.file.filename).is_file()
+
+
+AUDIOSEP = RemoteFile(
+    "https://huggingface.co/spaces/Audio-AGI/AudioSep/resolve/main/checkpoint/audiosep_base_4M_steps.ckpt",
+    "audiosep_base_4M_steps.ckpt",
+)
+USS = RemoteFile(
+    "https://huggingface.co/RSNuts/Universal_Source_Separation/resolve/main/uss_material/"
+    "ss_model%3Dresunet30%2Cquerynet%3Dat_soft%2Cdata%3Dfull%2Cdevices%3D8%2Cstep%3D1000000.ckpt",
+    "ss_model=resunet30,querynet=at_soft,data=full,devices=8,step=1000000.ckpt",
+    size=1121024828,
+)
+DCASE2024 = RemoteFile(
+    "https://zenodo.org/records/10887460/files/audiosep_16k,baseline,step%3D200000.ckpt",
+    "audiosep_16k,baseline,step=200000.ckpt",
+)
+CODE_ONLY = "code {}, weights not stated"
+
+
+def _card(name: str, description: str, queries: str, rate: int, licence: str, scores: str, size: str, home: str,
+          file: RemoteFile | None = None, filename: str = "") -> Released:  # fmt: skip
+    filename = file.filename if file else filename or "its checkpoint"
+    return Released(
+        name, description, tuple(queries.split()), rate, size, CODE_ONLY.format(licence), scores, Path(name), home, file,
+        filename,
+    )  # fmt: skip
+
+
+CLIPSEP_HOME = "https://github.com/sony/CLIPSep"
+USS_HOME = "https://huggingface.co/RSNuts/Universal_Source_Separation"
+USS_SCORES = "SDRi dB: AudioSet 5.57, FSDKaggle2018 10.57, MUSDB18 8.12, Slakh2100 7.28; VB-DEMAND SSNR 9.00"
+
+RELEASED = {
+    card.name: card
+    for card in (
+        _card(
+            "audiosep", "AudioSep (Liu et al., 2023): ResUNet30 queried by CLAP", "text audio embedding", 32000, "MIT",
+            "SDRi dB: AudioCaps 8.22, VGGSound 9.14, AudioSet 7.74, MUSIC 10.51, ESC-50 10.04, Clotho 6.85",
+            "1.26 GB", "https://huggingface.co/spaces/Audio-AGI/AudioSep", AUDIOSEP,
+        ),
+        _card(
+            "dcase2024", "Baseline of DCASE 2024 task 9: AudioSep at 16 kHz", "text audio embedding", 16000, "MIT",
+            "validation dB: SDR 5.71, SDRi 5.67, SI-SDR 3.86", "1.2 GB", "https://zenodo.org/records/10887460",
+            DCASE2024,
+        ),
+        _card(
+            "uss", "USS (Kong et al., 2023): ResUNet30 queried by 527 class probabilities", "label audio embedding",
+            32000, "Apache-2.0", USS_SCORES, "1.12 GB", USS_HOME, USS,
+        ),
+        _card(
+            "uss-embedding", "USS (Kong et al., 2023): ResUNet30 queried by a 2048-number tagger embedding",
+            "audio embedding", 32000, "Apache-2.0", "not published for this one", "unknown", USS_HOME,
+            filename="ss_model=resunet30,querynet=emb,data=balanced,devices=1,steps=1000000.ckpt",
+        ),
+        _card(
+            "clipsep", "CLIPSep (Dong et al., 2023): U-Net queried by CLIP", "text image embedding", 16000, "MIT",
+            "not available", "121 MB", CLIPSEP_HOME, filename="best_model.pt (your own training's)",
+        ),
+        _card(
+            "clipsep-nit", "CLIPSep-NIT (Dong et al., 2023): trained with noise heads on VGGSound",
+            "text image embedding", 16000, "MIT", "MUSIC+, as a later paper measured: SDR 11.03, SI-SDRi 7.53 dB",
+            "121 MB", CLIPSEP_HOME, filename="best_model.pt",
+        ),
+        _card(
+            "labelsep", "LabelSep (Dong et al., 2023): CLIPSep's U-Net queried by a table of labels", "label embedding",
+            16000, "MIT", "not available", "122 MB", CLIPSEP_HOME, filename="best_model.pt (your own training's)",
+        ),
+        _card(
+            "bimodal", "Bi-modal weak supervision (Mahmud et al., 2024): U-Net with CLAP cross-attention",
+            "text embedding", 16000, "MIT", "SDR 7.9 dB on mixtures of two, trained on mixtures only", "1.2 GB",
+            "https://github.com/microsoft/BiModalAudioSeparation", filename="model_best.pth.tar",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_released(name: str, offline: bool | None = None) -> Path:
+    """The checkpoint of a released system, fetched from its home if need be.
+
+    Raises:
+        ModelError: it cannot be had; the sentence says what is missing, where to get it and which command uses it.
+    """
+    card = RELEASED[name]
+    if card.file is None:
+        raise ModelError(_advice(card, "its checkpoint has no address that could be fetched from"))
+    try:
+        return fetch(card.file, offline=offline)
+    except NoConnectionError as error:
+        raise ModelError(_advice(card, str(error))) from None
+
+
+def _advice(card: Released, reason: str) -> str:
+    where = card.file.url if card.file else card.home
+    first = card.filename.split(" ")[0] if card.filename.endswith(")") else card.filename
+    target = "CHECKPOINT" if first == "its" else first
+    return (
+        f'The weights of "{card.name}" are not on this computer and {reason}: get {card.filename} ({card.size}) from '
+        f'{where} and name the file, separate --model "{target}" {_example(card)} mix.wav'
+    )
+
+
+def _example(card: Released) -> str:
+    return "--query rain" if "text" in card.queries or "label" in card.queries else ""
