@@ -63,6 +63,7 @@ def compare() -> dict[str, float]:
     """Largest absolute differences of unit vectors, and how alike vectors of different inputs are (cosine)."""
     laion = LaionClapEncoder()
     fill(laion.network)
+    tensors = float(len(laion.network.state_dict()))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clap.pt"
         torch.save({"epoch": 15, "state_dict": {f"module.{k}": v for k, v in laion.network.state_dict().items()}}, file)
@@ -81,7 +82,7 @@ def compare() -> dict[str, float]:
         "audio, same log-mel": float((ours.encode_log_mel(mel) - through_mel(laion, mel[:, 0:1])).abs().max()),
         "cosine of two texts": float(text[0] @ text[1]),
         "cosine of two sounds": float(sound[0] @ sound[1]),
-        "tensors": float(len(laion.network.state_dict())),
+        "tensors": tensors,
         "seconds to load": seconds,
     }
 

@@ -17,6 +17,7 @@ from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clap_names import COMPUTED, PREFIX_OF, tower_tensors, transformers_names
 from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.mel import LogMel
+from separation.encoders.packages import optional
 from separation.encoders.roberta import VOCABULARY, tokenize
 
 LONGEST = 512  # tokens, as AudioSep cuts
@@ -32,22 +33,6 @@ AUDIO_CONFIG = {
 }
 
 
-def import_transformers() -> Any:
-    """The package, also beside torchaudio and torchvision that do not load.
-
-    Raises:
-        EncoderError: it is not installed.
-    """
-    from separation.compat import make_importable
-
-    make_importable()
-    try:
-        import transformers
-    except ImportError:
-        raise EncoderError("CLAP needs the package transformers; install it with: pip install transformers") from None
-    return transformers
-
-
 def weights_only(module: nn.Module) -> nn.Module:
     """Keep index buffers, which are computed and differ between versions of transformers, out of `state_dict`."""
     for part in module.modules():
@@ -58,14 +43,14 @@ def weights_only(module: nn.Module) -> nn.Module:
 
 def build_text_tower(config: dict[str, Any] | None = None) -> nn.Module:
     """RoBERTa with its projection, random weights. `config` overrides the published sizes."""
-    transformers = import_transformers()
+    transformers = optional("transformers", "CLAP")
     settings = transformers.ClapTextConfig(**{**TEXT_CONFIG, **(config or {})})
     return weights_only(transformers.ClapTextModelWithProjection(settings))
 
 
 def build_audio_tower(config: dict[str, Any] | None = None) -> nn.Module:
     """HTS-AT with its projection, random weights. `config` overrides the published sizes."""
-    transformers = import_transformers()
+    transformers = optional("transformers", "CLAP")
     settings = transformers.ClapAudioConfig(**{**AUDIO_CONFIG, **(config or {})})
     return weights_only(transformers.ClapAudioModelWithProjection(settings))
 

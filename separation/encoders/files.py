@@ -14,6 +14,9 @@ from separation.encoders.base import EncoderError
 
 Tensors = Mapping[str, Tensor]
 
+# In the messages of torch.load(weights_only=True) for a global, a call or a class that it does not allow.
+SIGNS_OF_CODE = ("GLOBAL", "reduce", "unsupported class", "TorchScript")
+
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """All tensors of a .safetensors, .pt, .pth or .ckpt file; of a checkpoint, those under "state_dict" or "model".
@@ -60,10 +63,9 @@ def _pickled(path: Path) -> Any:
         with torch.serialization.safe_globals(numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        what = str(error).strip().splitlines() or [""]
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "TorchScript" in str(error):
+        if any(sign in str(error) for sign in SIGNS_OF_CODE):
             raise EncoderError(f"{path} holds code beside its tensors and is not read; ask for a safetensors file.") from None
-        raise EncoderError(f"{path} cannot be read as a checkpoint: {what[0][:120]}") from None
+        raise EncoderError(f"{path} cannot be read: it is damaged, or no checkpoint ({type(error).__name__}).") from None
 
 
 def under(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict[str, Tensor]:

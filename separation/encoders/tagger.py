@@ -13,7 +13,7 @@ from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.examples import audio_files, read_mono, remove_silence, segments
 
 CONDITIONS = ("probabilities", "embedding")
-SEGMENT_SECONDS, AT_ONCE = 2.0, 8
+AT_ONCE = 8
 ACTIVE = 0.2
 
 Label = str | int
@@ -29,7 +29,7 @@ class Tags(NamedTuple):
 class TaggerEncoder(QueryEncoder):
     """Conditions from a tagger of the 527 AudioSet classes, as in "Universal Source Separation" (Kong et al., 2023).
 
-    A recording's condition is the mean over its 2-s segments. With `condition="probabilities"` a label is a query as well:
+    A recording's condition is the mean over its segments (2 s in USS). With `condition="probabilities"` a label is a query as well:
     a vector with 1 at its class. Nothing is scaled to unit length.
 
     Args:
@@ -39,6 +39,7 @@ class TaggerEncoder(QueryEncoder):
     unit_length = False
     classes = 527
     sample_rate: int
+    segment_seconds = 2.0
 
     def __init__(self, condition: str, hidden: int) -> None:
         super().__init__()
@@ -60,8 +61,8 @@ class TaggerEncoder(QueryEncoder):
 
     @torch.no_grad()
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Example recordings (batch, time) to (batch, embedding_dim): the mean over segments of 2 s."""
-        cut = segments(self._at_own_rate(waveform, sample_rate), round(SEGMENT_SECONDS * self.sample_rate))
+        """Example recordings (batch, time) to (batch, embedding_dim): the mean over segments."""
+        cut = segments(self._at_own_rate(waveform, sample_rate), round(self.segment_seconds * self.sample_rate))
         parts = [getattr(self.tag(part), self.condition) for part in cut.flatten(0, 1).split(AT_ONCE)]
         return torch.cat(parts).unflatten(0, cut.shape[:2]).mean(1)
 
