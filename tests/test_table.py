@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
+from separation.encoders.table import EmbeddingEncoder, OneHotEncoder, TableEncoder
+
+LABELS = ["dog barking", "rain", "playing violin"]
+
+
+def test_a_label_gives_its_row():
+    table = torch.arange(12.0).reshape(3, 4)
+    encoder = TableEncoder.from_tensors({"module.label_net.weight": table}, LABELS)
+    assert (encoder.embedding_dim, encoder.modalities, encoder.unit_length) == (4, {"label"}, False)
+    assert encoder.encode_label(["Playing  Violin", 0]).tolist() == [table[2].tolist(), table[0].tolist()]
+    assert encoder.state_dict().keys() == {"label_net.weight"}
+
+
+def test_one_hot():
+    assert OneHotEncoder(LABELS).encode_label(["rain", "dog barking"]).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def test_an_unknown_label_names_close_ones():
+    with pytest.raises(EncoderError, match=r"'playing violon' is none of the 3 labels of this model; close to it: playing violin"):
+        OneHotEncoder(LABELS).encode_label(["playing violon"])
+    with pytest.raises(EncoderError, match="3 is none of the 3 labels"):
+        OneHotEncoder(LABELS).encode_label([3])
+
+
+def test_a_table_and_its_labels_must_agree():
+    with pytest.raises(EncoderError, match="has 2 rows, and 3 labels"):
+        TableEncoder.from_tensors({"label_net.weight": torch.zeros(2, 4)}, LABELS)
+    with pytest.raises(EncoderError, match=r"label_net\.weight is missing"):
+        TableEncoder.from_tensors({}, LABELS)
+    with pytest.raises(ValueError, match="each once"):
+        OneHotEncoder(["rain", "Rain"])
+
+
+def test_plain_embeddings_pass_as_they_are():
+    encoder = EmbeddingEncoder(4)
+    assert encoder.encode_embedding(torch.tensor([1, 2, 3, 4])).tolist() == [[1, 2, 3, 4]]
+    assert encoder.encode_embedding(torch.ones(2, 4)).shape == (2, 4)
+    for wrong in (torch.ones(3), torch.ones(1, 2, 4), torch.tensor(1.0)):
+        with pytest.raises(EncoderError, match="has 4 numbers"):
+            encoder.encode_embedding(wrong)
+
+
+@pytest.mark.parametrize(
+    ("form", "call"),
+    [
+        ("text", lambda e: e.encode_text(["a"])),
+        ("audio", lambda e: e.encode_audio(torch.zeros(1, 8), 8)),
+        ("label", lambda e: e.encode_label(["a"])),
+        ("image", lambda e: e.encode_image(["a.png"])),
+    ],
+)
+def test_every_other_form_is_one_sentence(form, call):
+    with pytest.raises(UnsupportedQueryError, match=f"QueryEncoder takes no {form}; it takes only plain embeddings"):
+        call(QueryEncoder())
+    with pytest.raises(UnsupportedQueryError, match=f"No {form} query without the encoder: CLAP is missing"):
+        call(EmbeddingEncoder(4, "CLAP is missing."))
