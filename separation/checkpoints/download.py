@@ -8,6 +8,7 @@ download as unverified, and every later copy must have the same. Records outlive
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import sys
@@ -118,7 +119,9 @@ def fetch(
     part = path.with_name(path.name + ".part")
     try:
         receive(remote, part, opener)
-    except (OSError, EOFError) as error:  # URLError and the loss of a connection are OSErrors
+    except (OSError, EOFError, http.client.HTTPException) as error:  # URLError is an OSError
+        if getattr(error, "code", None) == 416:  # nothing lies where the earlier attempt stopped
+            part.unlink(missing_ok=True)
         raise NoConnectionError(f"{remote.url} could not be fetched ({reason_of(error)})") from None
     try:
         check(part, remote, record_of(path))

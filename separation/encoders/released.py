@@ -1,0 +1,226 @@
+"""The query encoders of the released separators, each built when the first query of its form comes.
+
+A separator therefore loads, and takes plain embeddings, where its encoder's weights or packages are missing; and nobody
+waits for a tower of CLAP that no query needs. Weights that lie in the separator's own checkpoint are used first, then
+files in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
+
+FORMS = {
+    "audiosep": ("text", "audio"),
+    "dcase2024": ("text", "audio"),
+    "uss": ("label", "audio"),
+    "uss-embedding": ("audio",),
+    "labelsep": ("label",),
+    "clipsep-pit": ("label",),
+    "bertsep": (),
+    "bimodal": ("text",),
+}  # of other names, the CLIPSep family: text and image
+CLIP_FORMS = ("text", "image")
+CLAP_FILE = "music_speech_audioset_epoch_15_esc_89.98.pt"
+BIMODAL_CLAP_FILE = "music_audioset_epoch_15_esc_90.14.pt"
+CLIP_FILE = "open_clip_model.safetensors"
+PANNS_FILE = "Cnn14_mAP=0.431.pth"
+NO_CLASSES = (
+    "This model takes no class ids: its condition is the tagger's embedding, whose 2048 numbers stand for no classes, so "
+    'masking them by class would mean nothing; use the 527-class model ("uss"), example audio or an embedding.'
+)
+BERT_TABLE = "BERTSep's sentence vectors were published outside its checkpoint; give embeddings of 256 numbers."
+
+
+class ReleasedEncoder(QueryEncoder):
+    """What turns queries into a released separator's conditions.
+
+    Its state is the encoder tensors of the separator's checkpoint, by their published names.
+
+    Args:
+        family: the separator's name, as in `separate --list-models`.
+        embedding_dim: numbers of a condition.
+    """
+
+    unit_length = False
+
+    def __init__(self, family: str, embedding_dim: int) -> None:
+        super().__init__()
+        self.family, self.embedding_dim = family, embedding_dim
+        self.modalities = frozenset(FORMS.get(family, CLIP_FORMS))
+        self.tensors: dict[str, Tensor] = {}
+        self.parts: dict[str, QueryEncoder] = {}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The published encoder tensors, as they came."""
+        return dict(self.tensors)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Takes published encoder tensors; they are checked when a query needs them."""
+        self.tensors, self.parts = dict(state_dict), {}
+
+    def part(self, form: str) -> QueryEncoder:
+        """The encoder for queries of one form.
+
+        Raises:
+            EncoderError: its weights or packages are missing, or it takes no such queries; one plain sentence.
+        """
+        if self.family == "uss-embedding" and form == "label":
+            raise UnsupportedQueryError(NO_CLASSES)
+        if self.family == "bertsep":
+            raise UnsupportedQueryError(BERT_TABLE)
+        if form not in self.modalities:
+            forms = ", ".join([*sorted(self.modalities), "embedding"])
+            raise UnsupportedQueryError(f'The model "{self.family}" takes no {form}; it takes {forms}.')
+        if form not in self.parts:
+            build = BUILDERS.get(self.family, clip)
+            self.parts[form] = build(self.tensors, form).eval().requires_grad_(False)
+        return self.parts[form]
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences to (batch, embedding_dim)."""
+        return self.part("text").encode_text(texts)
+
+    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Example recordings (batch, time) to (batch, embedding_dim)."""
+        return self.part("audio").encode_audio(waveform, sample_rate)
+
+    def encode_label(self, labels: Sequence[Any]) -> Tensor:
+        """Class names, ids or numbers to (batch, embedding_dim)."""
+        return self.part("label").encode_label(labels)
+
+    def encode_image(self, images: Sequence[Any]) -> Tensor:
+        """Pictures to (batch, embedding_dim)."""
+        return self.part("image").encode_image(images)
+
+
+def bare(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """The tensors whose names hold `start`, with the names cut off before it."""
+    return {k[k.index(start) :]: v for k, v in tensors.items() if start in k}
+
+
+def cached(filename: str, what: str, home: str) -> Path:
+    """A file that somebody put into the cache or that the Hugging Face hub fetched.
+
+    Raises:
+        EncoderError: it is nowhere.
+    """
+    from separation.checkpoints.download import cache_folder
+
+    folder = cache_folder()
+    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    places = [folder / filename, *sorted(Path(os.environ.get("HF_HUB_CACHE", hub / "hub")).glob(f"models--*/snapshots/*/{filename}"))]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise EncoderError(
+            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}, or give embeddings."
+        )
+    return found
+
+
+def clap(tensors: Mapping[str, Tensor], form: str, filename: str = CLAP_FILE) -> QueryEncoder:
+    """One tower of CLAP."""
+    from separation.encoders.clap import ClapEncoder
+
+    towers = {"text": form == "text", "audio": form == "audio"}
+    if tensors:
+        return ClapEncoder.from_tensors(tensors, "the checkpoint's CLAP", **towers)
+    path = cached(filename, "the encoder CLAP", "https://huggingface.co/lukewys/laion_clap")
+    return ClapEncoder.from_file(path, **towers)
+
+
+def panns(condition: str) -> Callable[[Mapping[str, Tensor], str], QueryEncoder]:
+    """A builder of PANNs' Cnn14 with one of its two outputs as the condition."""
+
+    def build(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+        from separation.encoders.panns import PannsEncoder
+
+        if form == "label":
+            return Classes()
+        own = bare(tensors, "query_net.base.")
+        if own:
+            return PannsEncoder.from_tensors(own, condition, source="the checkpoint's tagger")
+        path = cached(PANNS_FILE, "the tagger PANNs Cnn14", "https://zenodo.org/records/3987831")
+        return PannsEncoder.from_file(path, condition)
+
+    return build
+
+
+def clip(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+    """CLIP ViT-B/32."""
+    path = cached(CLIP_FILE, "the encoder CLIP", "https://huggingface.co/timm/vit_base_patch32_clip_224.openai")
+    from separation.encoders.clip import ClipEncoder
+
+    return ClipEncoder.from_file(path)
+
+
+def label_table(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+    """LabelSep's table; its labels are numbers, for their names were published outside the checkpoint."""
+    from separation.encoders.table import TableEncoder
+
+    table = bare(tensors, "label_net.")
+    return TableEncoder.from_tensors(table, [str(number) for number in range(len(table["label_net.weight"]))])
+
+
+def heads(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+    """PIT's two outputs, called 1 and 2."""
+    from separation.encoders.table import OneHotEncoder
+
+    return OneHotEncoder(["1", "2"])
+
+
+class Classes(QueryEncoder):
+    """AudioSet classes to (batch, 527) of zeros and ones; needs no tagger."""
+
+    embedding_dim = 527
+    modalities = frozenset({"label"})
+    unit_length = False
+
+    def encode_label(self, labels: Sequence[Any]) -> Tensor:
+        """Class names, ids or numbers to (batch, 527)."""
+        from separation.ontology import class_index
+
+        indexes = torch.tensor([class_index(label) for label in labels])
+        return torch.nn.functional.one_hot(indexes, self.embedding_dim).float()
+
+
+class BiModalEncoder(QueryEncoder):
+    """Sentences to CLAP's embedding and hidden states in one vector."""
+
+    embedding_dim = 512 + 77 * 768
+    modalities = frozenset({"text"})
+    unit_length = False
+
+    def __init__(self, clap: QueryEncoder) -> None:
+        super().__init__()
+        self.clap = clap
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences to (batch, 59648)."""
+        from separation.models.bimodal_unet import pack
+
+        hidden, embedding = self.clap.encode_text_states(texts, 77)  # type: ignore[operator]
+        return pack(embedding, hidden)
+
+
+def bimodal(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+    """CLAP's text tower for the bi-modal network."""
+    return BiModalEncoder(clap(tensors, form, BIMODAL_CLAP_FILE))
+
+
+BUILDERS: dict[str, Callable[[Mapping[str, Tensor], str], QueryEncoder]] = {
+    "audiosep": clap,
+    "dcase2024": clap,
+    "uss": panns("probabilities"),
+    "uss-embedding": panns("embedding"),
+    "labelsep": label_table,
+    "clipsep-pit": heads,
+    "bimodal": bimodal,
+}
