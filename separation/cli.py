@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.formats import AudioError
+from separation.hub import ModelError
 from separation.inputs import Finder, Source, Unusable, spool
 from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
@@ -63,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def load_separator(model: str, device: str, threads: int | None) -> Any:
+def load_separator(model: str, device: str, threads: int | None, **how: bool) -> Any:
     """The Separator that the options ask for; the one place where the command gets it.
+
+    `how` goes to `Separator.from_pretrained`: faithful, offline.
 
     Raises:
         UsageError: for a model or device that is not there.
@@ -80,7 +83,7 @@ def load_separator(model: str, device: str, threads: int | None) -> Any:
     if device == "mps" and not torch.backends.mps.is_available():
         raise UsageError("--device mps: there is no Apple GPU that this PyTorch can use.")
     try:
-        return Separator.from_pretrained(model, device=None if device == "auto" else device)
+        return Separator.from_pretrained(model, device=None if device == "auto" else device, **how)
     except ModelError as error:
         raise UsageError(str(error)) from None
 
@@ -171,7 +174,7 @@ class Command:
         record = Record(source.label)
         try:
             self._try(job, source, record)
-        except AudioError as error:
+        except (AudioError, ModelError) as error:
             record.error = str(error)
         except (UsageError, KeyboardInterrupt, SystemExit, BrokenPipeError):
             raise
@@ -189,7 +192,8 @@ class Command:
         """The Separator, loaded for the first file that can be read and kept for the others."""
         if self._separator is None:
             options = self.options
-            self._separator = load_separator(options.model, options.device, options.threads)
+            how = {name: True for name in ("faithful", "offline") if getattr(options, name, False)}
+            self._separator = load_separator(options.model, options.device, options.threads, **how)
             self.detail(
                 f"model {getattr(self._separator, 'name', options.model)}, device {options.device}."
             )
@@ -246,7 +250,8 @@ class Command:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         for query, value in record.presence.items():
-            self.notice(f"“{query}”: {presence_text(value)}.")
+            if value is not None:
+                self.notice(f"“{query}”: {presence_text(value)}.")
 
     def notice(self, sentence: str, kind: str = "note") -> None:
         """Says something on standard error, unless --quiet."""

@@ -1,4 +1,4 @@
-"""The registry of models: a name, or a directory, to a card, a network and its query encoder.
+"""The registry of models: a name, a directory or a released checkpoint to a card, a network and its query encoder.
 
 A model directory holds `config.yaml` (class paths and arguments), `model.safetensors` and a `README.md`. It is plain
 data: only classes of this package are built, and nothing is unpickled.
@@ -64,8 +64,11 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def list_models() -> list[Card]:
-    """Cards of all models known by name."""
-    return [read_card(directory) for directory in sorted(WEIGHTS.iterdir()) if (directory / "config.yaml").is_file()]
+    """Cards of all models known by name: those that come with the package, then released ones."""
+    from separation.checkpoints.registry import RELEASED
+
+    own = [read_card(directory) for directory in sorted(WEIGHTS.iterdir()) if (directory / "config.yaml").is_file()]
+    return [*own, *RELEASED.values()]
 
 
 def read_card(directory: Path) -> Card:
@@ -85,18 +88,30 @@ def read_card(directory: Path) -> Card:
     )
 
 
-def find_model(name: str) -> Path:
-    """The directory of a model given by name or by path.
+def find_model(name: str, offline: bool | None = None) -> Path:
+    """The directory or checkpoint file of a model given by name or by path; a released one is fetched at first.
+
+    Args:
+        name: as in `list_models`, or a path.
+        offline: forbid the network; by default the environment decides (SEPARATION_OFFLINE, HF_HUB_OFFLINE).
 
     Raises:
-        ModelError: neither a known name nor a directory.
+        ModelError: it is neither, or it cannot be fetched.
     """
+    from separation.checkpoints.registry import RELEASED, find_released
+
     if (WEIGHTS / name / "config.yaml").is_file():
         return WEIGHTS / name
-    if Path(name).is_dir():
-        return Path(name)
-    known = ", ".join(card.name for card in list_models())
-    raise ModelError(f'There is no model "{name}": it is neither a known name ({known}) nor a model directory.')
+    path = Path(name).expanduser()
+    if path.exists() and name not in RELEASED:
+        return path
+    if name in RELEASED:
+        return find_released(name, offline)
+    own = ", ".join(card.name for card in list_models() if card.name not in RELEASED)
+    raise ModelError(
+        f'There is no model "{name}": it is neither one of this package ({own}) nor a released one '
+        f"({', '.join(RELEASED)}) nor a model directory or checkpoint file."
+    )
 
 
 def build(description: dict[str, Any]) -> Any:
@@ -112,7 +127,7 @@ def build(description: dict[str, Any]) -> Any:
 
 
 def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
-    """Network and encoder of a model directory, with their weights, in inference mode.
+    """Network and encoder of a model directory or released checkpoint, with their weights, in inference mode.
 
     Raises:
         ModelError: a file is missing or damaged, or a tensor is missing, left over or misshapen.
@@ -120,6 +135,10 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if directory.is_file():
+        from separation.checkpoints.load import load_checkpoint
+
+        return load_checkpoint(directory)
     config = read_config(directory)
     model, encoder = build(config["model"]), build(config["encoder"])
     file = directory / "model.safetensors"

@@ -230,7 +230,7 @@ class Job:
         with self.interrupts.shield():
             commit([pending for track in tracks for pending in track.pending()])
         for track, value in zip(tracks, presence, strict=True):
-            track.report(record, round(value, 4))
+            track.report(record, None if math.isnan(value) else round(value, 4))
 
 
 def block_seconds(reader: Reader) -> float:

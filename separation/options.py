@@ -132,7 +132,15 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--model",
         default="default",
         metavar="NAME",
-        help="a model's name or its directory (default: the built-in one)",
+        help="a model's name, its directory or a released checkpoint (default: the built-in one)",
+    )
+    group.add_argument(
+        "--faithful",
+        action="store_true",
+        help="a released model's published inference instead of ours: its segments, level, masks",
+    )
+    group.add_argument(
+        "--offline", action="store_true", help="never use the network, not even to fetch a model"
     )
     group.add_argument("--list-models", action="store_true", help="show which models there are")
     group.add_argument(

@@ -7,6 +7,7 @@ length gives what one pass over the whole would give, in constant memory.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,25 @@ import torch
 from torch import Tensor
 
 from separation.audio import resample
-from separation.encoders.base import QueryEncoder
+from separation.encoders.base import EncoderError, QueryEncoder
 from separation.hub import ModelError, find_model, load_model
 from separation.level import Level
 from separation.models.base import ConditionedModel
 from separation.overlap_add import OverlapAdd
 
-SEGMENT_SECONDS = 24
+SEGMENT_SECONDS = ConditionedModel.segment_seconds
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
 
-__all__ = ["ModelError", "Separation", "Separator", "Stream"]
+Query = str | int | Tensor | np.ndarray
+
+__all__ = ["ModelError", "Query", "Separation", "Separator", "Stream"]
 
 
 @dataclass(frozen=True)
 class Separation:
     """What came out: waveforms (channels, time) float32 with target + residual == mixture.
 
-    presence: probability that the query sounds in the mixture at all, 0 to 1.
+    presence: probability that the query sounds in the mixture at all, 0 to 1; NaN where the model does not say.
     """
 
     target: Tensor
@@ -86,15 +89,18 @@ class Stream:
         conditions: Tensor,
         sample_rate: int,
         level: float,
-        segment_seconds: int = SEGMENT_SECONDS,
+        segment_seconds: int | None = None,
     ) -> None:
-        self.model, self.conditions, self.sample_rate, self.level = model, conditions, sample_rate, level
+        self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
+        self.level = 1.0 if model.faithful else level / model.input_level
         self.logits = torch.full((len(conditions),), -torch.inf)
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
         overlap = 2 * int(np.ceil(margin))  # whole seconds lie on the grid of both rates
-        segment = max(segment_seconds, 2 * overlap)
+        segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
         self.fade = int((overlap - 2 * margin) * sample_rate)
         self.runner = OverlapAdd(self._segment, segment * sample_rate, overlap * sample_rate, self.fade)
+        if model.faithful:
+            self.runner = OverlapAdd(self._segment, sys.maxsize, 0)  # published inference sees the whole at once
 
     def push(self, block: Tensor) -> Tensor:
         """Adds (channels, n); returns (queries, channels, m)."""
@@ -106,8 +112,8 @@ class Stream:
 
     @property
     def presence(self) -> list[float]:
-        """Probability per query that it sounds in what has been processed so far."""
-        return torch.sigmoid(self.logits).tolist()
+        """Probability per query that it sounds in what has been processed so far; NaN where the model does not say."""
+        return (torch.sigmoid(self.logits) if self.model.estimates_presence else self.logits * torch.nan).tolist()
 
     def _joined(self, pieces: Sequence[Tensor], channels: int) -> Tensor:
         return torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
@@ -158,35 +164,51 @@ class Separator:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "default", device: str | torch.device | None = None
+        cls,
+        name: str | Path = "default",
+        device: str | torch.device | None = None,
+        faithful: bool = False,
+        offline: bool | None = None,
     ) -> Separator:
-        """A model by its name (`separation.list_models()`) or by its directory.
+        """A model by its name (`separation.list_models()`), its directory or a released checkpoint file.
+
+        Args:
+            name: which one.
+            device: where to compute.
+            faithful: reproduce a released system's published inference (its segments, levels and masks), channel by
+                channel and on the whole recording at once, instead of this package's.
+            offline: never use the network; by default the environment decides.
 
         Raises:
-            ModelError: it is unknown or its files are not usable.
+            ModelError: it is unknown, cannot be fetched, or its files are not usable.
         """
-        directory = find_model(str(name))
-        model, encoder = load_model(directory)
-        return cls(model, encoder, directory.name, device)
+        path = find_model(str(name), offline)
+        model, encoder = load_model(path)
+        if faithful and not model.published_otherwise:
+            raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
+        model.faithful = model.faithful or faithful
+        return cls(model, encoder, path.name if path.is_dir() else path.stem, device)
 
     @overload
-    def __call__(self, mixture: Tensor | np.ndarray, query: str, sample_rate: int) -> Separation: ...
+    def __call__(self, mixture: Tensor | np.ndarray, query: Query, sample_rate: int) -> Separation: ...
     @overload
-    def __call__(self, mixture: Tensor | np.ndarray, query: list[str], sample_rate: int) -> list[Separation]: ...
+    def __call__(self, mixture: Tensor | np.ndarray, query: list[Query], sample_rate: int) -> list[Separation]: ...
     def __call__(
-        self, mixture: Tensor | np.ndarray, query: str | list[str], sample_rate: int
+        self, mixture: Tensor | np.ndarray, query: Query | list[Query], sample_rate: int
     ) -> Separation | list[Separation]:
         """Separates one recording.
 
         Args:
             mixture: (time,) or (channels, time), floats in [-1, 1] or integers of any type.
-            query: what to take out; a list gives a list of results in its order, sharing the work.
+            query: what to take out: a text (or a class's name, for models that know classes), a class number, or an
+                embedding (dim,); a list gives a list of results in its order, sharing the work.
             sample_rate: of the mixture, Hz.
 
         Raises:
             ValueError: the mixture, the rate or a query is not usable.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        single = not isinstance(query, list | tuple)
+        queries: list[Query] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
         wave = as_waveform(mixture)
         level = self.level([wave])
         stream = self.stream(queries, sample_rate, wave.shape[0], level)
@@ -198,7 +220,7 @@ class Separator:
             Separation(target.clone(), wave - target, sample_rate, presence)
             for target, presence in zip(targets, stream.presence, strict=True)
         ]
-        return results[0] if isinstance(query, str) else results
+        return results[0] if single else results
 
     def level(self, blocks: Iterable[Tensor]) -> float:
         """The recording's level: a first, cheap pass over its blocks (channels, n). See `Level`."""
@@ -207,7 +229,7 @@ class Separator:
             meter.push(block)
         return meter.value
 
-    def stream(self, queries: list[str], sample_rate: int, channels: int, level: float) -> Stream:
+    def stream(self, queries: Sequence[Query], sample_rate: int, channels: int, level: float) -> Stream:
         """A run over one recording of known level, to be fed block by block.
 
         Raises:
@@ -217,18 +239,52 @@ class Separator:
             raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
         if channels < 1:
             raise ValueError("The recording has no channels.")
-        return Stream(self.model, self.conditions(queries), int(sample_rate), level)
+        conditions = self.conditions(queries)
+        return Stream(self.runner(queries), conditions, int(sample_rate), level)
 
     @torch.inference_mode()
-    def conditions(self, queries: list[str]) -> Tensor:
-        """Condition vectors (queries, dim) of texts.
+    def conditions(self, queries: Sequence[Query]) -> Tensor:
+        """Condition vectors (queries, dim) of texts, class names or numbers, and embeddings.
 
         Raises:
-            ValueError: there is none, or one is empty.
+            ValueError: there is none, one is empty, or an embedding has another size.
+            ModelError: the model takes no such queries, or what encodes them is missing.
         """
-        if not queries or any(not isinstance(query, str) or not query.strip() for query in queries):
+        if not len(queries) or any(isinstance(query, str) and not query.strip() for query in queries):
             raise ValueError("A query is empty; say what to take out, for example: dog barking")
-        return self.encoder.encode_text([" ".join(query.split()) for query in queries]).to(self.device)
+        try:
+            if all(isinstance(query, str) for query in queries) and "text" in self.encoder.modalities:
+                return self.encoder.encode_text([" ".join(str(query).split()) for query in queries]).to(self.device)
+            return torch.cat([self._condition(query) for query in queries]).to(self.device)
+        except EncoderError as error:
+            raise ModelError(str(error)) from None
+
+    def _condition(self, query: Query) -> Tensor:
+        """The condition (1, dim) of one query of any form."""
+        if isinstance(query, Tensor | np.ndarray):
+            vector = torch.as_tensor(query).detach().float().cpu()
+            if vector.shape not in ((self.model.condition_dim,), (1, self.model.condition_dim)):
+                shape = tuple(vector.shape)
+                raise ValueError(f"An embedding for this model has {self.model.condition_dim} numbers, not shape {shape}.")
+            return vector.reshape(1, -1)
+        if isinstance(query, str) and "label" not in self.encoder.modalities:
+            return self.encoder.encode_text([" ".join(query.split())]).cpu()
+        return self.encoder.encode_label([query]).cpu()
+
+    def runner(self, queries: Sequence[Query]) -> ConditionedModel:
+        """What separates: the network, or the gate on classes with which its queries were published.
+
+        Raises:
+            ModelError: that gate's tagger is missing.
+        """
+        by_class = "label" in self.encoder.modalities and all(isinstance(query, str | int) for query in queries)
+        if not (self.model.faithful and by_class and hasattr(self.model, "gate")):
+            return self.model
+        try:
+            gate: ConditionedModel = self.model.gate(self.encoder)
+            return gate
+        except EncoderError as error:
+            raise ModelError(str(error)) from None
 
     def __repr__(self) -> str:
         size: Any = sum(p.numel() for p in self.model.parameters()) / 1e6

@@ -34,7 +34,7 @@ class Record:
     targets: dict[str, str] = field(default_factory=dict)
     residuals: dict[str, str] = field(default_factory=dict)
     plots: list[str] = field(default_factory=list)
-    presence: dict[str, float] = field(default_factory=dict)
+    presence: dict[str, float | None] = field(default_factory=dict)
     path_presence: list[float | None] = field(default_factory=list)
     scale: dict[str, float] = field(default_factory=dict)
     duration: float | None = None
@@ -125,7 +125,7 @@ class Track:
         files = [writer.pending for writer in self.writers.values()]
         return files if self.canvas is None else [*files, self.canvas]
 
-    def report(self, record: Record, presence: float) -> None:
+    def report(self, record: Record, presence: float | None) -> None:
         """Enters what was written into the record."""
         query = self.item.query
         record.presence[query] = presence

@@ -16,7 +16,8 @@ class ConditionedModel(nn.Module):
         segment_seconds: length of the segments that long recordings are cut into.
         input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
         estimates_presence: whether its second output says how probably a query sounds at all.
-        faithful: compute as published: on the whole recording as it is, without this package's segments and levels.
+        published_otherwise: whether it was published with another inference than this package's.
+        faithful: compute that: on the whole recording as it is, without this package's segments and levels.
     """
 
     sample_rate: int
@@ -26,6 +27,7 @@ class ConditionedModel(nn.Module):
     segment_seconds: int = 24
     input_level: float = 1.0
     estimates_presence: bool = True
+    published_otherwise: bool = False
     faithful: bool = False
 
     def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:

@@ -189,6 +189,7 @@ class BiModalUNet(ConditionedModel):
     context = 28000  # 1.75 s; attention sees all of a segment, so no length would be exact
     segment_seconds = 8  # it was trained on 8.2 s
     input_level = 0.1
+    published_otherwise = True
     estimates_presence = False
 
     def __init__(self, faithful: bool = False) -> None:

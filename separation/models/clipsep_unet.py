@@ -153,6 +153,7 @@ class CLIPSepUNet(ConditionedModel):
 
     sample_rate = 16000
     input_level = 0.1
+    published_otherwise = True
     estimates_presence = False
 
     def __init__(

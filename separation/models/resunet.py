@@ -174,6 +174,7 @@ class ResUNet30(ConditionedModel):
     """
 
     input_level = 0.1  # about as loud as what these networks were trained on
+    published_otherwise = True
     estimates_presence = False
 
     def __init__(
@@ -226,6 +227,11 @@ class ResUNet30(ConditionedModel):
             targets = self.joint(padded, conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
+    def gate(self, encoder: nn.Module) -> ConditionedModel:
+        """What separates by classes as published; the tagger is the encoder's."""
+        tagger = encoder.part("audio")
+        return ClassGate(self, lambda waveform: tagger.tag(waveform).probabilities)
+
     def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time)."""
         spectrum = self.spectrum(mixture)
@@ -273,3 +279,32 @@ def class_conditions(probabilities: Tensor, classes: list[int], threshold: float
     kept = torch.zeros_like(probabilities)
     kept[..., classes] = probabilities[..., classes]
     return kept * (kept.amax(-1, keepdim=True) >= threshold)
+
+
+class ClassGate(ConditionedModel):
+    """USS's published separation by classes: each 2-s segment is conditioned on what the tagger hears in it.
+
+    A condition is 1 for each class that is asked for. Segments in which none of them reaches 0.2 are silent.
+
+    Args:
+        model: the 527-class network.
+        tag: class probabilities (batch, 527) of waveforms (batch, time) at the model's rate.
+    """
+
+    faithful = True
+    estimates_presence = False
+
+    def __init__(self, model: ResUNet30, tag: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.tag = model, tag
+        self.sample_rate, self.condition_dim = model.sample_rate, model.condition_dim
+        self.size = model.segment or 2 * model.sample_rate
+
+    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ConditionedModel.separate`."""
+        pieces = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size)).unflatten(-1, (-1, self.size))
+        heard = torch.cat([self.tag(piece) for piece in pieces.flatten(0, 1).split(SEGMENTS_AT_ONCE)])
+        heard = heard.unflatten(0, pieces.shape[:2])  # (batch, segments, 527)
+        asked = [one.nonzero()[:, 0].tolist() for one in conditions[0]]
+        targets = [self.model.published(mixture, class_conditions(heard, classes)) for classes in asked]
+        return torch.stack(targets, dim=1), mixture.new_zeros(*conditions.shape[:2], 1)
