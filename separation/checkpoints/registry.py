@@ -25,7 +25,7 @@ class Released(Card):
 
     home: str = ""
     file: RemoteFile | None = None
-    filename: str = "its checkpoint"
+    filename: str = ""
 
     @property
     def on_disk(self) -> bool:
@@ -52,7 +52,7 @@ CODE_ONLY = "code {}, weights not stated"
 
 def _card(name: str, description: str, queries: str, rate: int, licence: str, scores: str, size: str, home: str,
           file: RemoteFile | None = None, filename: str = "") -> Released:  # fmt: skip
-    filename = file.filename if file else filename or "its checkpoint"
+    filename = file.filename if file else filename
     return Released(
         name, description, tuple(queries.split()), rate, size, CODE_ONLY.format(licence), scores, Path(name), home, file,
         filename,
@@ -87,7 +87,7 @@ RELEASED = {
         ),
         _card(
             "clipsep", "CLIPSep (Dong et al., 2023): U-Net queried by CLIP", "text image embedding", 16000, "MIT",
-            "not available", "121 MB", CLIPSEP_HOME, filename="best_model.pt (your own training's)",
+            "not available; its authors announce the NIT weights only", "121 MB", CLIPSEP_HOME, filename="best_model.pt",
         ),
         _card(
             "clipsep-nit", "CLIPSep-NIT (Dong et al., 2023): trained with noise heads on VGGSound",
@@ -96,7 +96,7 @@ RELEASED = {
         ),
         _card(
             "labelsep", "LabelSep (Dong et al., 2023): CLIPSep's U-Net queried by a table of labels", "label embedding",
-            16000, "MIT", "not available", "122 MB", CLIPSEP_HOME, filename="best_model.pt (your own training's)",
+            16000, "MIT", "not available; its authors announce the NIT weights only", "122 MB", CLIPSEP_HOME, filename="best_model.pt",
         ),
         _card(
             "bimodal", "Bi-modal weak supervision (Mahmud et al., 2024): U-Net with CLAP cross-attention",
@@ -115,22 +115,20 @@ def find_released(name: str, offline: bool | None = None) -> Path:
     """
     card = RELEASED[name]
     if card.file is None:
-        raise ModelError(_advice(card, "its checkpoint has no address that could be fetched from"))
+        raise ModelError(advice(card, "no address is known to fetch them from"))
     try:
         return fetch(card.file, offline=offline)
     except NoConnectionError as error:
-        raise ModelError(_advice(card, str(error))) from None
+        raise ModelError(advice(card, str(error))) from None
 
 
-def _advice(card: Released, reason: str) -> str:
-    where = card.file.url if card.file else card.home
-    first = card.filename.split(" ")[0] if card.filename.endswith(")") else card.filename
-    target = "CHECKPOINT" if first == "its" else first
+def advice(card: Released, reason: str) -> str:
+    """What is missing, where to get it and which command uses it, in one sentence."""
+    where, size = card.file.url if card.file else card.home, "" if card.size == "unknown" else f" ({card.size})"
+    command = f'separate --model "{card.filename}" --query rain mix.wav'
+    if not {"text", "label"} & set(card.queries):
+        command = f'Separator.from_pretrained("{card.filename}") in Python, with embeddings'
     return (
-        f'The weights of "{card.name}" are not on this computer and {reason}: get {card.filename} ({card.size}) from '
-        f'{where} and name the file, separate --model "{target}" {_example(card)} mix.wav'
+        f'The weights of the model "{card.name}" are not on this computer, and {reason}: '
+        f"get {card.filename}{size} from {where} and then use {command}"
     )
-
-
-def _example(card: Released) -> str:
-    return "--query rain" if "text" in card.queries or "label" in card.queries else ""

@@ -253,13 +253,13 @@ class CLIPSepUNet(ConditionedModel):
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`; the presence logits are zero, for nothing estimates them."""
-        return self._apply(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1)
+        return self._filtered(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1)
 
     def separate_noise(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """What the noise heads take out: (batch, channels, time) to (batch, heads, channels, time)."""
-        return self._apply(self.noise_masks, mixture, conditions)
+        return self._filtered(self.noise_masks, mixture, conditions)
 
-    def _apply(self, masks: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor) -> Tensor:
+    def _filtered(self, masks: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor) -> Tensor:
         """Masks of one kind on the mixture: (batch, channels, time) to (batch, masks, channels, time)."""
         batch, channels, length = mixture.shape
         if not self.faithful:

@@ -1,0 +1,145 @@
+"""CLIPSep, its relatives and the bi-modal network against outputs of the published code, through files as released.
+
+Set SEPARATION_PARITY to the folder with the fixtures (`clipsep/fixtures/*.npz`, `clipsep/fill_weights.py`).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fixtures import arrays, clipsep_state, fixtures, largest, needs_fixtures, shapes
+
+from separation import Separator
+from separation.checkpoints.families import recognise
+from separation.models.bimodal_unet import pack
+from separation.models.clipsep_unet import repeated
+from separation.stft import resample_rows
+
+pytestmark = needs_fixtures
+MASK, WAVE = 1e-4, 1e-5
+
+
+def load(folder: Path, name: str, **options) -> Separator:
+    """A separator from a file as released."""
+    file = folder / f"{name}.pt"
+    torch.save(clipsep_state(name), file)
+    return Separator.from_pretrained(file, **options)
+
+
+def binary_tolerance(soft: torch.Tensor, magnitude: torch.Tensor) -> float:
+    """What the bins within the margin of the threshold can change in a sample, if they all flip."""
+    near = (soft - 0.5).abs() < MASK
+    return WAVE + float(magnitude[near].sum()) / 256
+
+
+@pytest.mark.parametrize("case", [*fixtures("clipsep", "clipsep"), *fixtures("clipsep", "clipsep_nit")] or [""])
+def test_masks_and_waveforms(tmp_path, case):
+    expected = arrays("clipsep", case)
+    noisy = "noise_wav_soft" in expected
+    separator = load(tmp_path, "clipsep_nit" if noisy else "clipsep")
+    model, mixture, query = separator.model, expected["waveform"][None, None], expected["query"]
+    assert largest(model(mixture, query)[0, 0], expected["wav_soft"]) < WAVE
+    magnitude = model.spectrum(repeated(mixture))[:, 0].abs()
+    features = model.features(magnitude)
+    mask = model.masks(features, query[:, None])
+    assert largest(mask[0, 0], expected["mask_logfreq"]) < MASK
+    assert largest(resample_rows(mask, model.among_rows)[0, 0], expected["mask_linear"]) < MASK
+    if noisy:
+        noise = model.noise_masks(features, query[:, None])
+        assert largest(noise[0], expected["noise_mask_logfreq"]) < MASK
+        assert largest((mask[0] + noise[0]).clamp(max=1), expected["target_plus_noise_clamped"]) < MASK
+        assert largest(model.separate_noise(mixture, query[:, None])[0, :, 0], expected["noise_wav_soft"]) < WAVE
+
+
+@pytest.mark.parametrize("case", fixtures("clipsep", "clipsep") or [""])
+def test_published_inference_is_binary(tmp_path, case):
+    expected = arrays("clipsep", case)
+    separator = load(tmp_path, "clipsep", faithful=True)
+    result = separator(expected["waveform"], expected["query"][0], 16000)
+    tolerance = binary_tolerance(expected["mask_linear"], expected["mag_mix"])
+    deviation = largest(result.target[0], expected["wav_binary"])
+    print(case, deviation, tolerance)
+    assert deviation < tolerance
+    assert largest(expected["wav_soft"], expected["wav_binary"]) > 5 * tolerance
+
+
+def batch(expected: dict, model) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of the mixtures and queries (batch, sources, 512) of a loss fixture."""
+    mixture = expected["sources"].sum(0)[:, None]  # (batch, 1, time)
+    return model.features(model.spectrum(mixture)[:, 0].abs()), expected["query"].transpose(0, 1)
+
+
+def weighted_bce(mask, truth, weight) -> torch.Tensor:
+    """Mean over rows and frames, for each item."""
+    return (weight * F.binary_cross_entropy(mask, truth, reduction="none")).mean((-1, -2, -3))
+
+
+def test_training_loss(tmp_path):
+    expected = arrays("clipsep", "clipsep_loss")
+    model = load(tmp_path, "clipsep").model
+    masks = model.masks(*batch(expected, model)).transpose(0, 1)[:, :, None]  # (source, batch, 1, rows, frames)
+    assert largest(masks, expected["pred"]) < MASK
+    losses = weighted_bce(masks, expected["gt_masks"].float(), expected["weight"])
+    assert float(losses.mean()) == pytest.approx(float(expected["loss"]), abs=1e-5)
+
+
+def test_noise_invariant_loss(tmp_path):
+    expected = arrays("clipsep", "clipsep_nit_loss")
+    model = load(tmp_path, "clipsep_nit").model
+    features, queries = batch(expected, model)
+    targets = model.logits(features, queries).transpose(0, 1)[:, :, None]
+    noise = model.noise_logits(features, queries).transpose(0, 1)[:, :, None]
+    scale = float(expected["pred"].abs().max())
+    assert largest(targets, expected["pred"]) < MASK * scale
+    assert largest(noise, expected["noise_logits"]) < MASK * scale
+    truth, weight = expected["gt_masks"].float(), expected["weight"]
+    target, other = torch.sigmoid(targets), torch.sigmoid(noise)
+
+    def assigned(order):
+        parts = [weighted_bce((target[n] + other[j]).clamp(max=1), truth[n], weight) for n, j in enumerate(order)]
+        return sum(parts) / 2
+
+    loss = torch.minimum(assigned((0, 1)), assigned((1, 0))).mean()
+    assert float(loss) == pytest.approx(float(expected["loss_gamma_term_off"]), rel=1e-5)
+    loss = loss + 0.1 * F.relu(other.sum(0).mean() - 0.25)
+    assert float(loss) == pytest.approx(float(expected["loss"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("case", fixtures("clipsep", "bimodal") or [""])
+def test_bimodal(tmp_path, case):
+    expected = arrays("clipsep", case)
+    file = tmp_path / "model_best.pth.tar"
+    torch.save({"epoch": 3, "state_dict": clipsep_state("bimodal"), "best_sdr": 1.5, "history": {"err": [0.1]}}, file)
+    separator = Separator.from_pretrained(file)
+    random = np.random.default_rng(int(expected["hidden_seed"]))
+    hidden = torch.from_numpy(random.standard_normal((1, 2, 77, 768)).astype(np.float32))[0]
+    conditions, mixture = pack(expected["text_embed"], hidden), expected["mix"][None, None]
+    masks = separator.model.mask(expected["mag_mix"].expand(2, -1, -1), conditions)
+    assert largest(masks, expected["mask"]) < MASK
+    waves, _ = separator.model.separate(mixture, conditions[None])
+    assert largest(waves[0, :, 0], expected["pred_wavs"]) < WAVE
+    clips = separator.model.spectrum(expected["sources"]).abs()
+    weight = torch.log1p(expected["mag_mix"]).clamp(1e-3, 10)
+    loss = (weight * (masks * expected["mag_mix"] - clips).abs()).mean((1, 2)).sum()
+    assert float(loss) == pytest.approx(float(expected["url_loss"]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "tensors"),
+    [("clipsep", "clipsep", 79), ("clipsep_nit", "clipsep-nit", 83), ("labelsep_309", "labelsep", 80),
+     ("bertsep", "bertsep", 79), ("pit", "clipsep-pit", 77), ("clipsep_early", "clipsep-early", 77),
+     ("clipsep_middle", "clipsep-middle", 89), ("bimodal", "bimodal", 271)],
+)  # fmt: skip
+def test_every_tensor_of_the_published_lists_has_its_place(name, family, tensors):
+    from separation.hub import build
+
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes("clipsep", name).items()}
+    found = recognise(state, name)
+    assert (found.name, len(found.tensors)) == (family, tensors)
+    assert len(found.tensors) + found.computed + len(found.beside) == len(state)
+    assert {k: v.shape for k, v in build(found.model).state_dict().items()} == {k: v.shape for k, v in found.tensors.items()}
