@@ -70,7 +70,7 @@ def test_published_inference_is_binary(tmp_path, case):
 
 def batch(expected: dict, model) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of the mixtures and queries (batch, sources, 512) of a loss fixture."""
-    mixture = expected["sources"].sum(0)[:, None]  # (batch, 1, time)
+    mixture = expected["sources"].sum(1, keepdim=True)  # (batch, 1, time)
     return model.features(model.spectrum(mixture)[:, 0].abs()), expected["query"].transpose(0, 1)
 
 

@@ -1,0 +1,219 @@
+"""Released separators from files that are written here, with a few channels: recognised, loaded, converted, refused."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from separation import ModelError, Separator, list_models
+from separation.checkpoints.convert import main as convert
+from separation.checkpoints.families import recognise
+from separation.checkpoints.registry import RELEASED
+from separation.hub import load_model
+from separation.models import bimodal_unet, clipsep_unet, resunet
+from separation.models.bimodal_unet import BiModalUNet
+from separation.models.clipsep_unet import CLIPSepUNet
+from separation.models.resunet import ResUNet30
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch, tmp_path):
+    monkeypatch.setattr(resunet, "CHANNELS", (1, 1, 1, 1, 1, 1, 1))
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
+    monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
+    monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "cache"))
+
+
+def uss():
+    return ResUNet30(527, segment=64000)
+
+
+SYSTEMS = {
+    "audiosep": (lambda: ResUNet30(512), "ss_model."),
+    "dcase2024": (lambda: ResUNet30(512, 16000, 1024, 160), "ss_model."),
+    "uss": (uss, "ss_model."),
+    "uss-embedding": (lambda: ResUNet30(2048, segment=64000), "model.ss_model."),
+    "clipsep": (CLIPSepUNet, "module."),
+    "clipsep-nit": (lambda: CLIPSepUNet(noise_heads=2), "module."),
+    "labelsep": (lambda: CLIPSepUNet(labels=5), "module."),
+    "clipsep-pit": (lambda: CLIPSepUNet(fusion="none"), "module."),
+    "clipsep-early": (lambda: CLIPSepUNet(fusion="early"), "module."),
+    "clipsep-middle": (lambda: CLIPSepUNet(fusion="middle"), "module."),
+    "bertsep": (lambda: CLIPSepUNet(condition_dim=256), "module."),
+    "bimodal": (BiModalUNet, "module."),
+}
+
+
+def network(name):
+    torch.manual_seed(3)
+    return SYSTEMS[name][0]().eval().requires_grad_(False)
+
+
+def state(name):
+    return {SYSTEMS[name][1] + key: value for key, value in network(name).state_dict().items()}
+
+
+def write(folder, name, content=None):
+    file = folder / f"{name}.ckpt"
+    torch.save({"state_dict": state(name) if content is None else content, "epoch": 1}, file)
+    return file
+
+
+def refusal(file) -> str:
+    with pytest.raises(ModelError) as caught:
+        Separator.from_pretrained(file)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_recognised_and_loaded(tmp_path, name):
+    separator = Separator.from_pretrained(write(tmp_path, name), device="cpu")
+    assert separator.encoder.family == name
+    expected = network(name)
+    assert separator.sample_rate == expected.sample_rate
+    assert separator.model.condition_dim == separator.encoder.embedding_dim == expected.condition_dim
+    mixture, condition = torch.randn(1, 1, 2000) / 10, torch.rand(1, expected.condition_dim)
+    assert torch.allclose(separator.model(mixture, condition), expected(mixture, condition), atol=1e-6)
+    result = separator(mixture[0], condition[0], separator.sample_rate)
+    assert torch.allclose(result.target + result.residual, mixture[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["audiosep", "clipsep-nit", "labelsep", "bimodal"])
+def test_converted(tmp_path, name, capsys):
+    content = state(name)
+    if name == "audiosep":
+        content["query_encoder.model.text_branch.x"] = torch.arange(3)
+    file, directory = write(tmp_path, name, content), tmp_path / "made"
+    assert convert([str(file), str(directory)]) == 0
+    assert name in capsys.readouterr().out
+    assert sorted(path.name for path in directory.iterdir()) == ["README.md", "config.yaml", "model.safetensors"]
+    model, encoder = load_model(directory)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in network(name).state_dict().items())
+    assert encoder.family == name
+    assert ("query_encoder.model.text_branch.x" in encoder.state_dict()) == (name == "audiosep")
+    assert yaml.safe_load((directory / "config.yaml").read_text())["card"]["sample_rate"] == model.sample_rate
+    assert convert([str(file), str(directory)]) == 1
+    assert "holds a model already" in capsys.readouterr().err
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
+    content = state("audiosep")
+    del content["ss_model.base.pre_conv.weight"]
+    content["ss_model.base.surplus"] = torch.ones(1)
+    content["ss_model.base.after_conv.bias"] = torch.ones(7)
+    sentence = refusal(write(tmp_path, "audiosep", content))
+    assert "1 missing: base.pre_conv.weight" in sentence
+    assert "1 unexpected: base.surplus" in sentence
+    assert "1 of another shape: base.after_conv.bias ((7,) instead of (3,))" in sentence
+
+
+def test_strangers_are_refused(tmp_path):
+    content = state("clipsep") | {"surplus.weight": torch.ones(1)}
+    assert "do not belong to it: surplus.weight" in refusal(write(tmp_path, "a", content))
+    assert "no checkpoint of a known separator" in refusal(write(tmp_path, "b", {"x": torch.ones(1)}))
+    assert "holds the tagger PANNs Cnn14, not a separator" in refusal(
+        write(tmp_path, "c", {"conv_block6.conv2.weight": torch.ones(1)})
+    )
+    other = {"ss_model." + k: v for k, v in ResUNet30(300).state_dict().items()}
+    assert "conditions of 300 numbers" in refusal(write(tmp_path, "d", other))
+    (tmp_path / "text.ckpt").write_text("hello")
+    assert "is damaged or no checkpoint" in refusal(tmp_path / "text.ckpt")
+
+
+def test_frozen_transforms_and_parts_for_training_are_left_out(tmp_path):
+    content = state("uss") | {
+        "ss_model.base.stft.conv_real.weight": torch.zeros(1, 2),
+        "ss_model.base.istft.ola_window": torch.zeros(3),
+        "anchor_segment_detector.sed_model.fc1.weight": torch.zeros(1),
+        "query_net.base.fc1.weight": torch.zeros(1),
+    }
+    found = recognise(content, "x")
+    assert (found.computed, len(found.beside)) == (2, 2)
+    assert Separator.from_pretrained(write(tmp_path, "uss", content)).encoder.family == "uss"
+
+
+def test_class_ids_with_the_embedding_model_are_refused_with_the_reason(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "uss-embedding"))
+    with pytest.raises(ModelError, match="takes no class ids: its condition is the tagger's embedding"):
+        separator(torch.randn(1, 2000), 17, 32000)
+
+
+def test_classes_need_no_tagger(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "uss"))
+    by_name, by_number = separator.conditions(["Speech"]), separator.conditions([0])
+    assert torch.equal(by_name, by_number)
+    assert by_name.shape == (1, 527)
+    assert by_name.sum() == by_name[0, 0] == 1
+
+
+def test_labels_of_labelsep_are_rows_of_its_table(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "labelsep"))
+    assert torch.equal(separator.conditions([3, "1"]), network("labelsep").label_net.weight[[3, 1]])
+
+
+@pytest.mark.parametrize("name", ["audiosep", "clipsep", "bimodal"])
+def test_without_the_text_encoder(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    separator = Separator.from_pretrained(write(tmp_path, name))
+    with pytest.raises(ModelError, match=r"The weights of the encoder CL\w+ are missing: get .* from https://"):
+        separator(torch.randn(1, 2000), "dog", 16000)
+    with pytest.raises(ValueError, match="numbers, not shape"):
+        separator(torch.randn(1, 2000), torch.ones(3), 16000)
+
+
+def test_several_embeddings_at_once(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "clipsep"))
+    mixture, one, two = torch.randn(2, 3000) / 10, torch.randn(512), torch.randn(512)
+    both = separator(mixture, [one, two.numpy()], 16000)
+    assert torch.allclose(both[1].target, separator(mixture, two, 16000).target, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_without_files_and_network_one_sentence_says_what_to_do(name):
+    with pytest.raises(ModelError) as caught:
+        Separator.from_pretrained(name, offline=True)
+    sentence = str(caught.value)
+    for part in (f'"{name}"', "get ", "https://", RELEASED[name].filename, "use "):
+        assert part in sentence
+    assert "\n" not in sentence
+
+
+def test_listed(capsys):
+    from separation import cli
+
+    cards = {card.name: card for card in list_models()}
+    assert set(RELEASED) <= set(cards)
+    assert not cards["audiosep"].on_disk
+    assert cli.main(["--list-models", "--json"]) == 0
+    rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert rows["uss"]["queries"] == ["label", "audio", "embedding"]
+    assert rows["audiosep"]["on_disk"] is False
+
+
+def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    write(tmp_path, "audiosep").rename(folder / RELEASED["audiosep"].filename)
+    assert RELEASED["audiosep"].on_disk
+    assert Separator.from_pretrained("audiosep", offline=True).encoder.family == "audiosep"
+
+
+def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypatch):
+    from separation import cli
+    from separation.audio import Writer
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    with Writer(tmp_path / "mix.wav", 16000, 1, "wav", "FLOAT", False) as writer:
+        writer.write(torch.randn(1, 4000) / 10)
+    file = write(tmp_path, "clipsep")
+    assert cli.main(["--model", str(file), "--query", "dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("separate: The weights of the encoder CLIP are missing")
+    assert error.count("\n") == 1
+    file = write(tmp_path, "uss")
+    assert cli.main(["--model", str(file), "--query", "Dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")
