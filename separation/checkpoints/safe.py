@@ -23,7 +23,7 @@ from separation.hub import ModelError
 SUFFIXES = (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors")
 NESTED = ("state_dict", "model", "model_state_dict")
 KINDS = "?bBhHiIlLqQefd"  # booleans, integers and floats; no objects, no texts
-UNSUPPORTED = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:class|function|global)[: ]+([\w.]+)")
+UNSUPPORTED = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def plain_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:
@@ -87,9 +87,8 @@ def _refusal(path: Path, reason: str) -> str:
     """Why the restricted reader stopped, in one sentence."""
     asked = UNSUPPORTED.search(reason)
     if asked:
-        name = (asked[1] or asked[2]).rstrip(".")
         return (
-            f"{path} holds code ({name}) beside its tensors, so it was not opened; "
+            f"{path} holds code ({asked[1].rstrip('.')}) beside its tensors, so it was not opened; "
             "ask whoever made it for a safetensors file."
         )
     return f"{path} is damaged or no checkpoint: it is not made of tensors and plain values alone."

@@ -70,8 +70,8 @@ def test_published_inference_is_binary(tmp_path, case):
 
 def batch(expected: dict, model) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of the mixtures and queries (batch, sources, 512) of a loss fixture."""
-    mixture = expected["sources"].sum(1, keepdim=True)  # (batch, 1, time)
-    return model.features(model.spectrum(mixture)[:, 0].abs()), expected["query"].transpose(0, 1)
+    mixture = model.spectrum(expected["sources"]).sum(1)  # as published: a sum of single-precision spectra
+    return model.features(mixture.abs()), expected["query"].transpose(0, 1)
 
 
 def weighted_bce(mask, truth, weight) -> torch.Tensor:
