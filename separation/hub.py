@@ -67,7 +67,7 @@ def list_models() -> list[Card]:
     """Cards of all models known by name: those that come with the package, then released ones."""
     from separation.checkpoints.registry import RELEASED
 
-    own = [read_card(directory) for directory in sorted(WEIGHTS.iterdir()) if (directory / "config.yaml").is_file()]
+    own = [read_card(file.parent) for file in sorted(WEIGHTS.glob("*/config.yaml"))]
     return [*own, *RELEASED.values()]
 
 

@@ -266,7 +266,8 @@ class Separator:
             vector = torch.as_tensor(query).detach().float().cpu()
             if vector.shape not in ((self.model.condition_dim,), (1, self.model.condition_dim)):
                 shape = tuple(vector.shape)
-                raise ValueError(f"An embedding for this model has {self.model.condition_dim} numbers, not shape {shape}.")
+                dim = self.model.condition_dim
+                raise ValueError(f"An embedding for this model has {dim} numbers, not shape {shape}.")
             return vector.reshape(1, -1)
         if isinstance(query, str) and "label" not in self.encoder.modalities:
             return self.encoder.encode_text([" ".join(query.split())]).cpu()
@@ -279,11 +280,11 @@ class Separator:
             ModelError: that gate's tagger is missing.
         """
         by_class = "label" in self.encoder.modalities and all(isinstance(query, str | int) for query in queries)
-        if not (self.model.faithful and by_class and hasattr(self.model, "gate")):
+        gate: Any = getattr(self.model, "gate", None)
+        if not (self.model.faithful and by_class and gate):
             return self.model
         try:
-            gate: ConditionedModel = self.model.gate(self.encoder)
-            return gate
+            return gate(self.encoder)
         except EncoderError as error:
             raise ModelError(str(error)) from None
 

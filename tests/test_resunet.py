@@ -23,7 +23,7 @@ def tiny(monkeypatch):
 
     def build(**options):
         torch.manual_seed(5)
-        model = ResUNet30(**{"condition_dim": 4, "sample_rate": 16000, "n_fft": 256, "hop": 160, **options})
+        model = ResUNet30(**{"condition_dim": 4, "sample_rate": 16000, "n_fft": 512, "hop": 160, **options})
         for name, tensor in model.state_dict().items():
             if name.endswith(("running_mean", "running_var")):
                 tensor.copy_(torch.rand_like(tensor) + 0.5)
@@ -45,10 +45,10 @@ def test_shapes_and_condition(tiny):
     assert targets.shape == (2, 2, 3, 5000)
     assert presence.shape == (2, 2, 1)
     assert torch.allclose(model(mixture, conditions[:, 1]), targets[:, 1], atol=1e-6)
-    assert (targets[:, 0] - targets[:, 1]).abs().max() > 1e-4
+    assert (targets[:, 0] - targets[:, 1]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("length", [1, 2, 128, 129, 159, 160, 161, 320])
+@pytest.mark.parametrize("length", [1, 2, 256, 257, 320, 321, 479])
 def test_any_length(tiny, length):
     target = tiny()(noise(1, 1, length), noise(1, 4))
     assert target.shape == (1, 1, length)
@@ -92,7 +92,7 @@ def test_hard_segments(tiny):
 
 
 def test_segments_of_a_separator_equal_the_whole(tiny):
-    model = tiny(n_fft=512)
+    model = tiny()
     separator = Separator(model, Table(), device="cpu")
     mixture, condition = noise(2, 16000 * 44 + 77), noise(4)
     level = separator.level([mixture])

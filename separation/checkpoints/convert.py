@@ -50,6 +50,7 @@ def convert(file: Path, directory: Path) -> str:
     part = directory / "model.safetensors.part"
     try:
         save_file({k: v.clone().contiguous() for k, v in tensors.items()}, part)
+        part.chmod(0o644)  # save_file lets only the owner read
         part.replace(directory / "model.safetensors")
     finally:
         part.unlink(missing_ok=True)
@@ -65,7 +66,8 @@ def describe(name: str, queries: Any, sample_rate: int) -> dict[str, Any]:
     from separation.checkpoints.registry import RELEASED
 
     forms = [*sorted(queries.modalities), "embedding"]
-    card = {"description": name, "queries": forms, "sample_rate": sample_rate, "licence": "not stated", "scores": "unknown"}
+    card = {"description": name, "queries": forms, "sample_rate": sample_rate}
+    card |= {"licence": "not stated", "scores": "unknown"}
     if name in RELEASED:
         known = RELEASED[name]
         card |= {"description": known.description, "licence": known.licence, "scores": known.scores}

@@ -1,8 +1,8 @@
 """Fetches a published file once, checks it, and keeps it in the user's cache.
 
-A file that is being fetched has the ending `.part`; an interrupted one is resumed. Under its own name there is only ever a
-whole one. Where its publisher gives a checksum it must have that; otherwise its checksum is recorded at the first
-download as unverified, and every later copy must have the same. Records outlive the files they speak of.
+A file that is being fetched has the ending `.part`; an interrupted one is resumed. Under its own name there is only
+ever a whole one. Where its publisher gives a checksum it must have that; otherwise its checksum is recorded at the
+first download as unverified, and every later copy must have the same. Records outlive the files they speak of.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ class HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirections to https alone."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         """The request to follow with.
 

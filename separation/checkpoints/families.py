@@ -19,7 +19,9 @@ from separation.hub import ModelError
 Tensors = Mapping[str, Tensor]
 
 SIGNS = {
-    "resunet": re.compile(r"^(.*?)(?:base\.(?:bn0|pre_conv|after_conv|conv_block7a|(?:en|de)coder_block\d)\.|film\.\w+->)"),
+    "resunet": re.compile(
+        r"^(.*?)(?:base\.(?:bn0|pre_conv|after_conv|conv_block7a|(?:en|de)coder_block\d)\.|film\.\w+->)"
+    ),
     "bimodal": re.compile(r"^(.*?)(?:net_sound|net_synthesizer)\."),
     "clipsep": re.compile(r"^(.*?)(?:sound_net|synth_net|frame_net)\."),
 }
@@ -112,7 +114,7 @@ def describe_resunet(tensors: Tensors, source: str | Path) -> tuple[str, dict[st
 
 def describe_clipsep(tensors: Tensors, source: str | Path) -> tuple[str, dict[str, Any]]:
     """Name and description of CLIPSep or one of its relatives."""
-    name, arguments = "clipsep", {}
+    name, arguments = "clipsep", dict[str, Any]()
     heads = {k.split(".")[1] for k in tensors if k.startswith("pit_nets.")}
     if "synth_net.weight" in tensors:
         name, arguments = "clipsep-pit", {"fusion": "none"}

@@ -52,11 +52,9 @@ CODE_ONLY = "code {}, weights not stated"
 
 def _card(name: str, description: str, queries: str, rate: int, licence: str, scores: str, size: str, home: str,
           file: RemoteFile | None = None, filename: str = "") -> Released:  # fmt: skip
-    filename = file.filename if file else filename
-    return Released(
-        name, description, tuple(queries.split()), rate, size, CODE_ONLY.format(licence), scores, Path(name), home, file,
-        filename,
-    )  # fmt: skip
+    forms, filename = tuple(queries.split()), file.filename if file else filename
+    licence = CODE_ONLY.format(licence)
+    return Released(name, description, forms, rate, size, licence, scores, Path(name), home, file, filename)
 
 
 CLIPSEP_HOME = "https://github.com/sony/CLIPSep"

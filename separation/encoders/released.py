@@ -33,8 +33,8 @@ BIMODAL_CLAP_FILE = "music_audioset_epoch_15_esc_90.14.pt"
 CLIP_FILE = "open_clip_model.safetensors"
 PANNS_FILE = "Cnn14_mAP=0.431.pth"
 NO_CLASSES = (
-    "This model takes no class ids: its condition is the tagger's embedding, whose 2048 numbers stand for no classes, so "
-    'masking them by class would mean nothing; use the 527-class model ("uss"), example audio or an embedding.'
+    "This model takes no class ids: its condition is the tagger's embedding, whose 2048 numbers stand for no classes, "
+    'so masking them by class would mean nothing; use the 527-class model ("uss"), example audio or an embedding.'
 )
 BERT_TABLE = "BERTSep's sentence vectors were published outside its checkpoint; give embeddings of 256 numbers."
 
@@ -58,7 +58,7 @@ class ReleasedEncoder(QueryEncoder):
         self.tensors: dict[str, Tensor] = {}
         self.parts: dict[str, QueryEncoder] = {}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The published encoder tensors, as they came."""
         return dict(self.tensors)
 
@@ -115,12 +115,14 @@ def cached(filename: str, what: str, home: str) -> Path:
     from separation.checkpoints.download import cache_folder
 
     folder = cache_folder()
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    places = [folder / filename, *sorted(Path(os.environ.get("HF_HUB_CACHE", hub / "hub")).glob(f"models--*/snapshots/*/{filename}"))]
+    home_of_hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home_of_hub / "hub"))
+    places = [folder / filename, *sorted(hub.glob(f"models--*/snapshots/*/{filename}"))]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise EncoderError(
-            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}, or give embeddings."
+            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}, "
+            "or give embeddings."
         )
     return found
 

@@ -183,6 +183,7 @@ class BiModalUNet(ConditionedModel):
         faithful: compute as published: channel by channel, in hard segments of 131070 samples.
     """
 
+    window: Tensor
     sample_rate = 16000
     condition_dim = EMBEDDING + TOKENS * WIDTH
     stride = HOP * 128

@@ -1,7 +1,7 @@
 """CLIPSep's conditioned U-Net and its relatives: masks on a log-frequency axis, queried by CLIP vectors.
 
-Dong et al., "CLIPSep: Learning Text-queried Sound Separation with Noisy Unlabeled Videos", 2023, after Zhao et al., "The
-Sound of Pixels", 2018. One file holds the variants that were published with it, all with their released tensor names:
+Dong et al., "CLIPSep: Learning Text-queried Sound Separation with Noisy Unlabeled Videos", 2023, after Zhao et al.,
+"The Sound of Pixels", 2018. One file holds the variants that were published with it, all with their released tensor names:
 
 - late fusion (CLIPSep, BERTSep, SOP): the U-Net gives 32 maps, the query weighs them;
 - with noise heads (CLIPSep-NIT): two more masks, from the query's projection, take up what no query explains;
@@ -84,7 +84,7 @@ class Level(nn.Module):
 
 
 class NamedLevel(nn.Module):
-    """One level of the middle-fusion U-Net: as `Level`, but norms at all levels, and the query joins the coarsest grid."""
+    """One level of the middle-fusion U-Net: as `Level`, but with norms at all levels; the query joins the coarsest."""
 
     def __init__(self, sizes: list[int], level: int, inputs: int, outputs: int, query: int) -> None:
         super().__init__()
@@ -151,6 +151,9 @@ class CLIPSepUNet(ConditionedModel):
             binary mask instead of the soft one.
     """
 
+    window: Tensor
+    among_bins: Tensor
+    among_rows: Tensor
     sample_rate = 16000
     input_level = 0.1
     published_otherwise = True
@@ -188,7 +191,7 @@ class CLIPSepUNet(ConditionedModel):
             self.synth_net: nn.Module = nn.Conv2d(channels, 2, 1)
             return
         project = nn.Linear(self.condition_dim, channels)
-        self.frame_net = nn.ModuleDict({"fc": project}) if self.fusion == "early" else project
+        self.frame_net: nn.Module = nn.ModuleDict({"fc": project}) if self.fusion == "early" else project
         if self.fusion != "early":
             self.synth_net = InnerProduct(channels)  # with middle fusion it is in the files and not used
         if noise_heads:
@@ -198,7 +201,9 @@ class CLIPSepUNet(ConditionedModel):
 
     def project(self, conditions: Tensor) -> Tensor:
         """Conditions (batch, n, dim) to the weights of the maps, before the sigmoid (batch, n, channels)."""
-        return self.frame_net["fc"](conditions) if self.fusion == "early" else self.frame_net(conditions)
+        if isinstance(self.frame_net, nn.ModuleDict):
+            return self.frame_net["fc"](conditions)
+        return self.frame_net(conditions)
 
     def logits(self, features: Tensor, conditions: Tensor) -> Tensor:
         """Log-magnitudes (batch, 1, 256, frames) and conditions (batch, n, dim) to logits (batch, n, 256, frames)."""

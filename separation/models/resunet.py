@@ -1,9 +1,10 @@
 """ResUNet30, the separator of USS and of AudioSep: a residual U-Net on magnitudes, steered by additive FiLM.
 
-Kong et al., "Universal Source Separation with Weakly Labelled Data", 2023 (conditions of 527 tagger probabilities or of
-2048 embedding components, 32 kHz); Liu et al., "Separate Anything You Describe", 2023 (512 CLAP components, 32 kHz); the
-baseline of DCASE 2024 task 9 (512 components, 16 kHz). All three are one network with other sizes, and their tensors
-keep the names they were released with. The transforms, which those files carry as frozen convolutions, are computed.
+Kong et al., "Universal Source Separation with Weakly Labelled Data", 2023 (conditions of 527 tagger probabilities or
+of 2048 embedding components, 32 kHz); Liu et al., "Separate Anything You Describe", 2023 (512 CLAP components, 32 kHz);
+the baseline of DCASE 2024 task 9 (512 components, 16 kHz). All three are one network with other sizes, and their
+tensors keep the names they were released with. The transforms, which those files carry as frozen convolutions, are
+computed.
 
 The network sees the mixture's magnitude and gives, for each bin, a factor between 0 and 1 and a rotation. Here the
 magnitude is that of all channels together and the result multiplies each channel, so the stereo image stays; for one
@@ -13,6 +14,7 @@ channel that is what was published.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +175,7 @@ class ResUNet30(ConditionedModel):
         segment: samples of the published hard segments (USS: 2 s); None for one pass (AudioSep).
     """
 
+    window: Tensor
     input_level = 0.1  # about as loud as what these networks were trained on
     published_otherwise = True
     estimates_presence = False
@@ -227,8 +230,8 @@ class ResUNet30(ConditionedModel):
             targets = self.joint(padded, conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
-    def gate(self, encoder: nn.Module) -> ConditionedModel:
-        """What separates by classes as published; the tagger is the encoder's."""
+    def gate(self, encoder: Any) -> ConditionedModel:
+        """What separates by classes as published; the tagger is the encoder's part for audio."""
         tagger = encoder.part("audio")
         return ClassGate(self, lambda waveform: tagger.tag(waveform).probabilities)
 

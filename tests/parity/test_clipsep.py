@@ -142,4 +142,5 @@ def test_every_tensor_of_the_published_lists_has_its_place(name, family, tensors
     found = recognise(state, name)
     assert (found.name, len(found.tensors)) == (family, tensors)
     assert len(found.tensors) + found.computed + len(found.beside) == len(state)
-    assert {k: v.shape for k, v in build(found.model).state_dict().items()} == {k: v.shape for k, v in found.tensors.items()}
+    ours = {k: v.shape for k, v in build(found.model).state_dict().items()}
+    assert ours == {k: v.shape for k, v in found.tensors.items()}

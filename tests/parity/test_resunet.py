@@ -16,7 +16,11 @@ from separation import Separator
 from separation.checkpoints.families import recognise
 
 pytestmark = needs_fixtures
-STATES = {"audiosep_resunet30": "audiosep", "uss_resunet30_at527": "uss_at_soft_527", "uss_resunet30_emb2048": "uss_embedding_2048"}
+STATES = {
+    "audiosep_resunet30": "audiosep",
+    "uss_resunet30_at527": "uss_at_soft_527",
+    "uss_resunet30_emb2048": "uss_embedding_2048",
+}
 NAMES = {"audiosep": "audiosep", "uss_at_soft_527": "uss", "uss_embedding_2048": "uss-embedding"}
 CASES = [(stem, case) for stem in STATES for case in fixtures("uss", stem)] or [("", "")]
 
@@ -69,7 +73,8 @@ def test_every_tensor_of_the_published_lists_has_its_place(name, family):
     state = {f"ss_model.{key}": torch.empty(shape, device="meta") for key, shape in shapes("uss", name).items()}
     found = recognise(state, name)
     assert (found.name, len(found.tensors), found.computed) == (family, 327, 5)
-    assert {k: v.shape for k, v in build(found.model).state_dict().items()} == {k: v.shape for k, v in found.tensors.items()}
+    ours = {k: v.shape for k, v in build(found.model).state_dict().items()}
+    assert ours == {k: v.shape for k, v in found.tensors.items()}
 
 
 def test_fixtures_are_there():
