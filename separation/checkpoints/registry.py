@@ -47,6 +47,7 @@ DCASE2024 = RemoteFile(
     "https://zenodo.org/records/10887460/files/audiosep_16k,baseline,step%3D200000.ckpt",
     "audiosep_16k,baseline,step=200000.ckpt",
 )
+NIT_ONLY = "not available: only the NIT weights are announced"
 CODE_ONLY = "code {}, weights not stated"
 
 
@@ -85,7 +86,7 @@ RELEASED = {
         ),
         _card(
             "clipsep", "CLIPSep (Dong et al., 2023): U-Net queried by CLIP", "text image embedding", 16000, "MIT",
-            "not available; its authors announce the NIT weights only", "121 MB", CLIPSEP_HOME, filename="best_model.pt",
+            NIT_ONLY, "121 MB", CLIPSEP_HOME, filename="best_model.pt",
         ),
         _card(
             "clipsep-nit", "CLIPSep-NIT (Dong et al., 2023): trained with noise heads on VGGSound",
@@ -94,7 +95,7 @@ RELEASED = {
         ),
         _card(
             "labelsep", "LabelSep (Dong et al., 2023): CLIPSep's U-Net queried by a table of labels", "label embedding",
-            16000, "MIT", "not available; its authors announce the NIT weights only", "122 MB", CLIPSEP_HOME, filename="best_model.pt",
+            16000, "MIT", NIT_ONLY, "122 MB", CLIPSEP_HOME, filename="best_model.pt",
         ),
         _card(
             "bimodal", "Bi-modal weak supervision (Mahmud et al., 2024): U-Net with CLAP cross-attention",

@@ -58,11 +58,11 @@ class ReleasedEncoder(QueryEncoder):
         self.tensors: dict[str, Tensor] = {}
         self.parts: dict[str, QueryEncoder] = {}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The published encoder tensors, as they came."""
         return dict(self.tensors)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         """Takes published encoder tensors; they are checked when a query needs them."""
         self.tensors, self.parts = dict(state_dict), {}
 

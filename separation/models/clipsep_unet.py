@@ -1,7 +1,7 @@
 """CLIPSep's conditioned U-Net and its relatives: masks on a log-frequency axis, queried by CLIP vectors.
 
 Dong et al., "CLIPSep: Learning Text-queried Sound Separation with Noisy Unlabeled Videos", 2023, after Zhao et al.,
-"The Sound of Pixels", 2018. One file holds the variants that were published with it, all with their released tensor names:
+"The Sound of Pixels", 2018. One file holds the variants that were published with it, with their released tensor names:
 
 - late fusion (CLIPSep, BERTSep, SOP): the U-Net gives 32 maps, the query weighs them;
 - with noise heads (CLIPSep-NIT): two more masks, from the query's projection, take up what no query explains;
