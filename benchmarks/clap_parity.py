@@ -2,8 +2,9 @@
 
     HF_HUB_OFFLINE=1 python benchmarks/clap_parity.py [--json FILE]
 
-Needs laion-clap, so an environment with numpy < 2. Nothing is downloaded. The laion-clap network is filled with random numbers
-(every tensor, so that each one matters), written as a file with LAION's names, and read back by `ClapEncoder.from_file`.
+Needs laion-clap, so an environment with numpy < 2. Nothing is downloaded. The laion-clap network is filled with random
+numbers (every tensor, so that each one matters), written as a file with LAION's names, and read back by
+`ClapEncoder.from_file`.
 Token numbers are random: text-to-token is not part of the comparison.
 """
 

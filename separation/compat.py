@@ -1,9 +1,10 @@
 """Makes torchvision and torchaudio importable beside a CPU build of torch.
 
-Their usual wheels are CUDA builds. Beside torch without CUDA their libraries do not load: torchvision then fails at import
-with a RuntimeError (`operator torchvision::nms does not exist`), torchaudio with an OSError, and both take transformers,
-open_clip and lightning down with them. Neither library is needed for what those packages do here, so two operators are
-declared without an implementation and one module is stood in for. Where torch has CUDA, or the libraries load, nothing is done.
+Their usual wheels are CUDA builds. Beside torch without CUDA their libraries do not load: torchvision then fails at
+import with a RuntimeError (`operator torchvision::nms does not exist`), torchaudio with an OSError, and both take
+transformers, open_clip and lightning down with them. Neither library is needed for what those packages do here, so two
+operators are declared without an implementation and one module is stood in for. Where torch has CUDA, or the libraries
+load, nothing is done.
 
 Call `make_importable()` before the first import of such a package.
 """
@@ -38,7 +39,7 @@ def _loads(libraries: list[Path]) -> bool:
 
     try:
         for library in libraries:
-            torch.ops.load_library(library)
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):
         return False
     return True
@@ -48,9 +49,9 @@ def declare_vision_operators() -> None:
     """Declare torchvision's two operators, so that its own registrations find them; calling one raises."""
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
-        library.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     _declared.append(library)
 
 
@@ -59,7 +60,9 @@ def audio_extension() -> ModuleType:
 
     def unavailable(function: Callable[..., Any]) -> Callable[..., NoReturn]:
         def fail(*_: Any, **__: Any) -> NoReturn:
-            raise RuntimeError(f"{function.__name__} needs torchaudio's own library, which does not load beside this torch.")
+            raise RuntimeError(
+                f"{function.__name__} needs torchaudio's own library, which does not load beside this torch."
+            )
 
         return fail
 

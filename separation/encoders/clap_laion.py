@@ -47,7 +47,9 @@ def build_network() -> nn.Module:
         try:
             from laion_clap.clap_module.factory import create_model
         except ImportError:
-            raise EncoderError("The package laion-clap is missing; install it with: pip install laion-clap 'numpy<2'") from None
+            raise EncoderError(
+                "The package laion-clap is missing; install it with: pip install laion-clap 'numpy<2'"
+            ) from None
         network, _ = create_model("HTSAT-base", "roberta", precision="fp32", device=torch.device("cpu"))
     built: nn.Module = network
     return built.eval().requires_grad_(False)
@@ -78,7 +80,12 @@ class LaionClapEncoder(QueryEncoder):
         if form != "laion":
             raise EncoderError(f"{source} has no LAION names; the laion-clap backend takes those only.")
         kept = ("text_branch.", "text_projection.", "audio_branch.", "audio_projection.")
-        skip = ("audio_branch.spectrogram_extractor", "audio_branch.logmel_extractor", "audio_branch.tscam", "audio_branch.head")
+        skip = (
+            "audio_branch.spectrogram_extractor",
+            "audio_branch.logmel_extractor",
+            "audio_branch.tscam",
+            "audio_branch.head",
+        )
         load_strictly(
             self.network, found, lambda n: n.endswith(COMPUTED) or not n.startswith(kept) or n.startswith(skip), source
         )

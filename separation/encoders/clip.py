@@ -98,7 +98,9 @@ def prepare(picture: Picture, size: int) -> Tensor:
     image = image.resize((wide, high), Image.Resampling.BICUBIC)
     left, top = round((wide - size) / 2), round((high - size) / 2)
     pixels = torch.from_numpy(np.array(image.crop((left, top, left + size, top + size))))
-    return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+    return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
+        :, None, None
+    ]
 
 
 class ClipEncoder(QueryEncoder):
@@ -130,7 +132,10 @@ class ClipEncoder(QueryEncoder):
         open_clip = optional("open_clip", "CLIP", "open_clip_torch")
         self.prompts, self.embedding_dim = prompts, embedding_dim
         self.image_size = {**VISION, **(vision or {})}["image_size"]
-        sizes = open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})}), open_clip.CLIPTextCfg(**{**TEXT, **(text or {})})
+        sizes = (
+            open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})}),
+            open_clip.CLIPTextCfg(**{**TEXT, **(text or {})}),
+        )
         self.network = open_clip.CLIP(embedding_dim, *sizes, quick_gelu=True).eval().requires_grad_(False)
         self.tokenizer = open_clip.SimpleTokenizer()
         check(self.tokenizer)
@@ -159,7 +164,7 @@ class ClipEncoder(QueryEncoder):
         patterns = PROMPTS[self.prompts]
         tokens = self.tokenizer([pattern.format(text) for text in texts for pattern in patterns])
         vectors: Tensor = self.network.encode_text(tokens.to(self.network.logit_scale.device))
-        return vectors.float().unflatten(0, (len(texts), len(patterns))).mean(1)
+        return vectors.float().reshape(len(texts), len(patterns), self.embedding_dim).mean(1)
 
     @torch.no_grad()
     def encode_image(self, images: Sequence[Picture | Sequence[Picture]]) -> Tensor:
@@ -172,7 +177,11 @@ class ClipEncoder(QueryEncoder):
         if not all(queries):
             raise EncoderError("A query by pictures needs one picture or more.")
         device = self.network.logit_scale.device
-        return torch.stack([self._mean(query, device) for query in queries]) if queries else torch.zeros(0, self.embedding_dim)
+        return (
+            torch.stack([self._mean(query, device) for query in queries])
+            if queries
+            else torch.zeros(0, self.embedding_dim)
+        )
 
     def _mean(self, pictures: list[Picture], device: torch.device) -> Tensor:
         prepared = torch.stack([prepare(picture, self.image_size) for picture in pictures]).to(device)

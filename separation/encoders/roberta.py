@@ -70,7 +70,9 @@ def check(tokenizer: Any, source: str) -> None:
         raise EncoderError(f"{source}: the tokenizer has {size} tokens, RoBERTa's has {VOCABULARY}.")
     for token, number in SPECIAL.items():
         if tokenizer.token_to_id(token) != number:
-            raise EncoderError(f"{source}: token {token} has number {tokenizer.token_to_id(token)}, in RoBERTa {number}.")
+            raise EncoderError(
+                f"{source}: token {token} has number {tokenizer.token_to_id(token)}, in RoBERTa {number}."
+            )
     tokenizer.no_truncation()
     numbers = tokenizer.encode(SENTENCE).ids
     if numbers != NUMBERS:
