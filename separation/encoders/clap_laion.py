@@ -1,7 +1,8 @@
 """The `laion-clap` package as CLAP's network: optional, since it holds the whole environment at numpy < 2.
 
-It serves to check the default backend (`benchmarks/clap_parity.py`). The package asks a hub for tokenizers and RoBERTa when it is
-imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers come from `roberta.py`.
+It serves to check the default backend (`benchmarks/clap_parity.py`). The package asks a hub for tokenizers and RoBERTa when
+it is imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers come from
+`roberta.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from separation.encoders.roberta import tokenize
 
 @contextmanager
 def offline_roberta() -> Iterator[None]:
-    """Within it, nothing is asked from a hub, and `RobertaModel.from_pretrained` gives RoBERTa-base with random weights."""
+    """Within it no hub is asked, and `RobertaModel.from_pretrained` gives RoBERTa-base with random weights."""
     from separation.compat import make_importable
 
     make_importable()

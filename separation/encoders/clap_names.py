@@ -1,7 +1,7 @@
 """Tensor names of LAION's CLAP and of its Hugging Face form, and the way from one to the other.
 
-LAION's names are found in its `.pt` files ("module." before them), in AudioSep's checkpoints ("query_encoder.model."), in
-BiModal's ("module.net_clap.model.model.") and CLAPSep's ("clap_model.model."): any prefix will do.
+LAION's names are found in its `.pt` files ("module." before them), in AudioSep's checkpoints ("query_encoder.model."),
+in BiModal's ("module.net_clap.model.model.") and CLAPSep's ("clap_model.model."): any prefix will do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PANNs' Cnn14 (Kong et al., 2020): tagger, embedding, and frame-wise detector of the 527 AudioSet classes.
 
-The published files load with their tensor names. The frozen Fourier and mel kernels in them are not read: both are computed.
-The networks are used as they were trained, so there is no dropout and no spectrogram masking here.
+The published files load with their tensor names. The frozen Fourier and mel kernels in them are not read: both are
+computed. The networks are used as they were trained, so there is no dropout and no spectrogram masking here.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class Tags(NamedTuple):
 class TaggerEncoder(QueryEncoder):
     """Conditions from a tagger of the 527 AudioSet classes, as in "Universal Source Separation" (Kong et al., 2023).
 
-    A recording's condition is the mean over its segments (2 s in USS). With `condition="probabilities"` a label is a query as well:
-    a vector with 1 at its class. Nothing is scaled to unit length.
+    A recording's condition is the mean over its segments (2 s in USS). With `condition="probabilities"` a label is a
+    query as well: a vector with 1 at its class. Nothing is scaled to unit length.
 
     Args:
         condition: "probabilities" (one number a class) or "embedding" (the tagger's last hidden vector).
