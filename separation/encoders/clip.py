@@ -23,8 +23,8 @@ SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407
 VISION = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
 TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 512, "heads": 8, "layers": 12}
 
-# CLIPSep trains with the second; its published scores are with the third, whose double entry is its own; its script adds
-# nothing.
+# CLIPSep trains with the second; its published scores are with the third, whose double entry is its own; its script
+# adds nothing.
 PROMPTS = {
     "verbatim": ("{}",),
     "photo": ("a photo of {}",),

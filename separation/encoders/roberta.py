@@ -1,8 +1,8 @@
 """RoBERTa's tokenizer: found, built, and refused unless it is the published one.
 
 A wrong vocabulary raises nothing later on: every text is then encoded, wrongly, or all alike. So besides its size and
-special tokens the tokenizer must give the numbers that are published for one sentence (README of fairseq's RoBERTa and the
-documentation of transformers' RobertaTokenizer: "Hello world" is 0, 31414, 232, 2).
+special tokens the tokenizer must give the numbers that are published for one sentence (README of fairseq's RoBERTa and
+the documentation of transformers' RobertaTokenizer: "Hello world" is 0, 31414, 232, 2).
 """
 
 from __future__ import annotations
