@@ -1,8 +1,8 @@
 """The `laion-clap` package as CLAP's network: optional, since it holds the whole environment at numpy < 2.
 
 It serves to check the default backend (`benchmarks/clap_parity.py`). The package asks a hub for tokenizers and RoBERTa
-when it is imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers come
-from `roberta.py`.
+when it is imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers
+come from `roberta.py`.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clip_names import openai_names
 from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.packages import optional
+from separation.encoders.torchscript import is_archive, read_archive
 
 VOCABULARY = 49408
 SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407]
@@ -154,8 +155,9 @@ class ClipEncoder(QueryEncoder):
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClipEncoder:
-        """From a file such as timm/vit_base_patch32_clip_224.openai's `open_clip_model.safetensors`."""
-        return cls.from_tensors(read_tensors(path), str(path), **options)
+        """From OpenAI's `ViT-B-32.pt`, or timm/vit_base_patch32_clip_224.openai's `open_clip_model.safetensors`."""
+        tensors = read_archive(path) if is_archive(path) else read_tensors(path)
+        return cls.from_tensors(tensors, str(path), **options)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
