@@ -38,6 +38,8 @@ READING_ORDER = (
     "presence",
     "losses",
     "metrics",
+    "compat",
+    "ontology",
     "encoders",
     "models",
     "data",

@@ -55,21 +55,29 @@ def check(tokenizer: Any) -> None:
         raise EncoderError(f"The tokenizer of open_clip makes {numbers} of {SENTENCE!r}, CLIP's makes {NUMBERS}.")
 
 
+def pillow() -> Any:
+    """The module PIL.Image.
+
+    Raises:
+        EncoderError: Pillow is not installed.
+    """
+    return optional("PIL.Image", "A query by pictures", "pillow")
+
+
 def open_picture(picture: Picture) -> Any:
     """Any form of picture as a PIL image in RGB.
 
     Raises:
         EncoderError: it cannot be read, or is no picture.
     """
-    from PIL import Image
-
+    images = pillow()
     if isinstance(picture, str | Path):
         try:
-            with Image.open(picture) as image:
+            with images.open(picture) as image:
                 return image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, images.DecompressionBombError):
             raise EncoderError(f"{picture} cannot be read as a picture.") from None
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else from_array(picture)
+    return picture.convert("RGB") if isinstance(picture, images.Image) else from_array(picture)
 
 
 def from_array(picture: Any) -> Any:
@@ -79,25 +87,23 @@ def from_array(picture: Any) -> Any:
         EncoderError: it has another shape.
     """
     import numpy as np
-    from PIL import Image
 
     pixels = picture.detach().cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise EncoderError(f"A picture has shape (height, width, 3), not {pixels.shape}.")
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return pillow().fromarray(np.ascontiguousarray(pixels))
 
 
 def prepare(picture: Picture, size: int) -> Tensor:
     """A picture to CLIP's input (3, size, size): short side resized (bicubic), middle cut out, normalised."""
     import numpy as np
-    from PIL import Image
 
     image = open_picture(picture)
     width, height = image.size
     wide, high = (size, size * height // width) if width <= height else (size * width // height, size)
-    image = image.resize((wide, high), Image.Resampling.BICUBIC)
+    image = image.resize((wide, high), pillow().Resampling.BICUBIC)
     left, top = round((wide - size) / 2), round((high - size) / 2)
     pixels = torch.from_numpy(np.array(image.crop((left, top, left + size, top + size))))
     return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
