@@ -39,7 +39,7 @@ def _loads(libraries: list[Path]) -> bool:
 
     try:
         for library in libraries:
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+            torch.ops.load_library(library)
     except (OSError, RuntimeError):
         return False
     return True
@@ -49,9 +49,9 @@ def declare_vision_operators() -> None:
     """Declare torchvision's two operators, so that its own registrations find them; calling one raises."""
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in OPERATORS:
-        library.define(schema)  # type: ignore[no-untyped-call]
+        library.define(schema)
     _declared.append(library)
 
 
