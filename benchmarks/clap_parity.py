@@ -2,8 +2,9 @@
 
     HF_HUB_OFFLINE=1 python benchmarks/clap_parity.py [--json FILE]
 
-Needs laion-clap, so an environment with numpy < 2. Nothing is downloaded. The laion-clap network is filled with random numbers
-(every tensor, so that each one matters), written as a file with LAION's names, and read back by `ClapEncoder.from_file`.
+Needs laion-clap, so an environment with numpy < 2. Nothing is downloaded. The laion-clap network is filled with random
+numbers (every tensor, so that each one matters), written as a file with LAION's names, and read back by
+`ClapEncoder.from_file`.
 Token numbers are random: text-to-token is not part of the comparison.
 """
 
@@ -14,6 +15,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +55,11 @@ def random_tokens(lengths: list[int], seed: int = 1) -> tuple[Tensor, Tensor]:
 
 def through_mel(laion: LaionClapEncoder, mel: Tensor) -> Tensor:
     """The laion-clap audio tower on a log-mel, its own spectrogram taken out."""
-    branch = laion.network.audio_branch
+    network: Any = laion.network
+    branch = network.audio_branch
     branch.spectrogram_extractor, branch.logmel_extractor = nn.Identity(), nn.Identity()
     with torch.no_grad():
-        return nn.functional.normalize(laion.network.get_audio_embedding([{"waveform": each} for each in mel]), dim=-1)
+        return nn.functional.normalize(network.get_audio_embedding([{"waveform": each} for each in mel]), dim=-1)
 
 
 def compare() -> dict[str, float]:

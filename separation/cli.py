@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from separation.formats import AudioError
-from separation.hub import ModelError
 from separation.inputs import Finder, Source, Unusable, spool
 from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
@@ -113,11 +112,7 @@ def list_models(as_json: bool) -> int:
     if not as_json:
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
-            put(
-                "  ".join(
-                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                ).rstrip()
-            )
+            put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return DONE
 
 
@@ -147,15 +142,11 @@ class Command:
         if self.options.plot:
             _need_matplotlib()
         if self.options.to_stdout and _is_terminal(sys.stdout):
-            raise UsageError(
-                "Audio is not for a terminal: redirect standard output, or name a folder with -o."
-            )
+            raise UsageError("Audio is not for a terminal: redirect standard output, or name a folder with -o.")
         with tempfile.TemporaryDirectory(prefix="separate-") as scratch:
             self.scratch = Path(scratch)
             sources = self._find()
-            inputs = [
-                entry.path for entry in sources if isinstance(entry, Source) and not entry.piped
-            ]
+            inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
             namer = Namer(inputs, self.notice)
             job = Job(self.separator, self._settings(), namer, self.interrupts, self)
             for source in sources:
@@ -174,7 +165,7 @@ class Command:
         record = Record(source.label)
         try:
             self._try(job, source, record)
-        except (AudioError, ModelError) as error:
+        except AudioError as error:
             record.error = str(error)
         except (UsageError, KeyboardInterrupt, SystemExit, BrokenPipeError):
             raise
@@ -183,9 +174,8 @@ class Command:
         except Exception as error:
             if self.options.verbose:
                 traceback.print_exc()
-            record.error = (
-                f"{source.label} could not be separated: {_one_line(error)} (-v shows where)."
-            )
+            unforeseen = f"{source.label} could not be separated: {_one_line(error)} (-v shows where)."
+            record.error = str(error) if _is_model_error(error) else unforeseen
         self._report(record)
 
     def separator(self) -> Any:
@@ -194,9 +184,7 @@ class Command:
             options = self.options
             how = {name: True for name in ("faithful", "offline") if getattr(options, name, False)}
             self._separator = load_separator(options.model, options.device, options.threads, **how)
-            self.detail(
-                f"model {getattr(self._separator, 'name', options.model)}, device {options.device}."
-            )
+            self.detail(f"model {getattr(self._separator, 'name', options.model)}, device {options.device}.")
         return self._separator
 
     def _settings(self) -> Settings:
@@ -233,8 +221,7 @@ class Command:
         for query, factor in record.scale.items():
             decibels = 20 * math.log10(factor)
             self.notice(
-                f"{record.input}: “{query}” went beyond full scale, so it was turned down "
-                f"by {-decibels:.2f} dB."
+                f"{record.input}: “{query}” went beyond full scale, so it was turned down by {-decibels:.2f} dB."
             )
         if self.options.json:
             _print_json(record.as_json())
@@ -291,9 +278,7 @@ def result_lines(record: Record) -> list[str]:
 
 def presence_text(presence: float) -> str:
     """For example "presence 0.93"."""
-    return f"presence {presence:.2f}" + (
-        " - not heard in this recording" if presence < NOT_HEARD else ""
-    )
+    return f"presence {presence:.2f}" + (" - not heard in this recording" if presence < NOT_HEARD else "")
 
 
 def put(line: str) -> None:
@@ -318,6 +303,11 @@ def _print_json(data: dict[str, Any]) -> None:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:300].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_model_error(error: Exception) -> bool:
+    """Whether it is a ModelError, a sentence for people; the module of that name is not loaded just to ask."""
+    return isinstance(error, getattr(sys.modules.get("separation.hub"), "ModelError", ()))
 
 
 def _is_terminal(stream: Any) -> bool:

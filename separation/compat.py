@@ -1,9 +1,10 @@
 """Makes torchvision and torchaudio importable beside a CPU build of torch.
 
-Their usual wheels are CUDA builds. Beside torch without CUDA their libraries do not load: torchvision then fails at import
-with a RuntimeError (`operator torchvision::nms does not exist`), torchaudio with an OSError, and both take transformers,
-open_clip and lightning down with them. Neither library is needed for what those packages do here, so two operators are
-declared without an implementation and one module is stood in for. Where torch has CUDA, or the libraries load, nothing is done.
+Their usual wheels are CUDA builds. Beside torch without CUDA their libraries do not load: torchvision then fails at
+import with a RuntimeError (`operator torchvision::nms does not exist`), torchaudio with an OSError, and both take
+transformers, open_clip and lightning down with them. Neither library is needed for what those packages do here, so two
+operators are declared without an implementation and one module is stood in for. Where torch has CUDA, or the libraries
+load, nothing is done.
 
 Call `make_importable()` before the first import of such a package.
 """
@@ -59,7 +60,9 @@ def audio_extension() -> ModuleType:
 
     def unavailable(function: Callable[..., Any]) -> Callable[..., NoReturn]:
         def fail(*_: Any, **__: Any) -> NoReturn:
-            raise RuntimeError(f"{function.__name__} needs torchaudio's own library, which does not load beside this torch.")
+            raise RuntimeError(
+                f"{function.__name__} needs torchaudio's own library, which does not load beside this torch."
+            )
 
         return fail
 

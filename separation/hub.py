@@ -6,10 +6,13 @@ data: only classes of this package are built, and nothing is unpickled.
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from separation.description import Card as Card
+from separation.description import ModelError as ModelError
+from separation.description import build as build
+from separation.presence import PresenceRule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,29 +21,6 @@ if TYPE_CHECKING:
     from separation.models.base import ConditionedModel
 
 WEIGHTS = Path(__file__).with_name("weights")
-
-
-class ModelError(RuntimeError):
-    """A model's name is unknown or its files are not usable; the message is one plain sentence."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """What `separate --list-models` shows of a model."""
-
-    name: str
-    description: str
-    queries: tuple[str, ...]
-    sample_rate: int
-    size: str
-    licence: str
-    scores: str
-    directory: Path
-
-    @property
-    def on_disk(self) -> bool:
-        """Whether the weights are there."""
-        return (self.directory / "model.safetensors").is_file()
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -114,24 +94,6 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     )
 
 
-def build(description: dict[str, Any]) -> Any:
-    """The object that a `class_path` with `init_args` describes; classes of this package only."""
-    from torch import nn
-
-    path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
-    module, _, name = path.rpartition(".")
-    if not module.startswith(("separation.models.", "separation.encoders.")):
-        raise ModelError(f"The model's config names the class {path!r}, which is not one of this package's.")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise TypeError("it is not a network")
-        return kind(**(description.get("init_args") or {}))
-    except Exception as error:  # a constructor given nonsense may raise anything
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"The model's config cannot be built: {path}: {reason}.") from None
-
-
 def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
     """Network and encoder of a model directory or released checkpoint, with their weights, in inference mode.
 
@@ -162,6 +124,17 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
 
+def load_rule(directory: Path) -> PresenceRule:
+    """How a model tells presence; detection alone where its config says nothing, or where it has none."""
+    if directory.is_file():
+        return PresenceRule()
+    given = read_config(directory).get("presence") or {}
+    try:
+        return PresenceRule(**{name: float(value) for name, value in given.items()})
+    except (TypeError, ValueError, AttributeError):
+        raise ModelError(f"{directory / 'config.yaml'}: presence must give bias, logit and ratio.") from None
+
+
 def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) -> None:
     """Loads the tensors whose names begin with `prefix`, as float32, strictly."""
     part = {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in state.items()
@@ -175,16 +148,31 @@ def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) ->
 def save_model(
     directory: Path, config: dict[str, Any], model: ConditionedModel, encoder: QueryEncoder, readme: str = ""
 ) -> None:
-    """Writes a model directory; floating-point tensors as fp16."""
-    import torch
+    """Writes a model directory: matrices and kernels as fp16, vectors (norms' statistics reach beyond fp16) as fp32."""
     import yaml
     from safetensors.torch import save
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
-    half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
-    (directory / "model.safetensors").write_bytes(save(half))  # save_file would make it readable for the owner only
+    stored = {name: compact(name, tensor) for name, tensor in tensors.items()}
+    (directory / "model.safetensors").write_bytes(save(stored))  # save_file would make it readable for the owner only
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if readme:
         (directory / "README.md").write_text(readme, encoding="utf-8")
+
+
+def compact(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as it is stored.
+
+    Raises:
+        ModelError: a value does not fit into fp16.
+    """
+    import torch
+
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor.contiguous()
+    half = tensor.to(torch.float16).contiguous()
+    if not torch.isfinite(half).all():
+        raise ModelError(f"{name} holds values beyond the range of fp16.")
+    return half

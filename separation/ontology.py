@@ -118,7 +118,9 @@ def _entries(path: Path) -> list[tuple[str, str, list[str]]]:
     except FileNotFoundError:
         raise OntologyError(f"{path} is not there; get ontology.json from github.com/audioset/ontology.") from None
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
-        raise OntologyError(f"{path} is no AudioSet ontology (a JSON list of nodes with id, name, child_ids).") from None
+        raise OntologyError(
+            f"{path} is no AudioSet ontology (a JSON list of nodes with id, name, child_ids)."
+        ) from None
 
 
 def levels(roots: list[Node]) -> dict[int, list[Node]]:

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from separation.audio import resample
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.hub import ModelError, find_model, load_model
+from separation.encoders.released import ReleasedEncoder
+from separation.hub import ModelError, find_model, load_model, load_rule
 from separation.level import Level
 from separation.models.base import ConditionedModel
 from separation.overlap_add import OverlapAdd
+from separation.presence import PresenceRule, energy_ratio_db
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
@@ -90,11 +92,14 @@ class Stream:
         conditions: Tensor,
         sample_rate: int,
         level: float,
+        rule: PresenceRule | None = None,
         segment_seconds: int | None = None,
     ) -> None:
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
         self.level = 1.0 if model.faithful else level / model.input_level
+        self.rule = rule or PresenceRule()
         self.logits = torch.full((len(conditions),), -torch.inf)
+        self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
         overlap = 2 * int(np.ceil(margin))  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
@@ -105,6 +110,7 @@ class Stream:
 
     def push(self, block: Tensor) -> Tensor:
         """Adds (channels, n); returns (queries, channels, m)."""
+        self.mixture_energy += float(block.double().square().sum())
         return self._joined(self.runner.push(block), block.shape[0])
 
     def flush(self) -> Tensor:
@@ -114,10 +120,15 @@ class Stream:
     @property
     def presence(self) -> list[float]:
         """Probability per query that it sounds in what has been processed so far; NaN where the model does not say."""
-        return (torch.sigmoid(self.logits) if self.model.estimates_presence else self.logits * torch.nan).tolist()
+        if not self.model.estimates_presence:
+            return [float("nan")] * len(self.conditions)
+        ratios = [energy_ratio_db(float(energy), self.mixture_energy) for energy in self.target_energy]
+        return [self.rule(logit, ratio) for logit, ratio in zip(self.logits.tolist(), ratios, strict=True)]
 
     def _joined(self, pieces: Sequence[Tensor], channels: int) -> Tensor:
-        return torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
+        targets = torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
+        self.target_energy += targets.double().square().sum((1, 2))
+        return targets
 
     @torch.inference_mode()
     def _segment(self, mixture: Tensor) -> Tensor:
@@ -150,6 +161,7 @@ class Separator:
         encoder: turns queries into the network's conditions.
         name: shown to people.
         device: where to compute; `auto` when not given.
+        rule: how presence is told.
     """
 
     def __init__(
@@ -158,8 +170,9 @@ class Separator:
         encoder: QueryEncoder,
         name: str = "",
         device: str | torch.device | None = None,
+        rule: PresenceRule | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device, self.rule = choose_device(device), rule or PresenceRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
 
@@ -188,7 +201,7 @@ class Separator:
         if faithful and not model.published_otherwise:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
-        return cls(model, encoder, path.name if path.is_dir() else path.stem, device)
+        return cls(model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path))
 
     @overload
     def __call__(self, mixture: Tensor | np.ndarray, query: Query, sample_rate: int) -> Separation: ...
@@ -241,7 +254,7 @@ class Separator:
         if channels < 1:
             raise ValueError("The recording has no channels.")
         conditions = self.conditions(queries)
-        return Stream(self.runner(queries), conditions, int(sample_rate), level)
+        return Stream(self.runner(queries), conditions, int(sample_rate), level, self.rule)
 
     @torch.inference_mode()
     def conditions(self, queries: Sequence[Query]) -> Tensor:
@@ -251,7 +264,7 @@ class Separator:
             ValueError: there is none, one is empty, or an embedding has another size.
             ModelError: the model takes no such queries, or what encodes them is missing.
         """
-        if not len(queries) or any(isinstance(query, str) and not query.strip() for query in queries):
+        if not len(queries) or not all(self._is_query(query) for query in queries):
             raise ValueError("A query is empty; say what to take out, for example: dog barking")
         try:
             if all(isinstance(query, str) for query in queries) and "text" in self.encoder.modalities:
@@ -259,6 +272,14 @@ class Separator:
             return torch.cat([self._condition(query) for query in queries]).to(self.device)
         except EncoderError as error:
             raise ModelError(str(error)) from None
+
+    def _is_query(self, query: Query) -> bool:
+        """Whether there is something to encode, or to refuse with a reason."""
+        if isinstance(query, str):
+            return bool(query.strip())
+        if isinstance(query, int):
+            return "label" in self.encoder.modalities or isinstance(self.encoder, ReleasedEncoder)
+        return isinstance(query, Tensor | np.ndarray)
 
     def _condition(self, query: Query) -> Tensor:
         """The condition (1, dim) of one query of any form."""

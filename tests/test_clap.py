@@ -74,14 +74,11 @@ def test_the_newer_file_gives_the_same_tokens(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 50264}, r"token <mask>|has 50265|has 5\d+ tokens"),
         ({"size": 50300}, "has 50300 tokens, RoBERTa's has 50265"),
         ({"hello": 31415}, r"'Hello world' becomes \[0, 31415, 232, 2\], in RoBERTa \[0, 31414, 232, 2\]"),
     ],
 )
 def test_another_vocabulary_is_refused(tmp_path, options, message):
-    if options == {"size": 50264}:
-        pytest.skip("the mask token makes up the size")
     with pytest.raises(EncoderError, match=message):
         roberta.load_tokenizer(write_vocabulary(tmp_path, **options))
 
@@ -119,7 +116,9 @@ def test_a_missing_vocabulary_says_where_to_get_it(tmp_path, monkeypatch):
 
 def test_without_transformers_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(EncoderError, match="CLAP needs the package transformers; install it with: pip install transformers"):
+    with pytest.raises(
+        EncoderError, match="CLAP needs the package transformers; install it with: pip install transformers"
+    ):
         clap.ClapEncoder()
 
 
@@ -130,7 +129,10 @@ def test_without_laion_clap_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "laion_clap", None)
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed")
-    with pytest.raises(EncoderError, match="laion-clap is missing"):
+    with pytest.raises(
+        EncoderError,
+        match="The laion-clap backend needs the package laion_clap; install it with: pip install laion-clap",
+    ):
         clap_laion.build_network()
 
 
@@ -187,9 +189,8 @@ def laion(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Hugging Face names to LAION's, with what else such a file holds."""
     found = {}
     for name, tensor in tensors.items():
-        if "attention.self.key" in name or "attention.self.value" in name:
-            if name.startswith("audio"):
-                continue
+        if name.startswith("audio") and ("attention.self.key" in name or "attention.self.value" in name):
+            continue
         new = name.replace("projection.linear1", "projection.0").replace("projection.linear2", "projection.2")
         if name.startswith("text_model."):
             new = name.replace("text_model.", "text_branch.")
@@ -208,8 +209,15 @@ def laion(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 new = new.replace("attention.self.query", "attn.qkv")
                 tensor = torch.cat([tensors[name.replace("query", part)] for part in ("query", "key", "value")])
         found[new] = tensor
-    extra = {"audio_branch.head.weight": torch.ones(2), "logit_scale_a": torch.ones(()), "text_transform.w": torch.ones(1)}
-    extra |= {"audio_branch.layers.0.blocks.1.attn_mask": torch.ones(2), "text_branch.embeddings.position_ids": torch.ones(3)}
+    extra = {
+        "audio_branch.head.weight": torch.ones(2),
+        "logit_scale_a": torch.ones(()),
+        "text_transform.w": torch.ones(1),
+    }
+    extra |= {
+        "audio_branch.layers.0.blocks.1.attn_mask": torch.ones(2),
+        "text_branch.embeddings.position_ids": torch.ones(3),
+    }
     return found | extra
 
 
@@ -217,7 +225,8 @@ def shifted(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Other weights than random initialisation gives, so that every tensor counts."""
     generator = torch.Generator().manual_seed(5)
     return {
-        k: v + 0.1 * torch.rand(v.shape, generator=generator) if v.is_floating_point() else v for k, v in tensors.items()
+        k: v + 0.1 * torch.rand(v.shape, generator=generator) if v.is_floating_point() else v
+        for k, v in tensors.items()
     }
 
 
@@ -226,7 +235,7 @@ def shifted(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_published_names_load_with_any_prefix(encoder, folder, prefix, tmp_path):
     weights = shifted(hugging_face(encoder))
     file = tmp_path / "clap.pt"
-    other = {"ss_model.pre_conv.weight": torch.ones(1)}
+    other = {"ss_model.pre_conv.weight": torch.ones(1)} if prefix else {}
     torch.save({"state_dict": {**{prefix + k: v for k, v in laion(weights).items()}, **other}}, file)
     from_laion = clap.ClapEncoder.from_file(file, vocabulary=folder, **SMALL)
     assert from_laion.text.state_dict().keys() | from_laion.audio.state_dict().keys() == weights.keys()

@@ -32,7 +32,9 @@ def picture(height: int = 90, width: int = 130, seed: int = 0) -> np.ndarray:
 
 def test_without_open_clip_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(EncoderError, match="CLIP needs the package open_clip; install it with: pip install open_clip_torch"):
+    with pytest.raises(
+        EncoderError, match="CLIP needs the package open_clip; install it with: pip install open_clip_torch"
+    ):
         ClipEncoder()
     with pytest.raises(ValueError, match="prompts is one of verbatim, photo, ensemble"):
         ClipEncoder("poem")
@@ -49,8 +51,10 @@ def test_a_picture_is_resized_cut_and_normalised():
     grey = np.full((100, 50, 3), 128, np.uint8)
     prepared = prepare(grey, 224)
     assert prepared.shape == (3, 224, 224)
-    assert prepared[:, 0, 0].tolist() == pytest.approx([(128 / 255 - m) / d for m, d in
-        ((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711))], abs=1e-5)
+    assert prepared[:, 0, 0].tolist() == pytest.approx(
+        [(128 / 255 - m) / d for m, d in ((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711))],
+        abs=1e-5,
+    )
 
 
 @needs_pillow
@@ -81,7 +85,9 @@ def test_preparation_equals_open_clip(shape):
     from PIL import Image
 
     image = Image.fromarray(picture(*shape))
-    theirs = image_transform(64, is_train=False, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+    theirs = image_transform(
+        64, is_train=False, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
+    )
     assert torch.allclose(prepare(image, 64), theirs(image), atol=1e-6)
 
 
@@ -138,7 +144,11 @@ def test_weights_load_by_file_and_strictly(encoder, tmp_path):
     from safetensors.torch import save_file
 
     weights = {k: v + 0.01 for k, v in encoder.network.state_dict().items()}
-    numbers = {"input_resolution": torch.tensor(64), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}
+    numbers = {
+        "input_resolution": torch.tensor(64),
+        "context_length": torch.tensor(77),
+        "vocab_size": torch.tensor(49408),
+    }
     save_file({**weights, **numbers}, tmp_path / "clip.safetensors")
     loaded = ClipEncoder.from_file(tmp_path / "clip.safetensors", **SMALL)
     assert all(torch.equal(v, weights[k]) for k, v in loaded.network.state_dict().items())
@@ -152,8 +162,20 @@ def test_weights_load_by_file_and_strictly(encoder, tmp_path):
 def test_the_hugging_face_form_gives_the_same_vectors(encoder):
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 128, "eos_token_id": 49407}
-    vision = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 256, "image_size": 64}
+    text = {
+        "hidden_size": 32,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 128,
+        "eos_token_id": 49407,
+    }
+    vision = {
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 256,
+        "image_size": 64,
+    }
     torch.manual_seed(1)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
     with torch.no_grad():

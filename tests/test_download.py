@@ -8,9 +8,10 @@ import urllib.request
 
 import pytest
 
+from separation.cache import OFFLINE, cache_folder
 from separation.checkpoints import download
-from separation.checkpoints.download import HttpsOnly, NoConnectionError, RemoteFile, cache_folder, fetch, sha256_of
-from separation.hub import ModelError
+from separation.checkpoints.download import HttpsOnly, NoConnectionError, RemoteFile, fetch, sha256_of
+from separation.description import ModelError
 
 HOME = "https://models.example/"
 CONTENT = bytes(range(256)) * 40
@@ -140,8 +141,8 @@ def test_a_file_that_changed_in_the_cache_is_not_used(server, tmp_path):
 def test_offline(server, tmp_path, monkeypatch):
     with pytest.raises(NoConnectionError, match="offline"):
         fetch(REMOTE, tmp_path, offline=True, opener=server.opener)
-    for name in download.OFFLINE:
-        for other in download.OFFLINE:
+    for name in OFFLINE:
+        for other in OFFLINE:
             monkeypatch.setenv(other, "1" if other == name else "0")
         with pytest.raises(NoConnectionError, match="offline"):
             fetch(REMOTE, tmp_path, opener=server.opener)

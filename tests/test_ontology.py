@@ -50,7 +50,11 @@ def test_a_node_with_two_parents_lives_under_the_first(tmp_path):
     assert [r.name for r in roots] == ["Animal", "Loud"]
     assert roots[0].class_indexes() == [72, 74]
     assert roots[1].class_indexes() == []
-    assert {k: [n.name for n in v] for k, v in levels(roots).items()} == {1: ["Animal", "Loud"], 2: ["Pets"], 3: ["Dog"]}
+    assert {k: [n.name for n in v] for k, v in levels(roots).items()} == {
+        1: ["Animal", "Loud"],
+        2: ["Pets"],
+        3: ["Dog"],
+    }
 
 
 @pytest.mark.parametrize("content", ["no json", "[1]", '{"id": 3}', "[{}]"])

@@ -138,7 +138,9 @@ def published(network: Cnn14, bins: int = 513) -> dict:
 @pytest.mark.parametrize("prefix", ["", "module.", "query_net.base."])
 def test_published_names_load_with_any_prefix(encoder, prefix):
     other = Cnn14(channels=SMALL)
-    load_cnn14(other, {prefix + k: v for k, v in published(encoder.network).items()}, ("", "module.", "query_net.base."), "f")
+    load_cnn14(
+        other, {prefix + k: v for k, v in published(encoder.network).items()}, ("", "module.", "query_net.base."), "f"
+    )
     waveform = noise(1.0)
     assert torch.equal(other(waveform).probabilities, encoder.network(waveform).probabilities)
 

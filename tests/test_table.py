@@ -20,7 +20,9 @@ def test_one_hot():
 
 
 def test_an_unknown_label_names_close_ones():
-    with pytest.raises(EncoderError, match=r"'playing violon' is none of the 3 labels of this model; close to it: playing violin"):
+    with pytest.raises(
+        EncoderError, match=r"'playing violon' is none of the 3 labels of this model; close to it: playing violin"
+    ):
         OneHotEncoder(LABELS).encode_label(["playing violon"])
     with pytest.raises(EncoderError, match="3 is none of the 3 labels"):
         OneHotEncoder(LABELS).encode_label([3])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from separation.hub import ModelError
+from separation.description import ModelError
 
 README = """# {name}
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from separation.hub import ModelError
+from separation.cache import cache_folder, is_offline
+from separation.description import ModelError
+from separation.progress import Progress
 
 BLOCK = 1 << 20
 TIMEOUT = 30.0
-OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
-YES = {"1", "true", "yes", "on"}
 
 Opener = Callable[[urllib.request.Request], Any]
 
@@ -48,22 +48,6 @@ class RemoteFile:
 
 class NoConnectionError(ModelError):
     """The network may not be used or does not answer."""
-
-
-def cache_folder() -> Path:
-    """Where fetched files lie: SEPARATION_CACHE, or `separation` in the system's folder for caches."""
-    if os.environ.get("SEPARATION_CACHE"):
-        return Path(os.environ["SEPARATION_CACHE"]).expanduser()
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "separation"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "separation"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
-
-
-def is_offline() -> bool:
-    """Whether the environment forbids the network: SEPARATION_OFFLINE or HF_HUB_OFFLINE."""
-    return any(os.environ.get(name, "").strip().lower() in YES for name in OFFLINE)
 
 
 class HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -144,8 +128,6 @@ def receive(remote: RemoteFile, part: Path, opener: Opener) -> None:
     Raises:
         OSError, EOFError: the connection failed or ended early; what came so far stays in `part`.
     """
-    from separation.progress import Progress
-
     tag = part.with_name(part.name + ".tag")
     request = urllib.request.Request(remote.url, headers={"User-Agent": "separation", "Accept-Encoding": "identity"})
     known = tag.read_text(encoding="utf-8") if tag.is_file() and part.is_file() else ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from separation.hub import ModelError
+from separation.description import ModelError
 
 Tensors = Mapping[str, Tensor]
 

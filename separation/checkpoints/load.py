@@ -6,9 +6,9 @@ from pathlib import Path
 
 from separation.checkpoints.families import Recognised, load_strictly, recognise
 from separation.checkpoints.safe import read_tensors
+from separation.description import build
 from separation.encoders.base import QueryEncoder
 from separation.encoders.released import ReleasedEncoder
-from separation.hub import build
 from separation.models.base import ConditionedModel
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.checkpoints.download import NoConnectionError, RemoteFile, cache_folder, fetch
-from separation.hub import Card, ModelError
+from separation.cache import cache_folder
+from separation.checkpoints.download import NoConnectionError, RemoteFile, fetch
+from separation.description import Card, ModelError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.hub import ModelError
+from separation.description import ModelError
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".tar", ".bin", ".safetensors")
 NESTED = ("state_dict", "model", "model_state_dict")

@@ -61,7 +61,8 @@ class Corpus:
     ) -> None:
         self.sample_rate = sample_rate
         clips = read_manifest(manifest, split) + synthesised(foley)
-        key = hashlib.sha256(manifest.read_bytes() + f"{split} {sample_rate} {foley}{root or ''}".encode()).hexdigest()[:16]
+        asked = f"{split} {sample_rate} {foley}{root or ''}"
+        key = hashlib.sha256(manifest.read_bytes() + asked.encode()).hexdigest()[:16]
         file = cache / f"corpus_{key}.npz" if cache else None
         if file is not None and file.exists():
             stored = np.load(file, allow_pickle=False)
@@ -120,7 +121,9 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndar
     decoded, broken = [], []
     for clip in clips:
         try:
-            decoded.append(synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate))
+            decoded.append(
+                synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate)
+            )
         except (OSError, RuntimeError, DataError) as error:
             broken.append(f"{root / clip.path}: {error}")
             decoded.append(np.zeros(0, dtype=np.int16))

@@ -13,7 +13,7 @@ class EncoderError(RuntimeError):
 
 
 class UnsupportedQueryError(EncoderError, NotImplementedError):
-    """This encoder does not take such a query; the message says which ones it takes."""
+    """The encoder does not take such a query; the message says which ones it takes."""
 
 
 class QueryEncoder(nn.Module):
@@ -59,7 +59,6 @@ class QueryEncoder(nn.Module):
             EncoderError: they have another size.
         """
         if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.embedding_dim:
-            raise EncoderError(
-                f"An embedding for {type(self).__name__} has {self.embedding_dim} numbers, not shape {tuple(vectors.shape)}."
-            )
+            shape = tuple(vectors.shape)
+            raise EncoderError(f"An embedding for {type(self).__name__} has {self.embedding_dim} numbers, not {shape}.")
         return vectors.reshape(-1, self.embedding_dim).float()

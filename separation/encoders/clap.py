@@ -1,7 +1,8 @@
 """CLAP (LAION, HTSAT-base and RoBERTa-base): sentences and recordings to unit vectors of one space of 512 dimensions.
 
-The default backend is transformers; `laion-clap` (numpy < 2) is an optional one. Weights load from LAION's `.pt` files, from
-the copy inside AudioSep's checkpoints, and in Hugging Face form. RoBERTa's vocabulary is in none of them: see `roberta.py`.
+The default backend is transformers; `laion-clap` (numpy < 2) is an optional one. Weights load from LAION's `.pt` files,
+from the copy inside AudioSep's checkpoints, and in Hugging Face form. RoBERTa's vocabulary is in none of them: see
+`roberta.py`.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class ClapEncoder(QueryEncoder):
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClapEncoder:
-        """From a LAION `.pt`, an AudioSep checkpoint or a Hugging Face `model.safetensors`; `options` as for the class."""
+        """From a LAION `.pt`, an AudioSep checkpoint or a Hugging Face `model.safetensors`."""
         return cls.from_tensors(read_tensors(path), str(path), **options)
 
     def load_published(self, tensors: Tensors, source: str = "the checkpoint") -> None:
@@ -134,7 +135,7 @@ class ClapEncoder(QueryEncoder):
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Token numbers and mask (batch, tokens) to hidden states (batch, tokens, 768) and unit vectors (batch, 512)."""
+        """Token numbers and mask (batch, tokens) to states (batch, tokens, 768) and unit vectors (batch, 512)."""
         if self.text is None:
             self.refuse("text")
         device = self.log_mel.window.device
@@ -154,7 +155,7 @@ class ClapEncoder(QueryEncoder):
         return self.encode_tokens(*tokenize(texts, self.vocabulary, LONGEST))[1]
 
     def encode_text_states(self, texts: list[str], length: int = 77) -> tuple[Tensor, Tensor]:
-        """Sentences to RoBERTa's hidden states (batch, length, 768) and unit vectors, as the BiModal network takes them."""
+        """Sentences to RoBERTa's states (batch, length, 768) and unit vectors, as the BiModal network takes them."""
         return self.encode_tokens(*tokenize(texts, self.vocabulary, length, length))
 
     @torch.no_grad()

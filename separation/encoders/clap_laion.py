@@ -1,7 +1,8 @@
 """The `laion-clap` package as CLAP's network: optional, since it holds the whole environment at numpy < 2.
 
-It serves to check the default backend (`benchmarks/clap_parity.py`). The package asks a hub for tokenizers and RoBERTa when it is
-imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers come from `roberta.py`.
+It serves to check the default backend (`benchmarks/clap_parity.py`). The package asks a hub for tokenizers and RoBERTa
+when it is imported and built; here it is kept offline, RoBERTa is built from its published sizes, and token numbers
+come from `roberta.py`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.clap import CLIP_SECONDS, LONGEST, clip_of
+from separation.encoders.clap import CLIP_SECONDS, LONGEST, TEXT_CONFIG, clip_of
 from separation.encoders.clap_names import COMPUTED, bare
 from separation.encoders.files import Tensors, load_strictly
+from separation.encoders.packages import optional
 from separation.encoders.roberta import tokenize
 
 
 @contextmanager
 def offline_roberta() -> Iterator[None]:
-    """Within it, nothing is asked from a hub, and `RobertaModel.from_pretrained` gives RoBERTa-base with random weights."""
-    from separation.compat import make_importable
-
-    make_importable()
+    """Within it no hub is asked, and `RobertaModel.from_pretrained` gives RoBERTa-base with random weights."""
     with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1", WANDB_MODE="disabled"):
-        from transformers import RobertaConfig, RobertaModel
-
-        sizes = RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
-        with mock.patch.object(RobertaModel, "from_pretrained", lambda *_, **__: RobertaModel(sizes)):
+        transformers = optional("transformers", "CLAP")
+        roberta, sizes = transformers.RobertaModel, transformers.RobertaConfig(**TEXT_CONFIG)
+        with mock.patch.object(roberta, "from_pretrained", lambda *_, **__: roberta(sizes)):
             yield
 
 
@@ -44,11 +42,8 @@ def build_network() -> nn.Module:
         EncoderError: the package is not installed.
     """
     with offline_roberta():
-        try:
-            from laion_clap.clap_module.factory import create_model
-        except ImportError:
-            raise EncoderError("The package laion-clap is missing; install it with: pip install laion-clap 'numpy<2'") from None
-        network, _ = create_model("HTSAT-base", "roberta", precision="fp32", device=torch.device("cpu"))
+        factory = optional("laion_clap.clap_module.factory", "The laion-clap backend", "laion-clap 'numpy<2'")
+        network, _ = factory.create_model("HTSAT-base", "roberta", precision="fp32", device=torch.device("cpu"))
     built: nn.Module = network
     return built.eval().requires_grad_(False)
 
@@ -78,7 +73,12 @@ class LaionClapEncoder(QueryEncoder):
         if form != "laion":
             raise EncoderError(f"{source} has no LAION names; the laion-clap backend takes those only.")
         kept = ("text_branch.", "text_projection.", "audio_branch.", "audio_projection.")
-        skip = ("audio_branch.spectrogram_extractor", "audio_branch.logmel_extractor", "audio_branch.tscam", "audio_branch.head")
+        skip = (
+            "audio_branch.spectrogram_extractor",
+            "audio_branch.logmel_extractor",
+            "audio_branch.tscam",
+            "audio_branch.head",
+        )
         load_strictly(
             self.network, found, lambda n: n.endswith(COMPUTED) or not n.startswith(kept) or n.startswith(skip), source
         )

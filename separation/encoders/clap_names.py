@@ -1,7 +1,7 @@
 """Tensor names of LAION's CLAP and of its Hugging Face form, and the way from one to the other.
 
-LAION's names are found in its `.pt` files ("module." before them), in AudioSep's checkpoints ("query_encoder.model."), in
-BiModal's ("module.net_clap.model.model.") and CLAPSep's ("clap_model.model."): any prefix will do.
+LAION's names are found in its `.pt` files ("module." before them), in AudioSep's checkpoints ("query_encoder.model."),
+in BiModal's ("module.net_clap.model.model.") and CLAPSep's ("clap_model.model."): any prefix will do.
 """
 
 from __future__ import annotations
@@ -89,9 +89,8 @@ def bare(tensors: Tensors, source: str) -> tuple[str, dict[str, Tensor]]:
     if found is None:
         raise EncoderError(f"{source} holds no CLAP: neither tensor {' nor '.join(s[0] for s in SIGNS.values())}.")
     form, prefix = found
-    heads = ("text_", "audio_", "logit_scale")
     kept = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return form, {k: v for k, v in kept.items() if k.startswith(heads) and not is_unused(k)}
+    return form, {k: v for k, v in kept.items() if not is_unused(k)}
 
 
 def transformers_names(tensors: Tensors, source: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clip_names import openai_names
 from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.packages import optional
+from separation.encoders.torchscript import is_archive, read_archive
 
 VOCABULARY = 49408
 SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407]
@@ -23,7 +24,8 @@ SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407
 VISION = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
 TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 512, "heads": 8, "layers": 12}
 
-# CLIPSep trains with the second; its published scores are with the third, whose double entry is its own; its script adds nothing.
+# CLIPSep trains with the second; its published scores are with the third, whose double entry is its own; its script
+# adds nothing.
 PROMPTS = {
     "verbatim": ("{}",),
     "photo": ("a photo of {}",),
@@ -53,21 +55,29 @@ def check(tokenizer: Any) -> None:
         raise EncoderError(f"The tokenizer of open_clip makes {numbers} of {SENTENCE!r}, CLIP's makes {NUMBERS}.")
 
 
+def pillow() -> Any:
+    """The module PIL.Image.
+
+    Raises:
+        EncoderError: Pillow is not installed.
+    """
+    return optional("PIL.Image", "A query by pictures", "pillow")
+
+
 def open_picture(picture: Picture) -> Any:
     """Any form of picture as a PIL image in RGB.
 
     Raises:
         EncoderError: it cannot be read, or is no picture.
     """
-    from PIL import Image
-
+    images = pillow()
     if isinstance(picture, str | Path):
         try:
-            with Image.open(picture) as image:
+            with images.open(picture) as image:
                 return image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
+        except (OSError, ValueError, images.DecompressionBombError):
             raise EncoderError(f"{picture} cannot be read as a picture.") from None
-    return picture.convert("RGB") if isinstance(picture, Image.Image) else from_array(picture)
+    return picture.convert("RGB") if isinstance(picture, images.Image) else from_array(picture)
 
 
 def from_array(picture: Any) -> Any:
@@ -77,28 +87,28 @@ def from_array(picture: Any) -> Any:
         EncoderError: it has another shape.
     """
     import numpy as np
-    from PIL import Image
 
     pixels = picture.detach().cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise EncoderError(f"A picture has shape (height, width, 3), not {pixels.shape}.")
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(pixels))
+    return pillow().fromarray(np.ascontiguousarray(pixels))
 
 
 def prepare(picture: Picture, size: int) -> Tensor:
     """A picture to CLIP's input (3, size, size): short side resized (bicubic), middle cut out, normalised."""
     import numpy as np
-    from PIL import Image
 
     image = open_picture(picture)
     width, height = image.size
     wide, high = (size, size * height // width) if width <= height else (size * width // height, size)
-    image = image.resize((wide, high), Image.Resampling.BICUBIC)
+    image = image.resize((wide, high), pillow().Resampling.BICUBIC)
     left, top = round((wide - size) / 2), round((high - size) / 2)
     pixels = torch.from_numpy(np.array(image.crop((left, top, left + size, top + size))))
-    return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+    return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
+        :, None, None
+    ]
 
 
 class ClipEncoder(QueryEncoder):
@@ -130,7 +140,10 @@ class ClipEncoder(QueryEncoder):
         open_clip = optional("open_clip", "CLIP", "open_clip_torch")
         self.prompts, self.embedding_dim = prompts, embedding_dim
         self.image_size = {**VISION, **(vision or {})}["image_size"]
-        sizes = open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})}), open_clip.CLIPTextCfg(**{**TEXT, **(text or {})})
+        sizes = (
+            open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})}),
+            open_clip.CLIPTextCfg(**{**TEXT, **(text or {})}),
+        )
         self.network = open_clip.CLIP(embedding_dim, *sizes, quick_gelu=True).eval().requires_grad_(False)
         self.tokenizer = open_clip.SimpleTokenizer()
         check(self.tokenizer)
@@ -148,8 +161,9 @@ class ClipEncoder(QueryEncoder):
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClipEncoder:
-        """From a file such as timm/vit_base_patch32_clip_224.openai's `open_clip_model.safetensors`."""
-        return cls.from_tensors(read_tensors(path), str(path), **options)
+        """From OpenAI's `ViT-B-32.pt`, or timm/vit_base_patch32_clip_224.openai's `open_clip_model.safetensors`."""
+        tensors = read_archive(path) if is_archive(path) else read_tensors(path)
+        return cls.from_tensors(tensors, str(path), **options)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -159,7 +173,7 @@ class ClipEncoder(QueryEncoder):
         patterns = PROMPTS[self.prompts]
         tokens = self.tokenizer([pattern.format(text) for text in texts for pattern in patterns])
         vectors: Tensor = self.network.encode_text(tokens.to(self.network.logit_scale.device))
-        return vectors.float().unflatten(0, (len(texts), len(patterns))).mean(1)
+        return vectors.float().reshape(len(texts), len(patterns), self.embedding_dim).mean(1)
 
     @torch.no_grad()
     def encode_image(self, images: Sequence[Picture | Sequence[Picture]]) -> Tensor:
@@ -172,7 +186,11 @@ class ClipEncoder(QueryEncoder):
         if not all(queries):
             raise EncoderError("A query by pictures needs one picture or more.")
         device = self.network.logit_scale.device
-        return torch.stack([self._mean(query, device) for query in queries]) if queries else torch.zeros(0, self.embedding_dim)
+        return (
+            torch.stack([self._mean(query, device) for query in queries])
+            if queries
+            else torch.zeros(0, self.embedding_dim)
+        )
 
     def _mean(self, pictures: list[Picture], device: torch.device) -> Tensor:
         prepared = torch.stack([prepare(picture, self.image_size) for picture in pictures]).to(device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 # OpenAI's archives carry these three numbers beside the weights.
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
+COMPUTED = ("position_ids", "attn_mask")
 SIGN = "text_model.embeddings.token_embedding.weight"
 
 TOWERS = (
@@ -49,7 +50,7 @@ def layer_name(name: str) -> str:
 def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """CLIP's weights, of either form and with or without "module.", under OpenAI's names, float32."""
     bare = {k.removeprefix("module."): v for k, v in tensors.items()}
-    bare = {k: v.float() for k, v in bare.items() if k not in NUMBERS and not k.endswith("position_ids")}
+    bare = {k: v.float() for k, v in bare.items() if k not in NUMBERS and not k.endswith(COMPUTED)}
     return from_transformers(bare) if SIGN in bare else bare
 
 

@@ -31,7 +31,7 @@ def segments(waveform: Tensor, size: int) -> Tensor:
     count = -(-waveform.shape[-1] // size)
     tail = waveform[:, (count - 1) * size :]
     tail = tail.repeat(1, -(-size // tail.shape[-1]))[:, :size]
-    return torch.cat([waveform[:, : (count - 1) * size], tail], 1).unflatten(1, (count, size))
+    return torch.cat([waveform[:, : (count - 1) * size], tail], 1).reshape(len(waveform), count, size)
 
 
 def read_mono(path: str | Path, sample_rate: int) -> Tensor:

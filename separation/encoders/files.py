@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from separation.encoders.base import EncoderError
 
 Tensors = Mapping[str, Tensor]
+
+NUMBERS = "?bBhHiIlLqQefd"  # numpy's booleans, integers and floats
 
 # In the messages of torch.load(weights_only=True) for a global, a call or a class that it does not allow.
 SIGNS_OF_CODE = ("GLOBAL", "reduce", "unsupported class", "TorchScript")
@@ -47,25 +50,39 @@ def _safetensors(path: Path) -> Any:
         raise EncoderError(f"{path} cannot be read: {error}.") from None
 
 
+def plain_number(dtype: Any, data: bytes = b"") -> Any:
+    """A numpy number from its bytes, in place of numpy's own function, which would take objects as well."""
+    import numpy as np
+
+    if not isinstance(dtype, np.dtype) or dtype.char not in NUMBERS or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("GLOBAL: no plain number")
+    return np.frombuffer(data, dtype, 1)[0]
+
+
 def numpy_globals() -> list[Any]:
     """What training states of published files (epoch counters, samplers) need of numpy; all of it is plain data."""
     import numpy as np
-    from numpy._core import multiarray
 
-    old = ("numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct")
-    renamed = list(zip((multiarray.scalar, multiarray._reconstruct), old, strict=True))
-    kinds = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdSUO"}
-    return [*renamed, *(function for function, _ in renamed), np.ndarray, np.dtype, *kinds]
+    rebuild = np.empty(0).__reduce__()[0]  # lies in numpy.core or numpy._core, by version
+    places = [f"numpy.{core}.multiarray" for core in ("core", "_core")]
+    named = [
+        pair for place in places for pair in ((plain_number, f"{place}.scalar"), (rebuild, f"{place}._reconstruct"))
+    ]
+    return [*named, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMBERS}]
 
 
 def _pickled(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(numpy_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         if any(sign in str(error) for sign in SIGNS_OF_CODE):
-            raise EncoderError(f"{path} holds code beside its tensors and is not read; ask for a safetensors file.") from None
-        raise EncoderError(f"{path} cannot be read: it is damaged, or no checkpoint ({type(error).__name__}).") from None
+            raise EncoderError(
+                f"{path} holds code beside its tensors and is not read; ask for a safetensors file."
+            ) from None
+        raise EncoderError(
+            f"{path} cannot be read: it is damaged, or no checkpoint ({type(error).__name__})."
+        ) from None
 
 
 def under(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ FLOOR = 1e-10
 def hertz_to_mel(hertz: Tensor) -> Tensor:
     """Frequency in Hz on Slaney's scale."""
     linear = hertz / LINEAR_HERTZ
-    return torch.where(linear < BREAK_MEL, linear, BREAK_MEL + torch.log(linear.clamp_min(BREAK_MEL) / BREAK_MEL) / STEP)
+    return torch.where(
+        linear < BREAK_MEL, linear, BREAK_MEL + torch.log(linear.clamp_min(BREAK_MEL) / BREAK_MEL) / STEP
+    )
 
 
 def mel_to_hertz(mel: Tensor) -> Tensor:
@@ -57,6 +59,8 @@ class LogMel(nn.Module):
         self.register_buffer("filters", slaney_filters(sample_rate, n_fft, mels, low, high), persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        spectrum = torch.stft(waveform, self.n_fft, self.hop, window=self.window, pad_mode="reflect", return_complex=True)
+        spectrum = torch.stft(
+            waveform, self.n_fft, self.hop, window=self.window, pad_mode="reflect", return_complex=True
+        )
         power = spectrum.real.square() + spectrum.imag.square()  # (batch, bins, frames)
         return 10 * torch.log10((power.transpose(1, 2) @ self.filters).clamp_min(FLOOR))[:, None]

@@ -9,10 +9,10 @@ from separation.encoders.base import EncoderError
 
 
 def optional(package: str, user: str, install: str | None = None) -> Any:
-    """A package, also beside torchaudio and torchvision that do not load.
+    """A package or module, also beside torchaudio and torchvision that do not load.
 
     Args:
-        package: what is imported.
+        package: what is imported; may be a module of it.
         user: who needs it, for the message.
         install: what pip calls it, where that differs.
 
@@ -25,5 +25,6 @@ def optional(package: str, user: str, install: str | None = None) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError:
-        how = f"pip install {install or package}"
-        raise EncoderError(f"{user} needs the package {package}; install it with: {how}") from None
+        name = package.split(".")[0]
+        how = f"pip install {install or name}"
+        raise EncoderError(f"{user} needs the package {name}; install it with: {how}") from None

@@ -1,7 +1,7 @@
 """PANNs' Cnn14 (Kong et al., 2020): tagger, embedding, and frame-wise detector of the 527 AudioSet classes.
 
-The published files load with their tensor names. The frozen Fourier and mel kernels in them are not read: both are computed.
-The networks are used as they were trained, so there is no dropout and no spectrogram masking here.
+The published files load with their tensor names. The frozen Fourier and mel kernels in them are not read: both are
+computed. The networks are used as they were trained, so there is no dropout and no spectrogram masking here.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Cnn14(nn.Module):
     @property
     def shortest(self) -> int:
         """Samples needed for one step to be left after the halvings."""
-        return (2**HALVINGS - 1) * self.hop
+        return int(2**HALVINGS - 1) * self.hop
 
     def features(self, waveform: Tensor) -> Tensor:
         """(batch, time) to (batch, channels, steps), steps = (time // hop + 1) // 32.
@@ -91,7 +91,7 @@ class Cnn14(nn.Module):
         """
         if waveform.shape[-1] < self.shortest:
             raise ValueError(f"Cnn14 needs {self.shortest} samples or more, not {waveform.shape[-1]}")
-        x = self.log_mel(waveform)  # (batch, 1, frames, 64)
+        x: Tensor = self.log_mel(waveform)  # (batch, 1, frames, 64)
         x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # normalised by band
         for number in range(1, self.blocks + 1):
             x = getattr(self, f"conv_block{number}")(x)
@@ -169,7 +169,11 @@ class PannsEncoder(TaggerEncoder):
 
     @classmethod
     def from_tensors(
-        cls, tensors: Tensors, condition: str = "probabilities", variant: str | None = None, source: str = "the checkpoint"
+        cls,
+        tensors: Tensors,
+        condition: str = "probabilities",
+        variant: str | None = None,
+        source: str = "the checkpoint",
     ) -> PannsEncoder:
         """From a published state dict: PANNs' own, or the query net inside a USS checkpoint.
 
@@ -182,9 +186,7 @@ class PannsEncoder(TaggerEncoder):
         return encoder
 
     @classmethod
-    def from_file(
-        cls, path: str | Path, condition: str = "probabilities", variant: str | None = None
-    ) -> PannsEncoder:
+    def from_file(cls, path: str | Path, condition: str = "probabilities", variant: str | None = None) -> PannsEncoder:
         """From a published file, for example `Cnn14_mAP=0.431.pth` or a USS checkpoint."""
         return cls.from_tensors(read_tensors(path), condition, variant, str(path))
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from separation.cache import cache_folder
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
 
 FORMS = {
@@ -112,8 +113,6 @@ def cached(filename: str, what: str, home: str) -> Path:
     Raises:
         EncoderError: it is nowhere.
     """
-    from separation.checkpoints.download import cache_folder
-
     folder = cache_folder()
     home_of_hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home_of_hub / "hub"))
@@ -206,10 +205,8 @@ class BiModalEncoder(QueryEncoder):
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Sentences to (batch, 59648)."""
-        from separation.models.bimodal_unet import pack
-
         hidden, embedding = self.clap.encode_text_states(texts, 77)  # type: ignore[operator]
-        return pack(embedding, hidden)
+        return torch.cat([embedding, hidden.flatten(1)], dim=-1)
 
 
 def bimodal(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:

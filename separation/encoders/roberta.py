@@ -1,8 +1,8 @@
 """RoBERTa's tokenizer: found, built, and refused unless it is the published one.
 
-A wrong vocabulary raises nothing later on: every text is then encoded, wrongly, or all alike. So besides its size and special
-tokens the tokenizer must give the numbers that are published for one sentence (README of fairseq's RoBERTa and the
-documentation of transformers' RobertaTokenizer: "Hello world" is 0, 31414, 232, 2).
+A wrong vocabulary raises nothing later on: every text is then encoded, wrongly, or all alike. So besides its size and
+special tokens the tokenizer must give the numbers that are published for one sentence (README of fairseq's RoBERTa and
+the documentation of transformers' RobertaTokenizer: "Hello world" is 0, 31414, 232, 2).
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def check(tokenizer: Any, source: str) -> None:
         raise EncoderError(f"{source}: the tokenizer has {size} tokens, RoBERTa's has {VOCABULARY}.")
     for token, number in SPECIAL.items():
         if tokenizer.token_to_id(token) != number:
-            raise EncoderError(f"{source}: token {token} has number {tokenizer.token_to_id(token)}, in RoBERTa {number}.")
+            raise EncoderError(
+                f"{source}: token {token} has number {tokenizer.token_to_id(token)}, in RoBERTa {number}."
+            )
     tokenizer.no_truncation()
     numbers = tokenizer.encode(SENTENCE).ids
     if numbers != NUMBERS:

@@ -29,8 +29,8 @@ class Tags(NamedTuple):
 class TaggerEncoder(QueryEncoder):
     """Conditions from a tagger of the 527 AudioSet classes, as in "Universal Source Separation" (Kong et al., 2023).
 
-    A recording's condition is the mean over its segments (2 s in USS). With `condition="probabilities"` a label is a query as well:
-    a vector with 1 at its class. Nothing is scaled to unit length.
+    A recording's condition is the mean over its segments (2 s in USS). With `condition="probabilities"` a label is a
+    query as well: a vector with 1 at its class. Nothing is scaled to unit length.
 
     Args:
         condition: "probabilities" (one number a class) or "embedding" (the tagger's last hidden vector).
@@ -63,8 +63,8 @@ class TaggerEncoder(QueryEncoder):
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Example recordings (batch, time) to (batch, embedding_dim): the mean over segments."""
         cut = segments(self._at_own_rate(waveform, sample_rate), round(self.segment_seconds * self.sample_rate))
-        parts = [getattr(self.tag(part), self.condition) for part in cut.flatten(0, 1).split(AT_ONCE)]
-        return torch.cat(parts).unflatten(0, cut.shape[:2]).mean(1)
+        parts = [getattr(self.tag(part), self.condition) for part in torch.split(cut.flatten(0, 1), AT_ONCE)]
+        return torch.cat(parts).reshape(*cut.shape[:2], self.embedding_dim).mean(1)
 
     def encode_files(self, query: str | Path | Iterable[str | Path], silence: bool = False) -> Tensor:
         """A file, several, or a folder of them to one condition (1, embedding_dim): every file counts alike.

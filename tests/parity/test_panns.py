@@ -54,7 +54,10 @@ def test_tagger_and_embedding(tmp_path, tensors, fixture, name, prefix, record_p
     encoder = PannsEncoder.from_file(checkpoint(tmp_path, tensors, name, prefix))
     waveform = torch.from_numpy(expected["waveform"])
     tags = encoder.tag(waveform)
-    differences = largest(tags.probabilities, expected["clipwise_output"]), largest(tags.embedding, expected["embedding"])
+    differences = (
+        largest(tags.probabilities, expected["clipwise_output"]),
+        largest(tags.embedding, expected["embedding"]),
+    )
     record_property("differences", differences)
     print(fixture, differences)
     assert differences[0] < 1e-5
@@ -69,7 +72,10 @@ def test_detector(tmp_path, tensors, record_property):
     prefix = "anchor_segment_detector.sed_model."
     detector = detector_from_file(checkpoint(tmp_path, tensors, "cnn14_decision_level_max", prefix))
     frames = detector(torch.from_numpy(expected["waveform"]))
-    differences = largest(frames.framewise, expected["framewise_output"]), largest(frames.clipwise, expected["clipwise_output"])
+    differences = (
+        largest(frames.framewise, expected["framewise_output"]),
+        largest(frames.clipwise, expected["clipwise_output"]),
+    )
     record_property("differences", differences)
     print("dlmax", differences)
     assert max(differences) < 1e-5
