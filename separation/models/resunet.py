@@ -233,7 +233,7 @@ class ResUNet30(ConditionedModel):
     def gate(self, encoder: Any) -> ConditionedModel:
         """What separates by classes as published; the tagger is the encoder's part for audio."""
         tagger = encoder.part("audio")
-        return ClassGate(self, lambda waveform: tagger.tag(waveform).probabilities)
+        return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device))
 
     def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time)."""
