@@ -147,6 +147,17 @@ def test_a_second_recording_joins_at_times(corpus):
     assert max(peaks) == 2
 
 
+def test_cuts_that_hit_a_pause_are_drawn_again(corpus, monkeypatch):
+    clip = torch.zeros(8000)
+    clip[:3000] = torch.sin(torch.arange(3000.0))
+    monkeypatch.setattr(corpus, "waveform", lambda number: clip)
+    mixer = Mixer(corpus, 1000, Augment(**PLAIN), double=0.0)
+    silent = [not mixer.source("tone 0", rng(seed)).any() for seed in range(300)]
+    assert np.mean(silent) < 0.12  # (4000 / 7000) ** 5 = 0.06; with a single draw 0.57
+    monkeypatch.setattr(corpus, "waveform", lambda number: 0 * clip)
+    assert torch.equal(mixer.source("tone 0", rng()), torch.zeros(1000))
+
+
 # --- Augmentation ------------------------------------------------------------------------------
 
 
