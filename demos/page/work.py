@@ -177,6 +177,8 @@ class Separation:
             }
 
             def write(targets: Tensor) -> None:
+                if not targets.shape[-1]:
+                    return
                 mixture = held.take(targets.shape[-1])
                 spectra["mixture"].push(mixture)
                 energy[0] += float(mixture.double().square().sum())

@@ -75,7 +75,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def serve():
-    """Starts servers: serve(command, **environment)."""
+    """Starts servers, given a command and variables of its environment."""
     if find_spec("gradio") is None:
         pytest.skip("gradio is not installed: pip install -e '.[demo]'")
     servers = []
