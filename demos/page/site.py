@@ -253,19 +253,21 @@ class Site:
         parser = GradioMultiPartParser(
             request.headers, request.stream(), max_files=1, max_fields=4, upload_dir=self.store.root, max_file_size=most
         )
+        paths = []
         try:
-            form = await parser.parse()
+            for file in (await parser.parse()).getlist("files"):
+                if isinstance(file, str):
+                    continue
+                file.file.close()
+                place = self.store.place(file.filename or "")
+                Path(file.file.name).rename(place)
+                paths.append(str(place))
         except MultiPartException as error:
             large = "maximum allowed size" in error.message
             return JSONResponse({"detail": self.limits.too_large if large else error.message}, 413 if large else 400)
-        paths = []
-        for file in form.getlist("files"):
-            if isinstance(file, str):
-                continue
-            file.file.close()
-            place = self.store.place(file.filename or "")
-            Path(file.file.name).rename(place)
-            paths.append(str(place))
+        finally:
+            for left in parser._files_to_close_on_error:  # an upload that broke off
+                Path(left.name).unlink(missing_ok=True)
         return JSONResponse(paths)
 
 

@@ -128,7 +128,7 @@ def browser():
 def recording(tmp_path_factory):
     """Three seconds of stereo noise at 44.1 kHz: (path, samples (time, channels))."""
     samples = (0.1 * np.random.default_rng(0).standard_normal((132300, 2))).astype(np.float32)
-    path = tmp_path_factory.mktemp("sounds") / "noise & <b>more</b>.wav"
+    path = tmp_path_factory.mktemp("sounds") / "noise & <b>more.wav"
     soundfile.write(path, samples, 44100, subtype="FLOAT")
     return path, samples
 

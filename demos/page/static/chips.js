@@ -98,6 +98,7 @@ export class Chips {
     this.list.replaceChildren(...this.values.map((value, index) => el("li", { class: "chip" },
       el("span", { title: value }, value),
       el("button", { type: "button", "aria-label": `Remove ${value}`, on: { click: () => this.remove(index) } }, "×"))));
+    this.input.placeholder = this.values.length ? "" : "dog barking";
     $("chips").scrollTop = $("chips").scrollHeight;
     this.onChange();
   }

@@ -13,14 +13,15 @@ export function showResults(result, player) {
   player.load(tracks, result.seconds);
   player.listeners = [];
   const heard = result.sounds.filter((sound) => sound.heard).length;
-  const say = `${heard} of ${result.sounds.length} ${result.sounds.length === 1 ? "sound" : "sounds"} heard in ${clock(result.seconds)}`;
+  const say = `${heard} of ${result.sounds.length} ${result.sounds.length === 1 ? "sound" : "sounds"} heard in ${result.seconds < 60 ? `${result.seconds.toFixed(1)} s` : `${clock(result.seconds, 0)} min`}`;
   $("result-body").replaceChildren(
     el("div", { class: "result-head" },
       el("p", {}, say, el("span", { class: "hint" }, result.warning ? ` · ${result.warning}` : "")),
       el("a", { class: "button", href: `/archive/${result.job}`, download: "separation.zip" }, "Download all (zip)")),
     ...result.sounds.map((sound, number) => soundCard(result, sound, number, player, file)),
     mixer(result, player, file),
-    el("p", { class: "hint" }, "Click into a spectrogram to listen from there. Keys: space plays, 1 2 3 switch between recording, sound and everything else."));
+    el("p", { class: "hint", id: "keys" }, "A click into a spectrogram plays from there. ",
+      el("span", { class: "keyboard" }, "Keys: space plays, 1 2 3 switch between recording, sound and everything else.")));
   const first = Math.max(0, result.sounds.findIndex((sound) => sound.heard));
   player.select(`${first}.target`, groupOf(first));
 }
@@ -49,7 +50,7 @@ function plot(result, sound, number, player, file) {
   ];
   const cells = rows.flatMap(([key, name, title, detail]) => {
     const hear = (play) => { player.select(key, groupOf(number)); if (play && !player.playing) player.play(); };
-    const track = el("button", { type: "button", class: "track", "aria-pressed": "false", on: { click: () => hear(true) } }, title, el("small", {}, detail));
+    const track = el("button", { type: "button", class: "track", "aria-pressed": "false", on: { click: () => hear(true) } }, el("b", {}, title), el("small", {}, detail));
     const cursor = el("div", { class: "cursor" });
     const strip = el("div", { class: "strip", on: { click: (event) => {
       const place = strip.getBoundingClientRect();
@@ -58,7 +59,7 @@ function plot(result, sound, number, player, file) {
     } } }, el("img", { src: file(`${name}.png`), alt: `Spectrogram: ${title.toLowerCase()}, ${detail}`, draggable: "false" }), cursor);
     player.listeners.push(() => {
       const on = player.current === key && player.group.includes(`${number}.target`);
-      cursor.style.left = `${100 * player.time / result.seconds}%`;
+      cursor.style.transform = `translateX(${100 * player.time / result.seconds}%)`;
       track.setAttribute("aria-pressed", String(on));
       strip.classList.toggle("on", on);
     });
@@ -140,7 +141,7 @@ function mixer(result, player, file) {
       on: { input: (event) => { state[number].db = Number(event.target.value); draw(); } } });
     const box = el("input", { type: "checkbox", checked: true, "aria-label": `${sound.query} in the mix`,
       on: { change: (event) => { state[number].on = event.target.checked; draw(); } } });
-    return el("div", { class: "line" }, el("span", { class: "name", title: sound.query }, sound.query), el("label", { class: "on" }, box, "in the mix"), slider, output);
+    return el("div", { class: "line" }, el("span", { class: "name", title: sound.query }, sound.query), el("label", { class: "on" }, box, "on"), slider, output);
   });
   return el("div", { class: "mixer", role: "group", "aria-label": "Mixer" }, el("h3", {}, "Mix anew"),
     el("p", { class: "hint" }, "Turn each sound up, down or off; the rest of the recording stays as it is."), ...lines,
