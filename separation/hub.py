@@ -70,7 +70,7 @@ def list_models() -> list[Card]:
 
 def read_card(directory: Path) -> Card:
     """The card of a model directory."""
-    card = read_config(directory).get("card", {})
+    card = read_config(directory).get("card") or {}
     weights = directory / "model.safetensors"
     size = f"{weights.stat().st_size / 1e6:.0f} MB" if weights.is_file() else "unknown"
     return Card(
@@ -101,14 +101,20 @@ def find_model(name: str) -> Path:
 
 def build(description: dict[str, Any]) -> Any:
     """The object that a `class_path` with `init_args` describes; classes of this package only."""
-    path = str(description.get("class_path", ""))
+    from torch import nn
+
+    path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
     module, _, name = path.rpartition(".")
     if not module.startswith(("separation.models.", "separation.encoders.")):
         raise ModelError(f"The model's config names the class {path!r}, which is not one of this package's.")
     try:
-        return getattr(importlib.import_module(module), name)(**(description.get("init_args") or {}))
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ModelError(f"The model's config cannot be built: {path}: {error}.") from None
+        kind = getattr(importlib.import_module(module), name)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError("it is not a network")
+        return kind(**(description.get("init_args") or {}))
+    except Exception as error:  # a constructor given nonsense may raise anything
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"The model's config cannot be built: {path}: {reason}.") from None
 
 
 def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
@@ -129,6 +135,9 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
         raise ModelError(f"{file} is missing.") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} is damaged: {error}.") from None
+    strange = sorted(name for name in state if not name.startswith(("model.", "encoder.")))
+    if strange:
+        raise ModelError(f"{file} does not fit its config: it holds an unexpected tensor, {strange[0]}.")
     load_part(model, state, "model.", file)
     load_part(encoder, state, "encoder.", file)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)

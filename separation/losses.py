@@ -60,3 +60,7 @@ class MaskError:
         real, imaginary = mask.unbind(2)
         agreement = (real * self.cross_real - imaginary * self.cross_imaginary).sum((2, 3))
         return (self.energy - 2 * agreement + self.output_energy(mask)).clamp_min(0)
+
+    def untouched_energy(self) -> Tensor:
+        """Energy of target minus mixture, (batch, sources): what the error is when nothing is done."""
+        return (self.energy - 2 * self.cross_real.sum((2, 3)) + self.mixture_energy).clamp_min(0)

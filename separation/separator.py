@@ -59,15 +59,16 @@ def as_waveform(mixture: Tensor | np.ndarray) -> Tensor:
     Raises:
         ValueError: other dimensions, no channels, or samples that are not finite.
     """
-    wave = torch.as_tensor(np.ascontiguousarray(mixture) if isinstance(mixture, np.ndarray) else mixture).detach().cpu()
+    if isinstance(mixture, np.ndarray):
+        mixture = torch.from_numpy(np.require(mixture, requirements=["C", "W"]))
+    wave = torch.as_tensor(mixture).detach().cpu()
     if wave.ndim == 1:
         wave = wave[None]
     if wave.ndim != 2 or wave.shape[0] == 0:
         raise ValueError(f"The mixture must be (time,) or (channels, time), not {tuple(wave.shape)}.")
-    if wave.dtype == torch.uint8:
-        wave = (wave.float() - 128) / 128
-    elif not wave.is_floating_point():
-        wave = wave.double() / -float(torch.iinfo(wave.dtype).min)
+    if not wave.is_floating_point():
+        span = torch.iinfo(wave.dtype)
+        wave = (wave.double() - (span.max + span.min + 1) / 2) / ((span.max - span.min + 1) / 2)
     wave = wave.float()
     if not torch.isfinite(wave).all():
         raise ValueError("The mixture holds NaN or infinite samples.")

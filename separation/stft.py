@@ -30,7 +30,7 @@ class STFT(nn.Module):
 
     def frames(self, length: int) -> int:
         """Number of frames for a signal of `length` samples."""
-        needed = -(-length // self.hop) + 1
+        needed = max(1, -(-length // self.hop)) + 1
         return -(-needed // self.frame_multiple) * self.frame_multiple
 
     def forward(self, waveform: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ decoding takes longer than a short training leg.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Corpus:
     ) -> None:
         self.sample_rate = sample_rate
         clips = read_manifest(manifest, split) + synthesised(foley)
-        key = hashlib.sha256(manifest.read_bytes() + f"{split} {sample_rate} {foley}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(manifest.read_bytes() + f"{split} {sample_rate} {foley}{root or ''}".encode()).hexdigest()[:16]
         file = cache / f"corpus_{key}.npz" if cache else None
         if file is not None and file.exists():
             stored = np.load(file, allow_pickle=False)
@@ -69,7 +70,9 @@ class Corpus:
             samples, lengths = decode_all(clips, root or manifest.parent, sample_rate)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.savez(file, samples=samples, lengths=lengths)
+                partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+                np.savez(partial, samples=samples, lengths=lengths)
+                partial.replace(file)
         self.samples = torch.from_numpy(samples)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         readable = [i for i, n in enumerate(lengths) if n > 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ class Texts:
             vectors = SentenceEncoder().encode_text(flat)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                np.save(file, vectors.numpy())
+                partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+                np.save(partial, vectors.numpy())
+                partial.replace(file)
         self.vectors: list[Tensor] = list(vectors.split([len(texts) for texts in self.texts]))
 
     def draw(self, label: int, rng: np.random.Generator) -> Tensor:

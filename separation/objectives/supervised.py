@@ -8,12 +8,13 @@ sounds apart long before masks can.
 
 from __future__ import annotations
 
+from collections import deque
 from copy import deepcopy
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.data.mixing import Batch
@@ -22,6 +23,7 @@ from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
 from separation.objectives.optimisers import adamw_cosine
 
+CALIBRATION_BATCHES = 12
 INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # a frame's level under the source's loudest frame
 
 
@@ -49,8 +51,8 @@ class Supervised(lightning.LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 0.02,
         warmup: int = 200,
-        audio_share: float = 0.5,
-        audio_share_end: float = 0.2,
+        audio_share: float = 0.15,
+        audio_share_end: float = 0.0,
         text_noise: float = 0.2,
         absent_from: int = 1500,
         absent_ramp: int = 1000,
@@ -71,6 +73,7 @@ class Supervised(lightning.LightningModule):
         self.text_noise, self.ema = text_noise, ema
         self.absent_from, self.absent_ramp, self.absent_weight = absent_from, absent_ramp, absent_weight
         self.tagging_weight = tagging_weight
+        self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
 
     def train(self, mode: bool = True) -> Supervised:
         super().train(mode)
@@ -106,6 +109,7 @@ class Supervised(lightning.LightningModule):
             features = self.model.features(mixture[:, None])
             error = MaskError(mixture, spectra, self.model.to_bins)
             bank = self.encoder.embed_sentences(self.noisy(batch.bank))
+        self.recent.append((features, conditions))
         analysis = self.model.analyse(features)
         mask = self.model.mask(analysis, conditions)
         logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()
@@ -122,11 +126,11 @@ class Supervised(lightning.LightningModule):
         sounds = sounding(batch)
         energy = error.energy[sounds]
         snr = 10 * torch.log10((error.error_energy(mask)[sounds] + 1e-3 * energy) / energy)
-        before = 10 * torch.log10((error.mixture_energy - 0 * error.energy)[sounds] / energy)
+        before = 10 * torch.log10(error.untouched_energy()[sounds] / energy)
         silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask))[~sounds]
         return {
             "snr": snr.mean(),
-            "mixture": before.mean(),
+            "sdri": (before - snr).mean().detach(),
             "absent": silence.mean() if silence.numel() else snr.new_zeros(()),
         }
 
@@ -135,12 +139,33 @@ class Supervised(lightning.LightningModule):
         with torch.no_grad():
             for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 averaged.lerp_(current, 1 - decay)
-            for averaged, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
-                averaged.copy_(current)
+
+    def on_train_epoch_end(self) -> None:
+        calibrate(self.average, self.recent)
 
     def configure_optimizers(self) -> Any:
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw_cosine(self.model, self.lr, self.weight_decay, self.warmup, steps)
+
+
+@torch.no_grad()
+def calibrate(model: BandUNet, examples: deque[tuple[Tensor, Tensor]]) -> None:
+    """Measures the batch norms' means and variances anew: averaged weights need statistics of their own.
+
+    Without it the averaged model is worse than the last one (docs/experiments.md).
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the examples
+        norm.train()
+    for features, conditions in examples:
+        with torch.autocast(features.device.type, torch.bfloat16):
+            model.mask(model.analyse(features), conditions)
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+        norm.eval()
 
 
 def sounding(batch: Batch) -> Tensor:
