@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import wave
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def render(number: int, folder: Path) -> Path:
         from separation.data.foley import synthesise
 
         mix = sum(level * synthesise(label, 8.0, SAMPLE_RATE, seed) for label, seed, level in example.parts)
-        partial = path.with_suffix(".partial")
+        partial = folder / f"example.{secrets.token_hex(8)}.partial"  # two people may ask for it at once
         with wave.open(str(partial), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)

@@ -30,7 +30,7 @@ from page.guard import Guard
 from page.jobs import Cancelled, Desk, Progress, Ticket
 from page.limits import Limits, Refusal, queries_of
 from page.store import GONE, Store
-from page.work import Result, Separation, archive, draw_sound, file_names, inspect, remix, summary
+from page.work import Result, Work, archive, draw_sound, file_names, inspect, remix, summary
 from separation.hub import ModelError
 
 STATIC = Path(__file__).with_name("static")
@@ -97,7 +97,7 @@ class Site:
         self._forget_old()
         folder = self.store.new()
         ticket = Ticket(Progress(self.engine.rate(model, len(asked)), SEGMENT))
-        work = Separation(self.engine, self.limits, ticket, source, folder)
+        work = Work(self.engine, self.limits, ticket, source, folder)
         finished = False
         try:
             self.desk.submit(ticket, lambda: work.run(asked, model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 import time
 import zipfile
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def plain(error: AudioError, path: Path) -> str:
     return sentence.replace(str(path), "This file")
 
 
-class Separation:
+class Work:
     """One recording with its queries, from upload to files.
 
     Args:
@@ -250,7 +251,7 @@ def archive(result: Result) -> Path:
     path = result.folder / "stems.zip"
     if not path.exists():
         refuse_full_disk(result.folder, sum(file.stat().st_size for file in result.folder.glob("*.wav")))
-        partial = path.with_suffix(".partial")
+        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # it may be asked for twice at once
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
             for source, name in stems(result):
                 file.write(source, name)

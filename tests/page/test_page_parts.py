@@ -16,7 +16,7 @@ from page.guard import Guard, is_loopback
 from page.jobs import Cancelled, Desk, Progress, Ticket, Turn
 from page.limits import Limits, Refusal, queries_of
 from page.store import Store
-from page.work import Separation, archive, draw_sound, inspect, remix, stems
+from page.work import Work, archive, draw_sound, inspect, remix, stems
 
 from separation.plot import RANGE, Spectrogram
 
@@ -63,7 +63,7 @@ def store(tmp_path):
 @pytest.fixture
 def result(store, recording):
     ticket = Ticket(Progress(1.0, 24.0))
-    return Separation(make_engine(), Limits(), ticket, recording[0], store.new()).run(["0.5", "0.25", "0"], "a")
+    return Work(make_engine(), Limits(), ticket, recording[0], store.new()).run(["0.5", "0.25", "0"], "a")
 
 
 # --- limits
@@ -116,7 +116,7 @@ def test_a_header_that_hides_the_length_does_not_help(tmp_path, store):
     path = tmp_path / "long.mp3"
     soundfile.write(path, np.zeros(8000 * 8, np.float32), 8000, format="MP3")
     limits = Limits(minutes=0.1)
-    work = Separation(make_engine(), limits, Ticket(Progress(1.0, 24.0)), path, store.new())
+    work = Work(make_engine(), limits, Ticket(Progress(1.0, 24.0)), path, store.new())
     with pytest.raises(Refusal, match="too long"):
         reader = inspect(path, Limits())
         work._read(reader, FakeSeparator(), 1)
@@ -200,7 +200,7 @@ def test_a_stopped_ticket_ends_the_work(store, recording):
     folder = store.new()
     ticket.stop()
     with pytest.raises(Cancelled):
-        Separation(make_engine(), Limits(), ticket, recording[0], folder).run(["1"], "a")
+        Work(make_engine(), Limits(), ticket, recording[0], folder).run(["1"], "a")
     assert not list(folder.iterdir())
 
 
