@@ -247,11 +247,12 @@ class Site:
         most = self.limits.megabytes * 1_000_000
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             return JSONResponse({"detail": "This is no upload."}, 400)
+        stream = request.stream()
         declared = request.headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > most + 10_000:
-            return JSONResponse({"detail": self.limits.too_large}, 413)
+            return await self._too_large(stream)
         parser = GradioMultiPartParser(
-            request.headers, request.stream(), max_files=1, max_fields=4, upload_dir=self.store.root, max_file_size=most
+            request.headers, stream, max_files=1, max_fields=4, upload_dir=self.store.root, max_file_size=most
         )
         paths = []
         try:
@@ -263,12 +264,22 @@ class Site:
                 Path(file.file.name).rename(place)
                 paths.append(str(place))
         except MultiPartException as error:
-            large = "maximum allowed size" in error.message
-            return JSONResponse({"detail": self.limits.too_large if large else error.message}, 413 if large else 400)
+            if "maximum allowed size" in error.message:
+                return await self._too_large(stream)
+            return JSONResponse({"detail": error.message}, 400)
         finally:
             for left in parser._files_to_close_on_error:  # an upload that broke off
                 Path(left.name).unlink(missing_ok=True)
         return JSONResponse(paths)
+
+    async def _too_large(self, stream: AsyncIterator[bytes]) -> Response:
+        """The refusal, after the rest has come in: a client that is still sending would not see it."""
+        left = 20 * self.limits.megabytes * 1_000_000
+        async for chunk in stream:
+            left -= len(chunk)
+            if left < 0:
+                break
+        return JSONResponse({"detail": self.limits.too_large}, 413)
 
 
 async def limited_body(request: Request, most: int) -> bytes:
