@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from separation.presence import PresenceRule
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -143,6 +145,15 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
 
+def load_rule(directory: Path) -> PresenceRule:
+    """How a model tells presence; detection alone where its config says nothing."""
+    given = read_config(directory).get("presence") or {}
+    try:
+        return PresenceRule(**{name: float(value) for name, value in given.items()})
+    except (TypeError, ValueError, AttributeError):
+        raise ModelError(f"{directory / 'config.yaml'}: presence must give bias, logit and ratio.") from None
+
+
 def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) -> None:
     """Loads the tensors whose names begin with `prefix`, as float32, strictly."""
     part = {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in state.items()
@@ -156,16 +167,31 @@ def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) ->
 def save_model(
     directory: Path, config: dict[str, Any], model: ConditionedModel, encoder: QueryEncoder, readme: str = ""
 ) -> None:
-    """Writes a model directory; floating-point tensors as fp16."""
-    import torch
+    """Writes a model directory: matrices and kernels as fp16, vectors (norms' statistics reach beyond fp16) as fp32."""
     import yaml
     from safetensors.torch import save
 
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
-    half = {k: (v.to(torch.float16) if v.is_floating_point() else v).contiguous() for k, v in tensors.items()}
-    (directory / "model.safetensors").write_bytes(save(half))  # save_file would make it readable for the owner only
+    stored = {name: compact(name, tensor) for name, tensor in tensors.items()}
+    (directory / "model.safetensors").write_bytes(save(stored))  # save_file would make it readable for the owner only
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if readme:
         (directory / "README.md").write_text(readme, encoding="utf-8")
+
+
+def compact(name: str, tensor: Tensor) -> Tensor:
+    """A tensor as it is stored.
+
+    Raises:
+        ModelError: a value does not fit into fp16.
+    """
+    import torch
+
+    if not tensor.is_floating_point() or tensor.ndim < 2:
+        return tensor.contiguous()
+    half = tensor.to(torch.float16).contiguous()
+    if not torch.isfinite(half).all():
+        raise ModelError(f"{name} holds values beyond the range of fp16.")
+    return half

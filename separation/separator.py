@@ -18,10 +18,11 @@ from torch import Tensor
 
 from separation.audio import resample
 from separation.encoders.base import QueryEncoder
-from separation.hub import ModelError, find_model, load_model
+from separation.hub import ModelError, find_model, load_model, load_rule
 from separation.level import Level
 from separation.models.base import ConditionedModel
 from separation.overlap_add import OverlapAdd
+from separation.presence import PresenceRule, energy_ratio_db
 
 SEGMENT_SECONDS = 24
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
@@ -87,10 +88,13 @@ class Stream:
         conditions: Tensor,
         sample_rate: int,
         level: float,
+        rule: PresenceRule | None = None,
         segment_seconds: int = SEGMENT_SECONDS,
     ) -> None:
         self.model, self.conditions, self.sample_rate, self.level = model, conditions, sample_rate, level
+        self.rule = rule or PresenceRule()
         self.logits = torch.full((len(conditions),), -torch.inf)
+        self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
         overlap = 2 * int(np.ceil(margin))  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds, 2 * overlap)
@@ -99,6 +103,7 @@ class Stream:
 
     def push(self, block: Tensor) -> Tensor:
         """Adds (channels, n); returns (queries, channels, m)."""
+        self.mixture_energy += float(block.double().square().sum())
         return self._joined(self.runner.push(block), block.shape[0])
 
     def flush(self) -> Tensor:
@@ -108,10 +113,13 @@ class Stream:
     @property
     def presence(self) -> list[float]:
         """Probability per query that it sounds in what has been processed so far."""
-        return torch.sigmoid(self.logits).tolist()
+        ratios = [energy_ratio_db(float(energy), self.mixture_energy) for energy in self.target_energy]
+        return [self.rule(logit, ratio) for logit, ratio in zip(self.logits.tolist(), ratios, strict=True)]
 
     def _joined(self, pieces: Sequence[Tensor], channels: int) -> Tensor:
-        return torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
+        targets = torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
+        self.target_energy += targets.double().square().sum((1, 2))
+        return targets
 
     @torch.inference_mode()
     def _segment(self, mixture: Tensor) -> Tensor:
@@ -144,6 +152,7 @@ class Separator:
         encoder: turns queries into the network's conditions.
         name: shown to people.
         device: where to compute; `auto` when not given.
+        rule: how presence is told.
     """
 
     def __init__(
@@ -152,8 +161,9 @@ class Separator:
         encoder: QueryEncoder,
         name: str = "",
         device: str | torch.device | None = None,
+        rule: PresenceRule | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device, self.rule = choose_device(device), rule or PresenceRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
 
@@ -168,7 +178,7 @@ class Separator:
         """
         directory = find_model(str(name))
         model, encoder = load_model(directory)
-        return cls(model, encoder, directory.name, device)
+        return cls(model, encoder, directory.name, device, load_rule(directory))
 
     @overload
     def __call__(self, mixture: Tensor | np.ndarray, query: str, sample_rate: int) -> Separation: ...
@@ -218,7 +228,7 @@ class Separator:
             raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
         if channels < 1:
             raise ValueError("The recording has no channels.")
-        return Stream(self.model, self.conditions(queries), int(sample_rate), level)
+        return Stream(self.model, self.conditions(queries), int(sample_rate), level, self.rule)
 
     @torch.inference_mode()
     def conditions(self, queries: list[str]) -> Tensor:

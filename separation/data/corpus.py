@@ -61,7 +61,8 @@ class Corpus:
     ) -> None:
         self.sample_rate = sample_rate
         clips = read_manifest(manifest, split) + synthesised(foley)
-        key = hashlib.sha256(manifest.read_bytes() + f"{split} {sample_rate} {foley}{root or ''}".encode()).hexdigest()[:16]
+        asked = f"{split} {sample_rate} {foley}{root or ''}"
+        key = hashlib.sha256(manifest.read_bytes() + asked.encode()).hexdigest()[:16]
         file = cache / f"corpus_{key}.npz" if cache else None
         if file is not None and file.exists():
             stored = np.load(file, allow_pickle=False)

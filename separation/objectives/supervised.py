@@ -123,7 +123,7 @@ class Supervised(lightning.LightningModule):
 
     def losses(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
         """Mean SNR loss of the queries that sound, mean absent loss of the others, dB."""
-        sounds = sounding(batch)
+        sounds = sounding(batch) & (error.energy > 0)  # a clip may have been cut in one of its pauses
         energy = error.energy[sounds]
         snr = 10 * torch.log10((error.error_energy(mask)[sounds] + 1e-3 * energy) / energy)
         before = 10 * torch.log10(error.untouched_energy()[sounds] / energy)
