@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT  # noqa: F401  puts demos/ on the path
 from page import pictures
 from page.engine import Engine
 from page.guard import Guard, is_loopback
