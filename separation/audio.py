@@ -104,9 +104,7 @@ class Reader:
         frame, channel = (int(index) for index in np.argwhere(~finite)[0])
         kind = "NaN (not a number)" if np.isnan(block[frame, channel]) else "infinite"
         where = f"at {(start + frame) / self.sample_rate:.6f} s, channel {channel + 1}"
-        raise AudioError(
-            f"{self.path} has a sample that is {kind} {where}; it cannot be separated."
-        )
+        raise AudioError(f"{self.path} has a sample that is {kind} {where}; it cannot be separated.")
 
     def __enter__(self) -> Reader:
         return self

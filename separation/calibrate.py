@@ -1,6 +1,6 @@
 """Fits a model directory's presence rule on mixtures of training recordings and writes it into its config.
 
-    python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv
+python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv
 """
 
 from __future__ import annotations

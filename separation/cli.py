@@ -110,11 +110,7 @@ def list_models(as_json: bool) -> int:
     if not as_json:
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
-            put(
-                "  ".join(
-                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-                ).rstrip()
-            )
+            put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return DONE
 
 
@@ -144,15 +140,11 @@ class Command:
         if self.options.plot:
             _need_matplotlib()
         if self.options.to_stdout and _is_terminal(sys.stdout):
-            raise UsageError(
-                "Audio is not for a terminal: redirect standard output, or name a folder with -o."
-            )
+            raise UsageError("Audio is not for a terminal: redirect standard output, or name a folder with -o.")
         with tempfile.TemporaryDirectory(prefix="separate-") as scratch:
             self.scratch = Path(scratch)
             sources = self._find()
-            inputs = [
-                entry.path for entry in sources if isinstance(entry, Source) and not entry.piped
-            ]
+            inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
             namer = Namer(inputs, self.notice)
             job = Job(self.separator, self._settings(), namer, self.interrupts, self)
             for source in sources:
@@ -180,9 +172,7 @@ class Command:
         except Exception as error:
             if self.options.verbose:
                 traceback.print_exc()
-            record.error = (
-                f"{source.label} could not be separated: {_one_line(error)} (-v shows where)."
-            )
+            record.error = f"{source.label} could not be separated: {_one_line(error)} (-v shows where)."
         self._report(record)
 
     def separator(self) -> Any:
@@ -190,9 +180,7 @@ class Command:
         if self._separator is None:
             options = self.options
             self._separator = load_separator(options.model, options.device, options.threads)
-            self.detail(
-                f"model {getattr(self._separator, 'name', options.model)}, device {options.device}."
-            )
+            self.detail(f"model {getattr(self._separator, 'name', options.model)}, device {options.device}.")
         return self._separator
 
     def _settings(self) -> Settings:
@@ -229,8 +217,7 @@ class Command:
         for query, factor in record.scale.items():
             decibels = 20 * math.log10(factor)
             self.notice(
-                f"{record.input}: “{query}” went beyond full scale, so it was turned down "
-                f"by {-decibels:.2f} dB."
+                f"{record.input}: “{query}” went beyond full scale, so it was turned down by {-decibels:.2f} dB."
             )
         if self.options.json:
             _print_json(record.as_json())
@@ -286,9 +273,7 @@ def result_lines(record: Record) -> list[str]:
 
 def presence_text(presence: float) -> str:
     """For example "presence 0.93"."""
-    return f"presence {presence:.2f}" + (
-        " - not heard in this recording" if presence < NOT_HEARD else ""
-    )
+    return f"presence {presence:.2f}" + (" - not heard in this recording" if presence < NOT_HEARD else "")
 
 
 def put(line: str) -> None:

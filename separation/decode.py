@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 16_384
 UNKNOWN_FRAMES = 2**62
 
-PROMISE = re.compile(
-    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
-)
+PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 class Decoder(Protocol):
@@ -156,9 +154,7 @@ class SoundFileDecoder:
                 self._cut_short = self._is_cut_short(file.extra_info)
         except (soundfile.LibsndfileError, TypeError) as error:
             # A TypeError means headerless data (.raw): nothing says what rate it has.
-            raise _NotForSoundFile(
-                str(getattr(error, "error_string", "it has no header")).rstrip(".")
-            ) from None
+            raise _NotForSoundFile(str(getattr(error, "error_string", "it has no header")).rstrip(".")) from None
 
     def _open(self) -> Any:
         path = str(self.path) if sys.platform == "win32" else os.fsencode(self.path)
@@ -187,9 +183,7 @@ class SoundFileDecoder:
                 except soundfile.LibsndfileError as error:
                     if got == 0:
                         detail = str(error.error_string).rstrip(".")
-                        raise AudioError(
-                            f"{self.path} is damaged and cannot be decoded ({detail})."
-                        ) from None
+                        raise AudioError(f"{self.path} is damaged and cannot be decoded ({detail}).") from None
                     damaged = True
                     break
                 if not len(chunk):
@@ -203,9 +197,7 @@ class SoundFileDecoder:
         there = f"{got / self.sample_rate:.3f} s"
         if self.frames is not None and got < self.frames:
             there += f" of {self.frames / self.sample_rate:.3f} s"
-        return (
-            f"{self.path} is cut short or damaged: only the first {there} can be read and are used."
-        )
+        return f"{self.path} is cut short or damaged: only the first {there} can be read and are used."
 
 
 class FfmpegDecoder:
@@ -227,9 +219,7 @@ class FfmpegDecoder:
             finally:
                 _end(process)
             if header is None:
-                raise AudioError(
-                    f"{path} holds no audio that can be read (ffmpeg: {_first_line(log)})."
-                )
+                raise AudioError(f"{path} holds no audio that can be read (ffmpeg: {_first_line(log)}).")
         self.sample_rate, self.channels = header
         if not self.channels:
             raise AudioError(f"{path} has zero channels, so there is no audio in it.")
@@ -270,9 +260,7 @@ class FfmpegDecoder:
                 start_new_session=True,
             )
         except OSError as error:
-            raise AudioError(
-                f"{self.path} needs ffmpeg, which cannot be started: {reason(error)}."
-            ) from None
+            raise AudioError(f"{self.path} needs ffmpeg, which cannot be started: {reason(error)}.") from None
 
     def chunks(self) -> Iterator[np.ndarray]:
         """All samples from the start, in arrays (time, channels)."""

@@ -45,11 +45,7 @@ def score_row(separator: Separator, row: dict[str, str], root: Path, column: str
     result = separator(torch.from_numpy(rendered.mixture), row[column], SAMPLE_RATE)
     estimate = result.target[0].numpy()
     absent = row["kind"] == "absent"
-    value = (
-        suppression(rendered.mixture, estimate)
-        if absent
-        else sdri(rendered.target, estimate, rendered.mixture)
-    )
+    value = suppression(rendered.mixture, estimate) if absent else sdri(rendered.target, estimate, rendered.mixture)
     esc = Path(row["target"]).parts[1] in ("esc10", "esc50_cc0_by")
     return Score(row["id"], row["kind"], row[column], row["query"], row["target"], esc, value, result.presence)
 
@@ -100,9 +96,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     )
 
 
-def evaluate(
-    separator: Separator, mixtures: Path, root: Path, column: str = "query", every: int = 1
-) -> list[Score]:
+def evaluate(separator: Separator, mixtures: Path, root: Path, column: str = "query", every: int = 1) -> list[Score]:
     """Scores of a list's rows, or of every `every`-th."""
     return [score_row(separator, row, root, column) for row in read_rows(mixtures)[::every]]
 

@@ -1,7 +1,7 @@
 """From a training checkpoint to what inference loads: plain safetensors.
 
-    python -m separation.export encoder runs/sound/last.ckpt runs/sound/encoder.safetensors
-    python -m separation.export model runs/default/last.ckpt my_model --config runs/default/log/version_0/config.yaml
+python -m separation.export encoder runs/sound/last.ckpt runs/sound/encoder.safetensors
+python -m separation.export model runs/default/last.ckpt my_model --config runs/default/log/version_0/config.yaml
 """
 
 from __future__ import annotations

@@ -149,9 +149,7 @@ def find_subtype(entry: Format, name: str | None) -> str:
     if wanted not in entry.subtypes and wanted == "PCM_U8" and "PCM_S8" in entry.subtypes:
         wanted = "PCM_S8"
     if wanted not in entry.subtypes:
-        raise AudioError(
-            f"Format {entry.name} has no sample type {name!r}: only {', '.join(entry.subtypes)}."
-        )
+        raise AudioError(f"Format {entry.name} has no sample type {name!r}: only {', '.join(entry.subtypes)}.")
     return wanted
 
 
@@ -184,9 +182,7 @@ def _limits(container: str, subtype: str) -> tuple[frozenset[int] | None, int, i
     return None, 2**31 - 1, 1024
 
 
-def natural_format(
-    container: str | None, subtype: str | None, suffix: str
-) -> tuple[Format, str] | None:
+def natural_format(container: str | None, subtype: str | None, suffix: str) -> tuple[Format, str] | None:
     """What an input's own kind is written as, or None when only wav will do.
 
     wav stays wav in float32, flac becomes 24-bit flac, ogg / opus / mp3 stay what they are.

@@ -114,17 +114,12 @@ class Finder:
 
     def _folder(self, folder: Path) -> Iterator[Source | Unusable]:
         if not self.recursive:
-            yield Unusable(
-                str(folder), f"{folder} is a folder; -r goes through it and its subfolders."
-            )
+            yield Unusable(str(folder), f"{folder} is a folder; -r goes through it and its subfolders.")
             return
         files = list(self._walk(folder))
         results = [path for path in files if looks_like_output(path, self.parts)]
         if results:
-            self.notice(
-                f"{folder}: left out {len(results)} that look like earlier results, "
-                f"such as {results[0].name}."
-            )
+            self.notice(f"{folder}: left out {len(results)} that look like earlier results, such as {results[0].name}.")
         inputs = [path for path in files if path not in results]
         if not inputs:
             yield Unusable(str(folder), f"{folder} holds no audio files.")

@@ -183,9 +183,7 @@ class Job:
             pass
         rate = reader.sample_rate
         form = f"{rate} Hz, {reader.channels} channels, {frames / rate:.3f} s"
-        self.observer.detail(
-            f"{source.label}: {form}, level {20 * math.log10(max(level, 1e-12)):.1f} dB."
-        )
+        self.observer.detail(f"{source.label}: {form}, level {20 * math.log10(max(level, 1e-12)):.1f} dB.")
         return frames, level
 
     def _separate(

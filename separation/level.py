@@ -12,8 +12,8 @@ GATE = 1e-4  # frames 40 dB under the loudest are pauses
 class Level:
     """Root mean square over all channels' sum of squares, of frames that are not pauses; fed block by block.
 
-    The mean is over frames of 4096 samples within 40 dB of the loudest, so that long silence around a sound does not count.
-    The result scales with the input and does not depend on how it is cut into blocks.
+    The mean is over frames of 4096 samples within 40 dB of the loudest, so that long silence around a sound does not
+    count. The result scales with the input and does not depend on how it is cut into blocks.
     """
 
     def __init__(self) -> None:

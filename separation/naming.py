@@ -64,9 +64,7 @@ class Namer:
         notice: is told, in one sentence, when a number had to be appended.
     """
 
-    def __init__(
-        self, inputs: Iterable[Path], notice: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, inputs: Iterable[Path], notice: Callable[[str], None] = lambda _: None) -> None:
         self._inputs = {_identity(path) for path in inputs}
         self._taken: set[str] = set()
         self._notice = notice
@@ -79,9 +77,7 @@ class Namer:
         self._taken.add(_identity(path))
         if number > 1:
             first = output_name(stem, part, suffix)
-            self._notice(
-                f"{first} is already the name of another output, so this one is called {path.name}."
-            )
+            self._notice(f"{first} is already the name of another output, so this one is called {path.name}.")
         return path
 
     def is_input(self, path: Path) -> bool:

@@ -57,9 +57,7 @@ class Parser(argparse.ArgumentParser):
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, *unused: object, **more: object
-    ) -> NoReturn:
+    def __call__(self, parser: argparse.ArgumentParser, *unused: object, **more: object) -> NoReturn:
         from separation import __version__
 
         print(f"separate {__version__}")
@@ -104,9 +102,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         metavar="TEXT",
         help="a sound to take away, writing only the rest; repeatable",
     )
-    group.add_argument(
-        "-r", "--recursive", action="store_true", help="go through folders and their subfolders"
-    )
+    group.add_argument("-r", "--recursive", action="store_true", help="go through folders and their subfolders")
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -116,13 +112,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
         metavar="FOLDER",
         help="write here, not beside each input (made if needed); - is standard output",
     )
-    group.add_argument(
-        "--residual", action="store_true", help="also write what is left: input minus target"
-    )
+    group.add_argument("--residual", action="store_true", help="also write what is left: input minus target")
     group.add_argument("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
-    group.add_argument(
-        "--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)"
-    )
+    group.add_argument("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
     group.add_argument("--plot", action="store_true", help="a PNG with spectrograms for each query")
     group.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
 
@@ -135,16 +127,12 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         help="a model's name or its directory (default: the built-in one)",
     )
     group.add_argument("--list-models", action="store_true", help="show which models there are")
-    group.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto"
-    )
+    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")
 
 
 def _add_reports(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--json", action="store_true", help="one line of JSON for each file on standard output"
-    )
+    group.add_argument("--json", action="store_true", help="one line of JSON for each file on standard output")
     group.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     group.add_argument(
         "-v",
@@ -180,9 +168,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _tidy(text: str, option: str) -> str:
     tidied = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if not tidied:
-        raise UsageError(
-            f'{option} is empty: say what to listen for, for example {option} "dog barking".'
-        )
+        raise UsageError(f'{option} is empty: say what to listen for, for example {option} "dog barking".')
     return tidied
 
 
@@ -223,14 +209,7 @@ def _check_output(options: argparse.Namespace) -> None:
 
 def _check_stdout(options: argparse.Namespace) -> None:
     texts = {*options.query, *options.remove}
-    if (
-        len(options.files) != 1
-        or len(texts) != 1
-        or len(options.query) + len(options.remove) != 1
-        or options.residual
-    ):
-        raise UsageError(
-            "Standard output takes one result of one file; -o FOLDER takes as many as you like."
-        )
+    if len(options.files) != 1 or len(texts) != 1 or len(options.query) + len(options.remove) != 1 or options.residual:
+        raise UsageError("Standard output takes one result of one file; -o FOLDER takes as many as you like.")
     if options.json or options.plot:
         raise UsageError("--json and --plot need -o FOLDER when the audio goes to standard output.")

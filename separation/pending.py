@@ -71,9 +71,7 @@ class PendingFile:
         if self.path.is_dir():
             raise AudioError(f"{self.path} cannot be written: it is a folder.")
         if not self.overwrite and os.path.lexists(self.path):
-            raise AudioError(
-                f"{self.path} exists already; --overwrite (overwrite=True) replaces it."
-            )
+            raise AudioError(f"{self.path} exists already; --overwrite (overwrite=True) replaces it.")
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:

@@ -22,9 +22,7 @@ class Progress:
         enabled: False shows nothing either way.
     """
 
-    def __init__(
-        self, label: str, total: float | None, stream: TextIO, enabled: bool = True
-    ) -> None:
+    def __init__(self, label: str, total: float | None, stream: TextIO, enabled: bool = True) -> None:
         self.label, self.total, self.stream = label, total, stream
         self.enabled = enabled and stream.isatty()
         self._began = time.monotonic()

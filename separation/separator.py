@@ -168,9 +168,7 @@ class Separator:
         self.sample_rate = model.sample_rate
 
     @classmethod
-    def from_pretrained(
-        cls, name: str | Path = "default", device: str | torch.device | None = None
-    ) -> Separator:
+    def from_pretrained(cls, name: str | Path = "default", device: str | torch.device | None = None) -> Separator:
         """A model by its name (`separation.list_models()`) or by its directory.
 
         Raises:

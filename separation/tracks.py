@@ -86,10 +86,7 @@ class Track:
 
             self.canvas = PendingFile(self.paths["picture"], self.overwrite)
             stack.callback(self.canvas.discard)
-            self.spectra = {
-                kind: Spectrogram(reader.sample_rate, frames)
-                for kind in ("mixture", "target", "residual")
-            }
+            self.spectra = {kind: Spectrogram(reader.sample_rate, frames) for kind in ("mixture", "target", "residual")}
 
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Appends (channels, time) of both; the residual is their difference."""
@@ -135,9 +132,7 @@ class Track:
             if kind in self.paths:
                 entries[query] = str(self.paths[kind])
                 record.outputs.append(str(self.paths[kind]))
-                record.path_presence.append(
-                    presence if kind == "target" or not self.item.target else None
-                )
+                record.path_presence.append(presence if kind == "target" or not self.item.target else None)
         if "picture" in self.paths:
             record.plots.append(str(self.paths["picture"]))
 

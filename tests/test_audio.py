@@ -113,9 +113,7 @@ def test_common_formats_are_read_at_their_length(tmp_path, suffix, options, tole
     assert (result - waveform).abs().max() < tolerance
 
 
-@pytest.mark.parametrize(
-    ("suffix", "rate"), [("mp3", 32000), ("mp3", 44100), ("opus", 48000), ("ogg", 44100)]
-)
+@pytest.mark.parametrize(("suffix", "rate"), [("mp3", 32000), ("mp3", 44100), ("opus", 48000), ("ogg", 44100)])
 def test_there_are_no_seams_between_reads(tmp_path, suffix, rate):
     """soundfile's own read in pieces restarts the mp3 and opus decoders at each piece."""
     time = torch.arange(3 * rate).double() / rate
@@ -343,9 +341,7 @@ def test_a_gain_that_is_given_is_used(tmp_path):
     assert np.abs(back - 0.25 * waveform.numpy()).max() < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("name", "rate"), [("a.ogg", 44100), ("a.opus", 48000), ("a.opus", 16000), ("a.mp3", 22050)]
-)
+@pytest.mark.parametrize(("name", "rate"), [("a.ogg", 44100), ("a.opus", 48000), ("a.opus", 16000), ("a.mp3", 22050)])
 def test_lossy_formats_keep_length_and_sound(tmp_path, name, rate):
     time = torch.arange(2 * rate + 17) / rate
     waveform = torch.stack([0.4 * torch.sin(2765.0 * time)] * 2)
@@ -538,9 +534,7 @@ def test_over_four_gigabytes_is_rf64(tmp_path, monkeypatch):
 
 def test_several_files_get_their_names_together(tmp_path, monkeypatch):
     (tmp_path / "b.txt").write_text("old")
-    files = [
-        pending.PendingFile(tmp_path / name, overwrite=True) for name in ("a.txt", "b.txt", "c")
-    ]
+    files = [pending.PendingFile(tmp_path / name, overwrite=True) for name in ("a.txt", "b.txt", "c")]
     for file in files:
         file.file.write(b"new")
         file.finish()

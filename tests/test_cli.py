@@ -164,9 +164,7 @@ def test_remove_writes_only_the_rest(folder, capsys):
     assert run("--remove", "quarter", "mix.wav") == 0
     assert everything() == ["mix.not_quarter.wav", "mix.wav"]
     assert np.abs(load("mix.not_quarter.wav") - 0.75 * samples).max() < 1e-7
-    assert capsys.readouterr().out == (
-        "mix.not_quarter.wav  presence 0.25 - not heard in this recording\n"
-    )
+    assert capsys.readouterr().out == ("mix.not_quarter.wav  presence 0.25 - not heard in this recording\n")
 
 
 def test_query_and_remove_of_one_text_are_separated_once(folder, separator):
@@ -232,9 +230,7 @@ def test_what_cannot_be_written_falls_back_to_wav_and_says_so(folder, capsys):
     save("a.au", format="AU", subtype="PCM_16")
     assert run("--query", "half", "a.au") == 0
     assert soundfile.info("a.half.wav").subtype == "FLOAT"
-    assert capsys.readouterr().err == (
-        "separate: note: a.au: AU is read, but not written, so its outputs are wav.\n"
-    )
+    assert capsys.readouterr().err == ("separate: note: a.au: AU is read, but not written, so its outputs are wav.\n")
 
 
 def test_a_rate_that_the_wanted_format_lacks_is_refused(folder, capsys):
@@ -242,9 +238,7 @@ def test_a_rate_that_the_wanted_format_lacks_is_refused(folder, capsys):
     save("b.wav", sample_rate=48000)
     assert run("--query", "half", "--format", "opus", "a.wav", "b.wav") == 1
     assert everything() == ["a.wav", "b.half.opus", "b.wav"]
-    assert "a.wav cannot be written as opus: opus cannot hold a sample rate of 44100 Hz" in (
-        capsys.readouterr().err
-    )
+    assert "a.wav cannot be written as opus: opus cannot hold a sample rate of 44100 Hz" in (capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-6), ("wav", 1e-4)])
@@ -308,9 +302,7 @@ def test_an_existing_output_is_kept_without_overwrite(folder, capsys, separator)
     assert Path("mix.half.wav").read_text() == "mine"
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert separator.streams == []  # said before the work, not after it
-    assert capsys.readouterr().err == (
-        "separate: mix.half.wav exists already; --overwrite replaces it.\n"
-    )
+    assert capsys.readouterr().err == ("separate: mix.half.wav exists already; --overwrite replaces it.\n")
     assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 0
     assert load("mix.half.wav").shape == (30000, 2)
     assert everything() == ["mix.all.wav", "mix.half.wav", "mix.wav"]
@@ -321,9 +313,7 @@ def test_an_input_is_never_written_over(folder, capsys):
     other = save("mix.half.wav", noise(seed=5))
     assert run("--query", "half", "--overwrite", "mix.wav", "mix.half.wav") == 1
     assert np.array_equal(load("mix.half.wav"), other)
-    assert "mix.half.wav would be written over, but it is one of the inputs." in (
-        capsys.readouterr().err
-    )
+    assert "mix.half.wav would be written over, but it is one of the inputs." in (capsys.readouterr().err)
     assert Path("mix.half.half.wav").exists()
 
 
@@ -487,9 +477,7 @@ def test_read_only_output_folder(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(pending, "create", refuse)
     assert run("--query", "half", "mix.wav") == 1
-    assert capsys.readouterr().err == (
-        "separate: mix.half.wav cannot be written: the file system is read-only.\n"
-    )
+    assert capsys.readouterr().err == ("separate: mix.half.wav cannot be written: the file system is read-only.\n")
     assert everything() == ["mix.wav"]
 
 
@@ -535,9 +523,7 @@ def test_full_disk(folder, monkeypatch, capsys, suffix):
 
     monkeypatch.setattr(pending, "create", second_is_full)
     assert run("--query", "half", "--query", "all", f"mix.{suffix}") == 1
-    assert capsys.readouterr().err == (
-        f"separate: mix.all.{suffix} cannot be written: the disk is full.\n"
-    )
+    assert capsys.readouterr().err == (f"separate: mix.all.{suffix} cannot be written: the disk is full.\n")
     assert everything() == [f"mix.{suffix}"]
 
 
@@ -553,9 +539,7 @@ def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(pending.os, "replace", fails_for_the_last)
     assert run("--query", "half", "--residual", "--overwrite", "mix.wav") == 1
-    assert "mix.not_half.wav cannot be written: the disk reported an error." in (
-        capsys.readouterr().err
-    )
+    assert "mix.not_half.wav cannot be written: the disk reported an error." in (capsys.readouterr().err)
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert Path("mix.half.wav").read_text() == "old"
 

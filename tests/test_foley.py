@@ -227,9 +227,7 @@ def test_importing_needs_numpy_only() -> None:
         "import sys, separation.data.foley; "
         "print([m for m in ('torch', 'scipy', 'soundfile', 'lightning') if m in sys.modules])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
 
 

@@ -65,9 +65,7 @@ def test_collisions_get_a_number_and_a_word(tmp_path):
         "mix.dog.2.wav",
         "MIX.dog.3.wav",
     ]
-    assert said[0] == (
-        "mix.dog.wav is already the name of another output, so this one is called mix.dog.2.wav."
-    )
+    assert said[0] == ("mix.dog.wav is already the name of another output, so this one is called mix.dog.2.wav.")
     assert namer.claim(tmp_path / "other", "mix", "dog", ".wav").name == "mix.dog.wav"
     assert len(said) == 2
 

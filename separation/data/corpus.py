@@ -121,7 +121,9 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndar
     decoded, broken = [], []
     for clip in clips:
         try:
-            decoded.append(synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate))
+            decoded.append(
+                synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate)
+            )
         except (OSError, RuntimeError, DataError) as error:
             broken.append(f"{root / clip.path}: {error}")
             decoded.append(np.zeros(0, dtype=np.int16))

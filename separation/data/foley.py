@@ -28,9 +28,7 @@ SHORTEST = 0.5
 SOUNDS: dict[str, Sound] = {}
 
 
-def synthesise(
-    label: str, seconds: float = 4.0, sample_rate: int = 32000, seed: int = 0
-) -> NDArray[np.float32]:
+def synthesise(label: str, seconds: float = 4.0, sample_rate: int = 32000, seed: int = 0) -> NDArray[np.float32]:
     """Render one sound, (time,) float32, peak at most 1, round(seconds * sample_rate) samples.
 
     The same arguments give the same samples. Raises ValueError for a label that is not in
@@ -45,9 +43,7 @@ def _sound(label: str) -> Callable[[Renderer], Sound]:
     """Register a renderer under a label, with its length and its peak taken care of."""
 
     def register(render: Renderer) -> Sound:
-        def sound(
-            rng: np.random.Generator, seconds: float, sample_rate: int
-        ) -> NDArray[np.float32]:
+        def sound(rng: np.random.Generator, seconds: float, sample_rate: int) -> NDArray[np.float32]:
             if not (math.isfinite(seconds) and seconds >= 0):
                 raise ValueError(f"a sound cannot last {seconds} seconds")
             if sample_rate <= 0:
@@ -80,14 +76,11 @@ def _gain(spectrum: Spectrum, hz: Array) -> Array:
     return np.asarray(10 ** (level / 20))
 
 
-def _vary(
-    rng: np.random.Generator, spectrum: Spectrum, spread: float = 3.0
-) -> list[tuple[float, float]]:
+def _vary(rng: np.random.Generator, spectrum: Spectrum, spread: float = 3.0) -> list[tuple[float, float]]:
     """The spectrum of another specimen: moved in frequency, tilted, each point a little off."""
     shift, tilt = _logarithmic(rng, 0.8, 1.25), rng.uniform(-1.0, 1.0)
     return [
-        (hz * shift, decibels + tilt * np.log2(hz / 500) + rng.uniform(-spread, spread))
-        for hz, decibels in spectrum
+        (hz * shift, decibels + tilt * np.log2(hz / 500) + rng.uniform(-spread, spread)) for hz, decibels in spectrum
     ]
 
 
@@ -146,9 +139,7 @@ def _burst(rng: np.random.Generator, sample_rate: int, decay: float, spectrum: S
     return wave * _strike(length, sample_rate, 0.0005, decay) / 3
 
 
-def _ring(
-    rng: np.random.Generator, sample_rate: int, partials: Sequence[tuple[float, float, float]]
-) -> Array:
+def _ring(rng: np.random.Generator, sample_rate: int, partials: Sequence[tuple[float, float, float]]) -> Array:
     """Damped sines, partials as (hz, seconds of decay, amplitude)."""
     length = math.ceil(6 * max(decay for _, decay, _ in partials) * sample_rate)
     time = np.arange(length) / sample_rate
@@ -170,9 +161,7 @@ def _place(wave: Array, event: Array, second: float, sample_rate: int, level: fl
         wave[start:end] += level * event[: end - start]
 
 
-def _beats(
-    rng: np.random.Generator, seconds: float, gap: float, jitter: float = 0.03
-) -> Iterator[float]:
+def _beats(rng: np.random.Generator, seconds: float, gap: float, jitter: float = 0.03) -> Iterator[float]:
     """Times of nearly regular events, the first one soon."""
     second = rng.uniform(0.02, 0.15)
     while second < seconds:
@@ -180,9 +169,7 @@ def _beats(
         second += gap * max(0.2, 1 + jitter * rng.standard_normal())
 
 
-def _groups(
-    rng: np.random.Generator, seconds: float, most: int, gap: float, pause: float
-) -> Iterator[float]:
+def _groups(rng: np.random.Generator, seconds: float, most: int, gap: float, pause: float) -> Iterator[float]:
     """Times of events in groups of 2 to `most`, `gap` apart, with pauses between the groups."""
     second = rng.uniform(0.02, 0.15)
     while second < seconds:
@@ -192,9 +179,7 @@ def _groups(
         second += pause * rng.uniform(0.7, 1.3)
 
 
-def _scatter(
-    rng: np.random.Generator, length: int, sample_rate: int, hz: float, loudest: float
-) -> Array:
+def _scatter(rng: np.random.Generator, length: int, sample_rate: int, hz: float, loudest: float) -> Array:
     """Random impulses, hz of them a second, a few of them up to `loudest`, the median 0.4."""
     child = np.random.default_rng(int(rng.integers(2**32)))
     wave = np.zeros(length)
@@ -212,9 +197,7 @@ def _convolve(wave: Array, kernel: Array) -> Array:
     return np.fft.irfft(product, size)[: len(wave)]
 
 
-def _room(
-    rng: np.random.Generator, wave: Array, sample_rate: int, decay: float, level: float
-) -> Array:
+def _room(rng: np.random.Generator, wave: Array, sample_rate: int, decay: float, level: float) -> Array:
     """The wave with a decaying echo, `level` being the echo's share of amplitude."""
     spectrum = [(100, -3), (500, 0), (2000, -3), (6000, -12), (16000, -24)]
     tail = _noise(rng, math.ceil(5 * decay * sample_rate), sample_rate, spectrum)

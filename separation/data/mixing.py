@@ -44,7 +44,11 @@ class Augment:
     """
 
     def __init__(
-        self, speed: float = 0.3, tone: float = 8.0, gain: float = 6.0, chance: float = 0.5,
+        self,
+        speed: float = 0.3,
+        tone: float = 8.0,
+        gain: float = 6.0,
+        chance: float = 0.5,
         level: tuple[float, float] = (-14.0, 6.0),
     ) -> None:
         self.speed, self.tone, self.gain, self.chance, self.level = speed, tone, gain, chance, level

@@ -6,6 +6,8 @@ log-mel spectrogram. Both are trained together, contrastively, as CLAP is (Eliza
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,6 +32,9 @@ def mel_matrix(bins: int, mels: int, sample_rate: int, low: float = 50.0) -> Ten
 
 class LogMel(nn.Module):
     """Waveform (batch, time) to log-mel (batch, 1, mels, frames), relative to the recording's mean level."""
+
+    window: Tensor
+    filters: Tensor
 
     def __init__(self, sample_rate: int, mels: int = 64, n_fft: int = 1024, hop: int = 640) -> None:
         super().__init__()
@@ -88,7 +93,7 @@ class SoundEncoder(QueryEncoder):
             nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embedding_dim)
         )
         self.log_mel = LogMel(sample_rate)
-        blocks = [block(a, b) for a, b in zip(channels, channels[1:], strict=False)]
+        blocks = [block(a, b) for a, b in pairwise(channels)]
         self.audio = nn.Sequential(block(1, channels[0], 5), *blocks)
         self.project = nn.Sequential(
             nn.Linear(2 * channels[-1], hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embedding_dim)
@@ -100,7 +105,7 @@ class SoundEncoder(QueryEncoder):
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Sentences to (batch, embedding_dim)."""
-        return self.embed_sentences(self.sentence.encode_text(texts).to(self.text[0].weight.device))
+        return self.embed_sentences(self.sentence.encode_text(texts).to(next(self.text.parameters()).device))
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, 1, mels, frames) to (batch, embedding_dim)."""

@@ -109,6 +109,10 @@ class BandUNet(ConditionedModel):
         condition_dim: length of the condition vectors (unit length; brought to unit variance here).
     """
 
+    to_bins: Tensor
+    to_bands: Tensor
+    advance: Tensor
+
     def __init__(
         self,
         sample_rate: int = 32000,
@@ -195,14 +199,18 @@ class BandUNet(ConditionedModel):
         batch, queries = conditions.shape[:2]
         condition = self.query(self.unit_variance(conditions).flatten(0, 1))  # (batch * queries, dim)
         key = self.match(condition).to(analysis.frames.dtype).unflatten(0, (batch, queries))
-        matched = (analysis.frames[:, None] * key[..., None, None]).flatten(0, 1)  # (batch * queries, dim, 1, frames / 8)
+        matched = (analysis.frames[:, None] * key[..., None, None]).flatten(
+            0, 1
+        )  # (batch * queries, dim, 1, frames / 8)
         shape = (-1, -1, analysis.bottom.shape[2], -1)
         x = add_shared(self.matched(F.relu(matched)).expand(shape), analysis.bottom)
         # (batch * queries, c4, bands / 16, frames / 8)
         x = F.relu(self.bottom_film(self.bottom(x), condition))
         for decoder, skip in zip(self.decoders, reversed(analysis.skips), strict=True):
             x = decoder(x, skip, condition)
-        magnitude, real, imaginary = F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)  # each (batch * queries, bands, frames)
+        magnitude, real, imaginary = (
+            F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)
+        )  # each (batch * queries, bands, frames)
         real = real + 1.0  # the phase starts out unchanged
         scale = torch.sigmoid(magnitude) * torch.rsqrt(real.square() + imaginary.square() + 1e-6)
         mask = torch.stack([scale * real, scale * imaginary], dim=1)
@@ -213,5 +221,7 @@ class BandUNet(ConditionedModel):
         spectrum = self.stft(mixture)
         analysis = self.analyse(self.features(spectrum))
         real, imaginary = (self.to_bins @ self.mask(analysis, conditions)).unbind(2)
-        masked = torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]  # (batch, queries, channels, bins, frames)
+        masked = (
+            torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
+        )  # (batch, queries, channels, bins, frames)
         return self.stft.inverse(masked, mixture.shape[-1]), self.presence(analysis, conditions)

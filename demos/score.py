@@ -1,0 +1,58 @@
+"""How well a model takes `mix.wav` apart: a table of its stems, each asked for by its query.
+
+`python demos/score.py --at-least 8` has exit status 1 if a stem gains less than 8 dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import NamedTuple
+
+from make_mix import FOLDER, stems
+
+from separation import ModelError, Separator
+from separation.audio import read
+from separation.metrics import sdr, sdri
+
+
+class Result(NamedTuple):
+    """One stem: SDR of the mixture and what the target gains (dB); the maximum of |target + residual - mixture|."""
+
+    label: str
+    before: float
+    gain: float
+    presence: float
+    rounding: float
+
+
+def score(separator: Separator) -> list[Result]:
+    """Separates the mix by every stem's query at once and compares with the stems."""
+    mixture, rate = read(FOLDER / "mix.wav")
+    references, described = stems(), json.loads((FOLDER / "mix.json").read_text(encoding="utf-8"))["stems"]
+    results = []
+    for stem, r in zip(described, separator(mixture, [s["query"] for s in described], rate), strict=True):
+        known, rounding = references[stem["label"]], float((r.target + r.residual - mixture).abs().max())
+        before, gain = sdr(known, mixture.numpy()), sdri(known, r.target.numpy(), mixture.numpy())
+        results.append(Result(stem["label"], before, gain, r.presence, rounding))
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the table; returns the exit status."""
+    parser = argparse.ArgumentParser(description="SDRi of the stems of demos/mix.wav")
+    parser.add_argument("--model", default="default", help="a model's name or its directory")
+    parser.add_argument("--at-least", type=float, metavar="DB", help="fail if a stem's SDRi is less")
+    arguments = parser.parse_args(argv)
+    try:
+        results = score(Separator.from_pretrained(arguments.model))
+    except ModelError as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{'stem':12}{'mixture SDR':>13}{'SDRi':>10}{'presence':>10}{'  |target + residual - mixture|'}")
+    for r in results:
+        print(f"{r.label:12}{r.before:10.2f} dB{r.gain:7.2f} dB{r.presence:10.2f}{r.rounding:18.1e} at most")
+    return int(arguments.at_least is not None and min(r.gain for r in results) < arguments.at_least)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

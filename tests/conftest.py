@@ -1,0 +1,82 @@
+"""What all tests share: no network, two threads, and the recordings where somebody has named their folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Subprocesses inherit these; the blocked sockets below are this process's only.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="agg")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+
+THREADS = 2
+
+
+class NetworkBlocked(AssertionError):
+    """A test wanted to reach another machine."""
+
+
+def is_local(host: object) -> bool:
+    """Whether a host's name or address is this machine's own."""
+    name = host.decode() if isinstance(host, bytes) else str(host or "localhost")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def guarded(connect: Any) -> Any:
+    """A socket's connect or connect_ex that refuses every other machine."""
+
+    def connect_locally(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not is_local(address[0]):
+            raise NetworkBlocked(f"A test wanted to connect to {address[0]}; tests are offline.")
+        return connect(self, address)
+
+    return connect_locally
+
+
+def guarded_lookup(lookup: Any) -> Any:
+    """A getaddrinfo that refuses every other machine."""
+
+    def look_up_locally(host: Any, *arguments: Any, **options: Any) -> Any:
+        if not is_local(host):
+            raise NetworkBlocked(f"A test wanted to look {host} up; tests are offline.")
+        return lookup(host, *arguments, **options)
+
+    return look_up_locally
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Sockets reach this machine only."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        patch.setattr(socket, "getaddrinfo", guarded_lookup(socket.getaddrinfo))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads() -> None:
+    """No more threads than the smallest machine has cores; fewer where OMP_NUM_THREADS says so."""
+    import torch
+
+    torch.set_num_threads(min(THREADS, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real recordings with manifest.csv and validation_mixtures.csv, named by SEPARATION_DATA."""
+    name = os.environ.get("SEPARATION_DATA")
+    if not name:
+        pytest.skip("needs real recordings: SEPARATION_DATA=FOLDER names the folder that holds manifest.csv")
+    if not (Path(name) / "manifest.csv").is_file():
+        pytest.fail(f"SEPARATION_DATA names {name}, where there is no manifest.csv.")
+    return Path(name)

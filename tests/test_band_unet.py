@@ -1,0 +1,240 @@
+"""The default network: what it may depend on, how far it sees, what it costs."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import DIM, noise, small_rate_model, tiny_model, vectors
+from torch.utils.flop_counter import FlopCounterMode
+
+from separation.models.band_unet import BandUNet, ConvNorm
+
+RATE = 32000
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def default():
+    torch.manual_seed(0)
+    return BandUNet().eval()
+
+
+def conditions(*texts):
+    return vectors(texts)[None]
+
+
+@torch.inference_mode()
+def separate(model, mixture, *texts):
+    """Mixture (channels, time) -> targets (queries, channels, time), logits (queries, frames)."""
+    targets, logits = model.separate(mixture[None], conditions(*texts))
+    return targets[0], logits[0]
+
+
+def giga_macs(model, seconds, queries):
+    """Multiply-adds of convolutions and matrix products, in 10^9."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.separate(torch.randn(1, 1, seconds * model.sample_rate), torch.randn(1, queries, model.condition_dim))
+    return counter.get_total_flops() / 2e9
+
+
+def test_default_is_within_its_budget_of_parameters_and_operations(default):
+    assert sum(p.numel() for p in default.parameters()) <= 8e6
+    assert 0.05 <= giga_macs(default, 4, 1) / 4 <= 1.0
+    assert giga_macs(default, 4, 8) <= 4 * giga_macs(default, 4, 1)
+
+
+def test_operations_grow_with_the_length(default):
+    assert giga_macs(default, 8, 1) == pytest.approx(2 * giga_macs(default, 4, 1), rel=0.05)
+
+
+@pytest.mark.parametrize("length", [1, 2, 499, 500, 501, 3999, 4000, 4001, 10007])
+def test_any_length_and_number_of_channels(model, length):
+    for channels in (1, 2, 5):
+        targets, logits = separate(model, noise(length / RATE, channels=channels), "dog", "rain", "siren")
+        assert targets.shape == (3, channels, length)
+        assert logits.shape == (3, model.stft.frames(length) // 8)
+        assert torch.isfinite(targets).all() and torch.isfinite(logits).all()
+
+
+def test_forward_is_separate_with_one_query(model):
+    mixture = noise(1.0, channels=2)
+    with torch.inference_mode():
+        alone = model(mixture[None], conditions("dog")[:, 0])[0]
+    assert torch.equal(alone, separate(model, mixture, "dog")[0][0])
+
+
+def test_the_stand_in_listens_to_its_query_and_its_mixture(model):
+    """Without this the other tests would say little."""
+    mixture = noise(1.0)
+    (dog, rain), logits = separate(model, mixture, "dog", "rain")
+    assert 0.01 < (dog / mixture).abs().median() < 1
+    assert (dog - rain).norm() > 0.05 * dog.norm()
+    assert (logits[0] - logits[1]).abs().max() > 1e-3
+    spectrum, masked = model.stft(mixture), model.stft(dog)
+    gain = (masked.abs() / spectrum.abs())[0, 20:400, 5:50]
+    assert gain.quantile(0.9) > 2 * gain.quantile(0.1)
+
+
+def test_queries_and_mixtures_of_a_batch_do_not_touch_each_other(model):
+    mixtures = torch.stack([noise(1.0, seed=1), noise(1.0, seed=2)])
+    asked = torch.stack([vectors(["dog", "rain"]), vectors(["bell", "dog"])])
+    with torch.inference_mode():
+        targets, logits = model.separate(mixtures, asked)
+    for row, texts in enumerate((["dog", "rain"], ["bell", "dog"])):
+        for column, text in enumerate(texts):
+            target, logit = separate(model, mixtures[row], text)
+            assert torch.allclose(targets[row, column], target[0], atol=1e-6)
+            assert torch.allclose(logits[row, column], logit[0], atol=1e-5)
+
+
+def test_polarity_only_turns_the_output_over(model):
+    mixture = noise(1.0, channels=2)
+    plain, logits = separate(model, mixture, "dog")
+    for signs in ([-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]):
+        sign = torch.tensor(signs)[:, None]
+        turned, turned_logits = separate(model, sign * mixture, "dog")
+        assert torch.allclose(turned, sign * plain, atol=1e-6)
+        assert torch.allclose(turned_logits, logits, atol=1e-5)
+
+
+def test_the_order_of_channels_does_not_matter(model):
+    mixture = noise(1.0, channels=4)
+    order = [2, 0, 3, 1]
+    plain, permuted = separate(model, mixture, "dog")[0], separate(model, mixture[order], "dog")[0]
+    assert torch.allclose(permuted, plain[:, order], atol=1e-6)
+
+
+def test_one_mask_serves_all_channels(model):
+    loud, quiet = noise(1.0), noise(1.0, seed=1)
+    targets, _ = separate(model, torch.cat([loud, quiet, loud + quiet]), "dog")
+    assert torch.allclose(targets[0, 0] + targets[0, 1], targets[0, 2], atol=1e-6)
+
+
+def test_features_are_what_their_names_say(model):
+    """A tone: all its power in its band, its phase advances evenly over time."""
+    bin_number = 30
+    time = torch.arange(RATE) / RATE
+    tone = torch.cos(2 * torch.pi * bin_number * RATE / 1600 * time)[None, None]
+    with torch.inference_mode():
+        found = model.features(model.stft(tone))[0, :, :, 10:-10]
+    loudness, along_time = found[0], found[1:3]
+    assert (loudness.argmax(0) == bin_number).all()
+    peak = (1600 / 4) ** 2  # a Hann window sums to n_fft / 2, and half of a cosine is there
+    assert torch.allclose(loudness[bin_number], torch.tensor(np.log10(peak) / 2, dtype=torch.float32), atol=1e-3)
+    assert torch.allclose(along_time[0, bin_number], torch.ones(()), atol=1e-2)  # no turn but the expected one
+    assert along_time[1, bin_number].abs().max() < 1e-2
+    click = torch.zeros(1, 1, RATE)
+    click[..., 8000] = 1.0
+    with torch.inference_mode():
+        along_bins = model.features(model.stft(click))[0, 3:, 60, 16]
+    assert along_bins.norm() == pytest.approx(1.0, abs=0.02)  # 16 * 500 = 8000: neighbouring bins differ by half a turn
+    assert along_bins[0] < -0.98
+
+
+def test_traces_under_the_floor_are_not_looked_at(model):
+    with torch.inference_mode():
+        nothing = model.features(model.stft(torch.zeros(1, 1, RATE)))
+        trace = model.features(model.stft(1e-6 * noise(1.0)[None]))
+    assert torch.isfinite(nothing).all()
+    assert (trace - nothing).abs().max() < 1e-2
+
+
+def positive(model):
+    """All weights positive and even: no rectifier closes, so the gradient finds everything that can have influence."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ConvNorm | torch.nn.Conv2d):
+                for parameter in module.parameters(recurse=False):
+                    parameter.fill_(1 / parameter[0].numel())
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_parameters()
+        for linear in (m for m in model.modules() if isinstance(m, torch.nn.Linear)):
+            linear.weight.fill_(0.01)
+            linear.bias.fill_(0.0)
+        model.head.bias.zero_()
+        model.position.fill_(10.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("offset", [0, 500, 1999, 3500])
+def test_what_an_output_sample_depends_on_lies_within_the_context(offset):
+    model = positive(tiny_model(channels=(2, 2, 2, 2), stream_dim=2))
+    middle = 4 * RATE + offset
+    mixture = (10 * noise(8.0))[None].requires_grad_()
+    targets, _ = model.separate(mixture, torch.full((1, 1, DIM), 0.25))
+    targets[0, 0, 0, middle].backward()
+    reach = mixture.grad[0, 0].nonzero()[:, 0] - middle
+    assert -model.context <= reach.min() < -1.5 * RATE  # 1.9 s or so: the gradient went all the way
+    assert 1.5 * RATE < reach.max() <= model.context
+
+
+def test_a_far_change_of_the_input_changes_nothing_here(model):
+    mixture = noise(8.0)
+    changed = mixture.clone()
+    middle = 4 * RATE + 77
+    changed[:, middle] += 3.0
+    difference = (separate(model, mixture, "dog")[0] - separate(model, changed, "dog")[0]).abs()[0, 0]
+    assert difference[middle] > 1e-3
+    # 1e-6 rather than nought: with another thread count sums may be split elsewhere.
+    assert difference[: middle - model.context].max() < 1e-6
+    assert difference[middle + model.context :].max() < 1e-6
+    assert difference[middle - RATE : middle - 2000].max() > 1e-6  # it does spread
+
+
+@pytest.mark.parametrize("strides", [1, 9])
+def test_a_piece_that_starts_on_the_grid_gives_what_the_whole_gives(model, strides):
+    mixture = noise(7.0, channels=2)
+    start = strides * model.stride
+    whole, _ = separate(model, mixture, "dog")
+    piece, _ = separate(model, mixture[:, start:], "dog")
+    inside = slice(model.context, None)
+    assert torch.allclose(piece[..., inside], whole[..., start:][..., inside], atol=1e-6)
+
+
+def test_masks_keep_within_one_and_may_turn_the_phase(model):
+    with torch.inference_mode():
+        analysis = model.analyse(model.features(model.stft(noise(2.0)[None])))
+        mask = model.mask(analysis, conditions("dog", "rain"))
+    assert mask.shape == (1, 2, 2, 128, 136)
+    magnitude = mask.square().sum(2).sqrt()
+    assert magnitude.max() <= 1 + 1e-5
+    assert magnitude.min() < 0.2 < 0.8 < magnitude.max()
+    assert mask[:, :, 1].abs().max() > 0.1
+
+
+def test_output_is_the_interpolated_mask_times_the_spectrum(model):
+    mixture = noise(1.0, channels=2)
+    with torch.inference_mode():
+        spectrum = model.stft(mixture)
+        mask = model.mask(model.analyse(model.features(spectrum[None])), conditions("dog"))[0, 0]
+    bins = model.to_bins.double().numpy() @ (mask[0].numpy() + 1j * mask[1].numpy()).astype(np.complex128)
+    wanted = model.stft.inverse(torch.from_numpy((bins * spectrum.numpy()).astype(np.complex64)), mixture.shape[-1])
+    assert torch.allclose(separate(model, mixture, "dog")[0][0], wanted, atol=1e-5)
+
+
+def test_a_fresh_network_passes_half_of_the_mixture():
+    torch.manual_seed(0)
+    fresh = small_rate_model()
+    with torch.no_grad():
+        fresh.head.weight.zero_()
+        fresh.head.bias.zero_()
+    mixture = noise(1.0, 8000)
+    with torch.inference_mode():
+        target = fresh(mixture[None], conditions("dog")[:, 0])[0]
+    assert torch.allclose(target, mixture / 2, atol=1e-5)
+
+
+def test_only_what_is_learnt_is_stored(model):
+    names = set(model.state_dict())
+    assert not names & {"to_bins", "to_bands", "advance", "stft.window"}
+    learnt = {name for name, _ in model.named_parameters()}
+    statistics = {n for n in names if n.rsplit(".", 1)[-1] in ("running_mean", "running_var", "num_batches_tracked")}
+    assert names == learnt | statistics
+
+
+def test_sample_rate_and_grid_fit_whole_seconds(default):
+    assert default.sample_rate % default.stride == 0
+    assert default.context >= default.stft.n_fft

@@ -1,0 +1,223 @@
+"""The corpus in memory: decoding, grouping, cache, and what happens to files that cannot be read."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny import write_corpus, write_manifest
+
+from separation.data import corpus as module
+from separation.data.corpus import FULL_SCALE, Corpus, decode, synthesised
+from separation.data.foley import SOUNDS, synthesise
+from separation.data.manifest import DataError
+
+
+@pytest.fixture
+def two_sounds(monkeypatch):
+    monkeypatch.setattr(
+        "separation.data.foley.SOUNDS", {label: SOUNDS[label] for label in ("dog bark", "church bells")}
+    )
+
+
+def rows_of(manifest):
+    with manifest.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(file, sample_rate):
+    """Mono, at `sample_rate`, peak one."""
+    import soxr
+
+    samples, rate = soundfile.read(file, always_2d=True)
+    mono = soxr.resample(samples.mean(axis=1), rate, sample_rate)
+    return mono / np.abs(mono).max()
+
+
+def test_clips_are_decoded_to_mono_full_scale_at_one_rate(tmp_path):
+    manifest = write_corpus(tmp_path, labels=2, recordings=1)
+    rng = np.random.default_rng(0)
+    stereo = rng.uniform(-0.1, 0.1, (4410, 2))
+    soundfile.write(tmp_path / "stereo.flac", stereo, 44100)
+    rows = rows_of(manifest)
+    write_manifest(manifest, [*rows, rows[0] | {"path": "stereo.flac", "label": "hiss", "recording_id": "x"}])
+    corpus = Corpus(manifest, sample_rate=16000)
+    assert len(corpus) == 3
+    for number, clip in enumerate(corpus.clips):
+        wave = corpus.waveform(number)
+        wanted = expected(tmp_path / clip.path, 16000)
+        assert wave.dtype == torch.float32
+        assert wave.shape == wanted.shape
+        assert np.abs(wave.numpy() - wanted).max() <= 1 / FULL_SCALE
+        assert wave.abs().max() == 1.0
+    assert corpus.samples.dtype == torch.int16
+    assert corpus.samples.numel() == sum(corpus.lengths) == 16000 * 2 + 1600
+
+
+def test_clips_are_grouped_by_label_and_recording(tmp_path):
+    manifest = write_corpus(tmp_path, labels=3, recordings=2)
+    rows = rows_of(manifest)
+    write_manifest(manifest, [*rows, rows[0] | {"path": rows[1]["path"]}])  # two clips of one recording
+    corpus = Corpus(manifest, sample_rate=8000)
+    assert corpus.labels == ["tone 0", "tone 1", "tone 2"]
+    assert {label: dict(recordings) for label, recordings in corpus.tree.items()} == {
+        "tone 0": {"made:0:0": [0, 6], "made:0:1": [1]},
+        "tone 1": {"made:1:0": [2], "made:1:1": [3]},
+        "tone 2": {"made:2:0": [4], "made:2:1": [5]},
+    }
+
+
+def test_only_the_split_is_read(tmp_path):
+    manifest = write_corpus(tmp_path, labels=2, recordings=1)
+    rows = rows_of(manifest)
+    rows[1]["split"] = "validation"
+    write_manifest(manifest, rows)
+    (tmp_path / rows[1]["path"]).unlink()  # would be reported if it were looked at
+    assert [clip.path for clip in Corpus(manifest, sample_rate=8000).clips] == [rows[0]["path"]]
+
+
+def test_the_recordings_may_lie_elsewhere(tmp_path):
+    manifest = write_corpus(tmp_path / "data", labels=1, recordings=1)
+    elsewhere = tmp_path / "list.csv"
+    elsewhere.write_text(manifest.read_text())
+    assert len(Corpus(elsewhere, root=tmp_path / "data", sample_rate=8000)) == 1
+
+
+# --- Broken files ------------------------------------------------------------------------------
+
+
+def break_file(path, how):
+    if how == "text":
+        path.write_text("no sound")
+    elif how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "no samples":
+        soundfile.write(path, np.zeros(0), 8000)
+    elif how == "silent":
+        soundfile.write(path, np.zeros(800), 8000)
+    else:
+        soundfile.write(path, np.array([0.1, np.nan, 0.2]), 8000, subtype="FLOAT")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """100 tiny clips, of which a test may break some."""
+    folder = tmp_path_factory.mktemp("many")
+    return write_corpus(folder, labels=10, recordings=10, seconds=0.02)
+
+
+@pytest.mark.parametrize("how", ["text", "missing", "empty", "no samples", "silent", "nan"])
+def test_a_broken_file_is_reported_and_left_out(many, tmp_path, capsys, how):
+    rows = rows_of(many)
+    bad = tmp_path / "bad.wav"
+    soundfile.write(bad, np.ones(10) / 2, 8000)
+    break_file(bad, how)
+    rows[37]["path"] = str(bad)
+    manifest = write_manifest(many.with_name(f"{how}.csv"), rows)
+    corpus = Corpus(manifest, sample_rate=8000)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert printed[0].startswith(f"left out: {bad}: ")
+    assert len(corpus) == 99
+    assert str(bad) not in [clip.path for clip in corpus.clips]
+    # The clips behind it are still found where they are.
+    for number in (36, 37, 98):
+        wanted = expected(many.parent / corpus.clips[number].path, 8000)
+        assert np.abs(corpus.waveform(number).numpy() - wanted).max() <= 1 / FULL_SCALE
+
+
+def test_more_than_one_in_a_hundred_stops(many, tmp_path):
+    rows = rows_of(many)
+    rows[37]["path"] = rows[38]["path"] = "nowhere.wav"
+    manifest = write_manifest(many.with_name("two.csv"), rows)
+    with pytest.raises(DataError, match=r"2 of 100 clips cannot be read; the first: .*nowhere\.wav"):
+        Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_decode_names_a_silent_file(tmp_path):
+    break_file(tmp_path / "a.wav", "silent")
+    with pytest.raises(DataError, match=r"a\.wav: the clip is silent or not finite\."):
+        decode(tmp_path / "a.wav", 8000)
+
+
+# --- Cache -------------------------------------------------------------------------------------
+
+
+def test_the_cache_spares_the_decoding(tmp_path, monkeypatch):
+    manifest = write_corpus(tmp_path, labels=2)
+    first = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".npz"]
+
+    def never(path, sample_rate):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(module, "decode", never)
+    second = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    assert torch.equal(first.samples, second.samples)
+    assert (first.starts, first.lengths, first.clips) == (second.starts, second.lengths, second.clips)
+
+
+def test_another_question_is_not_answered_from_the_cache(tmp_path, two_sounds):
+    cache = tmp_path / "cache"
+    manifest = write_corpus(tmp_path, labels=2)
+    assert Corpus(manifest, sample_rate=8000, cache=cache).lengths[0] == 8000
+    assert Corpus(manifest, sample_rate=16000, cache=cache).lengths[0] == 16000
+    assert len(Corpus(manifest, sample_rate=8000, cache=cache, foley=1)) == 4 + 2
+    write_manifest(manifest, rows_of(manifest)[:-1])
+    assert len(Corpus(manifest, sample_rate=8000, cache=cache)) == 3
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_the_cache_of_other_recordings_is_not_taken(tmp_path):
+    manifest = write_corpus(tmp_path / "a", labels=1, recordings=1, seconds=1.0)
+    write_corpus(tmp_path / "b", labels=1, recordings=1, seconds=0.5)
+    lengths = [
+        Corpus(manifest, root=tmp_path / name, sample_rate=8000, cache=tmp_path / "cache").lengths
+        for name in ("a", "b")
+    ]
+    assert lengths == [[8000], [4000]]
+
+
+def test_broken_clips_stay_left_out_when_the_cache_is_read(many, tmp_path, capsys):
+    rows = rows_of(many)
+    rows[5]["path"] = "nowhere.wav"
+    manifest = write_manifest(many.with_name("cached.csv"), rows)
+    corpora = [Corpus(manifest, sample_rate=8000, cache=tmp_path) for _ in range(2)]
+    assert [len(corpus) for corpus in corpora] == [99, 99]
+    assert torch.equal(corpora[0].waveform(70), corpora[1].waveform(70))
+
+
+def test_a_kill_while_the_cache_is_written_does_no_harm(tmp_path, monkeypatch):
+    manifest = write_corpus(tmp_path, labels=1)
+
+    def killed(file, **arrays):
+        with open(file, "wb") as stream:
+            stream.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 2
+
+
+# --- Procedural clips --------------------------------------------------------------------------
+
+
+def test_procedural_clips_join_with_seeds_of_their_own(tmp_path, two_sounds):
+    manifest = write_corpus(tmp_path, labels=1, recordings=1)
+    corpus = Corpus(manifest, sample_rate=8000, foley=2)
+    assert len(corpus) == 1 + 2 * 2
+    assert corpus.labels == ["church bells", "dog bark", "tone 0"]
+    made = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]
+    assert len(made) == 2
+    assert len(corpus.tree["dog bark"]) == 2
+    for number, seed in zip(made, (1000, 1001), strict=True):
+        wave = synthesise("dog bark", 5.0, 8000, seed)
+        assert np.abs(corpus.waveform(number).numpy() - wave / np.abs(wave).max()).max() <= 1 / FULL_SCALE
+    assert synthesised(0) == []

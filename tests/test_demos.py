@@ -1,0 +1,169 @@
+"""The demo scripts: what `score.py` computes, what `separate_file.py` writes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from separation import Separation, Separator
+from separation.encoders.sound import SoundEncoder
+from separation.hub import save_model
+from separation.models.band_unet import BandUNet
+
+DEMOS = Path(__file__).resolve().parent.parent / "demos"
+ERROR = 0.1  # of the interference that the double leaves in its targets: 20 dB less of it
+
+
+def load(name: str) -> Any:
+    """One of the scripts, as a module; they find each other in their folder."""
+    if str(DEMOS) not in sys.path:
+        sys.path.insert(0, str(DEMOS))
+    return importlib.import_module(name)
+
+
+score, separate_file = load("score"), load("separate_file")
+
+
+@pytest.fixture(scope="module")
+def stems() -> dict[str, np.ndarray]:
+    """The mix's stems, rendered once."""
+    return score.stems()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of random weights."""
+    torch.manual_seed(0)
+    network = {"channels": [8, 8, 16, 16], "stream_dim": 16, "condition_dim": 32}
+    encoder = {"embedding_dim": 32, "channels": [4, 8], "hidden": 16}
+    config = {
+        "card": {"sample_rate": 32000, "queries": ["text"], "licence": "CC BY 4.0"},
+        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": network},
+        "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": encoder},
+    }
+    directory = tmp_path_factory.mktemp("models") / "small"
+    save_model(directory, config, BandUNet(**network), SoundEncoder(**encoder))
+    return directory
+
+
+class KnowsTheStems:
+    """Gives each stem with a tenth of everything else, whatever order they are asked for in."""
+
+    def __init__(self, stems: dict[str, np.ndarray]) -> None:
+        self.of_query = {"dog barking": stems["dog bark"], "siren": stems["siren"], "rain": stems["rain"]}
+        self.calls: list[tuple[list[str], int]] = []
+
+    def __call__(self, mixture: torch.Tensor, queries: list[str], sample_rate: int) -> list[Separation]:
+        self.calls.append((queries, sample_rate))
+        results = []
+        for number, query in enumerate(queries):
+            stem = torch.from_numpy(self.of_query[query]).float()
+            target = stem + ERROR * (mixture - stem)
+            results.append(Separation(target, mixture - target, sample_rate, 0.9 - 0.1 * number))
+        return results
+
+
+@pytest.fixture
+def double(stems: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> KnowsTheStems:
+    known = KnowsTheStems(stems)
+    monkeypatch.setattr(score, "stems", lambda: stems)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda name: known)
+    return known
+
+
+def test_score_of_known_targets(double):
+    results = score.score(double)
+    assert [result.label for result in results] == ["dog bark", "siren", "rain"]
+    assert double.calls == [(["dog barking", "siren", "rain"], 44100)]
+    for result, presence in zip(results, (0.9, 0.8, 0.7), strict=True):
+        assert result.gain == pytest.approx(20, abs=1e-3)
+        assert result.before == pytest.approx(-3.01, abs=0.1)  # three stems, equally loud
+        assert result.presence == pytest.approx(presence)
+        assert result.rounding < 1e-7
+
+
+def test_score_says_when_target_and_residual_do_not_add_up(double):
+    def broken(mixture, queries, sample_rate):
+        return [
+            Separation(r.target, r.residual + 0.25, sample_rate, r.presence)
+            for r in double(mixture, queries, sample_rate)
+        ]
+
+    assert [result.rounding for result in score.score(broken)] == pytest.approx([0.25] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 0), (["--at-least", "19.9"], 0), (["--at-least", "20.1"], 1)])
+def test_score_table_and_exit_status(double, capsys, options, status):
+    assert score.main(options) == status
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["stem", "mixture", "SDR", "SDRi", "presence", "|target", "+", "residual", "-", "mixture|"]
+    assert [re.sub(r" {2,}", "|", line).split("|")[0] for line in lines] == ["dog bark", "siren", "rain"]
+    for line, presence in zip(lines, ("0.90", "0.80", "0.70"), strict=True):
+        assert re.search(rf" -[23]\.\d\d dB +20\.00 dB +{presence} +\d\.\de-\d\d at most$", line)
+
+
+def test_score_of_a_whole_model(model, stems, monkeypatch, capsys):
+    monkeypatch.setattr(score, "stems", lambda: stems)
+    assert score.main(["--model", str(model), "--at-least", "60"]) == 1
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == 3
+    assert all(float(line.split()[-3]) < 1e-6 for line in lines)
+
+
+def test_unknown_model_is_one_sentence(tmp_path, capsys):
+    for main, arguments in ((score.main, []), (separate_file.main, ["mix.wav", "rain", "--output", str(tmp_path)])):
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--model", "nonesuch"])
+        assert stop.value.code == 1
+        error = capsys.readouterr().err
+        assert 'There is no model "nonesuch"' in error
+        assert error.count("\n") == 1
+
+
+def test_separate_file_writes_both_parts(model, tmp_path, capsys):
+    samples = 0.1 * np.random.default_rng(0).standard_normal((22050, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "mix.wav", samples, 22050, subtype="FLOAT")
+    arguments = [str(tmp_path / "mix.wav"), "Dog  barking!", "--output", str(tmp_path / "out"), "--model", str(model)]
+    assert separate_file.main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [Path(line).name for line in printed[:2]] == ["mix.dog_barking.wav", "mix.not_dog_barking.wav"]
+    assert 0 <= float(printed[2].rsplit(" ", 1)[1]) <= 1
+    target, rate = soundfile.read(printed[0])
+    residual, _ = soundfile.read(printed[1])
+    assert rate == 22050
+    assert target.shape == samples.shape
+    assert np.abs(target + residual - samples).max() < 1e-6
+    assert np.abs(target).max() > 1e-3
+
+
+def test_separate_file_replaces_nothing(double, tmp_path, capsys):
+    soundfile.write(tmp_path / "mix.wav", np.zeros(1000), 22050)
+    (tmp_path / "mix.not_rain.wav").write_text("mine")
+    with pytest.raises(SystemExit) as stop:
+        separate_file.main([str(tmp_path / "mix.wav"), "rain", "--output", str(tmp_path)])
+    assert stop.value.code == 1
+    assert "mix.not_rain.wav exists already" in capsys.readouterr().err
+    assert (tmp_path / "mix.not_rain.wav").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mix.not_rain.wav", "mix.wav"]
+
+
+@pytest.mark.parametrize("content", [None, b"not audio"])
+def test_separate_file_says_what_is_wrong(double, tmp_path, capsys, content):
+    recording = tmp_path / "mix.wav"
+    if content is not None:
+        recording.write_bytes(content)
+    with pytest.raises(SystemExit) as stop:
+        separate_file.main([str(recording), "rain", "--output", str(tmp_path / "out")])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "mix.wav" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

