@@ -1,6 +1,7 @@
 # Everything is installed into .venv; what is there already is not installed again.
 #
 #   make demo     install, separate demos/mix.wav by text, and measure it
+#   make app      install what the page needs and open it at http://127.0.0.1:7860; ARGS="--help" lists its options
 #   make test     install what the tests need, run them all; ARGS="-k audio" chooses
 #   make check    lint, format, types, tests
 #   make bench    speed, memory, SDRi, as tables and in benchmarks/bench.json; DATA=FOLDER holds the recordings and
@@ -22,13 +23,17 @@ VENV := .venv/stamp-venv
 CORE := .venv/stamp-core
 TEST := .venv/stamp-test
 DEV := .venv/stamp-dev
+APP := .venv/stamp-app
 
-.PHONY: demo test check lint types bench format clean
+.PHONY: demo app test check lint types bench format clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
 	$(BIN)/separate --query "$(QUERY)" --overwrite demos/mix.wav
 	$(BIN)/python demos/score.py
+
+app: $(APP)
+	$(BIN)/python demos/app.py $(ARGS)
 
 test: $(TEST)
 	$(BIN)/python -m pytest $(ARGS)
@@ -63,10 +68,14 @@ $(CORE): $(VENV) pyproject.toml
 	$(PIP) -e .
 	@touch $@
 
-$(TEST): $(CORE)
-	$(PIP) -e ".[test,train]"
+$(APP): $(CORE)
+	$(PIP) -e ".[demo]"
+	@touch $@
+
+$(TEST): $(APP)
+	$(PIP) -e ".[test,train,demo]"
 	@touch $@
 
 $(DEV): $(TEST)
-	$(PIP) -e ".[test,train,dev]"
+	$(PIP) -e ".[test,train,demo,dev]"
 	@touch $@

@@ -227,7 +227,8 @@ class Separator:
         level = self.level([wave])
         stream = self.stream(queries, sample_rate, wave.shape[0], level)
         if wave.shape[-1]:
-            targets = torch.cat([stream.push(wave), stream.flush().reshape(len(queries), wave.shape[0], -1)], dim=-1)
+            blocks = wave.split(SEGMENT_SECONDS * int(sample_rate), dim=-1)  # a stream copies what it has not used yet
+            targets = torch.cat([*map(stream.push, blocks), stream.flush()], dim=-1)
         else:
             targets = torch.zeros(len(queries), *wave.shape)
         results = [

@@ -147,6 +147,17 @@ def test_a_second_recording_joins_at_times(corpus):
     assert max(peaks) == 2
 
 
+def test_cuts_that_hit_a_pause_are_drawn_again(corpus, monkeypatch):
+    clip = torch.zeros(8000)
+    clip[:3000] = torch.sin(torch.arange(3000.0))
+    monkeypatch.setattr(corpus, "waveform", lambda number: clip)
+    mixer = Mixer(corpus, 1000, Augment(**PLAIN), double=0.0)
+    silent = [not mixer.source("tone 0", rng(seed)).any() for seed in range(300)]
+    assert np.mean(silent) < 0.12  # (4000 / 7000) ** 5 = 0.06; with a single draw 0.57
+    monkeypatch.setattr(corpus, "waveform", lambda number: 0 * clip)
+    assert torch.equal(mixer.source("tone 0", rng()), torch.zeros(1000))
+
+
 # --- Augmentation ------------------------------------------------------------------------------
 
 
@@ -221,17 +232,22 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(data, kind):
     assert same(batch, Batches(first.draw, 3, seed=7, epoch=2)[1])  # no other generator is asked
 
 
+class Trainer:
+    """As much of one as the data asks for; at module level, so that a worker process can unpickle it."""
+
+    def __init__(self, epoch):
+        self.current_epoch = epoch
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_loader_gives_the_epochs_batches(data, workers, monkeypatch):
     module = data(workers=workers, seed=3)
     assert len(module.train_dataloader()) == 3
 
-    class Trainer:
-        current_epoch = 0
-
-    monkeypatch.setattr(module, "trainer", Trainer(), raising=False)
+    monkeypatch.setattr(module, "trainer", Trainer(0), raising=False)
     first = list(module.train_dataloader())
-    Trainer.current_epoch = 1
+    monkeypatch.setattr(module, "trainer", Trainer(1), raising=False)
     second = list(module.train_dataloader())
     for epoch, batches in enumerate((first, second)):
         for index, batch in enumerate(batches):

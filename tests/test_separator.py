@@ -12,6 +12,7 @@ from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
+from separation.overlap_add import OverlapAdd
 from separation.separator import SEGMENT_SECONDS, Separator, Stream, as_waveform, choose_device
 
 RATES = [8000, 11025, 22050, 32000, 44100, 44101, 48000, 96000]
@@ -140,6 +141,20 @@ def test_pushes_of_any_size_give_the_same(separator):
     for target, presence, result in zip(joined, stream.presence, results, strict=True):
         assert torch.allclose(target, result.target, atol=1e-7)
         assert presence == pytest.approx(result.presence, abs=1e-6)
+
+
+def test_a_long_recording_is_not_copied_again_for_every_segment(monkeypatch):
+    held = []
+    push = OverlapAdd.push
+
+    def watched(self, block):
+        held.append(self.length + block.shape[-1])
+        return push(self, block)
+
+    monkeypatch.setattr(OverlapAdd, "push", watched)
+    mixture = long_noise(200)
+    check(gain()(mixture, "dog", 8000), mixture)
+    assert max(held) <= 2 * SEGMENT_SECONDS * 8000
 
 
 def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment():

@@ -178,14 +178,33 @@ def test_the_gradient_reaches_every_parameter(manifest):
     assert others == []
 
 
-def test_a_source_that_was_cut_in_a_pause_counts_as_absent(manifest):
-    batch = batch_of(manifest)
+def test_a_source_that_was_cut_in_a_pause_is_neither_asked_for_nor_absent(manifest):
+    module, batch = tiny_supervised(), batch_of(manifest, batch_size=4)
     batch.sources[0, 1] = 0.0
     assert batch.used[0] >= 2
-    loss, terms = step(tiny_supervised(), batch, 99)
+    spectra = module.model.stft(batch.sources)
+    mask = torch.randn(4, 3, 2, 32, spectra.shape[-1])
+    terms = module.losses(batch, MaskError(spectra.sum(1), spectra, module.model.to_bins), mask)
+    wanted = []  # every other query on its own
+    for row in range(4):
+        for slot in range(int(batch.used[row])):
+            if (row, slot) == (0, 1):
+                continue
+            alone = spectra[row : row + 1, slot : slot + 1]
+            error = MaskError(spectra[row : row + 1].sum(1), alone, module.model.to_bins)
+            one = Batch(batch.sources[row : row + 1, slot : slot + 1], None, None, None, torch.tensor([1]))
+            wanted.append(module.losses(one, error, mask[row : row + 1, slot : slot + 1])["snr"].item())
+    assert len(wanted) == int(batch.used.sum()) - 1
+    assert terms["snr"].item() == pytest.approx(np.mean(wanted), abs=1e-3)
+    loss, terms = step(module, batch, 99)
     loss.backward()
-    assert math.isfinite(loss.item())
-    assert all(math.isfinite(value.item()) for value in terms.values())
+    assert all(math.isfinite(value.item()) for value in (loss, *terms.values()))
+
+
+def test_a_batch_that_cannot_be_scored_is_left_out(manifest):
+    batch = batch_of(manifest)
+    batch.sources[0, 0, 0] = float("nan")
+    assert step(tiny_supervised(), batch)[0] is None
 
 
 def test_slots_that_hold_a_source():

@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
 
+PAUSE = 1e-3  # root mean square of a cut, with the whole clip's peak at one, below which it counts as silent
+ATTEMPTS = 5
+
 
 @dataclass
 class Batch:
@@ -122,11 +125,19 @@ class Mixer:
         start = int(rng.integers(room + 1))
         return F.pad(clip, (start, room - start))
 
+    def heard(self, label: str, rng: np.random.Generator) -> Tensor:
+        """A clip of a label at a random place; drawn again when the cut has hit a pause."""
+        for _ in range(ATTEMPTS):
+            wave = self.placed(self.augment.resampled(self.clip(label, rng), rng), rng)
+            if wave.square().mean().sqrt() > PAUSE:
+                break
+        return wave
+
     def source(self, label: str, rng: np.random.Generator) -> Tensor:
         """One source (time,) of mean square one."""
-        wave = self.placed(self.augment.resampled(self.clip(label, rng), rng), rng)
+        wave = self.heard(label, rng)
         if rng.random() < self.double:
-            wave = wave + self.placed(self.augment.resampled(self.clip(label, rng), rng), rng)
+            wave = wave + self.heard(label, rng)
         wave = self.augment.filtered(wave, rng)
         return wave / wave.square().mean().sqrt().clamp_min(1e-5)
 

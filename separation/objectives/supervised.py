@@ -101,7 +101,7 @@ class Supervised(lightning.LightningModule):
             conditions[by_audio] = self.encoder.embed_log_mel(self.encoder.log_mel(batch.sources[by_audio]))
         return conditions
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
         conditions = self.conditions(batch)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             spectra = self.model.stft(batch.sources)  # (batch, slots, bins, frames)
@@ -119,7 +119,8 @@ class Supervised(lightning.LightningModule):
         total = losses["snr"] + self.absent_weight * ramp * losses["absent"] + self.tagging_weight * losses["tagging"]
         for name, value in losses.items():
             self.log(f"train/{name}", value, prog_bar=name == "snr")
-        return total
+        # One batch that cannot be scored must not cost the run: Lightning leaves out a step that returns nothing.
+        return total if torch.isfinite(total) else None
 
     def losses(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
         """Mean SNR loss of the queries that sound, mean absent loss of the others, dB."""
@@ -127,7 +128,7 @@ class Supervised(lightning.LightningModule):
         energy = error.energy[sounds]
         snr = 10 * torch.log10((error.error_energy(mask)[sounds] + 1e-3 * energy) / energy)
         before = 10 * torch.log10(error.untouched_energy()[sounds] / energy)
-        silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask))[~sounds]
+        silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask).clamp_min(0))[~sounding(batch)]
         return {
             "snr": snr.mean(),
             "sdri": (before - snr).mean().detach(),

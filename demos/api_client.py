@@ -1,0 +1,49 @@
+"""Separate a recording through the page's HTTP API.
+
+    python demos/app.py                                                   in one window
+    python demos/api_client.py http://127.0.0.1:7860 demos/mix.wav "dog barking, rain"       in another
+
+writes dog_barking.wav, not_dog_barking.wav, ... It needs `gradio_client` only, not this package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from gradio_client import Client, handle_file
+
+
+def main() -> int:
+    """Uploads, waits, and puts the files where they are wanted."""
+    parser = argparse.ArgumentParser(description="Separate a recording through the page's HTTP API.")
+    parser.add_argument("url", help="the page's address")
+    parser.add_argument("recording")
+    parser.add_argument("queries", help="what to take out, with commas")
+    parser.add_argument("-o", "--output", type=Path, default=Path("."), help="folder for the results")
+    parser.add_argument("--model", default="", help="a name from /models")
+    options = parser.parse_args()
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as downloads:
+        client = Client(options.url, verbose=False, download_files=downloads)
+        job = client.submit(handle_file(options.recording), [options.queries], options.model, api_name="/separate")
+        for update in job:
+            if update["state"] == "waiting":
+                print(f"\r{update['ahead']} before this one", end="", file=sys.stderr)
+            elif update["state"] == "working":
+                print(f"\r{update['fraction']:4.0%} {update['stage']:<12}", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        for sound in job.result()["sounds"]:
+            heard = "" if sound["heard"] else " - not heard in this recording"
+            print(f"{sound['query']}: presence {sound['presence']:.2f}{heard}")
+            shutil.copyfile(sound["target"], options.output / f"{sound['name']}.wav")
+            shutil.copyfile(sound["residual"], options.output / f"not_{sound['name']}.wav")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Turn sounds of a recording up, down or off.
+
+python demos/remix.py demos/mix.wav remix.wav "dog barking=off" rain=-6 siren=+3       numbers are dB
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from separation import Separator
+from separation.audio import read, write
+
+
+def gain_of(change: str) -> tuple[str, float]:
+    """Query and factor of a change: rain=-6 gives rain and 0.501, rain=off gives rain and 0."""
+    query, _, level = change.rpartition("=")
+    try:
+        gain = 0.0 if level.strip() == "off" else 10 ** (float(level) / 20)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{change!r} is not like rain=-6 or rain=off") from None
+    if not query.strip():
+        raise argparse.ArgumentTypeError(f"{change!r} names no sound")
+    return query.strip(), gain
+
+
+def main() -> int:
+    """Separates all sounds in one pass and adds them up anew."""
+    parser = argparse.ArgumentParser(description="Turn sounds of a recording up, down or off.")
+    parser.add_argument("recording")
+    parser.add_argument("output")
+    parser.add_argument("change", nargs="+", type=gain_of, help='for example "dog barking=off" or rain=-6')
+    parser.add_argument("--model", default="default", help="a name or a model directory")
+    options = parser.parse_args()
+
+    mixture, sample_rate = read(options.recording)
+    separator = Separator.from_pretrained(options.model)
+    results = separator(mixture, [query for query, _ in options.change], sample_rate)
+    remix = mixture.clone()
+    for (query, gain), result in zip(options.change, results, strict=True):
+        print(f"{query}: presence {result.presence:.2f}, times {gain:.2f}")
+        remix += (gain - 1.0) * result.target  # what is not asked for stays as it is
+    write(options.output, remix, sample_rate, overwrite=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The real program with a real, tiny model of random weights: no connection leaves, nothing stays behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio's client's own
+
+WATCH = """
+import os, sys
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        address = arguments[1] if event == "socket.connect" else arguments[0]
+        host = address[0] if isinstance(address, tuple) else address
+        host = host.decode() if isinstance(host, bytes) else host
+        with open(os.environ["WATCH_LOG"], "a") as file:
+            file.write(f"{event} {host}\\n")
+sys.addaudithook(watch)
+"""
+HERE = {"127.0.0.1", "::1", "localhost", "None", "0.0.0.0"}
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    """A model directory that `Separator.from_pretrained` takes."""
+    import torch
+
+    from separation.encoders.sound import SoundEncoder
+    from separation.hub import save_model
+    from separation.models.band_unet import BandUNet
+
+    torch.manual_seed(0)
+    sizes = {"embedding_dim": 16, "channels": (4, 4, 4, 4), "hidden": 16}
+    network = {"condition_dim": 16, "channels": (8, 8, 8, 8), "stream_dim": 8}
+    config = {
+        "card": {"description": "random weights", "queries": ["text"], "sample_rate": 32000, "licence": "MIT"},
+        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": {**network, "channels": [8] * 4}},
+        "encoder": {
+            "class_path": "separation.encoders.sound.SoundEncoder",
+            "init_args": {**sizes, "channels": [4] * 4},
+        },
+    }
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(directory, config, BandUNet(**network), SoundEncoder(**sizes))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def app(serve, tiny_model, tmp_path_factory):
+    """`demos/app.py` under watch: every address that it connects to or looks up is written down."""
+    folder = tmp_path_factory.mktemp("watch")
+    (folder / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
+    temporary = tmp_path_factory.mktemp("temporary")
+    server = serve(
+        [sys.executable, str(ROOT / "demos" / "app.py"), "--model", str(tiny_model)],
+        PYTHONPATH=f"{folder}:{ROOT}", WATCH_LOG=str(folder / "log"), TMPDIR=str(temporary),
+    )  # fmt: skip
+    server.log, server.temporary = folder / "log", temporary
+    return server
+
+
+def test_a_real_model_separates_and_no_connection_leaves(app, recording, tmp_path):
+    from gradio_client import Client, handle_file
+
+    client = Client(app.url, verbose=False, download_files=str(tmp_path))
+    assert client.predict(api_name="/models")[0]["name"] == "tiny"
+    assert len(client.predict(api_name="/sounds")) > 200
+    result = client.predict(handle_file(str(recording[0])), "dog barking, rain", api_name="/separate")
+    assert [sound["query"] for sound in result["sounds"]] == ["dog barking", "rain"]
+    target = soundfile.read(result["sounds"][0]["target"], dtype="float32")[0]
+    residual = soundfile.read(result["sounds"][0]["residual"], dtype="float32")[0]
+    assert np.abs(target + residual - recording[1]).max() < 1e-6
+    hosts = {line.split(maxsplit=1)[1] for line in app.log.read_text(encoding="utf-8").splitlines()}
+    assert hosts
+    assert hosts <= HERE
+
+
+def test_the_audio_is_what_the_package_gives(app, recording, tiny_model, tmp_path):
+    from gradio_client import Client, handle_file
+
+    from separation import Separator
+    from separation.audio import read
+
+    client = Client(app.url, verbose=False, download_files=str(tmp_path))
+    result = client.predict(handle_file(str(recording[0])), "rain", api_name="/separate")
+    target = soundfile.read(result["sounds"][0]["target"], dtype="float32")[0]
+    waveform, rate = read(recording[0])
+    expected = Separator.from_pretrained(tiny_model)(waveform, "rain", rate)
+    assert np.abs(target - expected.target.numpy().T).max() < 1e-5
+    assert result["sounds"][0]["presence"] == pytest.approx(expected.presence, abs=1e-3)
+
+
+def test_an_address_elsewhere_is_refused_and_not_asked(app):
+    """What Gradio would fetch on somebody's behalf is not fetched."""
+    import urllib.request
+
+    data = [{"path": "http://192.0.2.1/a.wav", "url": "http://192.0.2.1/a.wav", "meta": {"_type": "gradio.FileData"}}]
+    request = urllib.request.Request(
+        f"{app.url}/gradio_api/call/inspect", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        event = json.loads(answer.read())["event_id"]
+    with urllib.request.urlopen(f"{app.url}/gradio_api/call/inspect/{event}", timeout=60) as answer:
+        assert b"event: error" in answer.read()
+    connected = [line for line in app.log.read_text(encoding="utf-8").splitlines() if line.startswith("socket.connect")]
+    assert {line.split(maxsplit=1)[1] for line in connected} <= HERE
+
+
+def test_the_process_cannot_connect_elsewhere():
+    code = (
+        "import socket, sys; sys.path.insert(0, 'demos'); from page.guard import stay_local; stay_local()\n"
+        "for call in (lambda: socket.create_connection(('192.0.2.1', 80), 1),\n"
+        "             lambda: socket.gethostbyname('a.example'), lambda: socket.getaddrinfo('a.example', 80)):\n"
+        "    try: call()\n"
+        "    except PermissionError: print('refused')\n"
+        "    except OSError as error: print(type(error))\n"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert output.stdout.split() == ["refused"] * 3, output.stdout + output.stderr
+
+
+def test_the_remix_script(tiny_model, recording, tmp_path):
+    script, out = str(ROOT / "demos" / "remix.py"), tmp_path / "remix.wav"
+    command = [sys.executable, script, str(recording[0]), str(out), "--model", str(tiny_model)]
+    done = subprocess.run(
+        [*command, "dog barking=0", "rain=off"], capture_output=True, text=True, timeout=120,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    from separation import Separator
+    from separation.audio import read
+
+    waveform, rate = read(recording[0])
+    expected = waveform - Separator.from_pretrained(tiny_model)(waveform, "rain", rate).target
+    assert np.abs(soundfile.read(out, dtype="float32")[0].T - expected.numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("script", ["api_client.py", "remix.py"])
+def test_scripts_are_short(script):
+    assert len((ROOT / "demos" / script).read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_nothing_stays_behind(serve, recording, tmp_path):
+    script = str(Path(__file__).with_name("fake_server.py"))
+    server = serve([sys.executable, script], TMPDIR=str(tmp_path))
+    from gradio_client import Client, handle_file
+
+    client = Client(server.url, verbose=False, download_files=False)
+    client.predict(handle_file(str(recording[0])), "half", api_name="/separate")
+    (root,) = tmp_path.glob("separation-page-*")
+    assert list(root.rglob("0.target.wav"))
+    server.process.terminate()
+    assert server.process.wait(60) == 0
+    assert not list(tmp_path.iterdir())

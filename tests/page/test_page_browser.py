@@ -1,0 +1,245 @@
+"""A person at the page: headless Chromium chooses a file, asks, waits, listens, mixes, cancels, errs."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio's client's own
+
+SHIFTS = """
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries())
+    if (!entry.hadRecentInput) document.documentElement.dataset.shift =
+      Number(document.documentElement.dataset.shift || 0) + entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.fixture
+def page(browser, fake):
+    """The page at a desktop's width; no error may appear in its console and no request may leave."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.add_init_script(SHIFTS)
+    page = context.new_page()
+    page.set_default_timeout(120_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    page.on("request", lambda request: fake.url in request.url or problems.append(request.url))
+    page.goto(fake.url)
+    page.wait_for_selector("#examples button")
+    yield page
+    context.close()
+    own = [problem for problem in problems if not problem.startswith(("blob:", "data:"))]
+    assert not own
+
+
+def status(page, text):
+    page.wait_for_selector(f'#status-text:has-text("{text}")')
+
+
+def choose(page, path):
+    page.set_input_files("#file", str(path))
+    page.wait_for_selector("#separate:not([disabled])")
+
+
+def ask(page, queries):
+    page.fill("#query", queries)
+    page.click("#separate")
+
+
+def download(page, selector):
+    with page.expect_download() as caught:
+        page.click(selector)
+    return caught.value
+
+
+def samples_of(page, selector):
+    return soundfile.read(io.BytesIO(download(page, selector).path().read_bytes()), dtype="float32")[0]
+
+
+def test_upload_query_wait_and_the_audio_is_the_apis(page, client, recording):
+    from gradio_client import handle_file
+
+    path, samples = recording
+    choose(page, path)
+    assert page.inner_text("#recording-name") == path.name
+    assert "44.1 kHz, stereo" in page.inner_text("#recording-facts")
+    top = page.eval_on_selector("#results", "element => element.getBoundingClientRect().top")
+    ask(page, "half, nothing")
+    status(page, "Done")
+    assert page.eval_on_selector("#results", "element => element.getBoundingClientRect().top") == top
+    result = client.predict(handle_file(str(path)), ["half", "nothing"], api_name="/separate")
+    for number, sound in enumerate(result["sounds"]):
+        card = f'.sound[data-number="{number}"]'
+        for kind, label in (("target", "sound"), ("residual", "everything else")):
+            link = f'{card} a[aria-label^="Download {label}"]'
+            expected = soundfile.read(sound[kind], dtype="float32")[0]
+            assert np.array_equal(samples_of(page, link), expected)
+    assert np.array_equal(samples_of(page, '.sound[data-number="0"] a >> nth=0'), np.float32(0.5) * samples)
+    assert download(page, '.sound[data-number="0"] a >> nth=0').suggested_filename == "half.wav"
+    assert page.inner_text('.sound[data-number="0"] .pill') == "heard, 100 %"
+    assert page.inner_text('.sound[data-number="1"] .pill') == "not heard in this recording"
+    assert download(page, "text=Download all").path().read_bytes().startswith(b"PK")
+    assert download(page, '.sound[data-number="0"] a >> nth=2').path().read_bytes().startswith(b"\x89PNG")
+    assert float(page.get_attribute("html", "data-shift") or 0) < 0.02
+
+
+def test_switching_keeps_the_position_and_pictures_can_be_clicked(page, recording):
+    choose(page, recording[0])
+    ask(page, "half")
+    status(page, "Done")
+    page.evaluate("() => { document.getElementById('position').value = 1; }")
+    page.dispatch_event("#position", "input")
+    page.click("#play")
+    page.wait_for_selector('#play[aria-pressed="true"]')
+    before = float(page.input_value("#position"))
+    page.click('#switch button[data-key="mixture"]')
+    after = float(page.input_value("#position"))
+    assert before >= 1.0
+    assert 0 <= after - before < 2.0
+    page.click("#play")
+    strip = page.locator(".strip").nth(2)
+    strip.click(position={"x": strip.bounding_box()["width"] / 3, "y": 20})
+    assert page.get_attribute('.track[aria-pressed="true"] >> nth=0', "class") == "track"
+    assert page.get_attribute('#switch [aria-checked="true"]', "data-key") == "0.residual"
+    assert float(page.input_value("#position")) == pytest.approx(1.0, abs=0.8)
+    sizes = page.evaluate("() => [...document.querySelectorAll('.strip img')].map((image) => image.naturalWidth)")
+    assert len(sizes) == 3
+    assert min(sizes) > 100
+    assert "dB" in page.inner_text(".db")
+    assert page.inner_text(".unit.left") == "kHz"
+    assert page.inner_text(".unit.right") == "s"
+
+
+def test_the_mixer_gives_what_it_says(page, recording):
+    choose(page, recording[0])
+    ask(page, "half, quarter")
+    status(page, "Done")
+    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
+    page.fill(".mixer .line >> nth=1 >> input[type=range]", "6")
+    page.wait_for_selector('#remix-save[href^="/files/"]')
+    page.wait_for_selector('.foot .hint:not(:has-text("Mixing"))', state="attached")
+    factor = 0.5 + 0.25 * (10 ** (6 / 20) - 1)
+    assert np.abs(samples_of(page, "#remix-save") - np.float32(factor) * recording[1]).max() < 1e-5
+    page.click("#remix-listen")
+    page.wait_for_selector('#switch [data-key="remix"][aria-checked="true"]')
+
+
+def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, recording):
+    choose(page, long_recording[0])
+    ask(page, "slow")
+    status(page, "Separating")
+    assert page.is_visible("#progress")
+    page.click("#cancel")
+    status(page, "Cancelled.")
+    count = fake.count("block")
+    page.wait_for_timeout(2500)
+    assert fake.count("block") == count
+    choose(page, recording[0])
+    ask(page, "half")
+    status(page, "Done")
+
+
+def test_a_bad_file_is_refused_in_words_and_a_good_one_still_works(page, tmp_path, recording):
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF nonsense" * 100)
+    page.set_input_files("#file", str(bad))
+    status(page, "This file")
+    assert page.is_disabled("#separate")
+    assert page.get_attribute("#status", "class") == "bad"
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(13_000_000))
+    page.set_input_files("#file", str(large))
+    status(page, "This file is too large: this page takes up to 12 MB.")
+    choose(page, recording[0])
+    ask(page, "half")
+    status(page, "Done")
+
+
+def test_words_become_chips_and_known_sounds_are_suggested(page):
+    page.focus("#query")
+    page.keyboard.type("my dog, Rain, ra")
+    assert page.locator(".chip span").all_inner_texts() == ["my dog", "Rain"]
+    page.wait_for_selector("#options li")
+    assert page.locator("#options li").all_inner_texts() == ["rain"]
+    page.fill("#query", "do")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator(".chip span").all_inner_texts() == ["my dog", "Rain", "door knock"]
+    page.keyboard.press("Backspace")
+    page.keyboard.type("<img src=x onerror=alert(1)>,")
+    assert page.locator(".chip span").all_inner_texts()[-1] == "<img src=x onerror=alert(1)>"
+    assert page.locator(".chip img").count() == 0
+
+
+def test_examples_are_one_click_away_and_the_keyboard_is_enough(page):
+    page.keyboard.press("Tab")
+    for _ in range(2):  # Choose a file, Record
+        page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.textContent") == "Dog, siren, rain"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#separate:not([disabled])")
+    assert page.locator(".chip span").all_inner_texts() == ["dog barking", "siren", "rain"]
+    page.focus("#separate")
+    page.keyboard.press("Enter")
+    status(page, "Done")
+    page.focus("#switch [aria-checked=true]")
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute('#switch [aria-checked="true"]', "data-key") == "0.residual"
+    page.evaluate("() => document.activeElement.blur()")
+    page.keyboard.press("1")
+    assert page.get_attribute('#switch [aria-checked="true"]', "data-key") == "mixture"
+    page.keyboard.press(" ")
+    page.wait_for_selector('#play[aria-pressed="true"]')
+
+
+def test_the_microphone_gives_a_recording(page):
+    page.click("#record")
+    status(page, "Recording")
+    page.wait_for_timeout(1500)
+    page.click("#record")
+    page.wait_for_selector("#separate:not([disabled])")
+    assert page.inner_text("#recording-name") == "Your recording.wav"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything_without_scrolling_sideways(page, recording, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 740})
+    choose(page, recording[0])
+    ask(page, "half, a description that goes on and on and on without an end in sight")
+    status(page, "Done")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    small = page.evaluate(
+        "() => [...document.querySelectorAll('button, a.button, select')].filter((e) => e.offsetParent)"
+        ".map((e) => [e.textContent, e.getBoundingClientRect().height]).filter(([, height]) => height < 32)"
+    )
+    assert not small
+    assert contrast(page, "#status-text") > 4.5
+    assert contrast(page, ".pill >> nth=0") > 4.5
+    assert contrast(page, "#limits" if page.is_visible("#limits") else "#query-hint") > 4.5
+    assert contrast(page, "#separate") > 4.5
+
+
+def contrast(page, selector):
+    """Ratio of text to background, as WCAG has it."""
+    colours = page.locator(selector).evaluate(
+        """(element) => {
+          const solid = (e) => { for (; e; e = e.parentElement) {
+            const c = getComputedStyle(e).backgroundColor;
+            if (!/, 0\\)$/.test(c)) return c; } return "rgb(255, 255, 255)"; };
+          return [getComputedStyle(element).color, solid(element)]; }"""
+    )
+
+    def luminance(colour):
+        red_green_blue = np.array([float(number) for number in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(red_green_blue <= 0.04045, red_green_blue / 12.92, ((red_green_blue + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    darker, lighter = sorted(luminance(colour) for colour in colours)
+    return (lighter + 0.05) / (darker + 0.05)
