@@ -131,9 +131,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="a released model's published inference instead of ours: its segments, level, masks",
     )
-    group.add_argument(
-        "--offline", action="store_true", help="never use the network, not even to fetch a model"
-    )
+    group.add_argument("--offline", action="store_true", help="never use the network, not even to fetch a model")
     group.add_argument("--list-models", action="store_true", help="show which models there are")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: all)")

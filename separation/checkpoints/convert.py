@@ -1,7 +1,7 @@
 """`separation-convert FILE DIRECTORY`: a released checkpoint as a plain model directory of safetensors.
 
-    separation-convert ~/Downloads/audiosep_base_4M_steps.ckpt audiosep
-    separate --model audiosep/ --query "dog barking" mix.wav
+separation-convert ~/Downloads/audiosep_base_4M_steps.ckpt audiosep
+separate --model audiosep/ --query "dog barking" mix.wav
 """
 
 from __future__ import annotations

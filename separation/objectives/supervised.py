@@ -128,7 +128,9 @@ class Supervised(lightning.LightningModule):
         energy = error.energy[sounds]
         snr = 10 * torch.log10((error.error_energy(mask)[sounds] + 1e-3 * energy) / energy)
         before = 10 * torch.log10(error.untouched_energy()[sounds] / energy)
-        silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask).clamp_min(0))[~sounding(batch)]
+        silence = absent_loss(error.mixture_energy.expand_as(error.energy), error.output_energy(mask).clamp_min(0))[
+            ~sounding(batch)
+        ]
         return {
             "snr": snr.mean(),
             "sdri": (before - snr).mean().detach(),
