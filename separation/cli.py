@@ -278,7 +278,8 @@ def result_lines(record: Record) -> list[str]:
 
 def presence_text(presence: float) -> str:
     """For example "presence 0.93"."""
-    return f"presence {presence:.2f}" + (" - not heard in this recording" if presence < NOT_HEARD else "")
+    # Judged as it is shown, so that "presence 0.50" is never followed by "not heard".
+    return f"presence {presence:.2f}" + (" - not heard in this recording" if round(presence, 2) < NOT_HEARD else "")
 
 
 def put(line: str) -> None:

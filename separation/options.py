@@ -158,8 +158,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = build_parser().parse_intermixed_args(argv)
     if options.list_models:
         return options
-    options.query = [_tidy(text, "--query") for text in options.query]
-    options.remove = [_tidy(text, "--remove") for text in options.remove]
+    options.query = list(dict.fromkeys(_tidy(text, "--query") for text in options.query))
+    options.remove = list(dict.fromkeys(_tidy(text, "--remove") for text in options.remove))
     if not options.query and not options.remove:
         raise UsageError('Say what to separate, for example --query "dog barking".')
     if not options.files:

@@ -27,6 +27,7 @@ from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
+MAX_CHANNELS = 1024
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
 
 Query = str | int | Tensor | np.ndarray
@@ -58,19 +59,48 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def native(array: np.ndarray) -> Tensor:
+    """A numpy array of any byte order as a tensor.
+
+    Raises:
+        ValueError: it holds no real numbers.
+    """
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"The mixture must hold floats or integers, not {array.dtype}.")
+    kind = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
+    return torch.from_numpy(np.require(array, kind.newbyteorder("="), requirements=["C", "W"]))
+
+
+def as_rate(sample_rate: float) -> int:
+    """A sample rate as a whole number of hertz.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        whole = int(sample_rate)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole < 1 or whole != sample_rate:
+        raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
+    return whole
+
+
 def as_waveform(mixture: Tensor | np.ndarray) -> Tensor:
     """Any (time,) or (channels, time) array as float32 (channels, time) on the CPU; integers are scaled to [-1, 1).
 
     Raises:
-        ValueError: other dimensions, no channels, or samples that are not finite.
+        ValueError: other dimensions, no channels or too many, other types, or samples that are not finite.
     """
-    if isinstance(mixture, np.ndarray):
-        mixture = torch.from_numpy(np.require(mixture, requirements=["C", "W"]))
-    wave = torch.as_tensor(mixture).detach().cpu()
+    wave = torch.as_tensor(native(mixture) if isinstance(mixture, np.ndarray) else mixture).detach().cpu()
     if wave.ndim == 1:
         wave = wave[None]
     if wave.ndim != 2 or wave.shape[0] == 0:
         raise ValueError(f"The mixture must be (time,) or (channels, time), not {tuple(wave.shape)}.")
+    if wave.shape[0] > MAX_CHANNELS:
+        raise ValueError(f"The mixture has {wave.shape[0]} channels; (channels, time) is expected: transpose it.")
+    if wave.dtype == torch.bool or wave.is_complex():
+        raise ValueError(f"The mixture must hold floats or integers, not {wave.dtype}.")
     if not wave.is_floating_point():
         span = torch.iinfo(wave.dtype)
         wave = (wave.double() - (span.max + span.min + 1) / 2) / ((span.max - span.min + 1) / 2)
@@ -223,11 +253,11 @@ class Separator:
         """
         single = not isinstance(query, list | tuple)
         queries: list[Query] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
-        wave = as_waveform(mixture)
+        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
         level = self.level([wave])
         stream = self.stream(queries, sample_rate, wave.shape[0], level)
         if wave.shape[-1]:
-            blocks = wave.split(SEGMENT_SECONDS * int(sample_rate), dim=-1)  # a stream copies what it has not used yet
+            blocks = wave.split(SEGMENT_SECONDS * sample_rate, dim=-1)  # a stream copies what it has not used yet
             targets = torch.cat([*map(stream.push, blocks), stream.flush()], dim=-1)
         else:
             targets = torch.zeros(len(queries), *wave.shape)
@@ -250,12 +280,11 @@ class Separator:
         Raises:
             ValueError: a query is empty, or the rate is not a positive whole number.
         """
-        if int(sample_rate) != sample_rate or sample_rate < 1:
-            raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
+        sample_rate = as_rate(sample_rate)
         if channels < 1:
             raise ValueError("The recording has no channels.")
         conditions = self.conditions(queries)
-        return Stream(self.runner(queries), conditions, int(sample_rate), level, self.rule)
+        return Stream(self.runner(queries), conditions, sample_rate, level, self.rule)
 
     @torch.inference_mode()
     def conditions(self, queries: Sequence[Query]) -> Tensor:

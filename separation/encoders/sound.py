@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from separation.encoders.base import QueryEncoder
 from separation.encoders.sentence import SentenceEncoder
 
+FRAMES = ("{}", "the sound of {}", "{} sound", "{} noise")
+
 
 def mel_matrix(bins: int, mels: int, sample_rate: int, low: float = 50.0) -> Tensor:
     """Triangular mel filters (mels, bins), HTK's formula, each of unit sum."""
@@ -104,8 +106,13 @@ class SoundEncoder(QueryEncoder):
         return F.normalize(self.text(sentences * sentences.shape[-1] ** 0.5).float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (batch, embedding_dim)."""
-        return self.embed_sentences(self.sentence.encode_text(texts).to(next(self.text.parameters()).device))
+        """Texts to (batch, embedding_dim): the mean over the frames they are put in, which steadies short queries."""
+        framed = [self._embed([frame.format(text) for text in texts]) for frame in FRAMES]
+        return F.normalize(torch.stack(framed).mean(0), dim=-1)
+
+    def _embed(self, texts: list[str]) -> Tensor:
+        sentences = self.sentence.encode_text(texts)
+        return self.embed_sentences(sentences.to(next(self.text.parameters()).device))
 
     def embed_log_mel(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, 1, mels, frames) to (batch, embedding_dim)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
+from separation.export import tensors
 from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
 from separation.objectives.optimisers import adamw_cosine
@@ -34,6 +36,8 @@ class Supervised(lightning.LightningModule):
         model: the separator that is trained.
         encoder: gives the conditions; frozen.
         encoder_weights: safetensors file with the encoder's weights.
+        start_from: checkpoint of an earlier training whose averaged separator and encoder this one goes on with, as
+            a fresh start for everything else.
         lr, weight_decay, warmup: of AdamW.
         audio_share: share of the queries that are the target's own sound at the start; falls linearly to
             `audio_share_end` at the last step.
@@ -48,6 +52,7 @@ class Supervised(lightning.LightningModule):
         model: BandUNet,
         encoder: SoundEncoder,
         encoder_weights: str | None = None,
+        start_from: str | None = None,
         lr: float = 2e-3,
         weight_decay: float = 0.02,
         warmup: int = 200,
@@ -67,6 +72,9 @@ class Supervised(lightning.LightningModule):
             from safetensors.torch import load_file
 
             self.encoder.load_state_dict(load_file(encoder_weights))
+        if start_from is not None:
+            self.model.load_state_dict(tensors(Path(start_from), "average."))
+            self.encoder.load_state_dict(tensors(Path(start_from), "encoder."))
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.audio_share, self.audio_share_end = audio_share, audio_share_end
