@@ -125,7 +125,7 @@ def test_a_text_is_the_mean_of_its_frames(encoder):
     # Unit variance where it enters: the first layer sees sqrt(384) times the unit vector.
     seen = []
     hook = encoder.text[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    encoder.embed_sentences(sentences)
+    encoder.embed_sentences(vectors(["dog", "rain"], 384))
     hook.remove()
     assert seen[0].square().mean().item() == pytest.approx(1.0, abs=1e-4)
 
