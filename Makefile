@@ -30,7 +30,7 @@ APP := .venv/stamp-app
 
 demo: $(CORE)
 	$(BIN)/separate --query "$(QUERY)" --overwrite demos/mix.wav
-	$(BIN)/python demos/score.py
+	$(BIN)/python demos/score.py --at-least 8
 
 app: $(APP)
 	$(BIN)/python demos/app.py $(ARGS)

@@ -46,8 +46,8 @@ class Stem:
 
 STEMS = (
     Stem("dog bark", "dog barking", 7, 0.2, 9.6, -0.5, 0.0),
-    Stem("siren", "siren", 1, 1.5, 7.5, 0.6, 0.0),
-    Stem("rain", "rain", 1, 0.0, 10.0, 0.1, 0.0),
+    Stem("alarm clock", "alarm clock", 1, 1.5, 7.5, 0.6, 0.0),
+    Stem("engine", "engine", 1, 0.0, 10.0, 0.1, 0.0),
 )
 
 

@@ -1,6 +1,6 @@
 """Turn sounds of a recording up, down or off.
 
-python demos/remix.py demos/mix.wav remix.wav "dog barking=off" rain=-6 siren=+3       numbers are dB
+python demos/remix.py demos/mix.wav remix.wav "dog barking=off" engine=-6              numbers are dB
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Example:
 
 
 EXAMPLES = (
-    Example("Dog, siren, rain", ("dog barking", "siren", "rain")),
+    Example("Dog, alarm clock, engine", ("dog barking", "alarm clock", "engine")),
     Example(
         "Rooster, sea, bells",
         ("rooster", "sea waves", "church bells"),
