@@ -58,7 +58,11 @@ class KnowsTheStems:
     """Gives each stem with a tenth of everything else, whatever order they are asked for in."""
 
     def __init__(self, stems: dict[str, np.ndarray]) -> None:
-        self.of_query = {"dog barking": stems["dog bark"], "alarm clock": stems["alarm clock"], "engine": stems["engine"]}
+        self.of_query = {
+            "dog barking": stems["dog bark"],
+            "alarm clock": stems["alarm clock"],
+            "engine": stems["engine"],
+        }
         self.calls: list[tuple[list[str], int]] = []
 
     def __call__(self, mixture: torch.Tensor, queries: list[str], sample_rate: int) -> list[Separation]:
