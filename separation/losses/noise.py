@@ -1,7 +1,7 @@
 """Noise invariant training (Dong et al., "CLIPSep", 2023): two more masks take up what no query explains.
 
-With target masks T_1, T_2 and noise masks P_1, P_2 the sum min(1, T_n + P_j) is compared with the true mask of source n,
-for the better of the two assignments of j to n. So a sound that does not belong to the query of a training clip may stay
+With target masks T_1, T_2 and noise masks P_1, P_2 the sum min(1, T_n + P_j) is compared with the true mask of source
+n, for the better of the two assignments of j to n. So a sound that does not belong to a training clip's query may stay
 out of T_n. A regulariser keeps the noise masks' mean within gamma, or they would take everything.
 """
 
