@@ -38,7 +38,7 @@ def gathered_rows(own: Tensor) -> Tensor:
     A loss that averages over own rows only, with the gathered ones as columns, has on average over the devices (DDP
     averages gradients) the value and gradient of one device with the whole batch.
     """
-    return Gather.apply(own) if several() else own
+    return Gather.apply(own) if several() else own  # type: ignore[no-untyped-call]
 
 
 def gathered_texts(own: list[str]) -> list[str]:
