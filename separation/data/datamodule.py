@@ -48,7 +48,7 @@ class CorpusData(lightning.LightningDataModule):
     """Shared by all data modules on a corpus: where it lies, how much of it makes an epoch.
 
     Args:
-        manifest: CSV file of the clips.
+        manifest: the list of the clips; none = procedural clips alone.
         root: folder that its paths start from; its own folder by default.
         cache: folder for decoded samples and sentence vectors.
         batch_size, seconds: size of a batch.
@@ -64,7 +64,7 @@ class CorpusData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | None = None,
         root: Path | None = None,
         cache: Path | None = None,
         batch_size: int = 12,
@@ -92,8 +92,12 @@ class CorpusData(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.corpus is None and stage in (None, "fit"):
             self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-            self.texts = Texts(self.corpus, self.cache)
-            self.mixer = Mixer(self.corpus, self.length, self.augment, balance=self.balance)
+            self.ready(self.corpus)
+
+    def ready(self, corpus: Corpus) -> None:
+        """What drawing needs besides the clips."""
+        self.texts = Texts(corpus, self.cache)
+        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
 
     def draw(self, rng: np.random.Generator) -> Any:
         """One batch."""
