@@ -112,7 +112,7 @@ class QueriedData(MixtureData):
         return F.pad(wave, (before, room - before))
 
     def cut(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
-        """A part of a clip (time,), with its pictures: none here, see `frames.py`. Pauses are passed over."""
+        """A part of a clip (time,), with its pictures: none here, see `pictured.py`. Pauses are passed over."""
         wave = self.sounds.waveform(number)
         for _ in range(ATTEMPTS):
             start = int(rng.integers(max(0, wave.numel() - self.length) + 1))

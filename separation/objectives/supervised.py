@@ -110,7 +110,7 @@ class Supervised(Objective):
         """Vectors of all queries of a batch, one row after another (batch * asked, dim)."""
         given: list[list[Any]] = {"text": batch.texts, "label": batch.labels, "image": batch.pictures}[form]
         if not given:
-            raise ValueError("Queries by image need pictures; the data has none (see data/frames.py).")
+            raise ValueError("Queries by image need pictures; the data has none (see data/pictured.py).")
         flat = [query for row in given for query in row]
         put_on(self.encoder, self.device)
         encode: Callable[[list[Any]], Tensor] = getattr(self.encoder, f"encode_{form}")
