@@ -43,7 +43,7 @@ class FrameData(QueriedData):
         """
         if clip.source == FOLEY:
             return [drawn_frame(clip.label, int(clip.path.rsplit(".", 1)[1]))]
-        frame = str(getattr(clip, "frame", ""))
+        frame = clip.frame
         if not frame:
             raise DataError(f"{clip.path}: the manifest names no frame for it.")
         if frame not in self.listed:

@@ -14,7 +14,7 @@ SILENT = 1e-10
 
 def labels_of(clip: Clip) -> set[str]:
     """All labels of a clip."""
-    return set(getattr(clip, "labels", ())) | ({clip.label} if clip.label else set())
+    return set(clip.labels)
 
 
 def unrelated(one: Clip, other: Clip) -> bool:

@@ -6,6 +6,7 @@ objective encodes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ ATTEMPTS = 5
 class Queried:
     """Mixtures' sources and the queries for the first `asked` of them.
 
-    sources: (batch, sources, time); the mixture is their sum. texts, labels: for each mixture a list of `asked` strings.
+    sources: (batch, sources, time); the mixture is their sum. texts, labels: for each mixture, `asked` strings.
     pictures: the same, of lists of pictures; empty where the data has none.
     """
 
@@ -123,26 +124,30 @@ class QueriedData(MixtureData):
 
     def called(self, clip: Clip, rng: np.random.Generator) -> str:
         """A text for a clip."""
-        captions = getattr(clip, "captions", ()) or ((clip.caption,) if clip.caption else ())
         if self.text == "any" and clip.label:
-            texts: list[str] | tuple[str, ...] = texts_of(clip.label, tuple(captions))
+            texts: list[str] | tuple[str, ...] = texts_of(clip.label, clip.captions)
         else:
-            first, other = ((clip.label,), captions) if self.text == "label" else (captions, (clip.label,))
+            first, other = ((clip.label,), clip.captions) if self.text == "label" else (clip.captions, (clip.label,))
             texts = [text for text in first if text] or [text for text in other if text]
         if not texts:
             raise ValueError(f"{clip.path} has neither label nor caption to ask for it by.")
         return texts[int(rng.integers(len(texts)))]
 
-    def draw(self, rng: np.random.Generator) -> Queried:  # type: ignore[override]
-        """One batch."""
-        sources, texts, labels, pictures = [], [], [], []
-        for _ in range(self.batch_size):
-            numbers = self.numbers(rng)
-            cuts = [self.cut(number, rng) for number in numbers]
-            sources.append(self.gains(torch.stack([wave for wave, _ in cuts]), rng))
-            asked = [self.clips[number] for number in numbers[: self.asked]]
-            texts.append([self.called(clip, rng) for clip in asked])
-            labels.append([clip.label for clip in asked])
-            pictures.append([shown for _, shown in cuts[: self.asked]])
-        seen = pictures if all(shown for row in pictures for shown in row) else []
-        return Queried(torch.stack(sources), texts, labels, seen)
+    def item(self, rng: np.random.Generator) -> tuple[Tensor, list[str], list[str], list[list[Any]]]:
+        """One mixture: its sources, and the queries' texts, labels and pictures."""
+        numbers = self.numbers(rng)
+        cuts = [self.cut(number, rng) for number in numbers]
+        waves = self.gains(torch.stack([wave for wave, _ in cuts]), rng)
+        asked = [self.clips[number] for number in numbers[: self.asked]]
+        texts = [self.called(clip, rng) for clip in asked]
+        return waves, texts, [clip.label for clip in asked], [shown for _, shown in cuts[: self.asked]]
+
+    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Queried:  # type: ignore[override]
+        """One batch, of one mixture for each generator."""
+        sources, texts, labels, pictures = zip(*map(self.item, items), strict=True)
+        seen = list(pictures) if all(shown for row in pictures for shown in row) else []
+        return Queried(torch.stack(sources), list(texts), list(labels), seen)
+
+    def mixed(self, batch: Any) -> Any:
+        """As it is: levels are set when a mixture is drawn."""
+        return batch
