@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separation.data.cut import BROKEN, complaint, read_part
 from separation.data.manifest import Clip, DataError, read_manifest
 
 FULL_SCALE = 32767.0
@@ -22,16 +23,18 @@ BROKEN_LIMIT = 0.01
 FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
 
 
-def decode(path: Path, sample_rate: int) -> np.ndarray:
-    """A file's samples (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway)."""
-    import soundfile
+def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> np.ndarray:
+    """A part of a file (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway).
+
+    Raises as `cut.read_part`.
+    """
     import soxr
 
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = soxr.resample(samples.mean(axis=1), rate, sample_rate)
+    mono, rate = read_part(path, start, seconds)
+    mono = soxr.resample(mono, rate, sample_rate)
     peak = float(np.abs(mono).max(initial=0.0))
-    if not np.isfinite(peak) or peak == 0.0:
-        raise DataError(f"{path}: the clip is silent or not finite.")
+    if peak == 0.0:
+        raise DataError(f"{path}: nothing is left of it at {sample_rate} Hz.")
     return np.round(mono / peak * FULL_SCALE).astype(np.int16)
 
 
@@ -39,20 +42,21 @@ class Corpus:
     """Clips of one split, decoded and grouped by label and recording.
 
     Args:
-        manifest: CSV file (see `manifest.py`).
+        manifest: the list of clips (see `manifest.py`); none = procedural clips alone.
         split: which rows.
         root: folder that the manifest's paths start from; the manifest's own by default.
         sample_rate: rate to decode to, Hz.
         cache: folder for the decoded samples; none = decode each time.
-        foley: procedural clips added for each sound that `foley.py` can make, besides the recordings.
+        foley: procedural clips added for each sound that `foley` can make, besides the recordings.
 
     Raises:
-        DataError: more than 1 % of the clips cannot be read. Fewer are reported once, by path, and left out.
+        DataError: there are no clips, or more than 1 % of them cannot be read. Fewer are reported once, by path, and
+            left out.
     """
 
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | None,
         split: str = "train",
         root: Path | None = None,
         sample_rate: int = 32000,
@@ -60,15 +64,17 @@ class Corpus:
         foley: int = 0,
     ) -> None:
         self.sample_rate = sample_rate
-        clips = read_manifest(manifest, split) + synthesised(foley)
+        if manifest is None and not foley:
+            raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
+        clips = (read_manifest(manifest, split) if manifest else []) + synthesised(foley)
         asked = f"{split} {sample_rate} {foley}{root or ''}"
-        key = hashlib.sha256(manifest.read_bytes() + asked.encode()).hexdigest()[:16]
+        key = hashlib.sha256((manifest.read_bytes() if manifest else b"") + asked.encode()).hexdigest()[:16]
         file = cache / f"corpus_{key}.npz" if cache else None
         if file is not None and file.exists():
             stored = np.load(file, allow_pickle=False)
             samples, lengths = stored["samples"], stored["lengths"]
         else:
-            samples, lengths = decode_all(clips, root or manifest.parent, sample_rate)
+            samples, lengths = decode_all(clips, root or (manifest or Path()).parent, sample_rate)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
@@ -122,10 +128,12 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndar
     for clip in clips:
         try:
             decoded.append(
-                synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate)
+                synthesise_clip(clip, sample_rate)
+                if clip.source == FOLEY
+                else decode(root / clip.path, sample_rate, clip.start, clip.seconds)
             )
-        except (OSError, RuntimeError, DataError) as error:
-            broken.append(f"{root / clip.path}: {error}")
+        except BROKEN as error:
+            broken.append(complaint(root / clip.path, error))
             decoded.append(np.zeros(0, dtype=np.int16))
     for line in broken:
         print(f"left out: {line}")
