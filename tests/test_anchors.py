@@ -137,5 +137,7 @@ def test_classes_are_drawn_equally_often_and_clips_of_a_class_too():
 
 
 def test_a_class_without_clips_is_named():
-    with pytest.raises(DataError, match="The class dog has no clip"):
-        BalancedSampler([[0], []], 0, ["cat", "dog"])
+    with pytest.raises(DataError, match="The class number 1 has no clip"):
+        BalancedSampler([[0], []], 0)
+    with pytest.raises(DataError, match="No clip has one of the classes"):
+        BalancedSampler([], 0)

@@ -19,17 +19,17 @@ class BalancedSampler:
     Args:
         members: the clip numbers of every class.
         seed: of the shuffling.
-        names: of the classes, for the message.
 
     Raises:
-        DataError: a class has no clip.
+        DataError: there is no class, or one has no clip.
     """
 
-    def __init__(self, members: Sequence[Sequence[int]], seed: int, names: Sequence[str] = ()) -> None:
+    def __init__(self, members: Sequence[Sequence[int]], seed: int) -> None:
         empty = [number for number, clips in enumerate(members) if not clips]
-        if empty or not members:
-            name = (names[empty[0]] if names else f"number {empty[0]}") if empty else ""
-            raise DataError(f"The class {name} has no clip." if empty else "There is no class to draw from.")
+        if empty:
+            raise DataError(f"The class number {empty[0]} has no clip.")
+        if not members:
+            raise DataError("No clip has one of the classes.")
         self.members, self.seed = members, seed
 
     def __getitem__(self, position: int) -> tuple[int, int]:

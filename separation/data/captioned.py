@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +98,7 @@ class CaptionedData(MixtureData):
             takes the manifest's clips and captions as they are.
         made: how many clips are made so.
         isolated_manifest: recordings of one sound each, for semi-supervised training.
-        isolated: mixtures of those in a batch, beside its `batch_size` others.
+        isolated: mixtures of those in a batch, beside its `batch_size` others and not more than these.
         common: see `CorpusData`; `seconds` is a clip's length.
     """
 
@@ -115,52 +116,39 @@ class CaptionedData(MixtureData):
         super().__init__(*args, **common)
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated = isolated_manifest, isolated
-        self.mixtures: Drawn | None = None
         self.alone: Drawn | None = None
 
-    def setup(self, stage: str | None = None) -> None:
-        if self.mixtures is None and stage in (None, "fit"):
-            self.mixtures = Drawn(self.source(), self.clips, self.length, self.slots)
-            if self.isolated and self.isolated_manifest is not None:
-                single = Mixed(self.read(self.isolated_manifest), 1, self.made, self.seconds, self.seed + 1)
-                self.alone = Drawn(single, self.clips, self.length, 1)
-        if self.validation is None and self.trainer is not None:
-            self.trainer.limit_val_batches = 0
+    def ready(self, corpus: Corpus) -> None:
+        source = Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
+        self.mixtures = Drawn(source, self.clips, self.length, self.slots)
+        if self.isolated and self.isolated_manifest is not None:
+            singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache)
+            single = Mixed(singles, 1, self.made, self.seconds, self.seed + 1)
+            self.alone = Drawn(single, self.clips, self.length, 1)
 
     @property
     def seconds(self) -> float:
         """Length of a clip."""
         return self.length / self.sample_rate
 
-    def read(self, manifest: Path) -> Corpus:
-        """The recordings of a manifest's train split."""
-        return Corpus(manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-
-    def source(self) -> Captions:
-        """Where clips come from."""
-        corpus = self.read(self.manifest)
-        return Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
-
-    def draw(self, rng: np.random.Generator) -> CaptionedBatch:  # type: ignore[override]
-        if self.mixtures is None:
-            raise RuntimeError("call setup() before batches are drawn")
-        drawn = self.mixtures
-        items = [drawn.numbers(rng) for _ in range(self.batch_size)]
-        filled = [slots(drawn.phrases[number], self.slots) for numbers in items for number in numbers]
-        waves, names = self.draw_isolated(rng)
+    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> CaptionedBatch:  # type: ignore[override]
+        source = self.mixtures
+        numbers = [source.numbers(rng) for rng in items]
+        filled = [slots(source.phrases[number], self.slots) for each in numbers for number in each]
+        waves, names = self.drawn_alone(items[: self.isolated])
         return CaptionedBatch(
-            clips=torch.stack([drawn.waves(numbers, rng) for numbers in items]),
-            captions=[caption for numbers in items for caption in drawn.captions(numbers)],
+            clips=torch.stack([source.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]),
+            captions=[caption for each in numbers for caption in source.captions(each)],
             phrases=[phrase for texts, _ in filled for phrase in texts],
-            shares=torch.tensor([weights for _, weights in filled]).view(self.batch_size, self.clips, self.slots),
+            shares=torch.tensor([weights for _, weights in filled]).view(len(items), self.clips, self.slots),
             isolated=waves,
             names=names,
         )
 
-    def draw_isolated(self, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
-        """Isolated recordings (items, clips, time) with their texts."""
+    def drawn_alone(self, items: Sequence[np.random.Generator]) -> tuple[Tensor, list[str]]:
+        """Mixtures of isolated recordings (items, clips, time) with their texts."""
         if self.alone is None:
             return torch.zeros(0, self.clips, self.length), []
-        items = [self.alone.numbers(rng) for _ in range(self.isolated)]
-        names = [caption for numbers in items for caption in self.alone.captions(numbers)]
-        return torch.stack([self.alone.waves(numbers, rng) for numbers in items]), names
+        numbers = [self.alone.numbers(rng) for rng in items]
+        waves = [self.alone.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]
+        return torch.stack(waves), [caption for each in numbers for caption in self.alone.captions(each)]

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from separation.data.balanced import BalancedSampler
 from separation.data.corpus import Corpus
 from separation.data.datamodule import MixtureData
 from separation.data.made import Padded
-from separation.data.manifest import Clip
 
-AUDIOSET = "audioset"
+AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
+PLACE = 3  # marks the generator of where a clip is cut
 
 
 @dataclass
@@ -46,22 +46,24 @@ def class_of(label: str, labels: Sequence[str] | str) -> int | None:
         return None
 
 
-def labels_of(clip: Clip) -> tuple[str, ...]:
-    """All labels of a clip."""
-    return getattr(clip, "labels", ()) or (clip.label,)
-
-
 class Positions(Dataset[TaggedBatch]):
-    """The batches of one epoch: batch `index` holds the next positions of the sampler's endless list."""
+    """The batches of one epoch. Batch b of rank r holds the sampler's places from (b * world + r) * size on.
 
-    def __init__(self, data: TaggedData, epoch: int) -> None:
-        self.data, self.epoch = data, epoch
+    Args:
+        data: draws a batch from its first place.
+        epoch: number of the epoch.
+        rank, world: this process's number, and how many there are.
+    """
+
+    def __init__(self, data: TaggedData, epoch: int, rank: int = 0, world: int = 1) -> None:
+        self.data, self.epoch, self.rank, self.world = data, epoch, rank, world
 
     def __len__(self) -> int:
         return self.data.batches
 
     def __getitem__(self, index: int) -> TaggedBatch:
-        return self.data.batch(self.epoch * len(self) + index)
+        batch = (self.epoch * len(self) + index) * self.world + self.rank
+        return self.data.batch(batch * self.data.batch_size)
 
 
 class TaggedData(MixtureData):
@@ -69,7 +71,7 @@ class TaggedData(MixtureData):
 
     Args:
         labels: the classes in the tagger's order; the manifest's own, sorted, by default, or "audioset" for the 527
-            AudioSet classes. Clips of other labels are left out.
+            AudioSet classes. Clips of other labels are left out, and classes without clips are never drawn.
         common: see `CorpusData`; `seconds` is a clip's length. Shorter clips end in silence, of longer ones a random
             part is taken.
     """
@@ -77,50 +79,48 @@ class TaggedData(MixtureData):
     def __init__(self, *args: Any, labels: list[str] | str | None = None, **common: Any) -> None:
         super().__init__(*args, **common)
         self.labels = labels
-        self.source: Corpus | Padded | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        if self.source is None and stage in (None, "fit"):
-            corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-            self.use(corpus, corpus.labels)
-        if self.validation is None and self.trainer is not None:
-            self.trainer.limit_val_batches = 0
+        super().setup(stage)
+        if self.labels is not None:
+            self.rows = [row for row in self.rows if class_of(row["query"], self.labels) is not None]
+
+    def ready(self, corpus: Corpus) -> None:
+        self.use(corpus, corpus.labels)
 
     def use(self, source: Corpus | Padded, names: list[str]) -> None:
         """Draws from these clips; `names` are the classes where none were given."""
         self.source = source
         labels: list[str] | str = self.labels if self.labels is not None else names
-        self.classes = 527 if labels == AUDIOSET else len(labels)
-        found = [[class_of(label, labels) for label in labels_of(clip)] for clip in source.clips]
+        self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
+        found = [[class_of(label, labels) for label in clip.labels] for clip in source.clips]
         self.numbers = [sorted({number for number in each if number is not None}) for each in found]
-        members: list[list[int]] = [[] for _ in range(self.classes)]
+        members: dict[int, list[int]] = {}
         for clip, numbers in enumerate(self.numbers):
             for number in numbers:
-                members[number].append(clip)
-        self.sampler = BalancedSampler(members, self.seed, labels if labels != AUDIOSET else ())
+                members.setdefault(number, []).append(clip)
+        self.present = sorted(members)
+        self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
-    def batch(self, number: int) -> TaggedBatch:
-        """Batch `number` of the run."""
-        drawn = [self.sampler[number * self.batch_size + i] for i in range(self.batch_size)]
-        rng = np.random.default_rng((self.seed, 2, number))
+    def batch(self, first: int) -> TaggedBatch:
+        """The batch at the sampler's places from `first` on."""
+        places = range(first, first + self.batch_size)
+        drawn = [self.sampler[place] for place in places]
         tags = torch.zeros(self.batch_size, self.classes)
         for row, (_, clip) in zip(tags, drawn, strict=True):
             row[self.numbers[clip]] = 1
-        return TaggedBatch(
-            waveforms=torch.stack([self.fitted(clip, rng) for _, clip in drawn]),
-            tags=tags,
-            drawn=torch.tensor([label for label, _ in drawn]),
-        )
+        waveforms = [self.fitted(clip, place) for place, (_, clip) in zip(places, drawn, strict=True)]
+        return TaggedBatch(torch.stack(waveforms), tags, torch.tensor([self.present[label] for label, _ in drawn]))
 
-    def fitted(self, clip: int, rng: np.random.Generator) -> Tensor:
+    def fitted(self, clip: int, place: int) -> Tensor:
         """A clip (time,) of the wanted length."""
-        wave = self.source.waveform(clip)  # type: ignore[union-attr]
+        wave = self.source.waveform(clip)
         room = self.length - wave.numel()
         if room >= 0:
             return F.pad(wave, (0, room))
-        start = int(rng.integers(-room + 1))
+        start = int(np.random.default_rng((self.seed, PLACE, place)).integers(-room + 1))
         return wave[start : start + self.length]
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return DataLoader(Positions(self, epoch), batch_size=None, num_workers=self.workers)
+    def epoch(self, number: int) -> Positions:  # type: ignore[override]
+        """The batches of one epoch."""
+        return Positions(self, number, *self.ranks())

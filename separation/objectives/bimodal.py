@@ -20,8 +20,10 @@ from separation.losses.bimodal import consistency_loss, contrastive_loss, recons
 from separation.models.base import ConditionedModel
 from separation.objectives.base import Objective
 from separation.objectives.gathering import gathered_rows, gathered_texts
+from separation.objectives.remembered import Remembered
 from separation.objectives.spectra import Ears, view_of
-from separation.objectives.staircase import Staircase, adam_staircase
+
+MOST_NUMBERS = 50_000_000  # of conditions that are remembered, 200 MB
 
 
 class BiModal(Objective):
@@ -42,7 +44,6 @@ class BiModal(Objective):
         scale: inverse temperature of the joint space in CNT.
         own_level: bring every mixture to the level at which the separator is used.
         faithful: count equal phrases of other items as negatives, as the published code does.
-        staircase: published schedule instead of `optimiser`.
         common: see `Objective`.
     """
 
@@ -58,20 +59,18 @@ class BiModal(Objective):
         scale: float = 20.0,
         own_level: bool = True,
         faithful: bool = False,
-        staircase: Staircase | None = None,
         **common: Any,
     ) -> None:
         super().__init__(model, encoder, **common)
-        self.view, self.ears = view_of(self.model), Ears(encoder)
+        self.view, self.ears = view_of(self.model), Ears(self.encoder)
         self.reconstruction, self.consistency, self.contrast = reconstruction, consistency, contrast
         self.mixtures_weight, self.isolated_weight = mixtures_weight, isolated_weight
-        self.scale, self.own_level, self.faithful, self.staircase = scale, own_level, faithful, staircase
+        self.known = Remembered(MOST_NUMBERS // encoder.embedding_dim)
+        self.scale, self.own_level, self.faithful = scale, own_level, faithful
 
     def conditions(self, texts: list[str], *shape: int) -> Tensor:
         """Conditions (*shape, dim) of texts."""
-        with torch.no_grad():
-            vectors = self.encoder.encode_text(texts).to(self.device)
-        return vectors.unflatten(0, shape)
+        return self.known(texts, self.encoder.encode_text).to(self.device).unflatten(0, shape)
 
     def levelled(self, clips: Tensor) -> Tensor:
         """Clips (batch, clips, time) with their mixture at the separator's level."""
@@ -154,8 +153,3 @@ class BiModal(Objective):
         for name, term in terms.items():
             self.log(f"train/{name}", term, prog_bar=name == "url")
         return total if torch.isfinite(total) else None
-
-    def configure_optimizers(self) -> Any:
-        if self.staircase is not None:
-            return adam_staircase(self.trained(), self.staircase)
-        return super().configure_optimizers()

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
+from separation.encoders.stand_in import StandIn
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
-from separation.models.bimodal_unet import BiModalUNet
+from separation.models.bimodal_unet import CHUNK, BiModalUNet
 
 
 class SpectralView(Protocol):
@@ -55,8 +56,12 @@ class Magnitudes:
     def __init__(self, model: BiModalUNet) -> None:
         self.model = model
 
+    def spectrum(self, waveform: Tensor) -> Tensor:
+        """Complex spectrum of waveforms (..., time), padded to the network's whole cells."""
+        return self.model.spectrum(F.pad(waveform, (0, -waveform.shape[-1] % CHUNK)))
+
     def compared(self, waveform: Tensor) -> Tensor:
-        return self.model.spectrum(waveform).abs()
+        return self.spectrum(waveform).abs()
 
     def estimates(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         magnitude, queries = self.compared(mixture), conditions.shape[1]
@@ -64,9 +69,10 @@ class Magnitudes:
         return masks.unflatten(0, (-1, queries)) * magnitude[:, None]
 
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:
-        spectrum = self.model.spectrum(mixture)
+        spectrum = self.spectrum(mixture)
         phase = torch.polar(torch.ones_like(spectrum.real), spectrum.angle())
-        return self.model.waveform(estimates * phase[:, None], mixture.shape[-1])
+        length = mixture.shape[-1]
+        return self.model.waveform(estimates * phase[:, None], length - length % -CHUNK)[..., :length]
 
 
 def view_of(model: ConditionedModel) -> SpectralView:
@@ -103,10 +109,14 @@ class Ears:
     """
 
     def __init__(self, encoder: QueryEncoder) -> None:
-        joint: Any = getattr(encoder, "clap", encoder)
-        if not {"text", "audio"} <= joint.modalities:
+        if not {"text", "audio"} <= encoder.modalities:
             raise EncoderError(f"{type(encoder).__name__} does not put texts and recordings into one space.")
-        self.joint = joint
+        self.encoder = encoder
+
+    @property
+    def joint(self) -> Any:
+        """The encoder itself, or the CLAP it has; asked for late, because that may be read at first use."""
+        return getattr(self.encoder, "clap", self.encoder)
 
     @torch.no_grad()
     def text(self, texts: list[str]) -> Tensor:
@@ -115,6 +125,13 @@ class Ears:
 
     def audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Recordings (batch, time) to unit vectors (batch, dim)."""
+        if isinstance(self.encoder, StandIn):  # hears nothing, but lets gradients through
+            return F.normalize(
+                F.pad(waveform, (0, max(0, self.encoder.embedding_dim - waveform.shape[-1])))[
+                    :, : self.encoder.embedding_dim
+                ],
+                dim=-1,
+            )
         waveform = resampled(waveform, sample_rate, self.joint.sample_rate)
         if hasattr(self.joint, "embed_log_mel"):
             return self.joint.embed_log_mel(self.joint.log_mel(waveform))
