@@ -19,7 +19,7 @@ from separation.encoders.base import QueryEncoder
 from separation.losses.bimodal import consistency_loss, contrastive_loss, reconstruction_loss, same_phrase
 from separation.models.base import ConditionedModel
 from separation.objectives.base import Objective
-from separation.objectives.gathering import gathered_rows, gathered_texts
+from separation.objectives.gathering import first_row, gathered_rows, gathered_texts
 from separation.objectives.remembered import Remembered
 from separation.objectives.spectra import Ears, view_of
 
@@ -138,9 +138,8 @@ class BiModal(Objective):
         text = gathered_rows(self.ears.text(own).to(audio.device))
         same = same_phrase(own, gathered_texts(own), audio.device)
         if self.faithful:
-            first = len(own) * self.global_rank
             same = torch.zeros_like(same)
-            same[torch.arange(len(own)), first + torch.arange(len(own))] = 1
+            same[torch.arange(len(own)), first_row(len(own)) + torch.arange(len(own))] = 1
         return contrastive_loss(audio, text, same, self.scale)
 
     def training_step(self, batch: CaptionedBatch, index: int) -> Tensor | None:

@@ -48,3 +48,8 @@ def gathered_texts(own: list[str]) -> list[str]:
     parts: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(parts, own)
     return [text for part in parts for text in part]
+
+
+def first_row(rows: int) -> int:
+    """Where this device's `rows` begin among the gathered ones."""
+    return dist.get_rank() * rows if several() else 0

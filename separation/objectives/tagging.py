@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -11,7 +12,9 @@ from torch.nn import functional as F
 
 from separation.data.tagged import TaggedBatch
 from separation.encoders.frame_tagger import FrameTagger
+from separation.objectives.base import RANDOM
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.start import load_encoder
 
 SURE = 1e-6
 
@@ -22,12 +25,21 @@ class Tagging(lightning.LightningModule):
     Args:
         encoder: what is trained.
         optimiser: rate, decay and warm-up.
-        mixup: how often a clip is mixed with the next one, which has then both's labels.
+        mixup: how often a clip is mixed with the next one; it then has the labels of both.
+        encoder_weights: safetensors file to go on from; "random", as none, begins anew.
     """
 
-    def __init__(self, encoder: FrameTagger, optimiser: AdamW | None = None, mixup: float = 0.5) -> None:
+    def __init__(
+        self,
+        encoder: FrameTagger,
+        optimiser: AdamW | None = None,
+        mixup: float = 0.5,
+        encoder_weights: str | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder_weights not in (None, RANDOM):
+            load_encoder(self.encoder, Path(str(encoder_weights)))
         self.optimiser, self.mixup = optimiser or AdamW(lr=2e-3, weight_decay=0.02, warmup=50), mixup
 
     def mixed(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
