@@ -229,7 +229,7 @@ def test_magnitudes_keep_the_mixture_s_phase():
     mixture = torch.randn(2, 9000)
     view, shares = Magnitudes(fake), torch.tensor([[[0.25], [1.0]], [[0.5], [0.0]]])
     estimates = view.estimates(mixture, shares)
-    assert estimates.shape == (2, 2, 512, 256)
+    assert estimates.shape == (2, 2, 512, 128)
     assert torch.allclose(view.waveforms(estimates, mixture), shares * mixture[:, None], atol=1e-4)
 
 

@@ -211,6 +211,7 @@ def test_padded_clips_hold_their_sound_somewhere_and_others_around_it(manifest):
 def test_the_anchor_is_where_the_detector_is_surest_and_the_condition_is_the_clean_anchor_s():
     places, batch = [20, 40, 55, 30], noise_batch()
     module = WeaklySupervised(model(), tagger(), KnownPlaces(places), seconds=0.4)
+    module.encoder.segment_seconds = 0.4  # not repeated until it is 2 s
     mixtures, targets, conditions, fits = module.mixtures(batch)
     assert fits.all()
     for row, place in enumerate(places):

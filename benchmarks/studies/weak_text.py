@@ -105,15 +105,11 @@ def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
 def rank(encoder: SoundEncoder, corpus: Corpus, labels: list[str]) -> float:
     """Share of a corpus's clips (of these labels) for which their own label is the closest text."""
     names = encoder.encode_text(labels)
-    hits = []
+    wanted = [number for number, clip in enumerate(corpus.clips) if clip.label in labels]
+    waves = [corpus.waveform(number)[None, : round(SECONDS * RATE)] for number in wanted]
     with torch.no_grad():
-        for number, clip in enumerate(corpus.clips):
-            if clip.label in labels:
-                wave = corpus.waveform(number)[: round(SECONDS * RATE)]
-                hits.append(
-                    int((encoder.encode_audio(wave[None], RATE) @ names.T).argmax()) == labels.index(clip.label)
-                )
-    return float(np.mean(hits))
+        first = [int((encoder.encode_audio(wave, RATE) @ names.T).argmax()) for wave in waves]
+    return float(np.mean([labels[i] == corpus.clips[n].label for i, n in zip(first, wanted, strict=True)]))
 
 
 def trained(arm: str, seed: int, manifests: dict[str, Path], encoder: SoundEncoder, arguments: Any) -> BiModal:

@@ -12,7 +12,9 @@ from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.stand_in import StandIn
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
-from separation.models.bimodal_unet import CHUNK, BiModalUNet
+from separation.models.bimodal_unet import HOP, BiModalUNet
+
+CELL = 128  # frames of BiModalUNet's coarsest cell
 
 
 class SpectralView(Protocol):
@@ -57,8 +59,9 @@ class Magnitudes:
         self.model = model
 
     def spectrum(self, waveform: Tensor) -> Tensor:
-        """Complex spectrum of waveforms (..., time), padded to the network's whole cells."""
-        return self.model.spectrum(F.pad(waveform, (0, -waveform.shape[-1] % CHUNK)))
+        """Complex spectrum of waveforms (..., time), padded to whole cells of the network's coarsest grid."""
+        frames = waveform.shape[-1] // HOP + 1
+        return self.model.spectrum(F.pad(waveform, (0, -frames % CELL * HOP)))
 
     def compared(self, waveform: Tensor) -> Tensor:
         return self.spectrum(waveform).abs()
@@ -71,8 +74,8 @@ class Magnitudes:
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:
         spectrum = self.spectrum(mixture)
         phase = torch.polar(torch.ones_like(spectrum.real), spectrum.angle())
-        length = mixture.shape[-1]
-        return self.model.waveform(estimates * phase[:, None], length - length % -CHUNK)[..., :length]
+        whole = (spectrum.shape[-1] - 1) * HOP
+        return self.model.waveform(estimates * phase[:, None], whole + HOP - 1)[..., : mixture.shape[-1]]
 
 
 def view_of(model: ConditionedModel) -> SpectralView:
