@@ -108,7 +108,8 @@ class Supervised(Objective):
 
     def encoded(self, form: Form, batch: Queried) -> Tensor:
         """Vectors of all queries of a batch, one row after another (batch * asked, dim)."""
-        given: list[list[Any]] = {"text": batch.texts, "label": batch.labels, "image": batch.pictures}[form]
+        forms: dict[str, list[Any]] = {"text": batch.texts, "label": batch.labels, "image": batch.pictures}
+        given = forms[form]
         if not given:
             raise ValueError("Queries by image need pictures; the data has none (see data/pictured.py).")
         flat = [query for row in given for query in row]
@@ -153,7 +154,7 @@ class Supervised(Objective):
     def of_masks(self, sources: Tensor, conditions: Tensor) -> Tensor:
         """Mean over the mixtures of the cross-entropy of their masks."""
         features, truth, weight = self.views(sources)
-        masks = self.on_frames(self.model.masks, features, conditions)  # type: ignore[arg-type]
+        masks = self.on_frames(self.model.masks, features, conditions)
         with torch.autocast(self.device.type, enabled=False):
             return self.compared(masks[0], truth, weight).mean()
 
