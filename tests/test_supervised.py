@@ -236,7 +236,7 @@ def rendered(row):
 def test_the_better_of_two_outputs_without_order_is_scored():
     model = unet(fusion="none")
     with torch.no_grad():
-        model.synth_net.bias.copy_(torch.tensor([-3.0, 3.0]))  # hardly anything, nearly all
+        model.synth_net.bias.copy_(torch.tensor([-3.0, 0.0]))  # hardly anything, half of all
     module = Supervised(model, OneHotEncoder(["1", "2"]), "binary_mask", ["none"])
     mixture = rendered({"query": "rain"})
     found = module.scored(mixture)

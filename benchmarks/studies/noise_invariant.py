@@ -84,13 +84,13 @@ def main() -> None:
     manifest = arguments.data / "manifest.csv"
     train, held = (Corpus(manifest, split, sample_rate=RATE, cache=arguments.cache) for split in ("train", "validation"))
     labels = common_labels(train, held, arguments.labels)
-    pairs = clean_pairs(held, labels, arguments.mixtures, 4.0959375)
+    pairs = clean_pairs(held, labels, arguments.mixtures, 4.0958)
     groups = [recording for pair in pairs for recording in pair.recordings]
     print(f"{len(labels)} labels, {len(pairs)} pairs, of {len(set(groups))} recordings", flush=True)
     run = partial(train_and_score, arguments, train, labels, pairs)
     scores: dict[str, list[list[float]]] = {}
     for arm in ["plain", "nit", *(["clean"] if arguments.clean else [])]:
-        over_seeds(scores, arm, run, arguments.seeds)
+        over_seeds(arm, scores, run, arguments.seeds)
     finish(vars(arguments), scores, groups, "plain", arguments.json)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from separation.encoders.base import QueryEncoder
 from separation.losses.noise import noise_excess, noise_invariant_bce
 from separation.models.base import ConditionedModel
-from separation.objectives.supervised import Supervised
+from separation.objectives.supervised import Loss, Supervised
 
 HEADS = 2
 
@@ -29,10 +29,11 @@ class NoiseInvariant(Supervised):
     Args:
         model: the separator that is trained, with noise heads.
         encoder: gives the conditions.
+        loss: of masks without noise heads, in the warm-up; "binary_mask" is the only one.
         noise_weight: of the bound on the noise masks.
         gamma: what the mean of the sum of both noise masks may be at no cost.
         warmup: steps with the plain loss, before the noise heads enter.
-        common: see `Supervised`; the loss is "binary_mask".
+        common: see `Supervised`.
 
     Raises:
         ValueError: the settings contradict each other.
@@ -42,13 +43,14 @@ class NoiseInvariant(Supervised):
         self,
         model: ConditionedModel,
         encoder: QueryEncoder,
+        loss: Loss = "binary_mask",
         noise_weight: float = 0.1,
         gamma: float = 0.25,
         warmup: int = 0,
         **common: Any,
     ) -> None:
         self.noise_weight, self.gamma, self.warmup = noise_weight, gamma, warmup
-        super().__init__(model, encoder, **({"loss": "binary_mask"} | common))
+        super().__init__(model, encoder, loss=loss, **common)
 
     def check(self) -> None:
         """See `Supervised.check`."""
