@@ -31,10 +31,8 @@ class Trained:
 
 def checkpoint_in(folder: Path) -> Path | None:
     """A run folder's best checkpoint, else its last, else its newest; none where there is none. Says which."""
-    files = sorted((f for log in LOGS for f in folder.glob(f"{log}*.ckpt")), key=lambda f: f.stat().st_mtime)
-    files += sorted(
-        (f for log in LOGS for f in folder.glob(f"{log}checkpoints/*.ckpt")), key=lambda f: f.stat().st_mtime
-    )
+    found = [f for log in LOGS for inside in ("", "checkpoints/") for f in folder.glob(f"{log}{inside}*.ckpt")]
+    files = sorted(found, key=lambda file: file.stat().st_mtime)
     for start in ("best", "last", ""):
         if chosen := [file for file in files if file.name.startswith(start)]:
             print(f"{folder} is the folder of a training: {chosen[-1].relative_to(folder)} is used.", file=sys.stderr)
@@ -87,12 +85,11 @@ def parts(config: Any) -> dict[str, dict[str, Any]] | None:
     """
     try:
         arguments = config["model"]["init_args"]
-        return {
-            name: {
-                "class_path": arguments[name]["class_path"],
-                "init_args": dict(arguments[name].get("init_args") or {}),
-            }
-            for name in ("model", "encoder")
-        }
+        return {name: part(arguments[name]) for name in ("model", "encoder")}
     except (TypeError, KeyError, AttributeError):
         return None
+
+
+def part(described: Any) -> dict[str, Any]:
+    """Class path and arguments, and nothing else."""
+    return {"class_path": described["class_path"], "init_args": dict(described.get("init_args") or {})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from argparse import ArgumentError
+from functools import cached_property
 from typing import Any
 
 import lightning
@@ -21,12 +22,16 @@ NOISE = re.compile(rf"{NO_UNION}|Subtypes:|Errors:|(- )?Expected a <class 'NoneT
 class KeepConfig(SaveConfigCallback):
     """Writes config.yaml into the log folder, and what describes the separator into every checkpoint."""
 
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+    @cached_property
+    def described(self) -> dict[str, dict[str, Any]] | None:
+        """Class paths and arguments of separator and encoder."""
         import yaml
 
-        described = parts(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        if described is not None:
-            checkpoint[CONFIG] = described
+        return parts(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if self.described is not None:
+            checkpoint[CONFIG] = self.described
 
 
 class CLI(LightningCLI):

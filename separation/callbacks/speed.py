@@ -39,7 +39,7 @@ class Speed(Callback):
         now = time.perf_counter()
         self.steps.append((self.started - self.ended, now - self.ended))
         waited, seconds = (sum(column) for column in zip(*self.steps, strict=True))
-        clips = trainer.datamodule.batch_size * trainer.world_size * len(self.steps)
+        clips = len(self.steps) * trainer.world_size * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         pl_module.log("speed/clips_per_second", clips / seconds, prog_bar=True)
         pl_module.log("speed/waiting", waited / seconds)
         pl_module.log("speed/memory_gb", memory(pl_module.device) / 1e9)
