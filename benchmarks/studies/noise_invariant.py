@@ -2,9 +2,9 @@
 
     python benchmarks/studies/noise_invariant.py --data FOLDER --seeds 3
 
-Arms: "plain" (CLIPSep's objective) and "nit" (two noise heads) on the same polluted clips, with the same seeds, steps and
-batches; "clean", the plain objective on clean clips, with --clean. Queries are texts, encoded by the frozen sentence
-encoder. All are scored on clean pairs of validation clips, each of which is asked for by its label.
+Arms: "plain" (CLIPSep's objective) and "nit" (two noise heads) on the same polluted clips, with the same seeds, steps
+and batches; "clean", the plain objective on clean clips, with --clean. Queries are texts, encoded by the frozen
+sentence encoder. All are scored on clean pairs of validation clips, each of which is asked for by its label.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--clean", action="store_true", help="the plain objective on clean clips too")
     arguments = parser.parse_args()
     manifest = arguments.data / "manifest.csv"
-    train, held = (Corpus(manifest, split, sample_rate=RATE, cache=arguments.cache) for split in ("train", "validation"))
+    splits = ("train", "validation")
+    train, held = (Corpus(manifest, split, sample_rate=RATE, cache=arguments.cache) for split in splits)
     labels = common_labels(train, held, arguments.labels)
     pairs = clean_pairs(held, labels, arguments.mixtures, 4.0958)
     groups = [recording for pair in pairs for recording in pair.recordings]

@@ -75,5 +75,5 @@ class NoiseInvariant(Supervised):
                 # The noise heads take part with nothing: a training on several devices waits for every gradient.
                 return self.compared(targets, truth, weight).mean() + 0 * noise.mean()
             excess = noise_excess(noise, self.gamma)
-            self.log("train/noise", noise.detach().sum(1).mean())
+            self.log("train/noise", noise.detach().sum(1).mean(), sync_dist=True)
             return noise_invariant_bce(targets, noise, truth, weight).mean() + self.noise_weight * excess
