@@ -47,6 +47,7 @@ READING_ORDER = (
     "models",
     "data",
     "checkpoints",
+    "run_folder",
     "hub",
     "separator",
     "evaluate",
@@ -58,6 +59,7 @@ READING_ORDER = (
     "inputs",
     "interrupts",
     "plot",
+    "callbacks",
     "tracks",
     "job",
     "options",
@@ -269,7 +271,7 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
     required = requirements(wheel)
     core, train = required[""], required["train"]
     for name, file in MODULES.items():
-        of_training = name.startswith("separation.objectives") or name in (
+        of_training = name.startswith(("separation.objectives", "separation.callbacks")) or name in (
             "separation.train",
             "separation.data.datamodule",
         )

@@ -33,7 +33,7 @@ class FrameData(QueriedData):
     def __init__(self, frames: int = 3, margin: int = 3, **common: Any) -> None:
         super().__init__(**common)
         self.frames, self.margin = frames, margin
-        self.listed: dict[str, list[Path]] = {}
+        self.seen: dict[str, list[Path]] = {}
 
     def pictures(self, clip: Clip) -> list[Any]:
         """All pictures of a clip, in order.
@@ -46,9 +46,9 @@ class FrameData(QueriedData):
         frame = clip.frame
         if not frame:
             raise DataError(f"{clip.path}: the manifest names no frame for it.")
-        if frame not in self.listed:
-            self.listed[frame] = self._find(clip, frame)
-        return list(self.listed[frame])
+        if frame not in self.seen:
+            self.seen[frame] = self._find(clip, frame)
+        return list(self.seen[frame])
 
     def _find(self, clip: Clip, frame: str) -> list[Path]:
         root = self.root or (self.manifest or Path()).parent

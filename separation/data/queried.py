@@ -49,20 +49,20 @@ class QueriedData(MixtureData):
     """Mix-and-separate: several clips are drawn and added, and some of them are asked for.
 
     Args:
-        mixed: sources a mixture.
+        sources: how many a mixture has.
         asked: how many of them are asked for, the first ones.
         text: what a clip is called: by its label, one of its captions, or any text for its label (`wordings.py`). A
             clip that lacks the one is called by the other.
         gains: how loud the sources are.
         short: a clip shorter than the mixture is repeated, padded with silence, or put at a random place of it.
-        distinct: the sources of a mixture share no label and no recording.
+        distinct: the sources of a mixture share no label; they never share a recording.
         polluted: share of the training clips that an unrelated sound is mixed into, see `pollution.py`.
         common: see `CorpusData`; `balance` 1 draws every recording as often as any other, 0 every label.
     """
 
     def __init__(
         self,
-        mixed: int = 2,
+        sources: int = 2,
         asked: int = 2,
         text: Literal["label", "caption", "any"] = "label",
         gains: Gains | None = None,
@@ -72,35 +72,42 @@ class QueriedData(MixtureData):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if not 1 <= asked <= mixed:
-            raise ValueError(f"of {mixed} sources, {asked} cannot be asked for")
-        self.mixed, self.asked, self.text, self.gains = mixed, asked, text, gains or RandomGains()
+        if not 1 <= asked <= sources:
+            raise ValueError(f"of {sources} sources, {asked} cannot be asked for")
+        self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
         self.short, self.distinct, self.polluted = short, distinct, polluted
 
     def ready(self, corpus: Corpus) -> None:
         """See `CorpusData.ready`."""
-        self.clips = corpus.clips
+        self.use(corpus, corpus.labels)
+
+    def use(self, corpus: Corpus, labels: list[str]) -> None:
+        """Draws from these clips, and of them only those of some labels."""
+        self.corpus, self.clips, self.labels = corpus, corpus.clips, labels
         self.sounds: Corpus | Polluted = Polluted(corpus, self.polluted, seed=self.seed) if self.polluted else corpus
-        counts = np.array([len(corpus.tree[label]) for label in corpus.labels], dtype=float)
+        counts = np.array([len(corpus.tree[label]) for label in labels], dtype=float)
         self.chances = counts**self.balance / (counts**self.balance).sum()
 
     def number(self, rng: np.random.Generator) -> int:
         """A random clip: its label, then its recording, then one of that."""
-        corpus = self.sounds
-        recordings = corpus.tree[corpus.labels[int(rng.choice(len(self.chances), p=self.chances))]]
+        recordings = self.sounds.tree[self.labels[int(rng.choice(len(self.chances), p=self.chances))]]
         numbers = recordings[list(recordings)[int(rng.integers(len(recordings)))]]
         return numbers[int(rng.integers(len(numbers)))]
+
+    def fits(self, clip: Clip, other: Clip) -> bool:
+        """Whether two clips may be mixed."""
+        return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
     def numbers(self, rng: np.random.Generator) -> list[int]:
         """The clips of one mixture."""
         chosen: list[int] = []
-        for _ in range(100 * self.mixed):
+        for _ in range(100 * self.sources):
             number = self.number(rng)
-            if not self.distinct or all(unrelated(self.clips[number], self.clips[other]) for other in chosen):
+            if all(self.fits(self.clips[number], self.clips[other]) for other in chosen):
                 chosen.append(number)
-            if len(chosen) == self.mixed:
+            if len(chosen) == self.sources:
                 return chosen
-        raise ValueError(f"The corpus has no {self.mixed} clips that differ in label and recording.")
+        raise ValueError(f"The corpus has no {self.sources} clips that may be mixed.")
 
     def fitted(self, wave: Tensor, start: int, rng: np.random.Generator) -> Tensor:
         """The mixture's length of a clip (time,) from `start`, or the whole of a shorter one."""

@@ -137,6 +137,17 @@ class InnerProduct(nn.Module):
         return torch.einsum("bqk,bkft->bqft", queries * self.scale, maps) + self.bias
 
 
+def begin(network: nn.Module) -> None:
+    """Random weights as published: so small that all masks are nearly the same number, somewhat over a half."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0.0, 0.001)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, 1e-4)
+
+
 class CLIPSepUNet(ConditionedModel):
     """CLIPSep and its relatives (see the module's text).
 
@@ -148,6 +159,7 @@ class CLIPSepUNet(ConditionedModel):
         channels: maps that the U-Net gives.
         layers: halvings of the U-Net, at least 5.
         width: channels of its finest level; 64 was published.
+        published_start: begin a training with the published random weights, see `begin`.
         faithful: compute as published: channel by channel, one pass over the whole, samples clipped to [-1, 1], and a
             binary mask instead of the soft one.
     """
@@ -170,6 +182,7 @@ class CLIPSepUNet(ConditionedModel):
         layers: int = 7,
         faithful: bool = False,
         width: int = 64,
+        published_start: bool = False,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS or layers < 5:
@@ -179,6 +192,8 @@ class CLIPSepUNet(ConditionedModel):
         self.stride, self.context = HOP * 2**layers, PERIOD // 2
         self.frame_multiple = 2**layers
         self._build(channels, layers, noise_heads, labels, width)
+        if published_start:
+            begin(self)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         among_bins, among_rows = log_frequency(ROWS, BINS)
         self.register_buffer("among_bins", among_bins, persistent=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from separation.encoders.base import QueryEncoder
 from separation.losses.noise import noise_excess, noise_invariant_bce
 from separation.models.base import ConditionedModel
-from separation.objectives.supervised import Supervised
+from separation.objectives.supervised import Loss, Supervised
 
 HEADS = 2
 
@@ -29,10 +29,11 @@ class NoiseInvariant(Supervised):
     Args:
         model: the separator that is trained, with noise heads.
         encoder: gives the conditions.
+        loss: of masks without noise heads, in the warm-up; "binary_mask" is the only one.
         noise_weight: of the bound on the noise masks.
         gamma: what the mean of the sum of both noise masks may be at no cost.
         warmup: steps with the plain loss, before the noise heads enter.
-        common: see `Supervised`; the loss is "binary_mask".
+        common: see `Supervised`.
 
     Raises:
         ValueError: the settings contradict each other.
@@ -42,13 +43,14 @@ class NoiseInvariant(Supervised):
         self,
         model: ConditionedModel,
         encoder: QueryEncoder,
+        loss: Loss = "binary_mask",
         noise_weight: float = 0.1,
         gamma: float = 0.25,
         warmup: int = 0,
         **common: Any,
     ) -> None:
         self.noise_weight, self.gamma, self.warmup = noise_weight, gamma, warmup
-        super().__init__(model, encoder, **({"loss": "binary_mask"} | common))
+        super().__init__(model, encoder, loss=loss, **common)
 
     def check(self) -> None:
         """See `Supervised.check`."""
@@ -73,5 +75,5 @@ class NoiseInvariant(Supervised):
                 # The noise heads take part with nothing: a training on several devices waits for every gradient.
                 return self.compared(targets, truth, weight).mean() + 0 * noise.mean()
             excess = noise_excess(noise, self.gamma)
-            self.log("train/noise", noise.detach().sum(1).mean())
+            self.log("train/noise", noise.detach().sum(1).mean(), sync_dist=True)
             return noise_invariant_bce(targets, noise, truth, weight).mean() + self.noise_weight * excess

@@ -22,6 +22,7 @@ from separation.losses.masks import best_order, binary_masks, loudness_weight, r
 from separation.losses.waveform import l1_loss, si_sdr_loss
 from separation.models.base import ConditionedModel
 from separation.objectives.base import Objective
+from separation.objectives.ranks import per_rank
 from separation.objectives.remembered import Remembered, put_on
 
 Loss = Literal["l1", "si_sdr", "snr", "binary_mask", "ratio_mask"]
@@ -108,7 +109,8 @@ class Supervised(Objective):
 
     def encoded(self, form: Form, batch: Queried) -> Tensor:
         """Vectors of all queries of a batch, one row after another (batch * asked, dim)."""
-        given: list[list[Any]] = {"text": batch.texts, "label": batch.labels, "image": batch.pictures}[form]
+        forms: dict[str, list[Any]] = {"text": batch.texts, "label": batch.labels, "image": batch.pictures}
+        given = forms[form]
         if not given:
             raise ValueError("Queries by image need pictures; the data has none (see data/pictured.py).")
         flat = [query for row in given for query in row]
@@ -133,9 +135,8 @@ class Supervised(Objective):
         conditions = self.conditions(batch)
         self.remember(batch.sources.sum(1, keepdim=True), conditions)
         loss = self.loss_of(batch.sources, conditions)
-        self.log("train/loss", loss, prog_bar=True)
-        # One batch that cannot be scored must not cost the run: Lightning leaves out a step that returns nothing.
-        return loss if torch.isfinite(loss) else None
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        return self.usable(loss)
 
     def loss_of(self, sources: Tensor, conditions: Tensor) -> Tensor:
         """Mean loss of mixtures, given by sources (batch, sources, time), and conditions (batch, asked, dim)."""
@@ -146,14 +147,15 @@ class Supervised(Objective):
         estimates, _ = self.model.separate(sources.sum(1, keepdim=True), conditions)
         targets = sources[:, : conditions.shape[1]]
         values = WAVEFORM[self.loss](targets, estimates[:, :, 0].float())
-        if self.loss in IN_DECIBELS:
-            values = values[targets.square().sum(-1) > 0]
-        return values.mean()
+        if self.loss not in IN_DECIBELS:
+            return values.mean()
+        sounding = targets.square().sum(-1) > 0
+        return values[sounding].sum() / per_rank(sounding.sum()).clamp_min(1e-3)
 
     def of_masks(self, sources: Tensor, conditions: Tensor) -> Tensor:
         """Mean over the mixtures of the cross-entropy of their masks."""
         features, truth, weight = self.views(sources)
-        masks = self.on_frames(self.model.masks, features, conditions)  # type: ignore[arg-type]
+        masks = self.on_frames(self.model.masks, features, conditions)
         with torch.autocast(self.device.type, enabled=False):
             return self.compared(masks[0], truth, weight).mean()
 
