@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from separation.data.corpus import Corpus
 from separation.data.made import Padded
 from separation.data.manifest import Clip, DataError
+from separation.data.protocol import Rendered
 from separation.data.tagged import AUDIOSET, Positions, TaggedBatch, TaggedData, class_of
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.frame_tagger import FrameTagger, linear_softmax
@@ -141,6 +142,20 @@ def test_the_tagger_s_loss_is_the_cross_entropy_of_the_clips():
     p = module.encoder(batch.waveforms).clipwise.double()
     wanted = -(batch.tags * p.log() + (1 - batch.tags) * (1 - p).log()).sum() / 4
     assert module.training_step(batch, 0).item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "sure, wanted", [((0.9, 0.1, 0.2, 0.3), 0.0), ((0.1, 0.4, 0.2, 0.9), 1.0), ((0, 1, 0, 0), 1.0)]
+)
+def test_validation_tells_whether_a_class_is_among_the_two_surest(sure, wanted):
+    module = Tagging(tagger())
+    logged = silent_log(module)
+    module.encoder.probabilities = lambda wave, rate: torch.tensor([sure], dtype=torch.float32)
+    row = {"kind": "pair", "query": "tone 1"}
+    module.validation_step(Rendered(row, np.zeros(100), np.zeros(100)), 0)
+    assert logged == {"val/top2": wanted}
+    module.log = lambda *arguments, **options: pytest.fail("logged")
+    module.validation_step(Rendered(row | {"kind": "absent"}, np.zeros(100), np.zeros(100)), 0)
 
 
 # --- Data ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from separation.data.protocol import Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.frame_tagger import FrameTagger
 from separation.objectives.base import RANDOM
@@ -57,6 +58,15 @@ class Tagging(lightning.LightningModule):
         hit = tags.gather(1, probabilities.argmax(1, keepdim=True))
         self.log("train/top1", hit.mean(), prog_bar=True)
         return loss
+
+    def validation_step(self, rendered: Rendered, index: int) -> None:
+        """Whether the class asked for is among the two that are surest in a mixture of two sounds."""
+        if rendered.row["kind"] == "absent":
+            return
+        mixture = torch.from_numpy(rendered.mixture).float()[None]
+        probabilities = self.encoder.probabilities(mixture, rendered.sample_rate)[0]
+        surer = (probabilities > probabilities[self.encoder.names.index(rendered.row["query"])]).sum()
+        self.log("val/top2", (surer < 2).float(), prog_bar=True, on_epoch=True, sync_dist=True, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         return adamw_cosine(self, self.optimiser, int(self.trainer.estimated_stepping_batches))
