@@ -328,6 +328,17 @@ def test_terms_are_those_of_the_masked_spectra(manifest):
     assert terms["crl"].item() == pytest.approx(crl.item(), rel=0.1)  # a masked spectrum is not quite a spectrum
 
 
+def test_half_precision_changes_little(manifest):
+    batch = batch_of(manifest)
+    module = objective()
+    module.model.eval()
+    whole = module.training_step(batch, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = module.training_step(batch, 0)
+    assert half.item() == pytest.approx(whole.item(), rel=0.05)
+    half.backward()
+
+
 def test_mix_and_separate_asks_for_no_phrase(manifest):
     module, asked = objective(consistency=0.0, contrast=0.0), []
     inner = module.view.estimates

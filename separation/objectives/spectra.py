@@ -43,10 +43,13 @@ class Bands:
         return self.scale * self.model.stft(waveform)
 
     def estimates(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        spectrum = self.model.stft(mixture)
-        mask = self.model.mask(self.model.analyse(self.model.features(spectrum[:, None])), conditions)
-        real, imaginary = (self.model.to_bins @ mask).unbind(2)  # each (batch, queries, bins, frames)
-        return torch.complex(real, imaginary) * (self.scale * spectrum)[:, None]
+        with torch.autocast(mixture.device.type, enabled=False):
+            spectrum = self.model.stft(mixture)
+            features = self.model.features(spectrum[:, None])
+        mask = self.model.mask(self.model.analyse(features), conditions)
+        with torch.autocast(mixture.device.type, enabled=False):
+            real, imaginary = (self.model.to_bins @ mask).unbind(2)  # each (batch, queries, bins, frames)
+            return torch.complex(real, imaginary) * (self.scale * spectrum)[:, None]
 
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:
         return self.model.stft.inverse(estimates / self.scale, mixture.shape[-1])
