@@ -82,6 +82,18 @@ def test_two_ranks_of_two_workers_see_every_clip_once(folder, monkeypatch):
     assert orders[0] != orders[1]
 
 
+def test_a_worker_that_knows_no_ranks_asks_the_dataset(folder, monkeypatch):
+    whole = recordings(ShardedClips(folder))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        clips = ShardedClips(folder)
+        monkeypatch.delenv("RANK")  # as in a spawned process
+        parts.append(recordings(clips))
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+
+
 def test_even_ends_all_workers_after_equally_many(folder, monkeypatch):
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))

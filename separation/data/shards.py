@@ -131,7 +131,8 @@ def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sampl
 class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
     """The clips of a folder of shards as (clip, waveform (time,) in [-1, 1]), every one once an epoch over all ranks.
 
-    Put it into a `DataLoader` with `batch_size=None`. Ranks are told from torch.distributed (or RANK and WORLD_SIZE).
+    Put it into a `DataLoader` with `batch_size=None`. Make it where torch.distributed (or RANK and WORLD_SIZE) already
+    says which rank this is, such as in a data module's `train_dataloader`.
 
     Args:
         folder: where `write_shards` wrote, on a disk or at an http(s) address.
@@ -151,6 +152,7 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         self.index = f"{self.folder}/{split}.json"
         self.sample_rate, self.shards = _read_index(self.index)
         self.buffer, self.seed, self.even, self.epoch = buffer, seed, even, 0
+        self.place = engine().utils.pytorch_worker_info()[:2]
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order; call it before each epoch, as with a distributed sampler."""
@@ -167,6 +169,8 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Clip, Tensor]]:
         rank, ranks, worker, workers = engine().utils.pytorch_worker_info()
+        if ranks == 1:
+            rank, ranks = self.place  # a worker that was spawned rather than forked knows no ranks
         if len(self.shards) % ranks or len(self.shards) < ranks * workers:
             raise DataError(
                 f"{self.index}: {len(self.shards)} shards do not go round {ranks} ranks of {workers} workers each: "
