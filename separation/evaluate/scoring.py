@@ -136,9 +136,10 @@ def by_system(rendered: Rendered, estimate: Array, plan: Plan) -> dict[str, dict
 
 def silence(rendered: Rendered) -> str:
     """Which of a row's signals is silent (under -100 dB of full scale), so that it has no score; empty: none."""
-    signals = {"mixture": rendered.mixture}
+    signals = {}
     if rendered.row["kind"] != "absent":
-        signals |= {"target": rendered.target, "interference": rendered.mixture - rendered.target}
+        signals = {"target": rendered.target, "interference": rendered.mixture - rendered.target}
+    signals["mixture"] = rendered.mixture
     for name, wave in signals.items():
         if energy(wave) <= PUBLISHED_FLOOR * wave.size:
             return name

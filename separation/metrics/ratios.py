@@ -52,12 +52,14 @@ def si_sdr(reference: Array, estimate: Array, epsilon: float = 0.0) -> float:
     Args:
         reference: the true target.
         estimate: what was separated.
-        epsilon: added to every sum; published tables have PUBLISHED_EPSILON, which gives a silent estimate 0 dB
-            where the definition gives none.
+        epsilon: added to every sum; published tables have PUBLISHED_EPSILON, which gives a silent estimate 0 dB.
+
+    Returns:
+        dB; NaN where one of the two is silent and `epsilon` is 0.
     """
     reference, estimate = reference.astype(np.float64), estimate.astype(np.float64)
     inner, power = float((reference * estimate).sum()) + epsilon, energy(reference) + epsilon
-    if power == 0:
+    if power == 0 or not (epsilon or estimate.any()):
         return float("nan")
     target = inner / power * reference
     return decibel(energy(target) + epsilon, energy(estimate - target) + epsilon)
