@@ -168,7 +168,8 @@ def score_rows(
     import soundfile
 
     outcome = Outcome()
-    for done, row in enumerate(rows, 1):
+    for done, row in enumerate(rows):
+        tell(done)
         place = locate(row)
         if isinstance(place, str):
             outcome.missing.append(place)
@@ -182,7 +183,6 @@ def score_rows(
             outcome.silent.append(f"{row['id']}: the {name} is silent")
         else:
             outcome.scores.append(score_rendered(separator, rendered, plan))
-        tell(done)
     return outcome
 
 

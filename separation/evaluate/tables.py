@@ -124,14 +124,19 @@ def compare(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mea
     return cells
 
 
+def number(value: float) -> str:
+    """Two digits, and no minus before nothing."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def cell_text(cell: dict[str, Any]) -> str:
     """A figure with its interval, the median of the rows, and for how many rows where not for all."""
     if "value" not in cell:
         return "none"
-    text = f"{cell['value']:.2f}"
+    text = number(cell["value"])
     if cell["high"] > cell["low"]:
-        text += f" ({cell['low']:.2f} to {cell['high']:.2f})"
-    text += f"; {cell['median']:.2f}"
+        text += f" ({number(cell['low'])} to {number(cell['high'])})"
+    text += f"; {number(cell['median'])}"
     return text + (f", n = {cell['n']}" if cell["n"] < cell["rows"] else "")
 
 
