@@ -49,7 +49,7 @@ VALIDATION = Mixing()
 
 @dataclass(frozen=True)
 class Rendered:
-    """One mixture (time,); `target` is silence in an `absent` row."""
+    """One mixture and its target, mono (time,); the target is silence in an `absent` row."""
 
     row: Row
     mixture: np.ndarray

@@ -4,7 +4,7 @@
 """
 
 from separation.evaluate.command import main
-from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, evaluate, score_row, score_rows
+from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, evaluate, score, score_row, score_rows
 from separation.evaluate.tables import FEW, by_class, compare, line, summary, table
 from separation.separator import Separator
 
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "line",
     "main",
+    "score",
     "score_row",
     "score_rows",
     "summary",

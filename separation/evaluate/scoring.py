@@ -84,14 +84,18 @@ def query_of(row: Row, column: str) -> str:
     return row[column]
 
 
-def score_row(separator: Separator, row: Row, root: Path, column: str = "query", plan: Plan | None = None) -> Score:
-    """Renders, separates and scores one row; `column` says which of its texts is the query."""
-    plan = plan or Plan(column)
-    return score_rendered(separator, render(row, root, plan.mixing), plan)
+def score_row(separator: Separator, row: Row, root: Path, column: str = "query") -> Score:
+    """Renders, separates and scores one row of a list; `column` says which of its texts is the query."""
+    return score(separator, render(row, root), column)
 
 
-def score_rendered(separator: Separator, rendered: Rendered, plan: Plan) -> Score:
-    """Separates and scores one mixture.
+def score(separator: Separator, rendered: Rendered, column: str = "query") -> Score:
+    """Separates and scores one mixture; `column` says which of its row's texts is the query."""
+    return score_by(separator, rendered, Plan(column))
+
+
+def score_by(separator: Separator, rendered: Rendered, plan: Plan) -> Score:
+    """Separates one mixture and scores it as planned.
 
     Raises:
         EvaluationError: the output holds NaN or infinity, or the row has no query.
@@ -182,7 +186,7 @@ def score_rows(
         if name := silence(rendered):
             outcome.silent.append(f"{row['id']}: the {name} is silent")
         else:
-            outcome.scores.append(score_rendered(separator, rendered, plan))
+            outcome.scores.append(score_by(separator, rendered, plan))
     return outcome
 
 
