@@ -344,6 +344,7 @@ def test_the_command_says_what_was_measured(root, run):
     assert (report["rows"], report["scored"], report["weights_sha256"]) == (6, 6, weights)
     cell = next(c for c in report["figures"] if (c["kind"], c["system"], c["metric"]) == ("pair", "model", "sdri"))
     assert cell["value"] == pytest.approx(20, abs=0.05)
+    assert {row["class"]: row["rows"] for row in report["classes"]} == {"hum": 2, "drone": 1}
     assert str(root) not in (root / "report.json").read_text()
 
 

@@ -18,8 +18,8 @@ from separation.data.protocol import VALIDATION, Row, read_rows
 from separation.data.protocols.base import Protocol, ProtocolError, Sources, fingerprint
 from separation.data.protocols.registry import all_protocols, find
 from separation.evaluate.measures import DEFAULT, possible, wanted
-from separation.evaluate.scoring import EvaluationError, Outcome, Plan, score_rows
-from separation.evaluate.tables import AGGREGATES, class_table, compare, compare_table, summary, table
+from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, score_rows
+from separation.evaluate.tables import AGGREGATES, by_class, class_table, compare, compare_table, summary, table
 from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
 from separation.progress import Progress
@@ -190,6 +190,11 @@ def metrics_for(protocol: Protocol, options: argparse.Namespace) -> tuple[str, .
     return names
 
 
+def main_kind(scores: list[Score]) -> str:
+    """The kind of row that tables by class are of: the first that has a target."""
+    return next((score.kind for score in scores if score.kind != "absent"), "pair")
+
+
 def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Namespace) -> int:
     """Scores and prints; the exit status is 1 if nothing could be scored."""
     clips = train_clips(root) if options.mixtures or protocol.name == "validation" else None
@@ -215,12 +220,13 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
         print(f"\nAll systems, {AGGREGATES[protocol.aggregate]}; behind the semicolon the median of the rows:\n")
         print(compare_table(cells))
     if outcome.scores and options.classes:
-        kind = next((score.kind for score in outcome.scores if score.kind != "absent"), "pair")
-        print(f"\n{class_table(outcome.scores, kind)}")
+        print(f"\n{class_table(outcome.scores, main_kind(outcome.scores))}")
     if options.json:
         write_json(options.json, [asdict(score) for score in outcome.scores])
     if options.report:
-        write_json(options.report, known | {"aggregate": protocol.aggregate, "figures": cells})
+        kind = main_kind(outcome.scores)
+        classes = [{"class": name, "rows": n, "sdri": mean} for name, n, mean in by_class(outcome.scores, kind)]
+        write_json(options.report, known | {"aggregate": protocol.aggregate, "figures": cells, "classes": classes})
     return 0 if outcome.scores else 1
 
 
