@@ -9,7 +9,9 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +140,7 @@ def facts(protocol: Protocol, rows: list[Row], outcome: Outcome, options: argpar
         "version": protocol.version,
         "rows_sha256": fingerprint(rows, protocol.mixing),
         "model": Path(options.model).name,
-        "weights_sha256": weights_sha256(options.model),
+        "weights_sha256": weights_sha256(options.model) if outcome.scores else "unknown",
         "asked_by": options.query,
         "every": options.every,
         "rows": len(rows),
@@ -195,39 +197,55 @@ def main_kind(scores: list[Score]) -> str:
     return next((score.kind for score in scores if score.kind != "absent"), "pair")
 
 
+def score_chosen(protocol: Protocol, root: Path, rows: list[Row], plan: Plan, load: Callable[[], Any]) -> Outcome:
+    """Scores rows with a bar; the model is loaded only if some row's recordings are there."""
+    separator: Any = load() if any(isinstance(protocol.locate(row, root), Path) for row in rows) else None
+    progress = Progress("mixtures", len(rows), sys.stderr)
+    try:
+        return score_rows(separator, rows, lambda row: protocol.locate(row, root), plan, progress.update)
+    finally:
+        progress.close()
+
+
 def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Namespace) -> int:
-    """Scores and prints; the exit status is 1 if nothing could be scored."""
+    """Scores, writes and prints; the exit status is 1 if nothing could be scored."""
     clips = train_clips(root) if options.mixtures or protocol.name == "validation" else None
     plan = Plan(options.query, metrics_for(protocol, options), options.oracle, protocol.mixing, protocol.window)
-    started = time.perf_counter()
-    chosen = rows[:: options.every]
-    present = [place for row in chosen if isinstance(place := protocol.locate(row, root), Path)]
-    separator: Any = None
-    if present:
-        more = {"device": options.device} if options.device else {}
-        separator = Separator.from_pretrained(options.model, **more)
-    progress = Progress("mixtures", len(chosen), sys.stderr)
-    outcome = score_rows(separator, chosen, lambda row: protocol.locate(row, root), plan, progress.update)
-    progress.close()
+    began = time.perf_counter()
+    device = {"device": options.device} if options.device else {}
+    load = cache(lambda: Separator.from_pretrained(options.model, **device))
+    outcome = score_chosen(protocol, root, rows[:: options.every], plan, load)
     known = facts(protocol, rows, outcome, options)
     cells = compare(outcome.scores, plan.metrics, protocol.aggregate)
+    write_files(outcome.scores, known | {"aggregate": protocol.aggregate, "figures": cells}, options)
     if outcome.scores:
-        print(f"{separator!r}, asked by {options.query}, {time.perf_counter() - started:.0f} s\n")
+        print(f"{load()!r}, asked by {options.query}, {time.perf_counter() - began:.0f} s\n")
     print("\n".join([facts_text(known), *left_out(outcome)]))
     if outcome.scores:
-        print("\nSDRi of the model (suppression of absent queries), mean over rows:\n")
-        print(table(summary(outcome.scores, clips)))
-        print(f"\nAll systems, {AGGREGATES[protocol.aggregate]}; behind the semicolon the median of the rows:\n")
-        print(compare_table(cells))
-    if outcome.scores and options.classes:
-        print(f"\n{class_table(outcome.scores, main_kind(outcome.scores))}")
-    if options.json:
-        write_json(options.json, [asdict(score) for score in outcome.scores])
-    if options.report:
-        kind = main_kind(outcome.scores)
-        classes = [{"class": name, "rows": n, "sdri": mean} for name, n, mean in by_class(outcome.scores, kind)]
-        write_json(options.report, known | {"aggregate": protocol.aggregate, "figures": cells, "classes": classes})
+        print_tables(outcome.scores, cells, clips, protocol.aggregate, options.classes)
     return 0 if outcome.scores else 1
+
+
+def write_files(scores: list[Score], measured: dict[str, Any], options: argparse.Namespace) -> None:
+    """What `--json` and `--report` ask for."""
+    if options.json:
+        write_json(options.json, [asdict(score) for score in scores])
+    if options.report:
+        classes = by_class(scores, main_kind(scores))
+        listed = [{"class": name, "rows": count, "sdri": mean} for name, count, mean in classes]
+        write_json(options.report, measured | {"classes": listed})
+
+
+def print_tables(
+    scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None, aggregate: str, classes: bool
+) -> None:
+    """The model alone, all systems, and classes on request."""
+    print("\nSDRi of the model (suppression of absent queries), mean over rows:\n")
+    print(table(summary(scores, clips)))
+    print(f"\nAll systems, {AGGREGATES[aggregate]}; behind the semicolon the median of the rows:\n")
+    print(compare_table(cells))
+    if classes:
+        print(f"\n{class_table(scores, main_kind(scores))}")
 
 
 def main(argv: list[str] | None = None) -> int:
