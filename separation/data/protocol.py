@@ -145,7 +145,7 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
             waves.append(placed(root / row[name], *places, mixing, len(waves[0]) if waves else None))
     mixture = waves[0].copy()
     for wave in waves[1:]:
-        mixture += wave * gain(waves[0], wave, row["snr_db"], mixing)
+        mixture += wave.astype(np.float64) * gain(waves[0], wave, row["snr_db"], mixing)
     target = waves[0] if row["kind"] != "absent" else np.zeros_like(mixture)
     scale = mixing.scale
     highest = float(np.abs(mixture).max(initial=0))
