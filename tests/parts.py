@@ -111,12 +111,13 @@ def arguments(subcommand, data, run, **changes):
     return [subcommand, "--config", str(RECIPE), *(f"--{k}={v}" for k, v in chosen.items() if v is not None)]
 
 
-def run(*arguments):
-    """`separation-train`, in this process, with sentences that need no weights."""
+def run(*arguments, stand_in=True):
+    """`separation-train`, in this process; with a stand-in, sentences need no weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PL_GLOBAL_SEED", "0")  # set by Lightning; taken back afterwards
         patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a way that will end
-        patch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+        if stand_in:
+            patch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
         patch.setattr(sys, "argv", ["separation-train", *map(str, arguments)])
         train.main()
 

@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    run(*arguments("fit", data, folder, **OPTIONS, **{"data.batch_size": 4}))
+    run(*arguments("fit", data, folder, **OPTIONS, **{"data.batch_size": 4}), stand_in=False)
     return folder
 
 
