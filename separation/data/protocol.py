@@ -12,7 +12,7 @@ SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves what it is given to the device field by field
 class Rendered:
     """One mixture and its target, mono (time,); the target is silence in an `absent` row."""
 
