@@ -35,10 +35,10 @@ class KeepConfig(SaveConfigCallback):
 
 
 class CLI(LightningCLI):
-    """Lightning's command line, whose errors can be caught."""
+    """Lightning's command line, whose errors can be caught, and which takes no key for one that begins with it."""
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
-        return super().init_parser(**arguments | {"exit_on_error": False})
+        return super().init_parser(**arguments | {"exit_on_error": False, "allow_abbrev": False})
 
     def instantiate_classes(self) -> None:
         try:

@@ -39,5 +39,5 @@ def encoder(dim=DIM):
 def logged(module):
     """Keeps what an objective logs outside a trainer."""
     terms = {}
-    module.log = lambda name, value, **options: terms.update({name: float(value)})
+    module.log = lambda name, value, **options: terms.update({name: value.item()})
     return terms

@@ -15,6 +15,7 @@ import lightning
 
 from separation.data.protocol import Rendered
 from separation.data.queried import QueriedData
+from separation.encoders.base import UnsupportedQueryError
 from separation.encoders.stand_in import StandIn
 from separation.encoders.table import OneHotEncoder, TableEncoder
 from separation.metrics import sdri
@@ -295,5 +296,5 @@ def test_an_encoder_that_knows_nothing_tells_all_queries_apart():
     assert (found @ found.T - torch.eye(50)).abs().max() < 0.6
     assert torch.equal(StandIn(64).encode_text(["query 7"])[0], found[7])
     assert vectors(["query 7"], 64).shape == (1, 64)
-    with pytest.raises(ValueError, match="takes no image"):
+    with pytest.raises(UnsupportedQueryError, match="takes no image"):
         StandIn(4, ["text"]).encode_image(["a.jpg"])

@@ -15,6 +15,11 @@ class InRunFolder(ModelCheckpoint):
         self.dirpath = self.dirpath or trainer.default_root_dir
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What was best so far, where the run goes on in its folder; in another it begins anew."""
+        if state_dict.get("dirpath") == self.dirpath:
+            super().load_state_dict(state_dict)
+
 
 class Last(InRunFolder):
     """`last.ckpt`, every so many steps and at the end of each epoch, with validation or without.

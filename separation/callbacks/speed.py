@@ -38,6 +38,7 @@ class Speed(Callback):
     ) -> None:
         now = time.perf_counter()
         self.steps.append((self.started - self.ended, now - self.ended))
+        self.ended = now
         waited, seconds = (sum(column) for column in zip(*self.steps, strict=True))
         clips = len(self.steps) * trainer.world_size * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         pl_module.log("speed/clips_per_second", clips / seconds, prog_bar=True)

@@ -78,7 +78,7 @@ def usable(row: dict[str, str], root: Path) -> bool:
         rendered = render(row, root)
     except (OSError, RuntimeError, ValueError, ZeroDivisionError):
         return False
-    return row["kind"] == "absent" or bool(rendered.target.any())
+    return bool(rendered.mixture.any()) and (row["kind"] == "absent" or bool(rendered.target.any()))
 
 
 def drawn_rows(clips: list[Clip], root: Path, count: int, seed: int = 0, absent: float = 0.2) -> list[dict[str, str]]:

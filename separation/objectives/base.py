@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from separation.evaluate import Score, score, summary, table
 from separation.models.base import ConditionedModel
 from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.ranks import gathered, world
+from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder, start
 from separation.separator import Separator
 
@@ -29,7 +30,7 @@ RANDOM = "random"
 class Objective(lightning.LightningModule):
     """Base of the objectives. A subclass gives `training_step`, which calls `remember`.
 
-    Everything random in a step is drawn after the generators were seeded with (seed, step, rank), so a resumed run
+    Everything random in a step is drawn after the generator was seeded with (seed, batch, rank), so a resumed run
     continues as an uninterrupted one would.
 
     Args:
@@ -87,8 +88,7 @@ class Objective(lightning.LightningModule):
         self.recent.append((mixture.detach().half(), conditions.detach()))
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where Lightning's seed_everything keeps it
-        torch.manual_seed((seed * 1_000_003 + self.global_step) * 4099 + self.global_rank)
+        seed_step(self)
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         """Moves the weights, then the averaged ones."""
@@ -182,7 +182,7 @@ class Objective(lightning.LightningModule):
             self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
 
 
-def compile_parts(module: nn.Module, backend: str) -> None:
+def compile_parts(module: nn.Module, backend: str | Callable[..., Any]) -> None:
     """Compiles a network's layers in place; names and values of its tensors stay as they are.
 
     Layers and not the whole: objectives call parts of a network, and spectra are complex, which compilers avoid.

@@ -20,6 +20,7 @@ from separation.encoders.sound import SoundEncoder
 from separation.objectives.base import RANDOM
 from separation.objectives.gathering import gathered_rows
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder
 
 
@@ -70,6 +71,9 @@ class Contrastive(lightning.LightningModule):
             start = int(torch.randint(0, size - width, ()))
             log_mel.narrow(axis, start, width).zero_()
         return log_mel
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        seed_step(self)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
