@@ -122,7 +122,7 @@ def trained(arm: str, seed: int, manifests: dict[str, Path], encoder: SoundEncod
         isolated_manifest=manifests["isolated"] if arm == SEMI else None,
         isolated=arguments.batch_size // 2 if arm == SEMI else 0, validation_count=0,
     )  # fmt: skip
-    weights = {} if whole else {"consistency": 0.0, "contrast": 0.0}
+    weights = {"contrast": arguments.contrast} if whole else {"consistency": 0.0, "contrast": 0.0}
     objective = BiModal(band_unet(DIM, seed), deepcopy(encoder), optimiser=AdamW(2e-3, 0.02, 50), ema=0.99, **weights)
     fit(objective, data, arguments.steps, seed)
     return objective
@@ -163,6 +163,9 @@ def main() -> None:
     parser.set_defaults(labels=24)
     parser.add_argument("--made", type=int, default=1500, help="two-source clips to train on")
     parser.add_argument("--isolated", type=float, default=0.1, help="share of recordings known alone (semi-supervised)")
+    parser.add_argument(
+        "--contrast", type=float, default=2.5, help="weight of CNT; published 0.5, beside 5 for the rest"
+    )
     parser.add_argument("--encoder_steps", type=int, default=500)
     parser.add_argument("--encoder_batch", type=int, default=48)
     arguments = parser.parse_args()
