@@ -41,6 +41,7 @@ READING_ORDER = (
     "progress",
     "cache",
     "description",
+    "tensors",
     "compat",
     "ontology",
     "encoders",

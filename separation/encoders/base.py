@@ -7,8 +7,10 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from separation.description import ModelError
 
-class EncoderError(RuntimeError):
+
+class EncoderError(ModelError):
     """An encoder's files or packages are missing or not the ones expected; the message says what to do."""
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.encoders.files import Tensors, under
+from separation.tensors import Tensors, under
 
 
 class LabelEncoder(QueryEncoder):
