@@ -39,7 +39,7 @@ def plain_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:
 
 def admitted() -> list[Any]:
     """What the restricted reader may use beyond PyTorch's own list; all of it is plain data."""
-    rebuild = np.empty(0).__reduce__()[0]
+    rebuild: Any = np.empty(0).__reduce__()[0]
     named: list[tuple[Callable[..., Any], str]] = [
         pair
         for core in ("core", "_core")  # by NumPy's version

@@ -118,7 +118,7 @@ def test_several_pictures_are_one_query(encoder):
     assert torch.allclose(encoder.encode_image([pictures])[0], each.mean(0), atol=1e-6)
     with pytest.raises(EncoderError, match="one picture or more"):
         encoder.encode_image([[]])
-    with pytest.raises(UnsupportedQueryError, match="takes no audio; it takes image, text"):
+    with pytest.raises(UnsupportedQueryError, match="takes no audio; it takes text, image"):
         encoder.encode_audio(torch.zeros(1, 9), 9)
 
 
