@@ -85,6 +85,7 @@ class Stream:
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
         overlap = 2 * int(np.ceil(margin))  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
+        segment += -(segment - overlap) % model.grid_seconds
         self.fade = int((overlap - 2 * margin) * sample_rate)
         self.runner = OverlapAdd(self._segment, segment * sample_rate, overlap * sample_rate, self.fade)
         if model.faithful:
