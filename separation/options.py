@@ -218,8 +218,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         return options
     options.negative = [_tidy(text, "--not") for text in options.negative]
     options.forms = {}
-    options.query = _named(options, options.query, "--query")
-    options.remove = _named(options, [("text", text) for text in options.remove], "--remove")
+    options.query = _named(options, options.query, {"text": "--query", "label": "--query-class"})
+    options.remove = _named(options, [("text", text) for text in options.remove], {"text": "--remove"})
     if options.subclasses and not any(query.label for query in options.forms.values()):
         raise UsageError("--subclasses goes with --query-class.")
     if not options.query and not options.remove:
@@ -233,10 +233,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: str) -> list[str]:
+def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: dict[str, str]) -> list[str]:
     """The names of some queries; those that are more than a text are kept in `options.forms`."""
     names: list[str] = []
-    for form, value in dict.fromkeys((form, _tidy(value, option)) for form, value in asked):
+    tidy = [(form, _tidy(value, option[form]) if form in option else value) for form, value in asked]
+    for form, value in dict.fromkeys(tidy):
         given: dict[str, str] = {form: value}
         query = Query(**given, negative=options.negative, subclasses=form == "label" and options.subclasses)  # type: ignore[arg-type]
         name, number = query.name, 1

@@ -6,10 +6,11 @@ import pytest
 import torch
 import yaml
 
-from separation import ModelError, Separator, list_models
+from separation import ModelError, Query, Separator, list_models
 from separation.checkpoints.convert import main as convert
 from separation.checkpoints.families import recognise
 from separation.checkpoints.registry import RELEASED
+from separation.encoders.tagger import TaggerEncoder, Tags
 from separation.hub import load_model
 from separation.models import bimodal_unet, clipsep_unet, resunet
 from separation.models.bimodal_unet import BiModalUNet
@@ -136,8 +137,9 @@ def test_frozen_transforms_and_parts_for_training_are_left_out(tmp_path):
 
 def test_class_ids_with_the_embedding_model_are_refused_with_the_reason(tmp_path):
     separator = Separator.from_pretrained(write(tmp_path, "uss-embedding"))
-    with pytest.raises(ModelError, match="takes no class ids: its condition is the tagger's embedding"):
-        separator(torch.randn(1, 2000), 17, 32000)
+    for query in (17, Query(label="Dog"), Query(label=["Dog", 3])):
+        with pytest.raises(ModelError, match="takes no class ids: its condition is the tagger's embedding"):
+            separator(torch.randn(1, 2000), query, 32000)
 
 
 def test_classes_need_no_tagger(tmp_path):
@@ -146,6 +148,65 @@ def test_classes_need_no_tagger(tmp_path):
     assert torch.equal(by_name, by_number)
     assert by_name.shape == (1, 527)
     assert by_name.sum() == by_name[0, 0] == 1
+
+
+def test_a_class_with_those_below_it(tmp_path, monkeypatch):
+    nodes = [("/m/0jbk", "Animal", ["/m/068hy"]), ("/m/068hy", "Domestic animals, pets", ["/m/0bt9lr"])]
+    tree = [{"id": mid, "name": name, "child_ids": below} for mid, name, below in [*nodes, ("/m/0bt9lr", "Dog", [])]]
+    (tmp_path / "ontology.json").write_text(json.dumps(tree))
+    monkeypatch.setenv("AUDIOSET_ONTOLOGY", str(tmp_path / "ontology.json"))
+    separator = Separator.from_pretrained(write(tmp_path, "uss"))
+    below, several, single = separator.conditions(
+        [Query(label="Animal", subclasses=True), Query(label=["Animal", 73, "Dog"]), Query(label="Animal")]
+    )
+    assert below.nonzero()[:, 0].tolist() == [72, 73, 74]
+    assert torch.equal(below, several)
+    assert single.nonzero()[:, 0].tolist() == [72]
+
+
+class FakeTagger(TaggerEncoder):
+    """Hears speech in every segment; its vector for an example is its mean power, in all places."""
+
+    sample_rate = 32000
+
+    def __init__(self):
+        super().__init__("probabilities", 2048)
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def tag(self, waveform):
+        probabilities = waveform.square().mean(-1, keepdim=True).expand(-1, 527).clone()
+        probabilities[:, 0] = 0.8
+        return Tags(probabilities, probabilities)
+
+
+def test_a_query_directory_is_the_mean_over_segments_and_then_over_files(tmp_path):
+    import soundfile
+
+    separator = Separator.from_pretrained(write(tmp_path, "uss"))
+    separator.encoder.parts["audio"] = FakeTagger()
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    loud, quiet = torch.full((64000,), 0.5), torch.full((32000,), 0.1)
+    silence = torch.zeros(32000)
+    soundfile.write(folder / "b.wav", torch.cat([silence, loud, quiet]).numpy(), 32000, subtype="FLOAT")
+    soundfile.write(folder / "a.wav", quiet.numpy(), 32000, subtype="FLOAT")
+    [found] = separator.conditions([Query(audio=folder)])
+    first, second = (0.5**2 + 0.1**2) / 2, 0.1**2  # segments of 2 s without the silence; the last one is repeated
+    assert float(found[1]) == pytest.approx((first + second) / 2, rel=1e-3)
+    assert float(found[0]) == pytest.approx(0.8)
+
+
+def test_published_inference_by_class_beside_other_queries(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "uss"), faithful=True)
+    separator.encoder.parts["audio"] = FakeTagger()
+    mixture, vector = torch.randn(1, 70000) / 10, torch.rand(527)
+    by_class, absent, given = separator(mixture, ["Speech", "Dog", vector], 32000)
+    heard = torch.zeros(1, 527)
+    heard[0, 0] = 0.8  # the tagger's own probability, all other classes zero
+    expected = separator.model(mixture[None], heard)[0]
+    assert torch.allclose(by_class.target, expected, atol=1e-6)
+    assert absent.target.abs().max() == 0
+    assert torch.allclose(given.target, separator(mixture, vector, 32000).target, atol=1e-6)
 
 
 def test_labels_of_labelsep_are_rows_of_its_table(tmp_path):
