@@ -754,8 +754,10 @@ def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples,
 
 
 def test_a_folder_of_examples_is_one_query(examples):
-    assert run("--query-audio", "sounds", "mix.wav") == 0
-    assert outputs() == ["mix.sounds.wav", "mix.wav", "mix2.wav"]
+    Path("sounds").rename("two  spaces")
+    assert run("--query-audio", "two  spaces", "mix.wav") == 0
+    assert outputs() == ["mix.two_spaces.wav", "mix.wav", "mix2.wav"]
+    assert examples.asked[0].audio == "two  spaces"
 
 
 def test_examples_of_one_name_are_two_queries(examples, capsys):
@@ -766,23 +768,18 @@ def test_examples_of_one_name_are_two_queries(examples, capsys):
 
 
 def test_what_is_to_be_left_out_goes_with_every_query(examples):
-    asked = (
-        "--query",
-        "half",
-        "--query-audio",
-        "sounds/quarter.wav",
-        "--remove",
-        "all",
-        "--not",
-        "rain",
-        "--not",
-        "wind",
-    )
     save("sounds/quarter.wav")
-    assert run(*asked, "mix.wav") == 0
+    asked = ("--query", "half", "--query-audio", "sounds/quarter.wav", "--remove", "all")
+    assert run(*asked, "--not", "rain", "--not", "wind", "mix.wav") == 0
     assert [query.negatives() for query in examples.asked] == [["rain", "wind"]] * 3
     parts = ["half", "not_all", "quarter"]
     assert outputs() == [*(f"mix.{part}_without_rain_and_wind.wav" for part in parts), "mix.wav", "mix2.wav"]
+
+
+def test_a_text_and_an_example_of_one_name_are_two_queries(examples):
+    assert run("--query-audio", "sounds/half.wav", "--remove", "half", "mix.wav") == 0
+    assert examples.streams[0][0] == ("half", "half")
+    assert outputs() == ["mix.half.wav", "mix.not_half_2.wav", "mix.wav", "mix2.wav"]
 
 
 def test_an_example_is_never_written_over(examples, capsys):
