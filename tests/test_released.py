@@ -257,9 +257,17 @@ def test_listed(capsys):
 def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow):
     folder = tmp_path / "cache"
     folder.mkdir()
+    write(tmp_path, "dcase2024").rename(folder / RELEASED["dcase2024"].filename)
+    assert RELEASED["dcase2024"].on_disk
+    assert Separator.from_pretrained("dcase2024", offline=True).encoder.family == "dcase2024"
+
+
+def test_another_file_in_the_place_of_a_published_one_is_not_used(tmp_path, narrow):
+    folder = tmp_path / "cache"
+    folder.mkdir()
     write(tmp_path, "audiosep").rename(folder / RELEASED["audiosep"].filename)
-    assert RELEASED["audiosep"].on_disk
-    assert Separator.from_pretrained("audiosep", offline=True).encoder.family == "audiosep"
+    with pytest.raises(ModelError, match=r"audiosep_base_4M_steps\.ckpt has \d+ bytes instead of 1264844076"):
+        Separator.from_pretrained("audiosep", offline=True)
 
 
 def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypatch):

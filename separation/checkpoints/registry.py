@@ -1,8 +1,8 @@
 """The released systems by name: what they take, what they scored, where they live.
 
-Addresses and figures are those that the systems' authors published. Where a home's checksum was seen it is written down
-and a download must have it; of the others a file's own is recorded when it is first fetched. docs/released.md says where
-each was seen.
+Addresses and figures are those that the systems' authors published. Where a home's checksum was seen it is written
+down and a download must have it; of the others a file's own is recorded when it is first fetched. docs/released.md says
+where each was seen.
 """
 
 from __future__ import annotations
