@@ -156,7 +156,7 @@ def data_section(clips: list[Clip], recipes: list[dict[str, Any]]) -> str:
 
         text += (
             f"\n\nBesides, {procedural} clips of each of the {len(SOUNDS)} procedural sounds of"
-            " `separation/data/foley.py`; those of the demo and the benchmarks have other seeds."
+            " `separation/data/foley`; those of the demo and the benchmarks have other seeds."
         )
     return text
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from separation.data.protocol import SAMPLE_RATE, read_rows, render
+from separation.data.protocol import Rendered, read_rows, render
 from separation.metrics import bootstrap, sdri, suppression
 from separation.separator import Separator
 
@@ -39,15 +39,20 @@ class Score:
     presence: float
 
 
-def score_row(separator: Separator, row: dict[str, str], root: Path, column: str) -> Score:
-    """Renders, separates and scores one row; `column` says which of its texts is the query."""
-    rendered = render(row, root)
-    result = separator(torch.from_numpy(rendered.mixture), row[column], SAMPLE_RATE)
+def score(separator: Separator, rendered: Rendered, column: str = "query") -> Score:
+    """Separates and scores one mixture; `column` says which of its row's texts is the query."""
+    row = rendered.row
+    result = separator(torch.from_numpy(rendered.mixture), row[column], rendered.sample_rate)
     estimate = result.target[0].numpy()
     absent = row["kind"] == "absent"
     value = suppression(rendered.mixture, estimate) if absent else sdri(rendered.target, estimate, rendered.mixture)
-    esc = Path(row["target"]).parts[1] in ("esc10", "esc50_cc0_by")
+    esc = len(Path(row["target"]).parts) > 1 and Path(row["target"]).parts[1] in ("esc10", "esc50_cc0_by")
     return Score(row["id"], row["kind"], row[column], row["query"], row["target"], esc, value, result.presence)
+
+
+def score_row(separator: Separator, row: dict[str, str], root: Path, column: str = "query") -> Score:
+    """Renders, separates and scores one row of a list."""
+    return score(separator, render(row, root), column)
 
 
 def line(name: str, scores: list[Score]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ MODEL = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": DIM}
 ENCODER = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": DIM}
 CONFIG = {
     "model": {
-        "class_path": "separation.objectives.supervised.Supervised",
+        "class_path": "separation.objectives.bands.BandSupervised",
         "init_args": {
             "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
             "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": ENCODER},
-            "lr": 0.002,
+            "optimiser": {"lr": 0.002},
         },
     }
 }

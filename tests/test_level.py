@@ -61,8 +61,8 @@ def test_a_pause_is_forty_decibels_under_the_loudest_frame(under, counts):
 
 
 def test_the_last_incomplete_frame_counts_as_one():
-    end = torch.full((1, 10), 2.0)
-    assert level(torch.ones(1, FRAME), end) == pytest.approx(np.sqrt((1 + 4) / 2))
+    ones = torch.tensor([[1.0, -1.0]])
+    assert level(ones.repeat(1, FRAME // 2), 2 * ones.repeat(1, 5)) == pytest.approx(np.sqrt((1 + 4) / 2))
 
 
 def test_silence_and_nothing_have_level_zero():
@@ -76,4 +76,10 @@ def test_one_sample_is_enough():
 
 
 def test_full_scale_of_single_precision_does_not_overflow():
-    assert level(torch.full((2, FRAME), 1e30)) == pytest.approx(np.sqrt(2) * 1e30)
+    assert level(1e30 * torch.tensor([[1.0, -1.0]]).repeat(2, FRAME // 2)) == pytest.approx(np.sqrt(2) * 1e30)
+
+
+def test_a_constant_offset_does_not_count():
+    offset = torch.tensor([[0.5], [-0.2]])
+    assert level(sine(channels=2) * 0.01 + offset) == pytest.approx(0.01, rel=1e-4)
+    assert level(offset.expand(-1, 3 * FRAME + 5) * 1.1) == 0.0

@@ -24,10 +24,11 @@ from separation.encoders.sentence import SentenceEncoder
 from separation.encoders.sound import SoundEncoder
 from separation.losses import MaskError
 from separation.models.band_unet import BandUNet
-from separation.objectives import supervised
+from separation.objectives import base
+from separation.objectives.bands import BandSupervised, sounding, tagging_loss
+from separation.objectives.base import calibrate
 from separation.objectives.contrastive import Contrastive, matching_loss
-from separation.objectives.optimisers import adamw_cosine
-from separation.objectives.supervised import Supervised, calibrate, sounding, tagging_loss
+from separation.objectives.optimisers import AdamW, adamw_cosine
 
 RECIPES = Path(__file__).parents[1] / "conf" / "recipe"
 RATE = 8000
@@ -61,8 +62,9 @@ def tiny_encoder():
 
 def tiny_supervised(**arguments):
     """Everything drawn comes from the data's own generator: no noise, no chance of sound as the query."""
-    still = {"text_noise": 0.0, "audio_share": 0.0, "audio_share_end": 0.0, "warmup": 2, "lr": 2e-3}
-    return Supervised(small_rate_model().train(), tiny_encoder(), **(still | arguments))
+    still = {"text_noise": 0.0, "audio_share": 0.0, "audio_share_end": 0.0}
+    optimiser = AdamW(lr=arguments.pop("lr", 2e-3), warmup=2)
+    return BandSupervised(small_rate_model().train(), tiny_encoder(), optimiser=optimiser, **(still | arguments))
 
 
 def mixtures(manifest, **arguments):
@@ -155,7 +157,7 @@ def conditions_of(monkeypatch):
         self.progress = lambda: progress
         return self.conditions(batch)
 
-    monkeypatch.setattr(Supervised, "conditions_of", conditions, raising=False)
+    monkeypatch.setattr(BandSupervised, "conditions_of", conditions, raising=False)
 
 
 @pytest.mark.parametrize("at, ramp", [(0, 0.0), (10, 0.0), (12, 0.5), (14, 1.0), (99, 1.0)])
@@ -278,7 +280,7 @@ def test_the_encoder_stays_as_it_is_loaded(tmp_path):
     torch.manual_seed(7)
     other = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
     save_file(other.state_dict(), tmp_path / "encoder.safetensors")
-    module = Supervised(small_rate_model(), encoder, str(tmp_path / "encoder.safetensors")).train()
+    module = BandSupervised(small_rate_model(), encoder, encoder_weights=str(tmp_path / "encoder.safetensors")).train()
     assert torch.equal(module.encoder.text[0].weight, other.text[0].weight)
     assert module.model.training
     assert not module.encoder.training and not module.average.training
@@ -288,12 +290,12 @@ def test_the_encoder_stays_as_it_is_loaded(tmp_path):
 def test_calibration_measures_the_statistics_of_the_examples():
     model = small_rate_model()
     reference = small_rate_model()
-    examples = [(torch.randn(2, 5, 32, 16), vectors(["a", "b", "c", "d"]).view(2, 2, DIM)) for _ in range(3)]
+    examples = [(torch.randn(2, 1, RATE), vectors(["a", "b", "c", "d"]).view(2, 2, DIM)) for _ in range(3)]
     seen = []
     reference.stem[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        for features, _ in examples:
-            reference.analyse(features)
+        for mixture, _ in examples:
+            reference.analyse(reference.features(reference.stft(mixture)))
     calibrate(model, examples)
     mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
     variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
@@ -325,7 +327,7 @@ def test_matching_loss_is_the_cross_entropy_with_all_matches():
     "step, factor", [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (60, 0.505), (110, 0.01), (200, 0.01)]
 )
 def test_the_rate_rises_and_falls_along_a_cosine(step, factor):
-    found = adamw_cosine(torch.nn.Linear(3, 2), lr=0.5, weight_decay=0.1, warmup=10, steps=110)
+    found = adamw_cosine(torch.nn.Linear(3, 2), AdamW(lr=0.5, weight_decay=0.1, warmup=10), steps=110)
     assert found["lr_scheduler"]["interval"] == "step"
     assert found["lr_scheduler"]["scheduler"].lr_lambdas[0](step) == pytest.approx(factor, abs=1e-3)
     assert found["optimizer"].param_groups[0]["initial_lr"] == 0.5
@@ -334,7 +336,7 @@ def test_the_rate_rises_and_falls_along_a_cosine(step, factor):
 def test_vectors_are_not_decayed_and_frozen_parameters_not_trained():
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
     module[2].requires_grad_(False)
-    groups = adamw_cosine(module, 1e-3, 0.1, 10, 100)["optimizer"].param_groups
+    groups = adamw_cosine(module, AdamW(1e-3, 0.1, 10), 100)["optimizer"].param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert [[p.shape for p in group["params"]] for group in groups] == [[(3, 2, 3, 3)], [(3,), (3,), (3,)]]
 
@@ -400,7 +402,7 @@ def test_the_average_follows_the_network_and_has_statistics_of_its_own(manifest,
         assert torch.allclose(p, wanted[name], atol=1e-6), name
     mine, other = module.average.stem[1], module.model.stem[1]
     assert not torch.allclose(mine.running_mean, other.running_mean, rtol=1e-3)
-    assert int(mine.num_batches_tracked) == min(6, supervised.CALIBRATION_BATCHES)
+    assert int(mine.num_batches_tracked) == min(6, base.CALIBRATION_BATCHES)
 
 
 class Kill(Callback):
@@ -437,7 +439,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(manifest, tmp_path):
 def test_a_contrastive_run_learns_the_pairs(manifest, tmp_path):
     watch, checkpoint = Watch(), ModelCheckpoint(dirpath=tmp_path, save_last=True)
     torch.manual_seed(0)
-    module = Contrastive(tiny_encoder().train(), lr=1e-2, warmup=2)
+    module = Contrastive(tiny_encoder().train(), AdamW(lr=1e-2, warmup=2))
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     data = ClipData(manifest, batch_size=8, seconds=0.4, batches=10, sample_rate=RATE)
     trainer(tmp_path, [watch, checkpoint], max_epochs=2).fit(module, data)
@@ -501,7 +503,7 @@ def test_every_recipe_can_be_built(elsewhere, manifest, name):
     cli.datamodule.setup()
     assert len(cli.datamodule.corpus) == 8
     assert cli.datamodule.sample_rate == 32000
-    parts = {"default.yaml": (Supervised, MixtureData), "sound.yaml": (Contrastive, ClipData)}[name]
+    parts = {"default.yaml": (BandSupervised, MixtureData), "sound.yaml": (Contrastive, ClipData)}[name]
     assert (type(cli.model), type(cli.datamodule)) == parts
 
 

@@ -44,7 +44,7 @@ class Corpus:
         root: folder that the manifest's paths start from; the manifest's own by default.
         sample_rate: rate to decode to, Hz.
         cache: folder for the decoded samples; none = decode each time.
-        foley: procedural clips added for each sound that `foley.py` can make, besides the recordings.
+        foley: procedural clips added for each sound that `foley` can make, besides the recordings.
 
     Raises:
         DataError: more than 1 % of the clips cannot be read. Fewer are reported once, by path, and left out.

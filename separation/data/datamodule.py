@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from separation.data.corpus import Corpus
 from separation.data.mixing import Augment, Batch, Mixer
+from separation.data.protocol import Rendered, read_rows, render
 from separation.data.texts import Texts
 
 
@@ -30,6 +31,19 @@ class Batches(Dataset[Any]):
         return self.draw(np.random.default_rng((self.seed, self.epoch, index)))
 
 
+class Rows(Dataset[Rendered]):
+    """The mixtures of a fixed list, rendered as they are asked for."""
+
+    def __init__(self, rows: list[dict[str, str]], root: Path) -> None:
+        self.rows, self.root = rows, root
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Rendered:
+        return render(self.rows[index], self.root)
+
+
 class CorpusData(lightning.LightningDataModule):
     """Shared by all data modules on a corpus: where it lies, how much of it makes an epoch.
 
@@ -44,6 +58,8 @@ class CorpusData(lightning.LightningDataModule):
         workers: processes that draw batches beside the training.
         augment, balance: see `mixing.py`.
         foley: procedural clips per sound, see `corpus.py`.
+        validation: CSV of fixed mixtures to score on, in `test` all, after an epoch every `validation_every`-th.
+        validation_root: folder that its paths start from; its own folder by default.
     """
 
     def __init__(
@@ -60,16 +76,21 @@ class CorpusData(lightning.LightningDataModule):
         augment: Augment | None = None,
         balance: float = 0.5,
         foley: int = 0,
+        validation: Path | None = None,
+        validation_root: Path | None = None,
+        validation_every: int = 1,
     ) -> None:
         super().__init__()
         self.manifest, self.root, self.cache = manifest, root, cache
         self.batch_size, self.length, self.batches = batch_size, round(seconds * sample_rate), batches
         self.seed, self.sample_rate, self.workers = seed, sample_rate, workers
         self.augment, self.balance, self.foley = augment or Augment(), balance, foley
+        self.validation, self.validation_every = validation, validation_every
+        self.validation_root = validation_root or (validation.parent if validation else None)
         self.corpus: Corpus | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        if self.corpus is None:
+        if self.corpus is None and stage in (None, "fit"):
             self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
             self.texts = Texts(self.corpus, self.cache)
             self.mixer = Mixer(self.corpus, self.length, self.augment, balance=self.balance)
@@ -102,6 +123,24 @@ class MixtureData(CorpusData):
             bank=self.bank(rng),
             used=torch.tensor([used for _, _, used in drawn]),
         )
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        if self.validation is None and self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list at each epoch's end
+
+    def fixed(self, every: int) -> list[DataLoader[Any]]:
+        """Loader of the fixed mixtures, or none where no list was given."""
+        if self.validation is None or self.validation_root is None:
+            return []
+        rows = Rows(read_rows(self.validation)[::every], self.validation_root)
+        return [DataLoader(rows, batch_size=None)]
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        return self.fixed(self.validation_every)
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        return self.fixed(1)
 
 
 class ClipData(CorpusData):

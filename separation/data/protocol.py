@@ -14,11 +14,12 @@ PEAK = 0.9
 
 @dataclass(frozen=True)
 class Rendered:
-    """One mixture at 32 kHz; `target` is silence in an `absent` row."""
+    """One mixture and its target, mono (time,); the target is silence in an `absent` row."""
 
     row: dict[str, str]
     mixture: np.ndarray
     target: np.ndarray
+    sample_rate: int = SAMPLE_RATE
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[dict[str, str]]:

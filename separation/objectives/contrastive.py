@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
-from separation.objectives.optimisers import adamw_cosine
+from separation.objectives.optimisers import AdamW, adamw_cosine
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class Contrastive(lightning.LightningModule):
 
     Args:
         encoder: what is trained.
-        lr, weight_decay, warmup: of AdamW; the rate ends at the trainer's `max_steps`.
+        optimiser: rate, decay and warm-up.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
         mask: share of mels and of frames that is blanked (SpecAugment).
     """
@@ -37,15 +37,13 @@ class Contrastive(lightning.LightningModule):
     def __init__(
         self,
         encoder: SoundEncoder,
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        warmup: int = 100,
+        optimiser: AdamW | None = None,
         text_noise: float = 0.3,
         mask: float = 0.2,
     ) -> None:
         super().__init__()
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.optimiser = optimiser or AdamW(lr=2e-3, weight_decay=0.05, warmup=100)
         self.text_noise, self.mask = text_noise, mask
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
@@ -85,5 +83,4 @@ class Contrastive(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_cosine(self, self.lr, self.weight_decay, self.warmup, steps)
+        return adamw_cosine(self, self.optimiser, int(self.trainer.estimated_stepping_batches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,22 +11,34 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def adamw_cosine(module: nn.Module, lr: float, weight_decay: float, warmup: int, steps: int) -> dict[str, Any]:
-    """AdamW whose rate rises for `warmup` steps and then falls to a hundredth along a cosine.
+@dataclass
+class AdamW:
+    """AdamW whose rate rises for `warmup` steps and then falls along a cosine.
 
-    Vectors (norms, biases) are not decayed.
+    lr: highest rate. weight_decay: of matrices and kernels; vectors (norms, biases) are not decayed. last: the rate's
+    end as a share of its height; 1 keeps it up.
     """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 200
+    betas: tuple[float, float] = (0.9, 0.98)
+    last: float = 0.01
+
+
+def adamw_cosine(module: nn.Module, settings: AdamW, steps: int) -> dict[str, Any]:
+    """The optimiser and schedule of a training of `steps` steps, as Lightning takes them."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
 
     def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+        if step < settings.warmup:
+            return (step + 1) / settings.warmup
+        progress = min(1.0, (step - settings.warmup) / max(1, steps - settings.warmup))
+        return settings.last + (1 - settings.last) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": LambdaLR(optimiser, factor), "interval": "step"}}

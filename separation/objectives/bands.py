@@ -1,4 +1,4 @@
-"""Supervised mix-and-separate: the sources of each mixture are known, each is asked for by text or by example.
+"""Supervised mix-and-separate for the default separator, on its bands: every source is asked for by text or by example.
 
 Per mixture the network's query-independent half runs once for all queries. Three terms: the SNR of every source that
 sounds; silence for what is asked for but absent, from `absent_from` on (rewarded from the start, silence is all a
@@ -8,54 +8,42 @@ sounds apart long before masks can.
 
 from __future__ import annotations
 
-from collections import deque
-from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
-from separation.export import tensors
 from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
-from separation.objectives.optimisers import adamw_cosine
+from separation.objectives.base import Objective
 
-CALIBRATION_BATCHES = 12
 INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # a frame's level under the source's loudest frame
 
 
-class Supervised(lightning.LightningModule):
+class BandSupervised(Objective):
     """Trains a band-mask model with conditions from a joint audio-text space.
 
     Args:
         model: the separator that is trained.
         encoder: gives the conditions; frozen.
-        encoder_weights: safetensors file with the encoder's weights.
-        start_from: checkpoint of an earlier training whose averaged separator and encoder this one goes on with, as
-            a fresh start for everything else.
-        lr, weight_decay, warmup: of AdamW.
         audio_share: share of the queries that are the target's own sound at the start; falls linearly to
             `audio_share_end` at the last step.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
         absent_from, absent_ramp, absent_weight: step at which the absent term enters, steps until it has full weight.
         tagging_weight: weight of the presence term.
-        ema: decay of the averaged weights, which are the ones exported.
+        common: see `Objective`.
     """
+
+    model: BandUNet
+    encoder: SoundEncoder
 
     def __init__(
         self,
         model: BandUNet,
         encoder: SoundEncoder,
-        encoder_weights: str | None = None,
-        start_from: str | None = None,
-        lr: float = 2e-3,
-        weight_decay: float = 0.02,
-        warmup: int = 200,
         audio_share: float = 0.15,
         audio_share_end: float = 0.0,
         text_noise: float = 0.2,
@@ -63,40 +51,17 @@ class Supervised(lightning.LightningModule):
         absent_ramp: int = 1000,
         absent_weight: float = 0.15,
         tagging_weight: float = 5.0,
-        ema: float = 0.998,
+        **common: Any,
     ) -> None:
-        super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if encoder_weights is not None:
-            from safetensors.torch import load_file
-
-            self.encoder.load_state_dict(load_file(encoder_weights))
-        if start_from is not None:
-            self.model.load_state_dict(tensors(Path(start_from), "average."))
-            self.encoder.load_state_dict(tensors(Path(start_from), "encoder."))
-        self.average = deepcopy(self.model).eval().requires_grad_(False)
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.audio_share, self.audio_share_end = audio_share, audio_share_end
-        self.text_noise, self.ema = text_noise, ema
+        super().__init__(model, encoder, **common)
+        self.audio_share, self.audio_share_end, self.text_noise = audio_share, audio_share_end, text_noise
         self.absent_from, self.absent_ramp, self.absent_weight = absent_from, absent_ramp, absent_weight
         self.tagging_weight = tagging_weight
-        self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
-
-    def train(self, mode: bool = True) -> Supervised:
-        super().train(mode)
-        self.encoder.eval()
-        self.average.eval()
-        return self
 
     def noisy(self, sentences: Tensor) -> Tensor:
         """Sentence vectors with noise: wordings nobody wrote down."""
         noise = torch.randn_like(sentences) * self.text_noise / sentences.shape[-1] ** 0.5
         return F.normalize(sentences + noise, dim=-1)
-
-    def progress(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
 
     @torch.no_grad()
     def conditions(self, batch: Batch) -> Tensor:
@@ -117,7 +82,7 @@ class Supervised(lightning.LightningModule):
             features = self.model.features(mixture[:, None])
             error = MaskError(mixture, spectra, self.model.to_bins)
             bank = self.encoder.embed_sentences(self.noisy(batch.bank))
-        self.recent.append((features, conditions))
+        self.remember(batch.sources.sum(1, keepdim=True), conditions)
         analysis = self.model.analyse(features)
         mask = self.model.mask(analysis, conditions)
         logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()
@@ -144,39 +109,6 @@ class Supervised(lightning.LightningModule):
             "sdri": (before - snr).mean().detach(),
             "absent": silence.mean() if silence.numel() else snr.new_zeros(()),
         }
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
-        decay = min(self.ema, (self.global_step + 1) / (self.global_step + 20))
-        with torch.no_grad():
-            for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                averaged.lerp_(current, 1 - decay)
-
-    def on_train_epoch_end(self) -> None:
-        calibrate(self.average, self.recent)
-
-    def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw_cosine(self.model, self.lr, self.weight_decay, self.warmup, steps)
-
-
-@torch.no_grad()
-def calibrate(model: BandUNet, examples: deque[tuple[Tensor, Tensor]]) -> None:
-    """Measures the batch norms' means and variances anew: averaged weights need statistics of their own.
-
-    Without it the averaged model is worse than the last one (docs/experiments.md).
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the examples
-        norm.train()
-    for features, conditions in examples:
-        with torch.autocast(features.device.type, torch.bfloat16):
-            model.mask(model.analyse(features), conditions)
-    for norm, value in zip(norms, momentum, strict=True):
-        norm.momentum = value
-        norm.eval()
 
 
 def sounding(batch: Batch) -> Tensor:

@@ -1,0 +1,168 @@
+"""What all objectives share: separator, frozen query encoder, averaged weights, scores on held-out mixtures."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from separation.data.protocol import Rendered
+from separation.encoders.base import QueryEncoder
+from separation.evaluate import Score, score, summary, table
+from separation.models.base import ConditionedModel
+from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.start import load_encoder, start
+from separation.separator import Separator
+
+CALIBRATION_BATCHES = 12
+
+
+class Objective(lightning.LightningModule):
+    """Base of the objectives. A subclass gives `training_step`, which calls `remember`.
+
+    Everything random in a step is drawn after the generators were seeded with (seed, step, rank), so a resumed run
+    continues as an uninterrupted one would.
+
+    Args:
+        model: the separator that is trained.
+        encoder: gives the conditions; frozen.
+        encoder_weights: safetensors file with the encoder's weights.
+        start_from: checkpoint of an earlier training (its averaged weights) or model directory, whose separator and
+            encoder this one goes on with, as a fresh start for everything else.
+        optimiser: rate, decay and warm-up.
+        ema: decay of the averaged weights, which are the ones validated and exported; 0 follows the last ones.
+    """
+
+    def __init__(
+        self,
+        model: ConditionedModel,
+        encoder: QueryEncoder,
+        encoder_weights: str | None = None,
+        start_from: str | None = None,
+        optimiser: AdamW | None = None,
+        ema: float = 0.998,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder_weights is not None:
+            load_encoder(self.encoder, Path(encoder_weights))
+        if start_from is not None:
+            start(self.model, self.encoder, Path(start_from))
+        self.average = deepcopy(self.model).eval().requires_grad_(False)
+        self.optimiser, self.ema = optimiser or AdamW(), ema
+        self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
+        self.calibrated_at = -1
+        self.scores: list[Score] = []
+
+    # Training
+
+    def train(self, mode: bool = True) -> Objective:
+        """Encoder and averaged weights stay in inference mode."""
+        super().train(mode)
+        self.encoder.eval()
+        self.average.eval()
+        return self
+
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
+
+    def remember(self, mixture: Tensor, conditions: Tensor) -> None:
+        """Keeps a batch for `calibrate`: mixture (batch, channels, time), conditions (batch, queries, dim)."""
+        self.recent.append((mixture.detach(), conditions.detach()))
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where Lightning's seed_everything keeps it
+        torch.manual_seed((seed * 1_000_003 + self.global_step) * 4099 + self.global_rank)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        decay = min(self.ema, (self.global_step + 1) / (self.global_step + 20))
+        with torch.no_grad():
+            for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                averaged.lerp_(current, 1 - decay)
+
+    def on_train_epoch_end(self) -> None:
+        self.calibrate()
+
+    def calibrate(self) -> None:
+        """Gives the averaged weights batch norm statistics of their own; once a step is enough."""
+        if self.calibrated_at != self.global_step:
+            calibrate(self.average, self.recent)
+            self.calibrated_at = self.global_step
+
+    def trained(self) -> nn.Module:
+        """What the optimiser moves."""
+        return self.model
+
+    def configure_optimizers(self) -> Any:
+        return adamw_cosine(self.trained(), self.optimiser, int(self.trainer.estimated_stepping_batches))
+
+    # Scores
+
+    def separator(self) -> Separator:
+        """The averaged weights as people will use them."""
+        return Separator(self.average, self.encoder, type(self).__name__, self.device)
+
+    def on_validation_start(self) -> None:
+        self.calibrate()
+
+    def validation_step(self, rendered: Rendered, index: int) -> None:
+        """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent."""
+        result = score(self.separator(), rendered)
+        name = "val/absent_db" if result.kind == "absent" else "val/sdri"
+        self.log(name, result.value, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=1)
+
+    def on_test_start(self) -> None:
+        self.scores = []
+
+    def test_step(self, rendered: Rendered, index: int) -> None:
+        """As in validation; the table is printed at the end."""
+        self.scores.append(score(self.separator(), rendered))
+
+    def on_test_epoch_end(self) -> None:
+        scores = gathered(self.scores)
+        lines = summary(scores)
+        self.print(table(lines))
+        for line in lines:
+            self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
+
+
+@torch.no_grad()
+def calibrate(model: ConditionedModel, examples: deque[tuple[Tensor, Tensor]]) -> None:
+    """Measures the batch norms' means and variances anew: averaged weights need statistics of their own.
+
+    Without it the averaged model is worse than the last one (docs/experiments.md).
+
+    Args:
+        model: changed in place; one without batch norms stays as it is.
+        examples: mixtures (batch, channels, time) with their conditions (batch, queries, dim).
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not examples or not norms:
+        return
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the examples
+        norm.train()
+    for mixture, conditions in examples:
+        model.separate(mixture, conditions)
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+        norm.eval()
+
+
+def gathered(scores: list[Score]) -> list[Score]:
+    """All ranks' scores."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return scores
+    parts: list[list[Score]] = [[]] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, scores)
+    return [score for part in parts for score in part]
