@@ -81,7 +81,7 @@ def test_recognised_and_loaded(tmp_path, name):
     assert torch.allclose(result.target + result.residual, mixture[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["audiosep", "clipsep-nit", "labelsep", "bimodal"])
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_converted(tmp_path, name, capsys):
     content = state(name)
     if name == "audiosep":
