@@ -693,7 +693,7 @@ def registry(tmp_path, monkeypatch):
 
     card = SimpleNamespace(
         name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
-        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, description="The built-in model.",
+        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, verified=True, description="The built-in model.",
     )  # fmt: skip
     fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
     fake_module(monkeypatch, "separation.hub", list_models=lambda: [card])

@@ -75,8 +75,11 @@ def test_recognised_and_loaded(tmp_path, name):
     expected = network(name)
     assert separator.sample_rate == expected.sample_rate
     assert separator.model.condition_dim == separator.encoder.embedding_dim == expected.condition_dim
-    mixture, condition = torch.randn(1, 1, 2000) / 10, torch.rand(1, expected.condition_dim)
-    assert torch.allclose(separator.model(mixture, condition), expected(mixture, condition), atol=1e-6)
+    mixture, condition = torch.randn(2, 1, 2000) / 10, torch.rand(2, expected.condition_dim)
+    both = separator.model(mixture, condition)  # the bare network, (batch, 1, time) and (batch, dim)
+    assert both.shape == (2, 1, 2000)
+    assert torch.allclose(both, expected(mixture, condition), atol=1e-6)
+    assert torch.allclose(both[1:], expected(mixture[1:], condition[1:]), atol=1e-5)
     result = separator(mixture[0], condition[0], separator.sample_rate)
     assert torch.allclose(result.target + result.residual, mixture[0], atol=1e-6)
 
@@ -254,11 +257,18 @@ def test_listed(capsys):
     assert rows["audiosep"]["on_disk"] is False
 
 
-def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow):
+def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow, capsys):
+    from separation import cli
+
     folder = tmp_path / "cache"
     folder.mkdir()
     write(tmp_path, "dcase2024").rename(folder / RELEASED["dcase2024"].filename)
     assert RELEASED["dcase2024"].on_disk
+    assert [RELEASED[name].verified for name in ("audiosep", "dcase2024", "clipsep")] == [True, False, False]
+    assert cli.main(["--list-models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "  yes, unverified  " in lines["dcase2024"]
+    assert "  no  " in lines["audiosep"]
     assert Separator.from_pretrained("dcase2024", offline=True).encoder.family == "dcase2024"
 
 

@@ -30,6 +30,11 @@ class Released(Card):
     filename: str = ""
 
     @property
+    def verified(self) -> bool:
+        """Whether a checksum is published that its checkpoint is held to."""
+        return self.file is not None and self.file.sha256 is not None
+
+    @property
     def on_disk(self) -> bool:
         """Whether its checkpoint lies in the cache."""
         return self.file is not None and (cache_folder() / self.file.filename).is_file()
