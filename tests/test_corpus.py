@@ -1,6 +1,8 @@
 """The corpus in memory: decoding, grouping, cache, and what happens to files that cannot be read."""
 
 import csv
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tiny import write_corpus, write_manifest
 
 from separation.data import corpus as module
 from separation.data.corpus import FULL_SCALE, Corpus, decode, synthesised
-from separation.data.cut import ROUNDING
+from separation.data.cut import ROUNDING, read_part
 from separation.data.foley import SOUNDS, synthesise
 from separation.data.manifest import DataError, read_manifest
 
@@ -181,6 +183,19 @@ def test_a_part_that_is_not_there_is_named(tmp_path, start, seconds, reason):
     with pytest.raises(DataError, match=reason):
         decode(tmp_path / "a.wav", 8000, start, seconds)
     assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)) == 8000
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
+def test_a_clip_may_be_a_part_of_a_video_s_sound(tmp_path):
+    volume = "volume='if(lt(t,1),0.1,0.8)':eval=frame"
+    sound = ["-f", "lavfi", "-i", "sine=440:d=3:r=8000", "-af", volume]
+    subprocess.run(["ffmpeg", "-v", "error", *sound, "-c:a", "flac", str(tmp_path / "a.mkv")], check=True)
+    soft, rate = read_part(tmp_path / "a.mkv", 0.0, 1.0)
+    loud, _ = read_part(tmp_path / "a.mkv", 1.0, 0.0)
+    assert (rate, len(soft), len(loud)) == (8000, 8000, 16000)
+    assert np.abs(loud[2000:]).max() == pytest.approx(8 * np.abs(soft[:6000]).max(), rel=0.02)
+    with pytest.raises(DataError, match=r"a\.mkv: it is cut short, 2\.00 s of 4\.00 s are there"):
+        read_part(tmp_path / "a.mkv", 1.0, 4.0)
 
 
 def test_the_real_recordings_are_as_long_as_their_manifest_says(data_root):

@@ -100,7 +100,8 @@ def test_the_columns_are_those_of_the_format(tmp_path):
     module.write_manifest(tmp_path / "m.jsonl", [("train", FULL)])
     row = json.loads((tmp_path / "m.jsonl").read_text(encoding="utf-8"))
     assert row["labels"] == ["dog bark", "animal, domestic"]
-    assert (row["start"], row["seconds"]) == ("420.125", "2.5")
+    assert (row["start"], row["seconds"]) == (420.125, 2.5)
+    assert ",frames/1/*.jpg,420.125,2.5," in (tmp_path / "m.csv").read_text(encoding="utf-8")
 
 
 def test_a_spreadsheet_s_byte_order_mark_is_no_part_of_the_header(tmp_path):

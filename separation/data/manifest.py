@@ -245,11 +245,12 @@ def _write(file: Any, as_json: bool, rows: list[dict[str, Any]]) -> None:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
     for row in rows:
-        writer.writerow(row | {"labels": ";".join(row["labels"]), "caption": "|".join(row["caption"])})
+        row |= {"labels": ";".join(row["labels"]), "caption": "|".join(row["caption"])}
+        writer.writerow(row | {column: f"{row[column]:.6f}".rstrip("0").rstrip(".") for column in ("start", "seconds")})
 
 
 def _row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
-    """A clip as a row, its labels and captions still lists; numbers have no more digits than they need."""
+    """A clip as a row, its labels and captions still lists."""
     for values, separator in ((clip.labels, ";"), (clip.captions, "|")):
         for value in values:
             if separator in value:
@@ -261,8 +262,8 @@ def _row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
         "labels": list(clip.labels),
         "caption": list(clip.captions),
         "frame": clip.frame,
-        "start": f"{clip.start:.6f}".rstrip("0").rstrip("."),
-        "seconds": f"{clip.seconds:.6f}".rstrip("0").rstrip("."),
+        "start": round(clip.start, 6),
+        "seconds": round(clip.seconds, 6),
         "licence": clip.licence,
         "source": clip.source,
     }
