@@ -40,6 +40,11 @@ class CLI(LightningCLI):
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
         return super().init_parser(**arguments | {"exit_on_error": False, "allow_abbrev": False})
 
+    def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **arguments: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **arguments)
+        parser.set_defaults({"weights_only": True})  # Lightning unpickles checkpoints from the web otherwise
+        return parser
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
