@@ -1,4 +1,4 @@
-"""Fits a model directory's presence rule on mixtures of training recordings and writes it into its config.
+"""Fits how a model directory tells presence and lists sounds, on mixtures of training recordings, into its config.
 
 python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv
 """
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 import yaml
 
+from separation import listing
 from separation.data.corpus import Corpus
 from separation.data.mixing import Augment, Mixer
 from separation.hub import read_config
+from separation.listing import ListingRule
 from separation.presence import PresenceRule, energy_ratio_db, fit
 from separation.separator import Separator
 
@@ -36,13 +38,29 @@ def observe(separator: Separator, mixer: Mixer, count: int, seed: int) -> tuple[
     return np.array(detections), np.array(ratios), np.array(present)
 
 
+def listen(separator: Separator, mixer: Mixer, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Surest logit and truth of every sound of the corpus in `count` mixtures (mixtures, sounds)."""
+    logits, present = [], torch.zeros(count, len(mixer.corpus.labels), dtype=torch.bool)
+    for number in range(count):
+        sources, labels, used = mixer.mixture(np.random.default_rng((seed, number)))
+        mixture = sources.sum(0, keepdim=True)
+        listener = separator.listener(separator.sample_rate, separator.level([mixture]))
+        listener.push(mixture)
+        logits.append(listener.flush().amax(0))
+        present[number, labels[:used].tolist()] = True
+    return torch.stack(logits), present
+
+
 def calibrate(directory: Path, corpus: Corpus, count: int, seconds: float = 5.0) -> PresenceRule:
-    """Fits the rule and writes it to the directory's config."""
+    """Fits both and writes them to the directory's config; what is listened for are the corpus's labels."""
     separator = Separator.from_pretrained(directory)
     length = round(seconds * separator.sample_rate)
     mixer = Mixer(corpus, length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
     rule = fit(*observe(separator, mixer, count, seed=1))
     config = read_config(directory) | {"presence": asdict(rule)}
+    if separator.model.hears:
+        separator.listing = ListingRule(offsets=dict.fromkeys(corpus.labels, 0.0))
+        config["listing"] = asdict(listing.fit(*listen(separator, mixer, count, seed=2), corpus.labels))
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return rule
 

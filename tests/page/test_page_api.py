@@ -62,16 +62,25 @@ def folders(server):
 def test_models_and_sounds_are_listed(client):
     first, second = client.predict(api_name="/models")
     assert first["name"] == "double"
-    assert (first["licence"], first["size"], first["queries"]) == ("MIT", "20 MB", ["text"])
+    assert (first["licence"], first["size"], first["queries"]) == ("MIT", "20 MB", ["text", "audio"])
     assert second["name"] == "other"
     assert "rain" in client.predict(api_name="/sounds")
 
 
 def test_the_api_is_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {"/models", "/sounds", "/inspect", "/separate", "/remix", "/picture", "/archive"}
+    assert set(endpoints) == {
+        "/models",
+        "/sounds",
+        "/inspect",
+        "/listen",
+        "/separate",
+        "/remix",
+        "/picture",
+        "/archive",
+    }
     names = [entry["parameter_name"] for entry in endpoints["/separate"]["parameters"]]
-    assert names == ["recording", "queries", "model"]
+    assert names == ["recording", "queries", "model", "without"]
 
 
 def test_a_separation_comes_back_whole(client, recording, tmp_path):
@@ -90,6 +99,27 @@ def test_a_separation_comes_back_whole(client, recording, tmp_path):
     with zipfile.ZipFile(client.predict(result["job"], api_name="/archive")) as file:
         assert {"mixture.wav", "half.wav", "not_half.wav", "separation.json"} <= set(file.namelist())
     assert Path(client.predict(result["job"], 0, api_name="/picture")).read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_may_be_heard_is_listed(client, recording):
+    from gradio_client import handle_file
+
+    found = client.predict(handle_file(str(recording[0])), api_name="/listen")
+    assert found["seconds"] == 3.0
+    assert found["sounds"][0] == {"label": "rain", "probability": 0.9, "times": [[0.0, 2.0]]}
+
+
+def test_an_example_and_something_to_keep_out(client, recording, tmp_path):
+    from gradio_client import handle_file
+
+    soundfile.write(tmp_path / "example.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
+    queries = [{"audio": handle_file(str(tmp_path / "example.wav")), "name": "like this"}, "half"]
+    result = separate(client, recording[0], queries, without=["rain"])
+    assert [sound["query"] for sound in result["sounds"]] == ["half without rain", "like this without rain"]
+    for sound, gain in zip(result["sounds"], (0.5, 0.25), strict=True):
+        assert np.array_equal(soundfile.read(sound["target"], dtype="float32")[0], np.float32(gain) * recording[1])
+    with pytest.raises(Exception, match="The model other takes no example recordings"):
+        separate(client, recording[0], queries, model="other")
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff", "w64"])

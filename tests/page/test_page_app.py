@@ -145,7 +145,7 @@ def test_the_remix_script(tiny_model, recording, tmp_path):
     assert np.abs(soundfile.read(out, dtype="float32")[0].T - expected.numpy()).max() < 1e-5
 
 
-@pytest.mark.parametrize("script", ["api_client.py", "remix.py"])
+@pytest.mark.parametrize("script", ["api_client.py", "finetune.py", "remix.py", "separate_file.py"])
 def test_scripts_are_short(script):
     assert len((ROOT / "demos" / script).read_text(encoding="utf-8").splitlines()) < 60
 

@@ -198,6 +198,40 @@ def test_examples_are_one_click_away_and_the_keyboard_is_enough(page):
     page.wait_for_selector('#play[aria-pressed="true"]')
 
 
+def test_what_is_heard_is_suggested_and_nothing_jumps(page, recording):
+    choose(page, recording[0])
+    top = page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top")
+    page.wait_for_selector("#heard-list button")
+    assert page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top") == top
+    assert page.inner_text("#heard-label") == "May be heard:"
+    assert page.locator("#heard-list button").all_inner_texts() == ["+ rain", "+ door knock"]
+    page.click("#heard-list button >> nth=1")
+    assert page.locator(".chip span").all_inner_texts() == ["door knock"]
+    assert page.is_disabled("#heard-list button >> nth=1")
+    page.focus("#query")
+    page.wait_for_selector("#options li")
+    assert page.locator("#options li").all_inner_texts() == ["rain"]
+    page.click("#remove")
+    assert page.locator("#heard-list button").count() == 0
+
+
+def test_an_example_clip_is_a_query_and_something_can_be_kept_out(page, recording, tmp_path):
+    soundfile.write(tmp_path / "my bark.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
+    choose(page, recording[0])
+    with page.expect_file_chooser() as chooser:
+        page.click("#add-audio")
+    chooser.value.set_files(str(tmp_path / "my bark.wav"))
+    page.wait_for_selector(".chip")
+    assert page.locator(".chip span").all_inner_texts() == ["♪ like my bark"]
+    page.fill("#without", "rain")
+    page.click("#separate")
+    status(page, "Done")
+    assert page.inner_text(".sound h3") == "like my bark without rain"
+    assert np.array_equal(samples_of(page, ".sound a >> nth=0"), np.float32(0.25) * recording[1])
+    page.select_option("#model", "other")
+    assert not page.is_visible("#add-audio")
+
+
 def test_the_microphone_gives_a_recording(page):
     page.click("#record")
     status(page, "Recording")
