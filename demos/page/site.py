@@ -94,19 +94,19 @@ class Site:
         return hear(self.engine, self.limits, self.store.recording(recording), model or self.engine.default)
 
     async def separate(
-        self, recording: FileData, queries: list, model: str = "", without: list | None = None
+        self, recording: FileData, queries: list, model: str = "", without: str = ""
     ) -> AsyncIterator[dict]:
         """Takes sounds out of a recording.
 
         queries: what to take out, one text with commas, or a list of texts and, for models that take them, of
         {"audio": file, "name": text} for an example recording and {"image": file, "name": text} for a picture;
-        model: empty for the default one; without: texts, what to keep out of every result. First
+        model: empty for the default one; without: what to keep out of every result, one text with commas. First
         come dictionaries of progress: job, state ("waiting" or "working"), ahead, stage, fraction, left (seconds).
         The last one has state "done": sounds with query, presence (0 to 1), heard, target and residual (float32 wav
         files, target + residual = recording), and the mixture. Cancelling the call stops the work.
         """
         source, model = self.store.recording(recording), model or self.engine.default
-        asked = asked_of(queries, without or [], self.limits, self.store.recording)
+        asked = asked_of(queries, without, self.limits, self.store.recording)
         check_forms(asked, self.engine.card(model).queries, model)
         self._forget_old()
         folder = self.store.new()

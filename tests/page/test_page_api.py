@@ -114,7 +114,7 @@ def test_an_example_and_something_to_keep_out(client, recording, tmp_path):
 
     soundfile.write(tmp_path / "example.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
     queries = [{"audio": handle_file(str(tmp_path / "example.wav")), "name": "like this"}, "half"]
-    result = separate(client, recording[0], queries, without=["rain"])
+    result = separate(client, recording[0], queries, without="rain")
     assert [sound["query"] for sound in result["sounds"]] == ["half without rain", "like this without rain"]
     for sound, gain in zip(result["sounds"], (0.5, 0.25), strict=True):
         assert np.array_equal(soundfile.read(sound["target"], dtype="float32")[0], np.float32(gain) * recording[1])

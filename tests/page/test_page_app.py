@@ -129,11 +129,11 @@ def test_the_process_cannot_connect_elsewhere():
     assert output.stdout.split() == ["refused"] * 3, output.stdout + output.stderr
 
 
-def test_the_remix_script(tiny_model, recording, tmp_path):
+def test_the_remix_script_lists_and_mixes(tiny_model, recording, tmp_path):
     script, out = str(ROOT / "demos" / "remix.py"), tmp_path / "remix.wav"
     command = [sys.executable, script, str(recording[0]), str(out), "--model", str(tiny_model)]
     done = subprocess.run(
-        [*command, "dog barking=0", "rain=off"], capture_output=True, text=True, timeout=120,
+        [*command, "dog barking=0", "rain=off"], capture_output=True, text=True, timeout=600,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -141,8 +141,12 @@ def test_the_remix_script(tiny_model, recording, tmp_path):
     from separation.audio import read
 
     waveform, rate = read(recording[0])
-    expected = waveform - Separator.from_pretrained(tiny_model)(waveform, "rain", rate).target
+    separator = Separator.from_pretrained(tiny_model)
+    expected = waveform - separator(waveform, "rain", rate).target
     assert np.abs(soundfile.read(out, dtype="float32")[0].T - expected.numpy()).max() < 1e-5
+    listed = [line for line in done.stdout.splitlines() if line.startswith("may be heard: ")]
+    assert len(listed) == len(separator.hear(waveform, rate))
+    assert "rain: presence " in done.stdout
 
 
 @pytest.mark.parametrize("script", ["api_client.py", "finetune.py", "remix.py", "separate_file.py"])

@@ -160,7 +160,7 @@ async function separate() {
   say("Starting …");
   $("progress").removeAttribute("value");
   try {
-    const answer = await call("separate", [asFile(recording.path), chips.values.map(asQuery), $("model").value, [$("without").value]], progress);
+    const answer = await call("separate", [asFile(recording.path), chips.values.map(asQuery), $("model").value, $("without").value], progress);
     if (answer?.state !== "done") throw new Error("Cancelled.");
     clearResult();
     result = answer;
