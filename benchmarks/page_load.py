@@ -3,8 +3,8 @@
     python benchmarks/page_load.py                       starts demos/app.py itself
     python benchmarks/page_load.py --url http://127.0.0.1:7860 --json page_load.json
 
-Each of them uploads a 10-second recording of their own, has it listened to for suggestions, asks for two sounds and fetches
-all files. The exit status is 1
+Each of them uploads a 10-second recording of their own, which is listened to for suggestions, asks for two sounds and
+fetches all files. The exit status is 1
 when one was not served, or waited more than five times as long as one alone.
 """
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from separation import Separator
 from separation.data.manifest import read_manifest
-from separation.data.protocol import SAMPLE_RATE, read_rows, render
+from separation.data.protocol import read_rows, render
 from separation.metrics import bootstrap, sdri
 from separation.query import Query
 
@@ -82,11 +82,11 @@ def score(separator: Separator, forms: Forms, row: dict[str, str], root: Path) -
     mixture = torch.from_numpy(rendered.mixture)
     others = [row[f"interference{n}_label"] for n in (1, 2) if row[f"interference{n}"]]
     queries = forms.of(row["query"], others)
-    results = dict(zip(queries, separator(mixture, list(queries.values()), SAMPLE_RATE), strict=True))
+    results = dict(zip(queries, separator(mixture, list(queries.values()), rendered.sample_rate), strict=True))
     estimates = {name: result.target[0] for name, result in results.items()}
-    unwanted = separator(mixture, [Query(embedding=forms.text(other)) for other in others], SAMPLE_RATE)
+    unwanted = separator(mixture, [Query(embedding=forms.text(other)) for other in others], rendered.sample_rate)
     rest = mixture - sum(result.target[0] for result in unwanted)
-    again = separator(rest, queries["label"], SAMPLE_RATE).target[0]
+    again = separator(rest, queries["label"], rendered.sample_rate).target[0]
     estimates["not used: label, in the mixture less the others' targets"] = again
     return {name: sdri(rendered.target, wave.numpy(), rendered.mixture) for name, wave in estimates.items()}
 

@@ -100,7 +100,7 @@ def list_models(as_json: bool) -> int:
         if as_json:
             _print_json({name: getattr(card, name) for name in CARD_FIELDS})
         else:
-            here = "yes" if card.on_disk else "no"
+            here = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
             queries = ", ".join(card.queries)
             rows.append(
                 (
@@ -128,6 +128,7 @@ CARD_FIELDS = (
     "licence",
     "scores",
     "on_disk",
+    "verified",
     "description",
 )
 

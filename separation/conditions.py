@@ -75,13 +75,18 @@ def vector(form: str, values: list[Any], query: Query, encoder: QueryEncoder, di
     if form == "embedding":
         return embedding(values[0], dim)
     if form == "label":
-        return encoder.encode_label([labels(values, query.subclasses)])
+        return encoder.encode_label([alone(labels(values, query.subclasses))])
     if form == "audio":
         return encoder.encode_examples(values)
     if form == "image":
-        return encoder.encode_image([values])
+        return encoder.encode_image([alone(values)])
     encoded = encoder.encode_text([" ".join(str(text).split()) for text in values])
     return encoded if len(values) == 1 else encoder.mean(encoded)
+
+
+def alone(values: list[Any]) -> Any:
+    """The only value of a list, or the list."""
+    return values[0] if len(values) == 1 else values
 
 
 def labels(values: list[Any], subclasses: bool) -> list[Any]:

@@ -132,7 +132,9 @@ def subtree(label: str | int, path: str | Path | None = None) -> list[int]:
     found = next((node for node in nodes if key in (node.mid, node.name.lower())), None)
     if found is None:
         index = class_index(label)
-        found = next(node for node in nodes if node.index == index)
+        found = next((node for node in nodes if node.index == index), None)
+    if found is None:
+        raise OntologyError(f"{label!r} stands nowhere in this ontology.")
     if not found.class_indexes():
         raise OntologyError(f"{label!r} has no class below it that a tagger knows.")
     return found.class_indexes()

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from separation.formats import FORMATS, AudioError, find_format, find_subtype
 from separation.inputs import STANDARD
@@ -222,9 +222,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.list_models:
         return options
     options.negative = [_tidy(text, "--not") for text in options.negative]
-    options.forms = {}
-    options.query = _named(options, options.query, "--query")
-    options.remove = _named(options, [("text", text) for text in options.remove], "--remove")
+    options.forms, options.named = {}, {}
+    options.query = _named(options, options.query, {"text": "--query", "label": "--query-class"})
+    options.remove = _named(options, [("text", text) for text in options.remove], {"text": "--remove"})
     if options.subclasses and not any(query.label for query in options.forms.values()):
         raise UsageError("--subclasses goes with --query-class.")
     if options.list:
@@ -240,6 +240,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+<<<<<<< HEAD
 def _check_listing(options: argparse.Namespace) -> None:
     for option in ("query", "remove", "output", "residual", "plot", "format", "subtype"):
         if getattr(options, option):
@@ -252,12 +253,21 @@ def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: st
     for form, value in dict.fromkeys((form, _tidy(value, option)) for form, value in asked):
         given: dict[str, str] = {form: value}
         query = Query(**given, negative=options.negative, subclasses=form == "label" and options.subclasses)  # type: ignore[arg-type]
+=======
+def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: dict[str, str]) -> list[str]:
+    """The names of some queries, no two queries' alike; those that are more than a text are kept in `options.forms`."""
+    tidy = [(form, _tidy(value, option[form]) if form in option else value) for form, value in asked]
+    names = []
+    for form, value in dict.fromkeys(tidy):
+        given: dict[str, Any] = {form: value, "negative": options.negative}
+        query = Query(**given, subclasses=form == "label" and options.subclasses)
+>>>>>>> released
         name, number = query.name, 1
-        while name in names:
+        while options.named.setdefault(name, (form, value)) != (form, value):
             number += 1
             name = f"{query.name} {number}"
         names.append(name)
-        if form != "text" or options.negative:
+        if form != "text" or options.negative or name != value:
             options.forms[name] = query
     return names
 

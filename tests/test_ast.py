@@ -65,3 +65,32 @@ def test_weights_load_strictly(encoder):
     del weights["classifier.dense.bias"]
     with pytest.raises(ModelError, match=r"1 missing: classifier\.dense\.bias"):
         AstEncoder.from_tensors(weights, config=SMALL)
+
+
+@needs_transformers
+def test_it_takes_the_place_of_a_separators_own_query_net(encoder, monkeypatch):
+    from separation import Query, Separator
+    from separation.models import resunet
+
+    monkeypatch.setattr(resunet, "CHANNELS", (1, 1, 1, 1, 1, 1, 1))
+    torch.manual_seed(0)
+    separator = Separator(resunet.ResUNet30(527, segment=64000), encoder, "uss with AST", "cpu")
+    example = (noise(1.0)[0], 16000)
+    found = separator.conditions([Query(audio=example), "Dog", Query(label=[0, 74])])
+    assert torch.allclose(found[0], encoder.encode_audio(noise(1.0), 16000)[0], atol=1e-6)
+    assert found[1].nonzero().flatten().tolist() == [74]
+    assert found[2].nonzero().flatten().tolist() == [0, 74]
+    separator.model.faithful = True
+    heard = encoder.probabilities(noise(2.0), 16000)[0]
+    loudest = int(heard.argmax())
+    assert heard[loudest] >= 0.2
+    kept = torch.zeros(1, 527)
+    kept[0, loudest] = separator.encoder.probabilities(resampled(noise(2.0)), 32000)[0, loudest]
+    result = separator(resampled(noise(2.0)), loudest, 32000)
+    assert torch.allclose(result.target, separator.model(resampled(noise(2.0))[None], kept)[0], atol=1e-5)
+
+
+def resampled(waveform):
+    from separation.audio import resample
+
+    return resample(waveform, 16000, 32000)

@@ -30,7 +30,8 @@ class Everything(QueryEncoder):
         return vectors([str(waveform.shape[-1])])
 
     def encode_image(self, images):
-        return torch.cat([vectors([str(each) for each in query]).mean(0, keepdim=True) for query in images])
+        queries = [query if isinstance(query, list) else [query] for query in images]
+        return torch.stack([vectors(list(map(str, query))).mean(0) for query in queries])
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_an_encoded_query_asks_for_the_same(separator, tmp_path):
 
 def test_the_default_encoder_takes_examples():
     torch.manual_seed(0)
-    encoder = SoundEncoder(8000, 8, (4, 8), 16).eval()
+    encoder = SoundEncoder(8000, 8, (4, 8), 16).eval().requires_grad_(False)
     long, short = noise(23.0, 8000), noise(2.0, 8000, seed=1)
     [found] = encoder.encode_examples([(long, 8000), (short, 8000)])
     pieces = [encoder.encode_audio(piece, 8000) for piece in long.tensor_split(4, dim=-1)]

@@ -231,8 +231,8 @@ class ResUNet30(ConditionedModel):
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
     def gate(self, encoder: Any, by_class: list[bool]) -> ConditionedModel:
-        """What separates by classes as published; the tagger is the encoder's part for audio."""
-        tagger = encoder.part("audio")
+        """What separates by classes as published; the tagger is the encoder, or its part for audio."""
+        tagger = encoder.part("audio") if hasattr(encoder, "part") else encoder
         return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device), by_class)
 
     def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
