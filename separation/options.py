@@ -240,20 +240,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-<<<<<<< HEAD
 def _check_listing(options: argparse.Namespace) -> None:
-    for option in ("query", "remove", "output", "residual", "plot", "format", "subtype"):
+    for option in ("query", "remove", "negative", "output", "residual", "plot", "format", "subtype"):
         if getattr(options, option):
-            raise UsageError(f"--list separates nothing, so --{option} does not go with it.")
+            name = {"negative": "not"}.get(option, option)
+            raise UsageError(f"--list separates nothing, so --{name} does not go with it.")
 
 
-def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: str) -> list[str]:
-    """The names of some queries; those that are more than a text are kept in `options.forms`."""
-    names: list[str] = []
-    for form, value in dict.fromkeys((form, _tidy(value, option)) for form, value in asked):
-        given: dict[str, str] = {form: value}
-        query = Query(**given, negative=options.negative, subclasses=form == "label" and options.subclasses)  # type: ignore[arg-type]
-=======
 def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: dict[str, str]) -> list[str]:
     """The names of some queries, no two queries' alike; those that are more than a text are kept in `options.forms`."""
     tidy = [(form, _tidy(value, option[form]) if form in option else value) for form, value in asked]
@@ -261,7 +254,6 @@ def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: di
     for form, value in dict.fromkeys(tidy):
         given: dict[str, Any] = {form: value, "negative": options.negative}
         query = Query(**given, subclasses=form == "label" and options.subclasses)
->>>>>>> released
         name, number = query.name, 1
         while options.named.setdefault(name, (form, value)) != (form, value):
             number += 1

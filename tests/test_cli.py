@@ -71,7 +71,7 @@ def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
-class FakeExamples(FakeSeparator):
+class FakeExamples(GainSeparator):
     """As above; what an example, a picture or a vector stands for is told by its file's name."""
 
     def __init__(self):
