@@ -46,6 +46,12 @@ def make_engine(load=lambda name: Separator()):
     return Engine(cards, load)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """No job ends because a busy machine is slow."""
+    monkeypatch.setattr("page.jobs.PATIENCE", 3600.0)
+
+
 @pytest.fixture
 def store(tmp_path):
     made = Store(tmp_path)
