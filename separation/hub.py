@@ -144,9 +144,9 @@ def load_listing(directory: Path) -> ListingRule:
     given = {} if directory.is_file() else read_config(directory).get("listing") or {}
     try:
         rule = ListingRule(**given)
-        return replace(rule, offsets={str(label): float(offset) for label, offset in rule.offsets.items()})
-    except (TypeError, ValueError, AttributeError):
-        raise ModelError(f"{directory / 'config.yaml'}: listing must give slope, bias and offsets.") from None
+        return replace(rule, slope=float(rule.slope), bias=float(rule.bias), sounds=tuple(map(str, rule.sounds)))
+    except (TypeError, ValueError):
+        raise ModelError(f"{directory / 'config.yaml'}: listing must give slope, bias and sounds.") from None
 
 
 def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) -> None:

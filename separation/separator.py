@@ -277,16 +277,16 @@ class Separator:
         """
         if not self.model.hears:
             raise ModelError(f"The model {self.name} cannot list what sounds in a recording.")
-        return Listener(self.model, self._known, as_rate(sample_rate), level)
+        return Listener(self.model, self.known.to(self.device), as_rate(sample_rate), level)
 
     def heard(self, listener: Listener, at_least: float = LIKELY, most: int | None = None) -> list[Heard]:
         """What a listener has heard when everything was pushed; see `hear`."""
-        return heard(listener.flush(), self._known.cpu(), self.listing, at_least, most)
+        return heard(listener.flush(), self.known, self.listing, at_least, most)
 
     @cached_property
-    def _known(self) -> Tensor:
-        """Conditions (sounds, dim) of what is listened for, encoded once."""
-        return self.conditions(self.listing.labels)
+    def known(self) -> Tensor:
+        """Conditions (sounds, dim) of what is listened for, encoded once; on the CPU."""
+        return self.conditions(list(self.listing.sounds)).cpu()
 
     @torch.inference_mode()
     def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:

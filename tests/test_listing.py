@@ -1,18 +1,23 @@
 """Listing what sounds: seconds, spans, near-synonyms, blocks, the fit, and the command's line."""
 
+import csv
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from gains import GainSeparator
 from tiny import noise, tiny_model, tiny_separator, vectors
 
-from separation import cli, listing
+from separation import Separator, cli, listing
+from separation.calibrate import calibrate_listing, listen
+from separation.data.protocol import read_rows
 from separation.hub import ModelError, load_listing
 from separation.listing import Heard, Listener, ListingRule, fit, heard, spans, surest
 
 SOUNDS = ("rain", "siren", "dog bark")
-RULE = ListingRule(offsets=dict.fromkeys(SOUNDS, 0.0))
+RULE = ListingRule(sounds=SOUNDS)
 
 
 def test_runs_of_seconds_become_spans():
@@ -44,11 +49,6 @@ def test_the_surest_come_first_and_near_synonyms_once():
     assert heard(torch.zeros(0, 3), conditions, RULE, 0.0, None) == []
 
 
-def test_an_offset_is_taken_off_before_the_probability():
-    rule = ListingRule(slope=2.0, bias=-1.0, offsets={"a": 0.0, "b": 3.0})
-    assert rule(torch.tensor([1.0, 1.0])).tolist() == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(5))])
-
-
 def test_blocks_make_no_difference_and_segments_equal_the_whole(monkeypatch):
     model, conditions = tiny_model(), vectors(SOUNDS)
     wave = noise(31, 8000)
@@ -69,7 +69,7 @@ def test_blocks_make_no_difference_and_segments_equal_the_whole(monkeypatch):
 
 def test_a_recording_is_heard_at_its_level_and_rate():
     separator = tiny_separator()
-    separator.listing = ListingRule(offsets=dict.fromkeys(SOUNDS, 0.0))
+    separator.listing = RULE
     wave = noise(3, 32000, 2)
     found = separator.hear(wave, 32000, at_least=0.0)
     assert sorted(sound.label for sound in found) == sorted(SOUNDS)
@@ -88,37 +88,55 @@ def test_a_model_that_cannot_tell_says_so():
         separator.hear(torch.zeros(1, 100), 8000)
 
 
-def test_the_fit_finds_offsets_slope_and_bias():
-    """Logits drawn from a known law: absent N(offset, 1), present N(offset + 4, 1), one in ten present."""
+def test_the_fit_finds_slope_and_bias():
+    """Logits drawn from a known law: absent N(0, 1), present N(4, 1), one in ten present."""
     random = np.random.default_rng(0)
-    offsets = np.array([-1.0, 0.0, 1.0])
     present = random.random((20_000, 3)) < 0.1
-    logits = offsets + 4 * present + random.standard_normal(present.shape)
-    rule = fit(torch.from_numpy(logits), torch.from_numpy(present), SOUNDS)
-    assert list(rule.offsets.values()) == pytest.approx(offsets, abs=0.05)
-    assert rule.slope == pytest.approx(4.0, rel=0.05)  # log of the two densities' ratio: 4 x - 8
-    assert rule.bias == pytest.approx(-8 + np.log(0.1 / 0.9), rel=0.05)
-    sure = torch.tensor([[-1.0, 2.55, 1.0]])
-    assert rule(sure)[0, 1] == pytest.approx(0.5, abs=0.05)
+    logits = 4 * present + random.standard_normal(present.shape)
+    slope, bias = fit(torch.from_numpy(logits), torch.from_numpy(present))
+    assert slope == pytest.approx(4.0, rel=0.05)  # the log of the two densities' ratio is 4 x - 8
+    assert bias == pytest.approx(-8 + np.log(0.1 / 0.9), rel=0.05)
+    even = -bias / slope
+    assert ListingRule(slope, bias, SOUNDS)(torch.tensor([even])).tolist() == pytest.approx([0.5])
 
 
 def test_the_rule_comes_from_the_models_config(tmp_path):
-    config = {"model": {}, "encoder": {}, "listing": {"slope": 2, "bias": -1, "offsets": {"rain": 0.5}}}
+    config = {"model": {}, "encoder": {}, "listing": {"slope": 2, "bias": -1, "sounds": ["rain"]}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert load_listing(tmp_path) == ListingRule(2, -1, {"rain": 0.5})
+    assert load_listing(tmp_path) == ListingRule(2.0, -1.0, ("rain",))
     del config["listing"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert len(load_listing(tmp_path).labels) > 200
-    for wrong in ({"steep": 1}, [1], {"offsets": {"rain": "much"}}, {"offsets": 3}):
+    assert len(load_listing(tmp_path).sounds) > 200
+    for wrong in ({"steep": 1}, [1], {"slope": "much"}, {"sounds": 3}):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "listing": wrong}), encoding="utf-8")
         with pytest.raises(ModelError, match="listing must give"):
             load_listing(tmp_path)
 
 
+def test_calibration_writes_slope_and_bias_and_keeps_the_sounds(tmp_path, monkeypatch):
+    config = {"model": {}, "encoder": {}, "listing": {"sounds": list(SOUNDS)}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    separator = tiny_separator()
+    separator.listing = RULE
+    monkeypatch.setattr(Separator, "from_pretrained", lambda directory: separator)
+    for name, hertz in (("a", 300), ("b", 2000)):
+        soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(64000) * hertz / 5000), 32000)
+    columns = ["id", "kind", "query", "snr_db", "target", "target_label", "target_start", "target_offset"]
+    columns += [f"interference{n}{part}" for n in (1, 2) for part in ("", "_label", "_start", "_offset")]
+    rows = [["0", "pair", "rain", "0", "a.wav", "rain", "0", "1", "b.wav", "siren", "0", "2"] + [""] * 4,
+            ["1", "absent", "rain", "0", "b.wav", "siren", "0", "0", "b.wav", "dog bark", "0", "0"] + [""] * 4]  # fmt: skip
+    with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+    rule = calibrate_listing(tmp_path, tmp_path / "list.csv", tmp_path)
+    assert load_listing(tmp_path) == rule
+    assert rule.sounds == SOUNDS
+    logits, present = zip(*(listen(separator, row, tmp_path) for row in read_rows(tmp_path / "list.csv")), strict=True)
+    assert torch.stack(present).tolist() == [[True, True, False], [False, True, True]]
+    assert (rule.slope, rule.bias) == fit(torch.stack(logits), torch.stack(present))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    import soundfile
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: GainSeparator())
     soundfile.write("mix.wav", 0.1 * np.ones(8000), 8000)
