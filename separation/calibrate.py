@@ -78,9 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fit how a model tells presence and what it lists.")
     parser.add_argument("directory", type=Path)
     parser.add_argument("--manifest", type=Path, help="clips, to fit presence on mixtures of them")
-    parser.add_argument(
-        "--mixtures", type=Path, help="CSV of fixed mixtures that were not trained on, to fit the listing"
-    )
+    parser.add_argument("--mixtures", type=Path, help="CSV of fixed mixtures held out of training, to fit the listing")
     parser.add_argument("--root", type=Path, help="folder that paths start from (default: the CSV's own)")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--foley", type=int, default=0)

@@ -146,8 +146,8 @@ def spans(on: Iterable[bool]) -> tuple[tuple[float, float], ...]:
 def fit(logits: Tensor, present: Tensor) -> tuple[float, float]:
     """Slope and bias by logistic regression (Newton's method), from recordings whose sounds are known.
 
-    Recordings and sounds count alike, so the probability holds where recordings hold about as many sounds as these. They
-    must not have been trained on: of what a network knows by heart it is too sure.
+    Recordings and sounds count alike, so the probability holds where recordings hold about as many sounds as these.
+    They must not have been trained on: of what a network knows by heart it is too sure.
 
     Args:
         logits: the surest of each recording (recordings, sounds).

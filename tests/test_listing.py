@@ -123,10 +123,10 @@ def test_calibration_writes_slope_and_bias_and_keeps_the_sounds(tmp_path, monkey
         soundfile.write(tmp_path / f"{name}.wav", np.sin(np.arange(64000) * hertz / 5000), 32000)
     columns = ["id", "kind", "query", "snr_db", "target", "target_label", "target_start", "target_offset"]
     columns += [f"interference{n}{part}" for n in (1, 2) for part in ("", "_label", "_start", "_offset")]
-    rows = [["0", "pair", "rain", "0", "a.wav", "rain", "0", "1", "b.wav", "siren", "0", "2"] + [""] * 4,
-            ["1", "absent", "rain", "0", "b.wav", "siren", "0", "0", "b.wav", "dog bark", "0", "0"] + [""] * 4]  # fmt: skip
+    first = ["0", "pair", "rain", "0", "a.wav", "rain", "0", "1", "b.wav", "siren", "0", "2"]
+    second = ["1", "absent", "rain", "0", "b.wav", "siren", "0", "0", "b.wav", "dog bark", "0", "0"]
     with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([columns, *rows])
+        csv.writer(file).writerows([columns, [*first, *[""] * 4], [*second, *[""] * 4]])
     rule = calibrate_listing(tmp_path, tmp_path / "list.csv", tmp_path)
     assert load_listing(tmp_path) == rule
     assert rule.sounds == SOUNDS
