@@ -2,7 +2,8 @@
 
     python tests/page/fake_server.py        prints the page's address
 
-A query's gain is what it says ("half", "quarter", "nothing"); "slow ..." takes a second for each block, "broken" fails.
+A query's gain is what it says ("half", "quarter", "nothing"); "slow ..." takes two seconds for each block, "broken"
+fails.
 """
 
 import sys
@@ -16,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demos"), str(ROOT / "tests")]
 
 import app  # noqa: E402
 from gains import GainSeparator, GainStream  # noqa: E402
+from page import jobs  # noqa: E402
 from page.engine import Engine  # noqa: E402
 from page.limits import Limits  # noqa: E402
 
@@ -29,7 +31,7 @@ class Stream(GainStream):
         if "broken" in queries:
             raise RuntimeError("nobody foresaw this")
         super().__init__(queries, channels)
-        self.pause = float(any(isinstance(query, str) and query.startswith("slow") for query in queries))
+        self.pause = 2.0 * any(isinstance(query, str) and query.startswith("slow") for query in queries)
 
     def push(self, block):
         time.sleep(self.pause)
@@ -42,7 +44,7 @@ class Stream(GainStream):
 
 
 class Separator(GainSeparator):
-    """Its streams take a second for a block of what is slow."""
+    """Its streams take two seconds for a block of what is slow."""
 
     stream_class = Stream
 
@@ -52,6 +54,7 @@ def card(name, description, queries):
 
 
 def main():
+    jobs.PATIENCE = 600.0  # a busy machine is no closed page
     torch.set_num_threads(1)
     cards = [card("double", "gives a known gain", ("text", "audio")), card("other", "the same", ("text",))]
     engine = Engine(cards, lambda name: Separator(), ["dog bark", "door knock", "rain", "siren"])
