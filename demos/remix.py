@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("output", nargs="?", help="the remix; without it, the sounds are only listed")
     parser.add_argument("change", nargs="*", type=gain_of, help='for example "dog barking=off" or rain=-6')
     parser.add_argument("--model", default="default", help="a name or a model directory")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
 
     mixture, sample_rate = read(options.recording)
     separator = Separator.from_pretrained(options.model)

@@ -317,7 +317,7 @@ def result_lines(record: Record) -> list[str]:
 def heard_lines(name: str, heard: Sequence[dict[str, Any]]) -> list[str]:
     """What was heard in a file, a line each: file, probability, sound, seconds."""
     if not heard:
-        return [f"{name}  nothing that the model knows was heard"]
+        return [f"{name}  none of the known sounds stands out"]
     width = max(len(sound["label"]) for sound in heard)
     times = [", ".join(f"{begin:g}-{end:g} s" for begin, end in sound["times"]) for sound in heard]
     return [

@@ -151,7 +151,7 @@ def test_the_command_lists_and_writes_nothing(folder, capsys):
         "mix.wav  0.60  door knock  1-2 s, 3-4 s",
     ]
     assert sorted(folder.iterdir()) == before
-    assert cli.heard_lines("mix.wav", []) == ["mix.wav  nothing that the model knows was heard"]
+    assert cli.heard_lines("mix.wav", []) == ["mix.wav  none of the known sounds stands out"]
 
 
 def test_the_command_lists_as_json(folder, capsys):
