@@ -311,9 +311,10 @@ class Separator:
         """
         asked = as_query(query, self.encoder)
         negative = [self.encoded(each) for each in asked.negatives()]
+        vector = self.conditions([asked])[0]
         if list(asked.forms()) == ["label"]:
             return replace(asked, negative=negative)
-        return Query(embedding=self.conditions([asked])[0], negative=negative)
+        return Query(embedding=vector, negative=negative)
 
     def runner(self, queries: Sequence[Query | Plain]) -> ConditionedModel:
         """What separates: the network, with the published gate on classes and without negatives where asked for.

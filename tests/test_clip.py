@@ -188,3 +188,24 @@ def test_the_hugging_face_form_gives_the_same_vectors(encoder):
         images = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     assert torch.allclose(loaded.encode_text(["a dog", "heavy rain"]), texts, atol=1e-5)
     assert torch.allclose(loaded.encode_image([picture()]), images, atol=1e-5)
+
+
+@needs_open_clip
+def test_a_picture_asks_a_separator(encoder, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from separation import Query, Separator
+    from separation.models import clipsep_unet
+
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
+    file = tmp_path / "dog.png"
+    Image.fromarray(picture()).save(file)
+    separator = Separator(clipsep_unet.CLIPSepUNet(16), encoder, "small", "cpu")
+    expected = encoder.encode_image([picture()])[0]
+    asked = [Query(image=file), Query(image=picture()), Query("dog", image=str(file), weights={"image": 3})]
+    found = separator.conditions(asked)
+    assert torch.allclose(found[:2], expected.expand(2, -1), atol=1e-6)
+    assert torch.allclose(found[2], (encoder.encode_text(["dog"])[0] + 3 * expected) / 4, atol=1e-6)
+    mixture = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)) / 10
+    by_file, by_vector = separator(mixture, [Query(image=file), expected], 16000)
+    assert torch.equal(by_file.target, by_vector.target)

