@@ -15,7 +15,7 @@ let recording = null;  // {path, name}
 let job = null;        // token of what is being worked on
 const placeholder = $("result-body").firstElementChild;
 let heard = null;      // the chosen file's address inside this browser
-let busy = false, result = null, recordingNow = false, round = 0;
+let busy = false, result = null, recordingNow = false, round = 0, hearings = 0;
 
 player.fail = (track) => say(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.", !track.own);
 
@@ -78,10 +78,10 @@ function listen(file, seconds) {
 
 /** Sounds that may be in the recording, as buttons; asked for in the background. */
 async function hear() {
-  const mine = round, path = recording.path;
+  const mine = ++hearings, path = recording.path;
   suggest("Listening for sounds that the model knows …");
   const found = await call("listen", [asFile(path), $("model").value]).catch(() => null);
-  if (mine !== round || recording?.path !== path) return;
+  if (mine !== hearings || recording?.path !== path) return;
   if (!found) return suggest("");
   const part = found.seconds >= 60 * facts.limits.hear_minutes ? ` in the first ${duration(found.seconds)}` : "";
   const names = found.sounds.map(({ label }) => label);
