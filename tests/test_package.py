@@ -49,6 +49,7 @@ READING_ORDER = (
     "models",
     "data",
     "checkpoints",
+    "listing",
     "hub",
     "query",
     "conditions",
@@ -64,6 +65,7 @@ READING_ORDER = (
     "plot",
     "tracks",
     "job",
+    "hearing",
     "options",
     "cli",
 )
