@@ -429,8 +429,6 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(manifest, tmp_path):
     assert resumed.trainer.global_step == straight.trainer.global_step == 9
     state = straight.state_dict()
     for name, tensor in resumed.state_dict().items():
-        if name.startswith("average.") and name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            continue  # measured on the last dozen batches; the new process has seen six
         assert torch.allclose(tensor.double(), state[name].double(), rtol=0, atol=1e-5), name
     interrupted = killed.state_dict()
     assert any(not torch.allclose(interrupted[n], state[n], atol=1e-4) for n in state if n.startswith("model.head"))

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.seeds import seed_step
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
@@ -61,6 +62,9 @@ class Contrastive(lightning.LightningModule):
             start = int(torch.randint(0, size - width, ()))
             log_mel.narrow(axis, start, width).zero_()
         return log_mel
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        seed_step(self)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
