@@ -16,15 +16,15 @@ from torch import Tensor
 LICENCE = "CC BY 4.0"
 
 
-def tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def tensors(checkpoint: Path, prefix: str, none: bool = False) -> dict[str, Tensor]:
     """The checkpoint's tensors under `prefix`, which is cut off. Nothing but plain data is unpickled.
 
     Raises:
-        KeyError: there are none.
+        KeyError: there are none, and `none` does not allow that.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     part = {k.removeprefix(prefix): v.contiguous() for k, v in state.items() if k.startswith(prefix)}
-    if not part:
+    if not part and not none:
         raise KeyError(f"{checkpoint} holds no tensors under {prefix!r}.")
     return part
 
@@ -58,7 +58,7 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
         raise ModelError(f"{config} does not describe a separator and an encoder.")
     model, encoder = build(described["model"]), build(described["encoder"])
     model.load_state_dict(tensors(checkpoint, "average."))
-    encoder.load_state_dict(tensors(checkpoint, "encoder."))
+    encoder.load_state_dict(tensors(checkpoint, "encoder.", none=True))  # some have a file of their own
     save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "separation"  # the checkpoint's entry with the description
-AVERAGED, ENCODER = "average.", "encoder."
+AVERAGED, TRAINED, ENCODER = "average.", "model.", "encoder."
 LOGS = ("", "version_*/", "*/version_*/")  # where log folders lie, seen from the run's folder
 
 
@@ -54,7 +54,7 @@ def read_checkpoint(file: Path) -> Trained | None:
         names = {name.split(".")[0] + "." for name in state}
     except Exception:  # of another kind, or damaged: the reader of released checkpoints has the words for it
         return None
-    if not {AVERAGED, ENCODER} <= names:
+    if not {AVERAGED, TRAINED} <= names:  # an encoder may have no tensors of its own
         return None
     description = stored.get(CONFIG) or described_beside(file)
     tensors = {"model." + k.removeprefix(AVERAGED): v for k, v in state.items() if k.startswith(AVERAGED)}

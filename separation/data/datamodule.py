@@ -67,7 +67,7 @@ class CorpusData(lightning.LightningDataModule):
     A subclass gives `drawn`.
 
     Args:
-        manifest: CSV file of the clips.
+        manifest: the list of the clips; none = procedural clips alone.
         root: folder that its paths start from; its own folder by default.
         cache: folder for decoded samples and sentence vectors.
         batch_size, seconds: size of a batch, on each device.
@@ -86,7 +86,7 @@ class CorpusData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | None = None,
         root: Path | None = None,
         cache: Path | None = None,
         batch_size: int = 12,
@@ -117,8 +117,12 @@ class CorpusData(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.corpus is None and stage in (None, "fit"):
             self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-            self.texts = Texts(self.corpus, self.cache)
-            self.mixer = Mixer(self.corpus, self.length, self.augment, balance=self.balance)
+            self.ready(self.corpus)
+
+    def ready(self, corpus: Corpus) -> None:
+        """What drawing needs besides the clips."""
+        self.texts = Texts(corpus, self.cache)
+        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
 
     def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
         """A batch of one item for each generator of `items`; what it holds but once comes from `shared`."""
@@ -191,18 +195,21 @@ class MixtureData(CorpusData):
 
     def drawn_from(self, split: str) -> list[dict[str, str]]:
         """Rows drawn from a split of the manifest; none where it has no such rows."""
-        if self.validation_count == 0:
+        if self.validation_count == 0 or self.manifest is None:
             return []
         try:
             clips = read_manifest(self.manifest, split)
         except DataError:
             return []
-        root = self.validation_root or self.manifest.parent
-        return drawn_rows(clips, root, self.validation_count, self.seed, self.validation_absent)
+        return drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
+
+    def from_folder(self) -> Path:
+        """Where the paths of fixed mixtures start."""
+        return self.validation_root or (self.manifest or Path()).parent
 
     def fixed(self, rows: list[dict[str, str]]) -> list[Loader]:
         """Loader of fixed mixtures, or none where there are none."""
-        share = Rows(rows, self.validation_root or self.manifest.parent, *self.ranks())
+        share = Rows(rows, self.from_folder(), *self.ranks())
         return [Loader(lambda epoch: share, len(share), lambda: (0, 0))] if rows else []
 
     def val_dataloader(self) -> list[Loader]:
@@ -211,7 +218,9 @@ class MixtureData(CorpusData):
     def test_dataloader(self) -> list[Loader]:
         rows = self.rows if self.validation else self.drawn_from("test") or self.rows
         if not rows:
-            raise DataError(f"{self.manifest}: nothing to test on: give data.validation, or rows of split test.")
+            raise DataError(
+                f"{self.manifest or 'no manifest'}: nothing to test on: give data.validation, or rows of split test."
+            )
         return self.fixed(rows)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from separation.data.protocol import Rendered
 from separation.encoders.base import QueryEncoder
+from separation.encoders.stand_in import without_files
 from separation.evaluate import Score, score, summary, table
 from separation.models.base import ConditionedModel
 from separation.objectives.optimisers import AdamW, adamw_cosine
@@ -23,6 +24,7 @@ from separation.objectives.start import load_encoder, start
 from separation.separator import Separator
 
 CALIBRATION_BATCHES = 12
+RANDOM = "random"
 
 
 class Objective(lightning.LightningModule):
@@ -34,7 +36,8 @@ class Objective(lightning.LightningModule):
     Args:
         model: the separator that is trained.
         encoder: gives the conditions; frozen.
-        encoder_weights: safetensors file with the encoder's weights.
+        encoder_weights: safetensors file with the encoder's weights, or "random": an encoder whose weights would have
+            to be fetched is replaced by fixed random vectors, so that a recipe can be tried with no file at all.
         start_from: checkpoint of an earlier training (its averaged weights) or model directory, whose separator and
             encoder this one goes on with, as a fresh start for everything else.
         optimiser: rate, decay and warm-up.
@@ -54,9 +57,10 @@ class Objective(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = without_files(encoder) if encoder_weights == RANDOM else encoder
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if encoder_weights is not None:
-            load_encoder(self.encoder, Path(encoder_weights))
+        if encoder_weights not in (None, RANDOM):
+            load_encoder(self.encoder, Path(str(encoder_weights)))
         if start_from is not None:
             start(self.model, self.encoder, Path(start_from))
         self.average = deepcopy(self.model).eval().requires_grad_(False)
@@ -140,6 +144,10 @@ class Objective(lightning.LightningModule):
         """The averaged weights as people will use them."""
         return Separator(self.average, self.encoder, type(self).__name__, self.device)
 
+    def scored(self, rendered: Rendered) -> Score:
+        """The result for one mixture."""
+        return score(self.separator(), rendered)
+
     def on_validation_start(self) -> None:
         self.scores = []
         if self.trainer.state.fn == "fit":
@@ -147,7 +155,7 @@ class Objective(lightning.LightningModule):
 
     def validation_step(self, rendered: Rendered, index: int) -> None:
         """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent."""
-        self.scores.append(score(self.separator(), rendered))
+        self.scores.append(self.scored(rendered))
 
     def on_validation_epoch_end(self) -> None:
         """Means over all ranks' mixtures; `validate` prints the table too."""
@@ -165,7 +173,7 @@ class Objective(lightning.LightningModule):
 
     def test_step(self, rendered: Rendered, index: int) -> None:
         """As in validation; the table is printed at the end."""
-        self.scores.append(score(self.separator(), rendered))
+        self.scores.append(self.scored(rendered))
 
     def on_test_epoch_end(self) -> None:
         lines = summary(gathered(self.scores))

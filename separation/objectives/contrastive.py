@@ -6,6 +6,7 @@ match (Khosla et al., "Supervised contrastive learning", 2020), and a third term
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,8 +16,10 @@ from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
+from separation.objectives.base import RANDOM
 from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.seeds import seed_step
+from separation.objectives.start import load_encoder
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
@@ -33,6 +36,7 @@ class Contrastive(lightning.LightningModule):
         optimiser: rate, decay and warm-up.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
         mask: share of mels and of frames that is blanked (SpecAugment).
+        encoder_weights: safetensors file to go on from; "random", as none, begins anew.
     """
 
     def __init__(
@@ -41,9 +45,12 @@ class Contrastive(lightning.LightningModule):
         optimiser: AdamW | None = None,
         text_noise: float = 0.3,
         mask: float = 0.2,
+        encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder_weights not in (None, RANDOM):
+            load_encoder(self.encoder, Path(str(encoder_weights)))
         self.optimiser = optimiser or AdamW(lr=2e-3, weight_decay=0.05, warmup=100)
         self.text_noise, self.mask = text_noise, mask
         self.log_scale = nn.Parameter(torch.tensor(2.5))
