@@ -22,7 +22,17 @@ from separation.objectives.base import Objective
 CONF = Path(__file__).parents[1] / "conf"
 RECIPES = sorted(file.stem for file in (CONF / "recipe").glob("*.yaml"))
 DEBUG = str(CONF / "override" / "debug.yaml")
-NEEDS_FILES = {"audiosep", "clipsep", "clipsep_text", "clipsep_hybrid", "clipsep_nit", "labelsep", "pit"}
+NEEDS_FILES = {
+    "audiosep",
+    "bimodal",
+    "uss",
+    "clipsep",
+    "clipsep_text",
+    "clipsep_hybrid",
+    "clipsep_nit",
+    "labelsep",
+    "pit",
+}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*GPU available but not used"),

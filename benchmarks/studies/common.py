@@ -62,7 +62,8 @@ def fit(objective: Any, data: Any, steps: int, seed: int, **settings: Any) -> fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on workers and the like
         trainer.fit(objective, data)
-    objective.calibrate()
+    if hasattr(objective, "calibrate"):
+        objective.calibrate()
     return time.perf_counter() - started
 
 

@@ -2,6 +2,7 @@
 
 Symmetric cross-entropy over similarities as in CLIP (Radford et al., 2021), with every same-class pair counted as a
 match (Khosla et al., "Supervised contrastive learning", 2020), and a third term that picks the class among all classes.
+On several devices each item is compared with all devices' items.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
 from separation.objectives.base import RANDOM
+from separation.objectives.gathering import gathered_rows
 from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder
@@ -79,13 +81,14 @@ class Contrastive(lightning.LightningModule):
         text = self.encoder.embed_sentences(self.noisy(batch.sentences[:, 0]))
         bank = self.encoder.embed_sentences(self.noisy(batch.bank))
         scale = self.log_scale.exp().clamp(max=50)
-        similarity = scale * audio @ text.T
-        same = (labels[:, None] == labels).float()
+        same = (labels[:, None] == gathered_rows(labels)).float()
+        by_sound = scale * audio @ gathered_rows(text).T
+        by_text = scale * text @ gathered_rows(audio).T
         pick = scale * audio @ bank.T
         named = scale * text @ bank.T
         loss = (
-            matching_loss(similarity, same)
-            + matching_loss(similarity.T, same)
+            matching_loss(by_sound, same)
+            + matching_loss(by_text, same)
             + 2 * F.cross_entropy(pick, labels, label_smoothing=0.05)
             + F.cross_entropy(named, labels, label_smoothing=0.05)
         )
