@@ -17,26 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from separation.metrics import sdri
+from separation.metrics.oracle import TINY, bin_mask, power, wiener
 from separation.stft import STFT
 
 Array = NDArray[np.floating[Any]]
 Estimate = Callable[[Tensor, Tensor], Tensor]
-TINY = 1e-12
-
-
-def power(spectrum: Tensor) -> Tensor:
-    """Spectrum (channels, bins, frames) to power (bins, frames), summed over channels: one mask serves all of them."""
-    return spectrum.abs().square().sum(0)
-
-
-def wiener(target: Tensor, interference: Tensor) -> Tensor:
-    """Powers to the gain between 0 and 1."""
-    return target / (target + interference + TINY)
-
-
-def bin_mask(target: Tensor, mixture: Tensor) -> Tensor:
-    """Spectra (channels, bins, frames) to the Wiener mask (bins, frames)."""
-    return wiener(power(target), power(mixture - target))
 
 
 def band_mask(target: Tensor, mixture: Tensor, to_bins: Tensor, to_bands: Tensor) -> Tensor:

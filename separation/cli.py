@@ -2,6 +2,7 @@
 
     separate --query "dog barking" mix.wav        writes mix.dog_barking.wav
     separate --remove "dog barking" mix.wav       writes mix.not_dog_barking.wav
+    separate --query-audio bark.wav mix.wav       writes mix.bark.wav
 
 This module is what holds the command together: options, inputs, the model, one `Job` per file, and
 what is said about it. Results go to standard output (one line a file written, or JSON), everything
@@ -22,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from separation.job import Job, Settings
 from separation.naming import Namer, slug
 from separation.options import UsageError, parse
 from separation.progress import Progress
+from separation.query import Query
 from separation.tracks import Item, Record
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -96,7 +98,7 @@ def list_models(as_json: bool) -> int:
         if as_json:
             _print_json({name: getattr(card, name) for name in CARD_FIELDS})
         else:
-            here = "yes" if card.on_disk else "no"
+            here = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
             queries = ", ".join(card.queries)
             rows.append(
                 (
@@ -124,6 +126,7 @@ CARD_FIELDS = (
     "licence",
     "scores",
     "on_disk",
+    "verified",
     "description",
 )
 
@@ -136,6 +139,7 @@ class Command:
         self.interrupts = interrupts
         self.failed = False
         self._separator: Any = None
+        self._encoded: dict[str, Any] = {}
 
     def run(self) -> int:
         """Does every input; returns the exit status."""
@@ -147,8 +151,9 @@ class Command:
             self.scratch = Path(scratch)
             sources = self._find()
             inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
+            inputs += example_files(self.options.forms.values())
             namer = Namer(inputs, self.notice)
-            job = Job(self.separator, self._settings(), namer, self.interrupts, self)
+            job = Job(self.separator, self._settings(), namer, self.interrupts, self, self.query)
             for source in sources:
                 self._do(job, source)
         return FAILED if self.failed else DONE
@@ -185,7 +190,28 @@ class Command:
             how = {name: True for name in ("faithful", "offline") if getattr(options, name, False)}
             self._separator = load_separator(options.model, options.device, options.threads, **how)
             self.detail(f"model {getattr(self._separator, 'name', options.model)}, device {options.device}.")
+            self._encode()
         return self._separator
+
+    def _encode(self) -> None:
+        """Reads and encodes examples once, for all files.
+
+        Raises:
+            UsageError: one cannot be, or the model takes no such queries.
+        """
+        for name, query in self.options.forms.items():
+            try:
+                self._encoded[name] = self._separator.encoded(query)
+            except (AudioError, ValueError) as error:
+                raise UsageError(str(error)) from None
+            except RuntimeError as error:
+                if not _is_model_error(error):
+                    raise
+                raise UsageError(str(error)) from None
+
+    def query(self, name: str) -> Any:
+        """What the separator is asked for under a name."""
+        return self._encoded.get(name, name)
 
     def _settings(self) -> Settings:
         options = self.options
@@ -258,6 +284,12 @@ class Command:
             yield bar.update
         finally:
             bar.close()
+
+
+def example_files(queries: Iterable[Query]) -> list[Path]:
+    """The files that queries are read from, which must never be written over."""
+    values = [value for query in queries for form in query.forms().values() for value in form]
+    return [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
 
 
 def plan_items(queries: Sequence[str], removals: Sequence[str], residual: bool) -> tuple[Item, ...]:

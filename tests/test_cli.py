@@ -19,7 +19,7 @@ import pytest
 import soundfile
 import torch
 
-from separation import cli, decode, pending
+from separation import Query, cli, decode, pending
 from separation.inputs import Source
 from separation.interrupts import Interrupts
 from separation.job import block_seconds
@@ -109,6 +109,38 @@ def everything():
 
 def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
+
+
+class FakeExamples(FakeSeparator):
+    """As above; what an example, a picture or a vector stands for is told by its file's name."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def encoded(self, query):
+        self.asked.append(query)
+        if "mute" in query.name:
+            raise ValueError("mute.wav is silent.")
+        return query.name.split(" without ")[0]
+
+
+@pytest.fixture
+def examples(folder, monkeypatch):
+    """A folder with a double that takes every form of query, and some files to ask with."""
+    double = FakeExamples()
+    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
+    for name in ("half.wav", "other/half.wav", "mute.wav"):
+        save(f"sounds/{name}")
+    Path("sounds/quarter.npy").touch()
+    Path("sounds/double.png").touch()
+    save("mix.wav")
+    save("mix2.wav")
+    return double
+
+
+def outputs():
+    return [name for name in everything() if name.startswith("mix")]
 
 
 # What is written
@@ -661,7 +693,7 @@ def registry(tmp_path, monkeypatch):
 
     card = SimpleNamespace(
         name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
-        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, description="The built-in model.",
+        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, verified=True, description="The built-in model.",
     )  # fmt: skip
     fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
     fake_module(monkeypatch, "separation.hub", list_models=lambda: [card])
@@ -703,6 +735,99 @@ def test_list_models(registry, capsys):
         assert words in row
     assert run("--list-models", "--json") == 0
     assert json.loads(capsys.readouterr().out)["queries"] == ["text", "audio"]
+
+
+# Queries that are no texts
+
+
+def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples, capsys):
+    forms = ("--query-audio", "sounds/half.wav", "--query", "all", "--query-class", "/m/0bt9lr", "--query-class", "3")
+    more = ("--query-image", "sounds/double.png", "--query-embedding", "sounds/quarter.npy")
+    assert run(*forms, *more, "mix.wav", "mix2.wav") == 0
+    parts = ["half", "all", "dog", "class_3", "double", "quarter"]
+    written = [f"{stem}.{part}.wav" for stem in ("mix", "mix2") for part in parts]
+    assert outputs() == sorted(["mix.wav", "mix2.wav", *written])
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == written
+    forms = [list(query.forms()) for query in examples.asked]  # once each; the text is not one of them
+    assert forms == [["audio"], ["label"], ["label"], ["image"], ["embedding"]]
+    assert examples.streams[0][0] == examples.streams[1][0] == ("half", "all", "Dog", "class 3", "double", "quarter")
+
+
+def test_a_folder_of_examples_is_one_query(examples):
+    Path("sounds").rename("two  spaces")
+    assert run("--query-audio", "two  spaces", "mix.wav") == 0
+    assert outputs() == ["mix.two_spaces.wav", "mix.wav", "mix2.wav"]
+    assert examples.asked[0].audio == "two  spaces"
+
+
+def test_examples_of_one_name_are_two_queries(examples, capsys):
+    assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/other/half.wav", "mix.wav", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["targets"] == {"half": "mix.half.wav", "half 2": "mix.half_2.wav"}
+    assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/half.wav", "mix2.wav") == 0
+    assert "mix2.half_2.wav" not in everything()
+
+
+def test_what_is_to_be_left_out_goes_with_every_query(examples):
+    save("sounds/quarter.wav")
+    asked = ("--query", "half", "--query-audio", "sounds/quarter.wav", "--remove", "all")
+    assert run(*asked, "--not", "rain", "--not", "wind", "mix.wav") == 0
+    assert [query.negatives() for query in examples.asked] == [["rain", "wind"]] * 3
+    parts = ["half", "not_all", "quarter"]
+    assert outputs() == [*(f"mix.{part}_without_rain_and_wind.wav" for part in parts), "mix.wav", "mix2.wav"]
+
+
+def test_a_text_and_an_example_of_one_name_are_two_queries(examples):
+    assert run("--query-audio", "sounds/half.wav", "--remove", "half", "mix.wav") == 0
+    assert examples.streams[0][0] == ("half", "half")
+    assert outputs() == ["mix.half.wav", "mix.not_half_2.wav", "mix.wav", "mix2.wav"]
+
+
+def test_an_example_is_never_written_over(examples, capsys):
+    save("mix.half.wav")
+    assert run("--query-audio", "mix.half.wav", "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
+    assert "mix.half.wav would be written over, but it is one of the inputs." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--query-audio", "none.wav"], "Argument --query-audio: none.wav does not exist."),
+        (["--query-image", "sounds"], "Argument --query-image: sounds is a folder, not a file."),
+        (["--query-embedding", "sounds/half.wav"], "sounds/half.wav must end in .npy or .safetensors."),
+        (["--query-audio", "sounds/mute.wav"], "mute.wav is silent."),
+        (["--query-class", " "], "--query-class is empty"),
+        (["--query", "half", "--not", " "], "--not is empty"),
+        (["--query", "half", "--subclasses"], "--subclasses goes with --query-class."),
+        (["--query-audio", "sounds/half.wav", "--query", "b", "-o", "-"], "Standard output takes one result"),
+    ],
+)
+def test_bad_examples_are_one_sentence_and_status_2(examples, capsys, arguments, words):
+    assert run(*arguments, "mix.wav") == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert outputs() == ["mix.wav", "mix2.wav"]
+
+
+def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
+    from tiny import tiny_model
+
+    from separation import Separator
+    from separation.encoders.sound import SoundEncoder
+
+    torch.manual_seed(0)
+    real = Separator(tiny_model(), SoundEncoder(8000, 16, (4, 8), 16), "tiny", "cpu")
+    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: real)
+    samples = save("mix.wav")
+    save("bark.wav", noise(9000, 1, 3), 16000)
+    np.save("vector.npy", real.conditions([Query(audio="bark.wav")])[0].numpy())
+    assert run("--query-audio", "bark.wav", "--query-embedding", "vector.npy", "--residual", "mix.wav") == 0
+    assert np.abs(load("mix.bark.wav") - load("mix.vector.wav")).max() < 1e-6
+    assert np.abs(load("mix.bark.wav") + load("mix.not_bark.wav") - samples).max() < 1e-6
+    assert np.abs(load("mix.bark.wav")).max() > 1e-4
+    assert run("--query-image", "mix.wav", "mix.wav") == 2
+    assert capsys.readouterr().err == "separate: SoundEncoder takes no image; it takes text, audio, embedding.\n"
 
 
 # What is said
@@ -930,6 +1055,8 @@ def test_help_teaches_quickly_and_loads_nothing_heavy():
     for option in ("--query", "--remove", "--residual", "--recursive", "--output", "--model"):
         assert option in text
     for option in ("--device", "--json", "--plot", "--overwrite", "--format", "--subtype"):
+        assert option in text
+    for option in ("--query-audio", "--query-class", "--query-image", "--query-embedding", "--not", "--subclasses"):
         assert option in text
     for option in ("--list-models", "--threads", "--quiet", "--verbose", "--version"):
         assert option in text

@@ -1,6 +1,8 @@
 """The corpus in memory: decoding, grouping, cache, and what happens to files that cannot be read."""
 
 import csv
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from tiny import write_corpus, write_manifest
 
 from separation.data import corpus as module
 from separation.data.corpus import FULL_SCALE, Corpus, decode, synthesised
+from separation.data.cut import ROUNDING, read_part
 from separation.data.foley import SOUNDS, synthesise
-from separation.data.manifest import DataError
+from separation.data.manifest import DataError, read_manifest
 
 
 @pytest.fixture
@@ -41,7 +44,8 @@ def test_clips_are_decoded_to_mono_full_scale_at_one_rate(tmp_path):
     stereo = rng.uniform(-0.1, 0.1, (4410, 2))
     soundfile.write(tmp_path / "stereo.flac", stereo, 44100)
     rows = rows_of(manifest)
-    write_manifest(manifest, [*rows, rows[0] | {"path": "stereo.flac", "label": "hiss", "recording_id": "x"}])
+    hiss = rows[0] | {"path": "stereo.flac", "label": "hiss", "recording_id": "x", "seconds": 0.1}
+    write_manifest(manifest, [*rows, hiss])
     corpus = Corpus(manifest, sample_rate=16000)
     assert len(corpus) == 3
     for number, clip in enumerate(corpus.clips):
@@ -98,8 +102,10 @@ def break_file(path, how):
         soundfile.write(path, np.zeros(0), 8000)
     elif how == "silent":
         soundfile.write(path, np.zeros(800), 8000)
+    elif how == "cut short":
+        path.write_bytes(path.read_bytes()[:60])
     else:
-        soundfile.write(path, np.array([0.1, np.nan, 0.2]), 8000, subtype="FLOAT")
+        soundfile.write(path, np.array([0.1, {"nan": np.nan, "inf": -np.inf}[how], 0.2]), 8000, subtype="FLOAT")
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +115,19 @@ def many(tmp_path_factory):
     return write_corpus(folder, labels=10, recordings=10, seconds=0.02)
 
 
-@pytest.mark.parametrize("how", ["text", "missing", "empty", "no samples", "silent", "nan"])
+@pytest.mark.parametrize("how", ["text", "missing", "empty", "no samples", "silent", "nan", "inf", "cut short"])
 def test_a_broken_file_is_reported_and_left_out(many, tmp_path, capsys, how):
     rows = rows_of(many)
     bad = tmp_path / "bad.wav"
-    soundfile.write(bad, np.ones(10) / 2, 8000)
+    soundfile.write(bad, np.ones(800) / 2, 8000)
     break_file(bad, how)
-    rows[37]["path"] = str(bad)
+    rows[37]["path"], rows[37]["seconds"] = str(bad), {"cut short": 0.1}.get(how, "")
     manifest = write_manifest(many.with_name(f"{how}.csv"), rows)
     corpus = Corpus(manifest, sample_rate=8000)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1
     assert printed[0].startswith(f"left out: {bad}: ")
+    assert printed[0].count(str(bad)) == 1
     assert len(corpus) == 99
     assert str(bad) not in [clip.path for clip in corpus.clips]
     # The clips behind it are still found where they are.
@@ -144,6 +151,59 @@ def test_decode_names_a_silent_file(tmp_path):
         decode(tmp_path / "a.wav", 8000)
 
 
+# --- Parts of files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["long.wav", "long.flac", "long.ogg"])
+def test_a_clip_may_be_a_part_of_a_file(tmp_path, name):
+    manifest = write_corpus(tmp_path, labels=1, recordings=1)
+    ramp = np.repeat([0.1, 0.8, 0.2, 0.4], 8000) * np.sin(2 * np.pi * 440 * np.arange(32000) / 8000)
+    soundfile.write(tmp_path / name, ramp, 8000)
+    row = rows_of(manifest)[0] | {"path": name, "recording_id": "long"}
+    rows = [row | {"start": start, "seconds": seconds} for start, seconds in ((1, 1), (2.5, 0), (0, 3.97), ("", ""))]
+    write_manifest(manifest, rows, ["path", "split", "label", "recording_id", "start", "seconds"])
+    corpus = Corpus(manifest, sample_rate=8000)
+    assert corpus.lengths == [8000, 12000, 32000, 32000]  # 3.97 is 4 s, rounded
+    whole = soundfile.read(tmp_path / name)[0]
+    for number, part in enumerate((slice(8000, 16000), slice(20000, 32000), slice(0, 32000), slice(0, 32000))):
+        wanted = whole[part] / np.abs(whole[part]).max()
+        assert np.abs(corpus.waveform(number).numpy() - wanted).max() <= 2 / FULL_SCALE
+
+
+@pytest.mark.parametrize(
+    ("start", "seconds", "reason"),
+    [
+        (0.0, 1.2, r"a\.wav: it is cut short, 1\.00 s of 1\.20 s are there\."),
+        (0.5, 0.7, r"a\.wav: it is cut short, 0\.50 s of 0\.70 s are there\."),
+        (2.0, 0.0, r"a\.wav: there is no sound at 2 s\."),
+    ],
+)
+def test_a_part_that_is_not_there_is_named(tmp_path, start, seconds, reason):
+    soundfile.write(tmp_path / "a.wav", np.ones(8000) / 2, 8000)
+    with pytest.raises(DataError, match=reason):
+        decode(tmp_path / "a.wav", 8000, start, seconds)
+    assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)) == 8000
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
+def test_a_clip_may_be_a_part_of_a_video_s_sound(tmp_path):
+    volume = "volume='if(lt(t,1),0.1,0.8)':eval=frame"
+    sound = ["-f", "lavfi", "-i", "sine=440:d=3:r=8000", "-af", volume]
+    subprocess.run(["ffmpeg", "-v", "error", *sound, "-c:a", "flac", str(tmp_path / "a.mkv")], check=True)
+    soft, rate = read_part(tmp_path / "a.mkv", 0.0, 1.0)
+    loud, _ = read_part(tmp_path / "a.mkv", 1.0, 0.0)
+    assert (rate, len(soft), len(loud)) == (8000, 8000, 16000)
+    assert np.abs(loud[2000:]).max() == pytest.approx(8 * np.abs(soft[:6000]).max(), rel=0.02)
+    with pytest.raises(DataError, match=r"a\.mkv: it is cut short, 2\.00 s of 4\.00 s are there"):
+        read_part(tmp_path / "a.mkv", 1.0, 4.0)
+
+
+def test_the_real_recordings_are_as_long_as_their_manifest_says(data_root):
+    clips = read_manifest(data_root / "manifest.csv", "validation")
+    for clip in clips:
+        assert abs(soundfile.info(data_root / clip.path).duration - clip.seconds) <= ROUNDING / 2
+
+
 # --- Cache -------------------------------------------------------------------------------------
 
 
@@ -152,7 +212,7 @@ def test_the_cache_spares_the_decoding(tmp_path, monkeypatch):
     first = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
     assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".npz"]
 
-    def never(path, sample_rate):
+    def never(*arguments):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(module, "decode", never)
@@ -175,6 +235,7 @@ def test_another_question_is_not_answered_from_the_cache(tmp_path, two_sounds):
 def test_the_cache_of_other_recordings_is_not_taken(tmp_path):
     manifest = write_corpus(tmp_path / "a", labels=1, recordings=1, seconds=1.0)
     write_corpus(tmp_path / "b", labels=1, recordings=1, seconds=0.5)
+    write_manifest(manifest, [row | {"seconds": ""} for row in rows_of(manifest)])  # whole files
     lengths = [
         Corpus(manifest, root=tmp_path / name, sample_rate=8000, cache=tmp_path / "cache").lengths
         for name in ("a", "b")

@@ -29,7 +29,7 @@ def load(name: str) -> Any:
     return importlib.import_module(name)
 
 
-score, separate_file = load("score"), load("separate_file")
+score, separate_file, query_by_example = load("score"), load("separate_file"), load("query_by_example")
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,30 @@ def test_separate_file_says_what_is_wrong(double, tmp_path, capsys, content):
     assert "mix.wav" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_query_by_example_asks_with_a_recording(model, tmp_path, capsys):
+    samples = 0.1 * np.random.default_rng(0).standard_normal((22050, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "mix.wav", samples, 22050, subtype="FLOAT")
+    outputs = []
+    for name, extra in (("dog", []), ("bell", ["--sound", "church bells"]), ("file", ["--example", str(tmp_path)])):
+        arguments = [str(tmp_path / "mix.wav"), str(tmp_path / f"{name}.flac"), "--model", str(model), *extra]
+        assert query_by_example.main(arguments) == 0
+        assert capsys.readouterr().out.startswith(f"{tmp_path / name}.flac  presence 0.")
+        outputs.append(soundfile.read(tmp_path / f"{name}.flac")[0])
+        assert outputs[-1].shape == samples.shape
+    separator = Separator.from_pretrained(model)
+    query = query_by_example.example_of("dog bark", 7)
+    expected = separator(samples.T, query, 22050).target.T.numpy()
+    assert np.abs(outputs[0] - expected).max() < 1e-5
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-5
+
+
+def test_query_by_example_says_what_is_wrong(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "mix.wav", np.zeros(100), 22050)
+    with pytest.raises(SystemExit) as stop:
+        query_by_example.main(
+            [str(tmp_path / "mix.wav"), "x.wav", "--model", str(model), "--example", str(tmp_path / "none")]
+        )
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1

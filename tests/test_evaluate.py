@@ -1,9 +1,12 @@
 """Scoring a model on a list: separators whose score is known, on mixtures made here."""
 
 import csv
+import hashlib
 import json
+import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +16,24 @@ import torch
 from tiny import write_manifest
 
 from separation import evaluate as module
-from separation.data.protocol import SAMPLE_RATE
-from separation.evaluate import Score, by_class, evaluate, line, summary, table
+from separation.data.protocol import SAMPLE_RATE, read_rows
+from separation.data.protocols.base import ListFile
+from separation.data.protocols.registry import find
+from separation.evaluate import (
+    EvaluationError,
+    Plan,
+    Score,
+    by_class,
+    compare,
+    evaluate,
+    line,
+    score_rows,
+    summary,
+    table,
+)
+from separation.evaluate.measures import MEASURES
+from separation.evaluate.tables import compare_table
+from separation.hub import find_model
 from separation.metrics import bootstrap
 
 
@@ -169,3 +188,238 @@ def test_the_command_prints_the_table_and_writes_all_rows(root, monkeypatch, cap
     rows = json.loads((root / "rows.json").read_text())
     assert len(rows) == 6
     assert rows[0]["value"] == pytest.approx(20, abs=0.05)
+    before = ("id", "kind", "query", "label", "recording", "esc", "value", "presence")
+    assert tuple(rows[0]) == (*before, "metrics", "mixture", "oracle")
+    assert rows[0]["mixture"]["sdri"] == 0
+    assert rows[4]["metrics"] == {"suppression": pytest.approx(20, abs=0.05)}
+
+
+# Beside the model: the mixture, an oracle mask, other metrics
+
+
+def score_list(root, metrics=("sdr", "sdri"), separator=None, first=None, **plan):
+    rows = read_rows(root / "list.csv")[:first]
+    return score_rows(separator or LowPass(), rows, lambda row: root, Plan(metrics=metrics, oracle=True, **plan))
+
+
+def test_mixture_and_oracle_stand_beside_the_model(root):
+    outcome = score_list(root)
+    assert (outcome.rows, len(outcome.scores)) == (6, 6)
+    for scored in outcome.scores[:3]:
+        assert scored.metrics["sdri"] == pytest.approx(scored.value, abs=1e-3) == pytest.approx(20, abs=0.05)
+        assert scored.mixture["sdri"] == 0
+        assert scored.mixture["sdr"] == pytest.approx(3, abs=0.01)  # the list's SNR
+        assert scored.oracle["sdri"] > 30
+    assert outcome.scores[3].mixture["sdr"] == pytest.approx(0, abs=0.02)
+    absent = outcome.scores[4]
+    assert (absent.mixture, absent.oracle) == ({"suppression": 0.0}, {"suppression": 60.0})
+
+
+def test_all_metrics_by_name(root):
+    pytest.importorskip("pystoi")
+    names = tuple(name for name in MEASURES if name != "pesq")
+    [found] = score_list(root, names, first=1).scores
+    assert tuple(found.metrics) == tuple(found.mixture) == tuple(found.oracle) == names
+    for name in ("sdr", "si_sdr", "snr", "bss_sdr", "bss_sir"):
+        assert found.metrics[name] == pytest.approx(23, abs=0.2), name
+    for name in ("sdri", "si_sdri", "bss_sdri"):
+        assert found.metrics[name] == pytest.approx(20, abs=0.1), name
+    # Swapped, the energy above the error is the output's; here a half per cent more.
+    assert found.metrics["bss_sdr_swapped"] - found.metrics["bss_sdr"] == pytest.approx(10 * np.log10(1.005), abs=1e-3)
+    assert np.isnan(found.mixture["bss_sdri_swapped"])
+
+
+def test_bss_eval_by_windows(root):
+    [found] = score_list(root, ("bss_sdr",), first=1, window=1.0).scores
+    assert found.metrics["bss_sdr"] == pytest.approx(23, abs=0.2)
+
+
+def test_silent_signals_are_counted_and_not_averaged(root):
+    time = np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE
+    soundfile.write(root / "audio/other/low.wav", 0 * time, SAMPLE_RATE)
+    outcome = score_list(root)
+    silent = ["pair1: the target is silent", "three3: the target is silent", "absent5: the mixture is silent"]
+    assert outcome.silent == silent
+    assert [scored.id for scored in outcome.scores] == ["pair0", "pair2", "absent4"]
+    soundfile.write(root / "audio/other/high.wav", 0 * time, SAMPLE_RATE)
+    assert "pair2: the interference is silent" in score_list(root).silent
+
+
+def test_missing_and_broken_recordings_are_left_out_and_named(root):
+    (root / "audio/esc10/low.wav").write_bytes(b"RIFF and nothing else")
+    protocol = find("validation")
+    (root / "audio/other/higher.wav").unlink()
+    rows = read_rows(root / "list.csv")
+    outcome = score_rows(LowPass(), rows, lambda row: protocol.locate(row, root), Plan())
+    assert outcome.missing == ["audio/other/higher.wav"] * 2
+    assert len(outcome.broken) == 1 and outcome.broken[0].startswith("pair0: ")
+    assert [scored.id for scored in outcome.scores] == ["pair1", "pair2", "absent5"]
+
+
+class Broken(LowPass):
+    """Gives NaN."""
+
+    def __call__(self, mixture, query, sample_rate):
+        result = super().__call__(mixture, query, sample_rate)
+        result.target[0, 7] = float("nan")
+        return result
+
+
+def test_an_output_that_is_no_number_is_an_error(root):
+    with pytest.raises(EvaluationError, match="Row pair0, 'hum': the model's output holds NaN"):
+        score_list(root, separator=Broken())
+
+
+def test_a_row_without_the_wanted_text_is_an_error(root):
+    text = (root / "list.csv").read_text().replace("a drone far away", "")
+    (root / "list.csv").write_text(text)
+    with pytest.raises(EvaluationError, match="Row pair2 has no phrase"):
+        score_list(root, column="phrase")
+
+
+# Aggregates
+
+
+def scored(label, value, recording=None):
+    one = score(value, label=label, recording=recording or f"{label}{value}")
+    return replace(one, metrics={"sdri": value}, mixture={"sdri": 0.0})
+
+
+def test_aggregates_over_classes():
+    scores = [scored("dog", v) for v in (1.0, 2.0, 9.0)] + [scored("owl", 6.0)]
+    found = {a: compare(scores, ("sdri",), a)[-1] for a in ("mean", "class mean", "class median")}
+    assert {name: cell["value"] for name, cell in found.items()} == {
+        "mean": 4.5,
+        "class mean": 5.0,
+        "class median": 4.0,
+    }
+    assert (found["class median"]["low"], found["class median"]["high"]) == (2.0, 6.0)
+    assert found["mean"]["median"] == 4.0
+    with pytest.raises(ValueError, match="no aggregate"):
+        compare(scores, ("sdri",), "mode")
+
+
+def test_rows_without_a_figure_are_not_averaged_but_counted():
+    scores = [scored("dog", 1.0), scored("dog", float("nan"))]
+    mixture, model = compare(scores, ("sdri",))
+    assert (model["n"], model["rows"], model["value"]) == (1, 2, 1.0)
+    assert mixture["n"] == 2
+    lines = compare_table([mixture, model]).splitlines()
+    assert lines[0] == "| pair, n = 2 | SDRi |"
+    assert lines[2] == "| mixture (nothing done) | 0.00; 0.00 |"
+    assert lines[3] == "| model | 1.00; 1.00, n = 1 |"
+    assert compare_table(compare([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1] == "| model | none |"
+
+
+# The command
+
+
+@pytest.fixture
+def run(root, monkeypatch, capsys):
+    """Runs the command on the list with a known separator; gives status, what it printed and said."""
+    monkeypatch.setattr(module.Separator, "from_pretrained", lambda name: LowPass())
+
+    def command(*options, list_of=None):
+        try:
+            status = module.main([*(list_of or ("--mixtures", str(root / "list.csv"))), *options])
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+def test_the_command_says_what_was_measured(root, run):
+    status, printed, said = run("--report", str(root / "report.json"))
+    assert (status, said) == (0, "")
+    report = json.loads((root / "report.json").read_text())
+    assert re.search(r"^Protocol list.csv, version 1, rows' sha256 [0-9a-f]{64}\.$", printed, re.MULTILINE)
+    weights = hashlib.sha256((find_model("default") / "model.safetensors").read_bytes()).hexdigest()
+    assert f"Model default, weights' sha256 {weights}." in printed
+    assert "6 rows: 6 scored, 0 skipped, 0 silent." in printed
+    assert "| pair, n = 3 | SDR | SDRi | SI-SDR |" in printed
+    assert re.search(r"^\| mixture \(nothing done\) \| 3\.00[^|]*\| 0\.00", printed, re.MULTILINE)
+    assert re.search(r"^\| oracle mask \| \d\d\.\d\d", printed, re.MULTILINE)
+    assert (report["rows"], report["scored"], report["weights_sha256"]) == (6, 6, weights)
+    cell = next(c for c in report["figures"] if (c["kind"], c["system"], c["metric"]) == ("pair", "model", "sdri"))
+    assert cell["value"] == pytest.approx(20, abs=0.05)
+    assert {row["class"]: row["rows"] for row in report["classes"]} == {"hum": 2, "drone": 1}
+    assert str(root) not in (root / "report.json").read_text()
+
+
+def test_metrics_and_the_oracle_can_be_chosen(run):
+    _, printed, _ = run("--metrics", "si_sdri,bss_sdr", "--no-oracle", "--every", "3")
+    assert "| pair, n = 1 | SI-SDRi | BSS SDR |" in printed
+    assert "oracle mask" not in printed
+    assert "6 rows, 1 in 3 taken: 2 scored" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics", "sdr,beauty"], "beauty is no metric; these are: sdr, sdri"),
+        (["--metrics", ","], "nothing is no metric"),
+        (["--every", "0"], "0 is not a whole number from 1"),
+        (["--protocol", "validation"], "not allowed with argument --mixtures"),
+    ],
+)
+def test_wrong_options_are_refused(run, options, message):
+    status, _, said = run(*options)
+    assert status == 2
+    assert message in said
+
+
+def test_a_metric_whose_package_is_missing_is_refused_by_name(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pesq", None)
+    monkeypatch.setattr("separation.evaluate.command.installed", lambda name: name != "pesq")
+    status, _, said = run("--metrics", "pesq")
+    assert status == 1
+    assert said.startswith("PESQ needs the package pesq: pip install pesq")
+
+
+def test_the_commands_errors_are_sentences(root, run):
+    assert run(list_of=("--mixtures", str(root / "none.csv")))[0] == 1
+    status, _, said = run(list_of=("--protocol", "audiosep/esc51"))
+    assert (status, said.count("\n")) == (1, 1)
+    assert 'There is no protocol "audiosep/esc51"; did you mean' in said
+
+
+def test_nothing_to_score_is_a_failure_that_says_so(root, run):
+    for file in (root / "audio").rglob("*.wav"):
+        file.unlink()
+    status, printed, _ = run()
+    assert status == 1
+    assert "6 rows: 0 scored, 6 skipped, 0 silent." in printed
+    assert "Left out, 6 rows whose recordings are missing: audio/esc10/low.wav; audio/other/low.wav;" in printed
+
+
+def test_protocols_are_listed(run):
+    status, printed, _ = run(list_of=("--list-protocols",))
+    assert status == 0
+    assert re.search(
+        r"^\| audiosep/esc50 \| 1 \| 2000 \| [0-9a-f]{12} \| SEPARATION_ESC50_ROOT \|", printed, re.MULTILINE
+    )
+    assert re.search(
+        r"^\| uss/fsd50k \| 1 \| as the recordings are \|  \| SEPARATION_FSD50K_ROOT", printed, re.MULTILINE
+    )
+
+
+def test_a_protocol_from_lists_and_recordings(root, run, monkeypatch):
+    lists, folder = root / "lists", root / "ESC-50" / "audio"
+    lists.mkdir()
+    folder.mkdir(parents=True)
+    rows = ["0,hum,low.wav,high.wav", "1,drone,lower.wav,high.wav", "2,rain,rain.wav,low.wav"]
+    (lists / "esc50_eval.csv").write_text("\n".join(["idx,caption,src_wav,noise_wav", *rows, ""]))
+    for file in (root / "audio/other").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    own = replace(find("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv",)),), sha256=None)
+    monkeypatch.setattr("separation.evaluate.command.find", lambda name: own)
+    where = ("--root", str(root / "ESC-50"), "--lists", str(lists))
+    status, printed, _ = run(*where, "--classes", list_of=("--protocol", "audiosep/esc50"))
+    assert status == 0
+    assert "Protocol audiosep/esc50, version 1" in printed
+    assert "3 rows: 2 scored, 1 skipped, 0 silent." in printed
+    assert "Left out, 1 rows whose recordings are missing: rain.wav." in printed
+    assert "| pair, n = 2 | SDR | SDRi | SI-SDR |" in printed
+    assert re.search(r"^\| drone \| 1 \| 20\.00 \| 20\.00 \| \d\d\.\d\d \|$", printed, re.MULTILINE)

@@ -1,11 +1,40 @@
-"""Scores of signals whose score is known."""
+"""Scores of signals whose score is known, and against independent libraries where they are installed."""
+
+import importlib.util
+import json
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+import torch
+from parity.fixtures import ROOT, needs_fixtures, rules
+from scipy import signal, stats
 
-from separation.metrics import bootstrap, decibel, energy, sdr, sdri, suppression
+from separation.compat import make_importable
+from separation.metrics import (
+    PUBLISHED_EPSILON,
+    PUBLISHED_FLOOR,
+    MissingPackage,
+    bootstrap,
+    bss_eval,
+    decibel,
+    energy,
+    pesq,
+    sdr,
+    sdri,
+    segmental_snr,
+    si_sdr,
+    si_sdri,
+    snr,
+    stoi,
+    suppression,
+    windowed_sdr,
+)
+from separation.metrics.oracle import oracle_estimate
 
+RATE = 16000
 RNG = np.random.default_rng(0)
 TARGET = RNG.standard_normal(10000)
 OTHER = RNG.standard_normal(10000)
@@ -80,3 +109,235 @@ def test_bootstrap_repeats_itself_and_follows_its_seed():
     assert bootstrap(values, groups) == bootstrap(values, groups)
     assert bootstrap(values, groups) != bootstrap(values, groups, seed=1)
     assert bootstrap(np.array([4.2]), ["only"]) == pytest.approx((4.2, 4.2))
+
+
+# SI-SDR, SNR, segmental SNR
+
+
+@pytest.mark.parametrize("gain", [1, 0.5, -2, 100])
+def test_si_sdr_forgives_gain_and_nothing_else(gain):
+    other = OTHER - (OTHER @ TARGET) / (TARGET @ TARGET) * TARGET  # at right angles to the target
+    other *= np.sqrt(energy(TARGET) / energy(other)) / 10
+    assert si_sdr(TARGET, gain * (TARGET + other)) == pytest.approx(20, abs=1e-9)
+    assert si_sdri(TARGET, TARGET + 0.1 * other, TARGET + other) == pytest.approx(20, abs=1e-9)
+
+
+def test_si_sdr_of_silence():
+    assert np.isnan(si_sdr(TARGET, 0 * TARGET))
+    assert np.isnan(si_sdr(0 * TARGET, TARGET))
+    assert si_sdr(TARGET, 0 * TARGET, PUBLISHED_EPSILON) == pytest.approx(0, abs=1e-6)
+
+
+def test_snr_without_the_means():
+    assert snr(TARGET, TARGET + 0.1 * OTHER) == sdr(TARGET, TARGET + 0.1 * OTHER)
+    assert snr(TARGET + 5, TARGET + 0.1 * OTHER, zero_mean=True) == pytest.approx(
+        snr(TARGET - TARGET.mean(), TARGET + 0.1 * OTHER - (TARGET + 0.1 * OTHER).mean()), abs=1e-9
+    )
+
+
+def test_published_floors_give_every_pair_a_figure():
+    assert sdr(TARGET, TARGET, PUBLISHED_FLOOR) == pytest.approx(10 * np.log10(np.square(TARGET).mean() / 1e-10))
+    assert sdr(0 * TARGET, 0 * TARGET, PUBLISHED_FLOOR) == 0
+
+
+@needs_fixtures
+def test_the_published_systems_figures():
+    fixture = json.loads((ROOT / "uss/fixtures/metrics.json").read_text())
+    uniform = rules("uss").signed_uniform
+    reference, noise = (uniform(f"anchorwav/{i}", 320000, 1)[:8000].astype(np.float32) for i in (0, 1))
+    for row in fixture["rows"]:
+        estimate = (row["gain"] * reference + row["noise"] * noise).astype(np.float32)
+        # Theirs are single-precision sums: where the error is nothing they are figures of rounding.
+        assert sdr(reference, estimate, PUBLISHED_FLOOR) == pytest.approx(row["sdr"], abs=1e-4)
+        assert si_sdr(reference, estimate, PUBLISHED_EPSILON) == pytest.approx(row["sisdr"], abs=1e-4)
+
+
+@pytest.fixture
+def torchmetrics():
+    """Its metrics of audio; they come with lightning."""
+    make_importable()
+    return pytest.importorskip("torchmetrics.functional.audio")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 2.0])
+def test_torchmetrics_finds_the_same_ratios(torchmetrics, share):
+    estimate = 0.7 * TARGET + share * OTHER + 0.05
+    given = torch.from_numpy(estimate), torch.from_numpy(TARGET)
+    assert sdr(TARGET, estimate) == pytest.approx(float(torchmetrics.signal_noise_ratio(*given)), abs=1e-6)
+    zero_mean = torchmetrics.signal_noise_ratio(*given, zero_mean=True)
+    assert snr(TARGET, estimate, zero_mean=True) == pytest.approx(float(zero_mean), abs=1e-6)
+    scale_free = torchmetrics.scale_invariant_signal_distortion_ratio(*given)
+    assert si_sdr(TARGET, estimate) == pytest.approx(float(scale_free), abs=1e-6)
+
+
+def test_segmental_snr_is_the_mean_of_frames_within_limits():
+    window = signal.windows.hann(482)[1:-1]
+    estimate = TARGET + np.where(np.arange(10000) < 5000, 1e-4, 0.3) * OTHER
+
+    def energies(wave):  # by Parseval, from scipy's spectra
+        frames = signal.ShortTimeFFT(window, 120, RATE, fft_mode="twosided")
+        spectra = frames.stft(wave, p0=2, p1=2 + len(range(0, 10000 - 479, 120)))
+        return np.square(np.abs(spectra)).sum(axis=0)
+
+    ratios = 10 * np.log10(energies(TARGET) / energies(TARGET - estimate))
+    assert ratios.max() > 60
+    assert segmental_snr(TARGET, estimate, RATE) == pytest.approx(np.clip(ratios, -10, 35)[:-1].mean(), abs=1e-6)
+    assert segmental_snr(TARGET, TARGET, RATE) == 35
+    assert segmental_snr(TARGET, -100 * TARGET, RATE) == -10
+    with pytest.raises(ValueError, match=r"needs 0\.037 s"):
+        segmental_snr(TARGET[:500], TARGET[:500], RATE)
+
+
+# BSS Eval
+
+
+def sources(channels=1, length=8000):
+    """Two sources (2, channels, length), one silent for a while, and estimates with leaks, filtering and noise."""
+    rng = np.random.default_rng(3)
+    true = rng.standard_normal((2, channels, length))
+    true[0, :, 2000:4000] = 0
+    first = true[0] + 0.3 * true[1] + 0.1 * rng.standard_normal((channels, length))
+    second = true[1] + 0.4 * np.roll(true[1], 5, -1) + 0.2 * true[0]
+    return true, np.stack([first, second])
+
+
+def test_bss_eval_of_known_parts():
+    rng = np.random.default_rng(4)
+    true = rng.standard_normal((2, 60000))
+    noise = rng.standard_normal(60000)
+    filtered = true[0] + 0.5 * np.concatenate([np.zeros(3), true[0][:-3]])
+    found = bss_eval(true, np.stack([filtered + 0.1 * true[1], true[1] + 0.1 * noise]))
+    assert found.isr[0, 0] == pytest.approx(20 * np.log10(2), abs=0.2)
+    assert found.sir[0, 0] == pytest.approx(10 * np.log10(1.25 / 0.01), abs=0.2)
+    assert found.sdr[0, 0] == pytest.approx(10 * np.log10(1 / 0.26), abs=0.2)
+    # Noise of 60,000 samples leaves 1024 / 60,000 of its energy in the space of all filters.
+    assert found.sar[1, 0] == pytest.approx(20, abs=0.3)
+    assert found.sdr[1, 0] == pytest.approx(20, abs=0.1)
+
+
+def museval_metrics():
+    """museval's own file: its package wants ffmpeg and pandas at import, the file does not."""
+    spec = importlib.util.find_spec("museval")
+    if spec is None:
+        pytest.skip("museval is not installed")
+    file = Path(spec.submodule_search_locations[0]) / "metrics.py"
+    loader = importlib.util.spec_from_file_location("museval_metrics", file)
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("window", "hop"), [(None, None), (2000, 2000), (3000, 1500)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_museval_finds_the_same(channels, window, hop):
+    museval = museval_metrics()
+    true, guess = sources(channels, 6000)
+    found = bss_eval(true, guess, window, hop, filter_length=128)
+    theirs = museval.bss_eval(
+        np.moveaxis(true, 1, 2), np.moveaxis(guess, 1, 2), window or np.inf, hop or np.inf, filters_len=128
+    )
+    for ours, their in zip((found.sdr, found.isr, found.sir, found.sar), theirs, strict=False):
+        assert np.allclose(ours, their, atol=1e-8, equal_nan=True)
+    assert np.isnan(found.sdr).sum() == (2 if window == 2000 else 0)  # the window where a source is silent
+
+
+def test_mir_eval_finds_the_same():
+    mir_eval = pytest.importorskip("mir_eval.separation")
+    true, guess = sources()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # they will drop it
+        v3 = mir_eval.bss_eval_sources(true[:, 0], guess[:, 0], compute_permutation=False)
+        images = mir_eval.bss_eval_images(true[:, 0, :, None], guess[:, 0, :, None], compute_permutation=False)
+    found = bss_eval(true, guess, sources_version=True)
+    for ours, their in zip((found.sdr, found.sir, found.sar), v3, strict=False):
+        assert np.allclose(ours[:, 0], their, atol=1e-8)
+    assert np.isnan(found.isr).all()
+    found = bss_eval(true, guess)
+    for ours, their in zip((found.sdr, found.isr, found.sir, found.sar), images, strict=False):
+        assert np.allclose(ours[:, 0], their, atol=1e-8)
+
+
+def test_torchmetrics_finds_the_same_sdr(torchmetrics):
+    true, guess = sources()
+    found = bss_eval(true[:1], guess[:1], sources_version=True)
+    theirs = torchmetrics.signal_distortion_ratio(torch.from_numpy(guess[0]), torch.from_numpy(true[0]))
+    assert found.sdr[0, 0] == pytest.approx(float(theirs), abs=1e-3)
+
+
+def test_sdr_of_windows_needs_no_filters():
+    true, guess = sources()
+    found = bss_eval(true, guess, 2000)
+    assert np.allclose(windowed_sdr(true[1], guess[1], 2000)[[0, 2, 3]], found.sdr[1, [0, 2, 3]], atol=1e-9)
+    assert np.isnan(windowed_sdr(true[0], guess[0], 2000)).tolist() == [False, True, False, False]
+    assert windowed_sdr(TARGET, TARGET + 0.1 * OTHER)[0] == sdr(TARGET, TARGET + 0.1 * OTHER)
+
+
+def test_swapped_references_and_estimates_are_another_figure():
+    """What USS does for MUSDB18: the error is the same, the energy above it is the estimate's."""
+    estimate = 0.5 * TARGET
+    assert windowed_sdr(TARGET, estimate)[0] == pytest.approx(20 * np.log10(2))
+    assert windowed_sdr(estimate, TARGET)[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_bss_eval_of_silence_and_of_shapes_that_differ():
+    true, guess = sources()
+    silent = bss_eval(true, 0 * guess)
+    assert np.isnan([silent.sdr, silent.isr, silent.sir, silent.sar]).all()
+    with pytest.raises(ValueError, match="shape"):
+        bss_eval(true, guess[:1])
+    with pytest.raises(ValueError, match="shape"):
+        bss_eval(TARGET, TARGET)
+
+
+# Speech
+
+
+def speech(seconds=2.0, rate=RATE):
+    """Something with syllables: harmonics of 120 Hz that come and go four times a second."""
+    time = np.arange(int(seconds * rate)) / rate
+    voice = sum(np.sin(2 * np.pi * 120 * k * time + k) / k for k in range(1, 30))
+    return 0.1 * voice * (0.5 + 0.5 * np.sin(2 * np.pi * 4 * time))
+
+
+def test_pesq_falls_with_noise():
+    pytest.importorskip("pesq")
+    clean = speech()
+    noise = np.random.default_rng(0).standard_normal(len(clean))
+    found = [pesq(clean, clean + share * noise, RATE) for share in (0, 0.005, 0.05)]
+    assert found[0] == pytest.approx(4.644, abs=1e-3)  # the scale's end
+    assert found[0] > found[1] > found[2] > 1
+    assert pesq(speech(rate=32000), speech(rate=32000), 32000) == pytest.approx(4.644, abs=0.01)
+    assert np.isnan(pesq(clean, 0 * clean, RATE))
+    assert np.isnan(pesq(clean[:100], clean[:100], RATE))
+
+
+def test_stoi_is_pystois():
+    library = pytest.importorskip("pystoi")
+    clean = speech()
+    noisy = clean + 0.1 * np.random.default_rng(0).standard_normal(len(clean))
+    assert stoi(clean, clean, RATE) == pytest.approx(1, abs=1e-6)
+    assert stoi(clean, noisy, RATE) == pytest.approx(library.stoi(clean, noisy, RATE), abs=1e-9)
+    extended = library.stoi(clean, noisy, RATE, extended=True)
+    assert stoi(clean, noisy, RATE, extended=True) == pytest.approx(extended, abs=1e-9)
+    assert np.isnan(stoi(clean[:2000], noisy[:2000], RATE))
+
+
+@pytest.mark.parametrize(("function", "name"), [(pesq, "pesq"), (stoi, "pystoi")])
+def test_a_missing_package_is_named(monkeypatch, function, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackage, match=f"needs the package {name}: pip install {name}"):
+        function(TARGET, TARGET, RATE)
+
+
+# Oracle mask
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 32000, 44100])
+def test_an_oracle_mask_parts_what_lies_apart(rate):
+    time = np.arange(rate) / rate
+    low, high = (np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (500, 4000))
+    estimate = oracle_estimate(low, low + high, rate)
+    assert estimate.shape == low.shape
+    assert sdr(low, estimate) > 25
+    # Equal spectra leave half of the mixture.
+    assert np.allclose(oracle_estimate(low, 2 * low, rate), low, atol=1e-3)

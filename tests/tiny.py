@@ -9,12 +9,12 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from separation.data.manifest import COLUMNS
 from separation.encoders.base import QueryEncoder
 from separation.models.band_unet import BandUNet
 from separation.separator import Separator
 
 DIM = 16  # of conditions
+COLUMNS = ("path", "split", "label", "caption", "recording_id", "source", "seconds")  # of the manifests written here
 
 
 def vectors(texts, dim=DIM):

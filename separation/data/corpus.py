@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from separation.data.cut import BROKEN, complaint, read_part
 from separation.data.manifest import Clip, DataError, read_manifest
 
 FULL_SCALE = 32767.0
@@ -22,16 +23,18 @@ BROKEN_LIMIT = 0.01
 FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
 
 
-def decode(path: Path, sample_rate: int) -> np.ndarray:
-    """A file's samples (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway)."""
-    import soundfile
+def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> np.ndarray:
+    """A part of a file (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway).
+
+    Raises as `cut.read_part`.
+    """
     import soxr
 
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = soxr.resample(samples.mean(axis=1), rate, sample_rate)
+    mono, rate = read_part(path, start, seconds)
+    mono = soxr.resample(mono, rate, sample_rate)
     peak = float(np.abs(mono).max(initial=0.0))
-    if not np.isfinite(peak) or peak == 0.0:
-        raise DataError(f"{path}: the clip is silent or not finite.")
+    if peak == 0.0:
+        raise DataError(f"{path}: nothing is left of it at {sample_rate} Hz.")
     return np.round(mono / peak * FULL_SCALE).astype(np.int16)
 
 
@@ -122,10 +125,12 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndar
     for clip in clips:
         try:
             decoded.append(
-                synthesise_clip(clip, sample_rate) if clip.source == FOLEY else decode(root / clip.path, sample_rate)
+                synthesise_clip(clip, sample_rate)
+                if clip.source == FOLEY
+                else decode(root / clip.path, sample_rate, clip.start, clip.seconds)
             )
-        except (OSError, RuntimeError, DataError) as error:
-            broken.append(f"{root / clip.path}: {error}")
+        except BROKEN as error:
+            broken.append(complaint(root / clip.path, error))
             decoded.append(np.zeros(0, dtype=np.int16))
     for line in broken:
         print(f"left out: {line}")

@@ -1,4 +1,11 @@
-"""Fixed mixtures for validation: each row of a CSV says which clips, from where, how loud."""
+"""Fixed mixtures: each row says which clips, from where, how loud; `Mixing` says how a list turns rows into audio.
+
+The columns of a row, all texts: `id`; `kind` (`pair`, `three`, `absent`: the query sounds in none of the clips);
+`query` (label or caption to ask by), `phrase` (other words for it), `label` (the class it counts for; `query` where it
+is not given); `snr_db` of the target against each interference (empty: as loud as they are); `target`, `interference1`,
+`interference2`: paths, each with `_start` (where a longer clip is cut) and `_offset` (where a shorter one is put), in
+seconds; `mixture`: the path of a ready mixture, then nothing is mixed.
+"""
 
 from __future__ import annotations
 
@@ -10,54 +17,151 @@ import numpy as np
 
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
+CLIPS = ("target", "interference1", "interference2")
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How rows become audio.
+
+    Args:
+        sample_rate: Hz; clips of another rate are resampled.
+        seconds: length of every mixture; None: that of the target.
+        repeat: shorter clips are repeated instead of put into silence.
+        peak: mixture and target are scaled together where the mixture's peak is over this; None: never.
+        peak_to: what that peak becomes.
+        gains: least and most that an interference is scaled by to reach its SNR.
+        scale: of the target and the interference, at last.
+    """
+
+    sample_rate: int = SAMPLE_RATE
+    seconds: float | None = SECONDS
+    repeat: bool = False
+    peak: float | None = PEAK
+    peak_to: float = PEAK
+    gains: tuple[float, float] = (0.0, float("inf"))
+    scale: float = 1.0
+
+
+VALIDATION = Mixing()
 
 
 @dataclass  # not frozen: Lightning moves what it is given to the device field by field
 class Rendered:
     """One mixture and its target, mono (time,); the target is silence in an `absent` row."""
 
-    row: dict[str, str]
+    row: Row
     mixture: np.ndarray
     target: np.ndarray
     sample_rate: int = SAMPLE_RATE
 
 
-def read_rows(path: Path, kind: str | None = None) -> list[dict[str, str]]:
+def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     """The list's rows, all or of one kind (pair, three, absent)."""
     with path.open(newline="", encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if kind is None or row["kind"] == kind]
 
 
-def placed(path: Path, start: float, offset: float) -> np.ndarray:
-    """A clip (time,) in five seconds: cut from `start` when longer, put at `offset` into silence when shorter."""
+def clips_of(row: Row) -> list[str]:
+    """The paths of all that a row reads."""
+    return [row[name] for name in (*CLIPS, "mixture") if row.get(name)]
+
+
+def read_clip(path: Path, sample_rate: int) -> np.ndarray:
+    """A whole recording (time,): the mean of its channels at `sample_rate`."""
     import soundfile
     import soxr
 
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     clip = samples.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        clip = soxr.resample(clip, rate, SAMPLE_RATE)
-    length = SECONDS * SAMPLE_RATE
-    if len(clip) > length:
-        first = int(start * SAMPLE_RATE)
-        return np.pad(clip[first : first + length], (0, max(0, length - len(clip[first : first + length]))))
+    return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
+
+
+def read_part(path: Path, start: float, seconds: float, sample_rate: int) -> np.ndarray:
+    """Seconds of a recording (time,), read alone and then resampled."""
+    import soundfile
+    import soxr
+
+    with soundfile.SoundFile(path) as file:
+        rate = file.samplerate
+        file.seek(min(int(start * rate), file.frames))
+        clip = file.read(int(seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
+    return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
+
+
+def placed(
+    path: Path, start: float, offset: float, mixing: Mixing = VALIDATION, length: int | None = None
+) -> np.ndarray:
+    """A clip (time,) in `length` samples: cut from `start` when longer, put at `offset` into silence when shorter.
+
+    The mixing's seconds are the length where none is given, and where it has none, the clip's own length is.
+    """
+    clip = read_clip(path, mixing.sample_rate)
+    if length is None:
+        length = len(clip) if mixing.seconds is None else round(mixing.seconds * mixing.sample_rate)
+    if mixing.repeat and len(clip) < length and len(clip):
+        clip = np.tile(clip, -(-length // len(clip)))
     room = np.zeros(length, dtype=np.float32)
-    first = int(offset * SAMPLE_RATE)
-    room[first : first + len(clip)] = clip[: length - first]
+    if len(clip) > length:
+        part = clip[int(start * mixing.sample_rate) :][:length]
+        room[: len(part)] = part
+        return room
+    first = int(offset * mixing.sample_rate)
+    part = clip[: max(0, length - first)]
+    room[first : first + len(part)] = part
     return room
 
 
-def render(row: dict[str, str], root: Path) -> Rendered:
-    """A row as audio. Each interference is scaled to the row's SNR; over a peak of 0.9 everything is scaled down."""
-    waves = []
-    for name in ("target", "interference1", "interference2"):
-        if row[name]:
-            waves.append(placed(root / row[name], float(row[f"{name}_start"]), float(row[f"{name}_offset"])))
-    energy = float((waves[0] ** 2).sum())
+def energy(wave: np.ndarray) -> float:
+    """Sum of squares."""
+    return float((wave**2).sum())
+
+
+def gain(target: np.ndarray, interference: np.ndarray, snr_db: str, mixing: Mixing) -> float:
+    """What brings an interference to the row's SNR; 1 without an SNR, 0 for silence."""
+    if not snr_db:
+        return 1.0
+    loudness = energy(interference)
+    if loudness == 0:
+        return 0.0
+    wanted = energy(target) / 10 ** (float(snr_db) / 10)
+    return float(np.clip(np.sqrt(wanted / loudness), *mixing.gains))
+
+
+def place_of(row: Row, name: str, what: str) -> float:
+    """A clip's start or offset, in seconds; 0 where the row says nothing."""
+    return float(row.get(f"{name}_{what}") or 0)
+
+
+def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
+    """A row as audio, its paths below `root`. See `Mixing`."""
+    if row.get("mixture"):
+        return ready(row, root, mixing)
+    waves: list[np.ndarray] = []
+    for name in CLIPS:
+        if row.get(name):
+            places = place_of(row, name, "start"), place_of(row, name, "offset")
+            waves.append(placed(root / row[name], *places, mixing, len(waves[0]) if waves else None))
     mixture = waves[0].copy()
     for wave in waves[1:]:
-        wanted = energy / 10 ** (float(row["snr_db"]) / 10)
-        mixture += wave * np.sqrt(wanted / float((wave**2).sum()))
+        mixture += wave.astype(np.float64) * gain(waves[0], wave, row["snr_db"], mixing)
     target = waves[0] if row["kind"] != "absent" else np.zeros_like(mixture)
-    scale = min(1.0, PEAK / max(float(np.abs(mixture).max()), 1e-9))
-    return Rendered(row, mixture * scale, target * scale)
+    scale = mixing.scale
+    highest = float(np.abs(mixture).max(initial=0))
+    if mixing.peak is not None and highest > mixing.peak:
+        scale *= mixing.peak_to / highest
+    return Rendered(row, mixture * scale, target * scale, mixing.sample_rate)
+
+
+def ready(row: Row, root: Path, mixing: Mixing) -> Rendered:
+    """A row whose mixture is a recording of its own: that and its target, of one length."""
+    if mixing.seconds is None:
+        target, mixture = (read_clip(root / row[name], mixing.sample_rate) for name in ("target", "mixture"))
+    else:
+        start = place_of(row, "target", "start")
+        target, mixture = (
+            read_part(root / row[name], start, mixing.seconds, mixing.sample_rate) for name in ("target", "mixture")
+        )
+    length = min(len(target), len(mixture))
+    return Rendered(row, mixture[:length], target[:length], mixing.sample_rate)

@@ -14,6 +14,7 @@ class ConditionedModel(nn.Module):
         stride: a segment that starts at a multiple of this many samples is computed on the whole file's grid.
         context: samples on either side that can change an output sample.
         segment_seconds: length of the segments that long recordings are cut into.
+        grid_seconds: segments start at multiples of this many seconds, to lie on the network's grid.
         input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
         estimates_presence: whether its second output says how probably a query sounds at all.
         published_otherwise: whether it was published with another inference than this package's.
@@ -25,6 +26,7 @@ class ConditionedModel(nn.Module):
     stride: int = 1
     context: int = 0
     segment_seconds: int = 24
+    grid_seconds: int = 1
     input_level: float = 1.0
     estimates_presence: bool = True
     published_otherwise: bool = False

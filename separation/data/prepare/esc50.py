@@ -1,0 +1,39 @@
+"""ESC-50: 2,000 clips of 5 s in 50 classes, five folds.
+
+Layout: github.com/karolpiczak/ESC-50, `meta/esc50.csv` and `audio/`. A fold never shares an original with another; the
+published use is five-fold cross-validation, of which one round is taken here: 1 to 3 train, 4 validation, 5 test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from separation.data.manifest import Clip, Entry
+from separation.data.prepare.base import Preparer, rows, words
+
+COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
+SPLITS = {"4": "validation", "5": "test"}
+
+
+def clips(root: Path) -> Iterator[Entry]:
+    """Every row of `meta/esc50.csv`."""
+    for row in rows(root / "meta" / "esc50.csv", COLUMNS):
+        label = words(row["category"])
+        recording = f"freesound:{row['src_file']}"
+        licence = "CC BY-NC 3.0 (see LICENSE of the dataset)"
+        clip = Clip(f"audio/{row['filename']}", label, "", recording, "esc50", 5.0, licence)
+        yield SPLITS.get(row["fold"], "train"), clip
+
+
+PREPARER = Preparer(
+    name="esc50",
+    title="ESC-50",
+    home="https://github.com/karolpiczak/ESC-50",
+    get="Download the repository as a zip file (600 MB) and unpack it; --root is the folder with meta/ and audio/.",
+    licence="CC BY-NC 3.0; the ESC-10 subset CC BY 3.0",
+    splits="its folds: 1-3 train, 4 validation, 5 test",
+    needs=("meta/esc50.csv", "audio"),
+    clips=clips,
+    counts={"train": 1200, "validation": 400, "test": 400},
+)

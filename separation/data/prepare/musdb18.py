@@ -1,0 +1,111 @@
+"""MUSDB18 and MUSDB18-HQ: 150 songs with their stems drums, bass, other and vocals.
+
+Layout: sigsep.github.io/datasets/musdb.html. HQ: `train/<song>/<stem>.wav` and `test/...`. The other has one
+`train/<song>.stem.mp4` a song, its audio streams in the order mixture, drums, bass, other, vocals; they are taken out
+with ffmpeg once, into the folders that HQ has. The 14 validation songs are those of the `musdb` package
+(github.com/sigsep/sigsep-mus-db, musdb/configs/mus.yaml).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from separation.data.manifest import Clip, DataError, Entry
+from separation.data.prepare.base import Preparer, plain
+
+STEMS = ("drums", "bass", "other", "vocals")  # audio streams 1 to 4; 0 is the mixture
+VALIDATION = frozenset(
+    {
+        "Actions - One Minute Smile",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Johnny Lokke - Promises & Lies",
+        "Patrick Talbot - A Reason To Leave",
+        "Triviul - Angelsaint",
+        "Alexander Ross - Goodbye Bolero",
+        "Fergessen - Nos Palpitants",
+        "Leaf - Summerghost",
+        "Skelpolu - Human Mistakes",
+        "Young Griffo - Pennies",
+        "ANiMAL - Rockshow",
+        "James May - On The Line",
+        "Meaxic - Take A Step",
+        "Traffic Experiment - Sirens",
+    }
+)
+CONTAINER = ".stem.mp4"
+
+
+def clips(root: Path) -> Iterator[Entry]:
+    """The four stems of every song."""
+    for part in ("train", "test"):
+        for folder in sorted(path for path in (root / part).iterdir() if path.is_dir() and path.name[0] != "."):
+            split = "validation" if part == "train" and folder.name in VALIDATION else part
+            recording = f"musdb18:{plain(folder.name)}"
+            for stem in STEMS:
+                yield split, Clip(f"{part}/{folder.name}/{stem}.wav", stem, "", recording, "musdb18", 0.0)
+
+
+def take_stems_out(root: Path) -> None:
+    """Writes the stems of every container that has no folder beside it yet; a folder appears only when it is complete.
+
+    Raises:
+        DataError: ffmpeg is not there or cannot read a container.
+    """
+    containers = sorted(root.glob(f"*/*{CONTAINER}"))
+    waiting = [path for path in containers if not path.with_name(path.name.removesuffix(CONTAINER)).is_dir()]
+    if waiting and shutil.which("ffmpeg") is None:
+        raise DataError(
+            f"{waiting[0]}: its stems need ffmpeg, and there is none on the PATH (`musdbconvert` of the musdb package "
+            "makes the same folders)."
+        )
+    for number, path in enumerate(waiting, 1):
+        print(f"taking the stems out of {path.name} ({number} of {len(waiting)})")
+        take_out(path)
+
+
+def take_out(path: Path) -> None:
+    """Writes one container's stems into the folder beside it."""
+    folder = path.with_name(path.name.removesuffix(CONTAINER))
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    for stream, stem in enumerate(STEMS, 1):
+        command += ["-map", f"0:a:{stream}", "-c:a", "pcm_s16le", f"file:{partial / stem}.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        shutil.rmtree(partial, ignore_errors=True)
+        detail = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise DataError(f"{path}: its stems cannot be taken out (ffmpeg: {detail}).")
+    partial.rename(folder)
+
+
+LICENCE = "non-commercial, academic; mostly CC BY-NC-SA (see the page)"
+PREPARERS = (
+    Preparer(
+        name="musdb18",
+        title="MUSDB18",
+        home="https://sigsep.github.io/datasets/musdb.html",
+        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; the stems taken out need another 25 GB.",
+        licence=LICENCE,
+        splits="its own train and test; validation as in the musdb package",
+        needs=("train/*", "test/*"),
+        clips=clips,
+        counts={"train": 344, "validation": 56, "test": 200},
+        before=take_stems_out,
+    ),
+    Preparer(
+        name="musdb18-hq",
+        title="MUSDB18-HQ",
+        home="https://sigsep.github.io/datasets/musdb.html",
+        get="Ask for it at zenodo.org/records/3338373 and unpack musdb18hq.zip.",
+        licence=LICENCE,
+        splits="its own train and test; validation as in the musdb package",
+        needs=("train/*/vocals.wav", "test/*/vocals.wav"),
+        clips=clips,
+        counts={"train": 344, "validation": 56, "test": 200},
+    ),
+)

@@ -1,0 +1,60 @@
+"""Slakh2100: songs rendered from MIDI files, each with its stems.
+
+Layout: github.com/ethman/slakh-utils, www.slakh.com. `train/Track00001/metadata.yaml` and `stems/S00.flac`, likewise
+in `validation` and `test`; `omitted` of the redux is not used. Several tracks come from one MIDI file, in the first
+release even across splits: the file's UUID is the recording. A stem that was not rendered has no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from separation.data.manifest import Clip, DataError, Entry
+from separation.data.prepare.base import Preparer, unique, words
+
+SPLITS = ("train", "validation", "test")
+
+
+def clips(root: Path) -> Iterator[Entry]:
+    """The rendered stems of every track; the main label is the MIDI program, the second its family."""
+    for split in SPLITS:
+        for metadata in sorted((root / split).glob("Track*/metadata.yaml")):
+            about = described(metadata)
+            track, recording = metadata.parent.name, f"lakh:{about['UUID']}"
+            for stem, details in sorted(about["stems"].items()):
+                if details.get("audio_rendered"):
+                    family = str(details.get("inst_class", "")).removesuffix("(continued)").strip()
+                    labels = unique((words(str(details.get("midi_program_name", ""))), words(family)))
+                    path = f"{split}/{track}/{about.get('audio_dir', 'stems')}/{stem}.flac"
+                    yield split, Clip(path, "", "", recording, "slakh2100", 0.0, "CC BY 4.0", labels=labels)
+
+
+def described(path: Path) -> dict[str, Any]:
+    """A track's metadata.
+
+    Raises:
+        DataError: they cannot be read, or name no MIDI file or stems.
+    """
+    import yaml
+
+    try:
+        about = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        raise DataError(f"{path}: it cannot be read as YAML.") from None
+    if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
+        raise DataError(f"{path}: it names no UUID and stems.")
+    return about
+
+
+PREPARER = Preparer(
+    name="slakh2100",
+    title="Slakh2100",
+    home="http://www.slakh.com",
+    get="Download slakh2100_flac_redux.tar.gz from zenodo.org/records/4599666 (105 GB) and unpack it.",
+    licence="CC BY 4.0",
+    splits="its own",
+    needs=tuple(f"{split}/Track*/metadata.yaml" for split in SPLITS),
+    clips=clips,
+)

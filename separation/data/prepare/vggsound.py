@@ -1,0 +1,48 @@
+"""VGGSound: 200,000 videos of 10 s, each with one of 309 labels; everybody fetches the videos alone.
+
+Layout: www.robots.ox.ac.uk/~vgg/data/vggsound. `vggsound.csv` has no header line: YouTube id, start in seconds, label,
+train or test. Files are called `<id>_<start, six digits>` with any suffix and lie anywhere below the folder.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from separation.data.manifest import Clip, DataError, Entry
+from separation.data.prepare.base import Preparer, at, opened, plain
+from separation.data.prepare.lookup import Lookup
+
+LIST = "vggsound.csv"
+
+
+def clips(root: Path) -> Iterator[Entry]:
+    """Every row of the list.
+
+    Raises:
+        DataError: a row is not of four cells as above.
+    """
+    files = Lookup(root)
+    with opened(root / LIST) as file:
+        for number, cells in enumerate(csv.reader(file), 1):
+            if len(cells) != 4 or not cells[1].isdigit() or cells[3] not in ("train", "test"):
+                raise DataError(f"{root / LIST}, row {number}: it is not “YouTube id, start, label, train or test”.")
+            video, start, label, split = cells
+            stem = f"{video}_{at(float(start))}"
+            path, film, recording = files.find(stem), files.film(stem), f"youtube:{video}"
+            yield split, Clip(path, plain(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=film)
+
+
+PREPARER = Preparer(
+    name="vggsound",
+    title="VGGSound",
+    home="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+    get="Download vggsound.csv into a folder; fetch the 10 s of each video yourself, named <id>_<start>.mp4.",
+    licence="list CC BY 4.0; the videos belong to their makers",
+    splits="its own train and test; no validation",
+    needs=(LIST,),
+    clips=clips,
+    complete=False,
+    counts={"test": 15446},
+)

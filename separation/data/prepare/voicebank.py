@@ -1,0 +1,41 @@
+"""VoiceBank-DEMAND: sentences read by 28 and 2 people, clean and with noise added.
+
+Layout: datashare.ed.ac.uk/handle/10283/2791. `clean_trainset_28spk_wav`, `noisy_trainset_28spk_wav`,
+`clean_testset_wav` and `noisy_testset_wav`, of equal file names such as `p232_001.wav`: speaker and sentence. A speaker
+is the recording here, so that a validation split is one of other people. The manifest lists clean speech; the noisy
+files are the mixtures for evaluation, and a sentence that lacks either is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from separation.data.manifest import Clip, Entry
+from separation.data.prepare.base import Preparer
+
+PARTS = {"train": "trainset_28spk_wav", "test": "testset_wav"}
+
+
+def clips(root: Path) -> Iterator[Entry]:
+    """The clean files, and those that only the noisy folder has: they are missing."""
+    for split, part in PARTS.items():
+        names = {path.name for kind in ("clean", "noisy") for path in (root / f"{kind}_{part}").glob("*.wav")}
+        for name in sorted(names):
+            noisy = f"noisy_{part}/{name}"
+            path = f"clean_{part}/{name}" if (root / noisy).exists() else noisy  # the one that is missing
+            recording = f"voicebank:{name.split('_')[0]}"
+            yield split, Clip(path, "speech", "A person speaks.", recording, "voicebank", 0.0, "CC BY 4.0")
+
+
+PREPARER = Preparer(
+    name="voicebank-demand",
+    title="VoiceBank-DEMAND",
+    home="https://datashare.ed.ac.uk/handle/10283/2791",
+    get="Download the clean and noisy 28-speaker train sets and the test sets and unpack them into one folder.",
+    licence="CC BY 4.0",
+    splits="its own train and test, by speaker; no validation",
+    needs=tuple(f"{kind}_{part}" for part in PARTS.values() for kind in ("clean", "noisy")),
+    clips=clips,
+    counts={"train": 11572, "test": 824},
+)

@@ -1,0 +1,1 @@
+"""Evaluation protocols by name: `registry.find`. One family of protocols is one file, found by itself."""

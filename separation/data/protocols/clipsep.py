@@ -1,0 +1,81 @@
+"""CLIPSep's two noisy test sets (arXiv 2212.07065), from the lists in its repository (github.com/sony/CLIPSep).
+
+Each target meets a clip of another list, drawn by Python's generator that the target's number seeds. Both are cut to
+65,535 samples at 16 kHz around their middle frame and halved, so that the input's SDR varies. Scored by BSS Eval v4 on
+one window; the two sources are the target and the interference, the second estimate is the residual.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from separation.data.protocol import Mixing, Row
+from separation.data.protocols.base import ListFile, Protocol, Sources, pair
+
+RATE, LENGTH = 16000, 65535
+HALVED = Mixing(sample_rate=RATE, seconds=LENGTH / RATE, repeat=True, peak=None, scale=0.5)
+SOURCE = "The lists are in clipsep/data of github.com/sony/CLIPSep (MIT), whose README says how the clips are prepared."
+MUSIC, CLEAN, CLEAN_NO_MUSIC, NO_MUSIC = (
+    ListFile(
+        ("MUSIC_solo_test.csv", "clipsep_eval/MUSIC_solo_test.csv", "data/MUSIC/solo/test.csv"),
+        "be52322a38815826c2e6f9885efebc52e175a3aaef0520eda38b2c76b609555f",
+    ),
+    *(
+        ListFile((f"vggsound_{name}.csv", f"clipsep_eval/vggsound_{name}.csv", f"data/vggsound/{name}.csv"), sha256)
+        for name, sha256 in {
+            "test-good": "ac82d3b5e79009625e26def890a34f20f944e7350c2c89d9e4a5164dc282201b",
+            "test-good-no-music": "ba2558323367b8516cee484560a63659557b81c4f3ff3f9e31597bbeff7d1986",
+            "test-no-music": "f70c93e7f614649aea2f9779869acbe7b486bf7f7fb3a4ed2e9c092f1060e514",
+        }.items()
+    ),
+)
+
+
+def start_of(frames: str) -> str:
+    """Where the cut begins, in seconds, for a video of so many frames at one a second.
+
+    Half a sample over, because seconds become samples by cutting off.
+    """
+    middle = int((int(frames) // 2 - 0.5) * RATE)
+    return f"{(middle - LENGTH // 2 + 0.5) / RATE:.8f}"
+
+
+def drawn(targets: ListFile, others: ListFile) -> Callable[[Sources], list[Row]]:
+    """Rows of two lists of (recording, frames' folder, number of frames, label)."""
+
+    def build(sources: Sources) -> list[Row]:
+        rows, candidates = [], sources.rows(others.names[0])
+        for number, (path, _, frames, label) in enumerate(sources.rows(targets.names[0])):
+            other = candidates[random.Random(number).randint(0, len(candidates) - 1)]
+            starts = {"target_start": start_of(frames), "interference1_start": start_of(other[2])}
+            rows.append(pair(number, label.replace("_", " "), path, [other[0]], **starts))
+        return rows
+
+    return build
+
+
+def protocol(name: str, count: int, about: str, targets: ListFile, others: ListFile, sha256: str) -> Protocol:
+    """One of the two."""
+    return Protocol(
+        name=f"clipsep/{name}",
+        version=1,
+        about=about,
+        source=SOURCE,
+        root="SEPARATION_CLIPSEP_ROOT",
+        build=drawn(targets, others),
+        mixing=HALVED,
+        lists=(targets, others),
+        folders=("", "clipsep"),
+        sha256=sha256,
+        count=count,
+        metrics=("bss_sdr", "bss_sir", "bss_sar", "sdri", "si_sdri"),
+    )
+
+
+PROTOCOLS = (
+    protocol("music+", 46, "MUSIC solo test clips against hand-picked VGGSound clips that hold no music, 16 kHz, 4.1 s",
+             MUSIC, CLEAN_NO_MUSIC, "e2a4749444fbe56968e73848b10e31d11eb4b3feb4b33c333ac6647fdea80c0d"),
+    protocol("vggsound-clean+", 100, "hand-picked VGGSound test clips against others that hold no music, 16 kHz, 4.1 s",
+             CLEAN, NO_MUSIC, "89f10600c749b51af4b5123c2c1f3c4b95c57c2434ddf468333f5836d4715f38"),
+)  # fmt: skip

@@ -1,0 +1,32 @@
+"""DCASE 2024 task 9, language-queried separation: the synthetic validation set (zenodo.org/records/10886481).
+
+The list gives target, noise, SNR and caption. Its columns are read by position, as the organisers' evaluator does.
+"""
+
+from __future__ import annotations
+
+from separation.data.protocol import Mixing, Row
+from separation.data.protocols.base import ListFile, Protocol, Sources, pair
+
+LIST = "lass_synthetic_validation.csv"
+
+
+def build(sources: Sources) -> list[Row]:
+    """Rows target, noise, SNR, caption; names without their ending."""
+    rows = enumerate(sources.rows(LIST)[1:])
+    return [pair(n, caption, f"{name}.wav", [f"{noise}.wav"], snr_db=snr) for n, (name, noise, snr, caption) in rows]
+
+
+PROTOCOLS = (
+    Protocol(
+        name="dcase2024/task9",
+        version=1,
+        about="3,000 captioned mixtures of 10 s at 16 kHz, -15 to 15 dB",
+        source="The list and the recordings (lass_validation.zip) are at zenodo.org/records/10886481.",
+        root="SEPARATION_DCASE2024_ROOT",
+        build=build,
+        mixing=Mixing(sample_rate=16000, seconds=None, peak=1.0, peak_to=0.9),
+        lists=(ListFile((LIST,)),),
+        folders=("lass_validation", ""),
+    ),
+)

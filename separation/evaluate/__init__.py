@@ -1,0 +1,28 @@
+"""A model on fixed mixtures: `python -m separation.evaluate --protocol NAME --root RECORDINGS`.
+
+`scoring` scores rows, `measures` says by what, `tables` sums up, `command` is the command line.
+"""
+
+from separation.evaluate.command import main
+from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, evaluate, score, score_row, score_rows
+from separation.evaluate.tables import FEW, by_class, compare, line, summary, table
+from separation.separator import Separator
+
+__all__ = [
+    "FEW",
+    "EvaluationError",
+    "Outcome",
+    "Plan",
+    "Score",
+    "Separator",
+    "by_class",
+    "compare",
+    "evaluate",
+    "line",
+    "main",
+    "score",
+    "score_row",
+    "score_rows",
+    "summary",
+    "table",
+]

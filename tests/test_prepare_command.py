@@ -1,0 +1,186 @@
+"""What all preparers share: `separation-data`, splits that never leak, files that are not there."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from layouts import CANNOT_LEAK, LAYOUTS, sound, text
+from tiny import write_corpus, write_manifest
+
+from separation.data.manifest import Clip, DataError, leaks, read_entries
+from separation.data.manifest import write_manifest as write
+from separation.data.prepare.base import Preparer, plain, rows, words
+from separation.data.prepare.command import main
+from separation.data.prepare.lookup import Lookup
+from separation.data.prepare.registry import preparer, preparers
+from separation.data.prepare.run import prepare
+
+
+def run(*arguments):
+    return main([str(each) for each in arguments])
+
+
+def test_every_dataset_has_a_layout_here():
+    assert set(preparers()) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_no_recording_is_in_two_splits(tmp_path, name, capsys):
+    LAYOUTS[name](tmp_path / "data", leak=True)
+    raw = leaks(preparer(name).clips(tmp_path / "data"))
+    assert bool(raw) == (name not in CANNOT_LEAK)
+    assert run("prepare", name, "--root", tmp_path / "data", "--validation", 0.5) == 0
+    entries = list(read_entries(tmp_path / "data" / "manifest.csv"))
+    assert leaks(entries) == {}
+    said = capsys.readouterr().out
+    for recording in raw.keys() & {clip.recording for _, clip in preparer(name).clips(tmp_path / "data")}:
+        assert {split for split, clip in entries if clip.recording == recording} == {"test"}
+        assert f"their recording is in a stricter split too ({recording})" in said
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_missing_dataset_is_said_with_how_to_get_it(tmp_path, name, capsys):
+    assert run("prepare", name, "--root", tmp_path / "nowhere") == 1
+    said = capsys.readouterr().err
+    assert "nowhere: there is no such folder. How to get " in said
+    assert preparer(name).home in said
+    (tmp_path / "empty").mkdir()
+    assert run("prepare", name, "--root", tmp_path / "empty") == 1
+    assert f"this is not {preparer(name).title}, {preparer(name).needs[0]}" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "empty") == []
+
+
+def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
+    header = "filename,fold,target,category,esc10,src_file,take"
+    names = [f"{i % 5 + 1}-{i}-A-0.wav" for i in range(200)]
+    lines = [f"{name},{name[0]},0,dog,True,{name[2:-8]},A" for name in names]
+    text(tmp_path / "meta" / "esc50.csv", header, *lines)
+    for name in names:
+        sound(tmp_path / "audio" / name, 0.01)
+    (tmp_path / "audio" / names[3]).unlink()
+    (tmp_path / "audio" / names[7]).write_text("no sound")
+    assert run("prepare", "esc50", "--root", tmp_path) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"left out: {tmp_path}/audio/{names[3]}: there is no such file."
+    assert said[1].startswith(f"left out: {tmp_path}/audio/{names[7]}: it is damaged or no audio (")
+    assert len(list(read_entries(tmp_path / "manifest.csv"))) == 198
+    (tmp_path / "audio" / names[9]).write_bytes(b"")
+    assert run("prepare", "esc50", "--root", tmp_path, "-o", tmp_path / "new.csv") == 1
+    assert "3 of 200 files of ESC-50 cannot be used; the first: " in capsys.readouterr().err
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_a_header_that_is_another_is_named(tmp_path):
+    text(tmp_path / "list.csv", "file,class", "a,b")
+    with pytest.raises(DataError, match=r"list\.csv: its header lacks filename; it reads file,class\."):
+        list(rows(tmp_path / "list.csv", ("filename",)))
+    text(tmp_path / "list.csv", "filename,class", "a")
+    with pytest.raises(DataError, match=r"list\.csv, row 2: it has not as many cells as the header"):
+        list(rows(tmp_path / "list.csv", ("filename", "class")))
+
+
+def test_paths_start_from_the_manifest(tmp_path):
+    LAYOUTS["esc50"](tmp_path / "sets" / "esc50")
+    root = tmp_path / "sets" / "esc50"
+    assert run("prepare", "esc50", "--root", root, "-o", tmp_path / "lists" / "m.jsonl") == 0
+    first = next(read_entries(tmp_path / "lists" / "m.jsonl"))[1]
+    assert first.path == (root / "audio" / "1-100032-A-0.wav").as_posix()
+    assert run("prepare", "esc50", "--root", root, "-o", tmp_path / "sets" / "m.csv") == 0
+    assert next(read_entries(tmp_path / "sets" / "m.csv"))[1].path == "esc50/audio/1-100032-A-0.wav"
+
+
+def test_a_validation_split_is_made_only_where_there_is_none(tmp_path, capsys):
+    LAYOUTS["voicebank-demand"](tmp_path / "speech")
+    assert run("prepare", "voicebank-demand", "--root", tmp_path / "speech", "--validation", 0.3) == 0
+    found = {(split, clip.recording[-4:]) for split, clip in read_entries(tmp_path / "speech" / "manifest.csv")}
+    assert {split for split, _ in found} == {"train", "validation", "test"}
+    assert len(found) == 3  # no speaker is in two
+    LAYOUTS["esc50"](tmp_path / "esc50")
+    capsys.readouterr()
+    assert run("prepare", "esc50", "--root", tmp_path / "esc50", "--validation", 0.6) == 0
+    assert "--validation was not needed" in capsys.readouterr().out
+
+
+def test_a_new_dataset_is_one_description(tmp_path):
+    def clips(root):
+        yield "train", Clip("a.wav", "hum", "", "mine:1", "mine", 0.0)
+
+    sound(tmp_path / "a.wav", 0.5)
+    mine = Preparer("mine", "Mine", "my home", "Record it.", "CC0", "one", ("*.wav",), clips)
+    written = prepare(mine, tmp_path, tmp_path / "m.csv", say=lambda line: None)
+    assert [clip.seconds for _, clip in written] == [0.5]
+
+
+# --- The other commands ------------------------------------------------------------------------
+
+
+def test_list_and_show(capsys):
+    assert run("list") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed] == sorted(LAYOUTS)
+    assert run("show", "musdb18-hq") == 0
+    assert "zenodo.org/records/3338373" in capsys.readouterr().out
+    assert run("show", "esc5O") == 1
+    assert "There is no preparer for esc5O. Did you mean esc50?" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom separation.data.prepare.command import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print({'torch', 'numpy', 'soundfile'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert "separation-data prepare esc50 --root" in done.stdout
+
+
+def test_join_keeps_the_stricter_split(tmp_path, capsys):
+    for name, split in (("a", "train"), ("b", "test")):
+        clips = [(split, Clip(f"{i}.wav", "dog", "", f"freesound:{i}", name, 1.0)) for i in (1, ord(name))]
+        write(tmp_path / name / "m.csv", clips)
+    assert run("join", tmp_path / "a" / "m.csv", tmp_path / "b" / "m.csv", "-o", tmp_path / "both.csv") == 0
+    assert "left out 1 clips" in capsys.readouterr().out
+    joined = [(split, clip.path) for split, clip in read_entries(tmp_path / "both.csv")]
+    assert joined == [("train", "a/97.wav"), ("test", "b/1.wav"), ("test", "b/98.wav")]
+
+
+def test_check_reads_everything(tmp_path, capsys):
+    manifest = write_corpus(tmp_path, labels=2, recordings=2)
+    assert run("check", manifest) == 0
+    assert capsys.readouterr().out == "4 clips are sound, 0 broken, 0 recordings in two splits\n"
+    soundfile.write(tmp_path / "audio" / "made" / "tone 1" / "0.wav", np.zeros(8000), 8000)
+    clips = list(read_entries(manifest))
+    columns = ["path", "split", "label", "recording_id", "seconds"]
+    twice = [
+        {"path": c.path, "split": s, "label": c.label, "recording_id": "r" if n in (0, 3) else n, "seconds": 1}
+        for n, (s, c) in enumerate((("test", clips[0][1]), *clips[1:]))
+    ]
+    write_manifest(manifest, twice, columns)
+    assert run("check", manifest) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"{tmp_path}/audio/made/tone 1/0.wav: the clip is silent or not finite.",
+        "r: this recording is in test and train.",
+        "3 clips are sound, 1 broken, 1 recordings in two splits",
+    ]
+
+
+def test_files_are_found_by_stem(tmp_path):
+    for name in ("a/one.flac", "b/one.mp4", "b/two.webm", "c/three.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = Lookup(tmp_path)
+    assert files.find("one") == "a/one.flac"  # audio goes before video
+    assert files.film("zero", "one") == "b/one.mp4"
+    assert files.find("zero", "two") == "b/two.webm"
+    assert files.find("three", "four") == "three.wav"
+    assert files.film("three") == ""
+    assert Lookup(tmp_path, "b").find("one") == "b/one.mp4"
+
+
+def test_labels_become_words():
+    assert words("Accelerating_and_revving_and_vroom") == "accelerating and revving and vroom"
+    assert plain(" a;  b|c\n") == "a, b,c"

@@ -1,0 +1,228 @@
+"""Every preparer on a tiny folder of the published layout."""
+
+import shutil
+
+import pytest
+from layouts import LAYOUTS, sound, text
+
+from separation.data.manifest import Clip, DataError, read_entries
+from separation.data.prepare import audioset
+from separation.data.prepare.registry import preparer
+from separation.data.prepare.run import prepare
+
+
+def prepared(name, root, leak=False, **how):
+    """The (split, clip) pairs of a dataset's manifest, and what was said."""
+    LAYOUTS[name](root, leak)
+    return again(name, root, **how)
+
+
+def again(name, root, **how):
+    said = []
+    prepare(preparer(name), root, root / "manifest.csv", say=said.append, **how)
+    return list(read_entries(root / "manifest.csv")), said
+
+
+def of(entries, split):
+    return [clip for name, clip in entries if name == split]
+
+
+def test_esc50(tmp_path):
+    entries, said = prepared("esc50", tmp_path)
+    licence = "CC BY-NC 3.0 (see LICENSE of the dataset)"
+    assert entries[0] == (
+        "train",
+        Clip("audio/1-100032-A-0.wav", "dog", "", "freesound:100032", "esc50", 5.0, licence),
+    )
+    assert [(split, clip.label) for split, clip in entries] == [
+        ("train", "dog"),
+        ("train", "chirping birds"),
+        ("validation", "pouring water"),
+        ("test", "drinking sipping"),
+    ]
+    assert said[-1] == "the whole release has 2000 clips, here are 4."
+    assert said[1].split() == ["train", "2", "2", "0.00", "2"]
+
+
+def test_fsd50k(tmp_path):
+    entries, _ = prepared("fsd50k", tmp_path)
+    assert [split for split, _ in entries] == ["train", "validation", "train", "test"]
+    first = entries[0][1]
+    assert (first.path, first.recording) == ("FSD50K.dev_audio/64760.wav", "freesound:64760")
+    assert first.labels == ("electric guitar", "guitar", "music")
+    assert (first.licence, first.seconds) == ("http://creativecommons.org/licenses/sampling+/1.0/", 0.1)
+    assert entries[2][1].label == "keyboard (musical)"
+    assert entries[3][1].path == "FSD50K.eval_audio/37199.wav"
+
+
+def test_fsdkaggle2018(tmp_path):
+    entries, said = prepared("fsdkaggle2018", tmp_path)
+    assert [(split, clip.label, clip.recording, clip.licence) for split, clip in entries] == [
+        ("train", "hi-hat", "freesound:28739", "Attribution"),
+        ("train", "saxophone", "freesound:358827", "Attribution"),
+        ("test", "oboe", "freesound:355125", "Creative Commons 0"),
+    ]
+    assert said[0].startswith("there is no validation split; --validation 0.05 makes one")
+
+
+def test_fsdkaggle2018_without_its_extra_columns(tmp_path):
+    LAYOUTS["fsdkaggle2018"](tmp_path)
+    text(tmp_path / "FSDKaggle2018.meta" / "train_post_competition.csv", "fname,label", "00044347.wav,Hi-hat")
+    entries, _ = again("fsdkaggle2018", tmp_path)
+    assert entries[0][1].recording == "fsdkaggle2018:00044347.wav"
+
+
+def test_audioset(tmp_path):
+    entries, said = prepared("audioset-full", tmp_path)
+    assert [(split, clip.path, clip.recording) for split, clip in entries] == [
+        ("train", "audio/balanced/Y--PJHxphWEs.flac", "youtube:--PJHxphWEs"),
+        ("train", "audio/---1_cCGK4M.wav", "youtube:---1_cCGK4M"),
+        ("test", "audio/eval/-0RWZT-miFs_000420.wav", "youtube:-0RWZT-miFs"),
+    ]
+    assert entries[0][1].labels == ("keys jangling", "car")
+    assert said[0] == f"left out: {tmp_path}/--4gqARaEJE_000000.wav: there is no such file."
+
+
+def test_audioset_lists_are_checked(tmp_path):
+    LAYOUTS["audioset-eval"](tmp_path)
+    text(tmp_path / "eval_segments.csv", '-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw"')
+    with pytest.raises(DataError, match=r"eval_segments\.csv: no line before row 1 names the columns YTID, start_sec"):
+        again("audioset-eval", tmp_path)
+    text(tmp_path / "eval_segments.csv", "YTID,start_seconds,end_seconds,positive_labels", "a,0.0,b,/m/0k4j")
+    with pytest.raises(DataError, match=r"eval_segments\.csv, row 2: it is no segment"):
+        again("audioset-eval", tmp_path)
+
+
+def test_a_whole_video_is_no_segment(tmp_path):
+    LAYOUTS["audioset-balanced"](tmp_path)
+    sound(tmp_path / "audio" / "balanced" / "Y--PJHxphWEs.flac", 60.0)
+    with pytest.raises(DataError, match=r"it is 60\.0 s long, the list means 10\.0 s of it"):
+        again("audioset-balanced", tmp_path)
+
+
+def test_the_published_audioset_lists(data_root):
+    lists = data_root / "text" / "audioset_segments"
+    balanced = list(audioset.segments(lists / "balanced_train_segments.csv"))
+    evaluation = list(audioset.segments(lists / "eval_segments.csv"))
+    assert (len(balanced), len(evaluation)) == (22160, 20371)
+    assert balanced[0] == ("--PJHxphWEs", 30.0, 40.0, ["/m/09x0r", "/t/dd00088"])
+    assert not {row[0] for row in balanced} & {row[0] for row in evaluation}
+
+
+def test_audiocaps(tmp_path):
+    entries, said = prepared("audiocaps", tmp_path)
+    assert [(split, clip.path, clip.recording) for split, clip in entries] == [
+        ("train", "train/91139.wav", "youtube:r1nicOVtvkQ"),
+        ("validation", "val/vfY_TJq7n_U_130.wav", "youtube:vfY_TJq7n_U"),
+        ("test", "test/Y7fmOlUlwoNg.wav", "youtube:7fmOlUlwoNg"),
+    ]
+    assert entries[1][1].captions == (
+        "Rustling occurs, ducks quack and water splashes",
+        "Ducks quack and a man speaks",
+    )
+    assert "GOD8Bt5LfDE" in said[0]
+
+
+def test_the_published_audiocaps_lists(data_root, tmp_path):
+    shutil.copytree(data_root / "text" / "audiocaps", tmp_path / "dataset")
+    entries = list(preparer("audiocaps").clips(tmp_path))
+    assert {split: len(of(entries, split)) for split in ("train", "validation", "test")} == preparer("audiocaps").counts
+    assert {len(clip.captions) for clip in of(entries, "train")} == {1}
+    assert max(len(clip.captions) for clip in of(entries, "test")) == 5
+    assert len({clip.recording for _, clip in entries}) == len(entries)
+
+
+def test_clotho(tmp_path):
+    entries, _ = prepared("clotho", tmp_path)
+    assert [(split, clip.path, clip.recording) for split, clip in entries] == [
+        ("train", "development/ Ambience Birds.wav", "freesound:327673"),
+        ("train", "development/Glass wárm.wav", "clotho:Glass wárm.wav"),
+        ("validation", "validation/Rain.wav", "freesound:1"),
+        ("test", "evaluation/Santa Motor.wav", "freesound:116638"),
+    ]
+    assert entries[0][1].captions == ("Birds.", "Birds, many.", "A bird, two birds.", "Many birds , few.")
+    assert entries[1][1].licence == "http://creativecommons.org/licenses/by-nc/3.0/"
+
+
+def test_wavcaps(tmp_path):
+    entries, said = prepared("wavcaps", tmp_path)
+    assert [(split, clip.path, clip.recording) for split, clip in entries] == [
+        ("train", "waveforms/AudioSet_SL_flac/Yb0RFKhbpFJA.flac", "youtube:b0RFKhbpFJA"),
+        ("train", "waveforms/FreeSound_flac/2218.flac", "freesound:2218"),
+        ("train", "SoundBible/2218.flac", "soundbible:2218"),
+    ]
+    assert entries[0][1].caption == "Wind and a man speaking , are heard."
+    assert [clip.seconds for _, clip in entries] == [0.1, 0.1, 0.2]
+    assert said[0] == f"left out: {tmp_path}/SoundBible/2219.flac: there is no such file."
+
+
+def test_wavcaps_lists_may_be_bare(tmp_path):
+    LAYOUTS["wavcaps"](tmp_path)
+    path = tmp_path / "json_files" / "SoundBible" / "sb_final.json"
+    text(path, '[{"id": "2218", "caption": "A bell.", "duration": 1.0}]')
+    assert again("wavcaps", tmp_path)[0][-1][1].caption == "A bell."
+    text(path, '[{"id": "2218"}]')
+    with pytest.raises(DataError, match=r"sb_final\.json: it is no list of clips with id, caption and duration"):
+        again("wavcaps", tmp_path)
+
+
+def test_vggsound(tmp_path):
+    entries, said = prepared("vggsound", tmp_path)
+    assert [(split, clip.path, clip.label, clip.frame) for split, clip in entries] == [
+        ("test", "audio/---g-f_I2yQ_000001.wav", "people marching", ""),
+        ("train", "video/2XQzahrQ_tE_000010.mp4", "bird chirping, tweeting", "video/2XQzahrQ_tE_000010.mp4"),
+        ("train", "audio/2XQzahrQ_tE_000200.flac", "playing accordion", "video/2XQzahrQ_tE_000200.mp4"),
+    ]
+    assert {clip.recording for _, clip in entries[1:]} == {"youtube:2XQzahrQ_tE"}
+    assert said[0] == f"left out: {tmp_path}/--0PQM4-hqg_000030.wav: there is no such file."
+    text(tmp_path / "vggsound.csv", "id,start,label,split")
+    with pytest.raises(DataError, match=r"vggsound\.csv, row 1: it is not “YouTube id, start, label, train or test”"):
+        again("vggsound", tmp_path)
+
+
+def test_music(tmp_path):
+    entries, _ = prepared("music", tmp_path)
+    assert [(split, clip.path, clip.labels) for split, clip in entries] == [
+        ("test", "audio/guitar/ZeQPNWdFs_4.wav", ("acoustic guitar",)),
+        ("train", "audio/guitar/IPsA3sz934M.wav", ("acoustic guitar",)),
+        ("train", "audio/violin/w81p5ty4OZc.wav", ("violin",)),
+        ("train", "audio/duet/mP6C1DHHcqE.wav", ("acoustic guitar", "violin")),
+    ]
+    (tmp_path / "MUSIC_solo_test.csv").unlink()
+    assert {split for split, _ in again("music", tmp_path)[0]} == {"train"}
+
+
+def test_musdb18_hq(tmp_path):
+    entries, _ = prepared("musdb18-hq", tmp_path)
+    assert [clip.path for clip in of(entries, "validation")] == [
+        f"train/Leaf - Summerghost/{stem}.wav" for stem in ("drums", "bass", "other", "vocals")
+    ]
+    assert [clip.label for clip in of(entries, "test")] == ["drums", "bass", "other", "vocals"]
+    assert {clip.recording for clip in of(entries, "train")} == {"musdb18:A Classic Education - NightOwl"}
+
+
+def test_slakh2100(tmp_path):
+    entries, _ = prepared("slakh2100", tmp_path)
+    assert [(split, clip.path, clip.labels) for split, clip in entries[:2]] == [
+        ("train", "train/Track00001/stems/S00.flac", ("distortion guitar", "guitar")),
+        ("train", "train/Track00001/stems/S01.flac", ("choir aahs", "strings")),
+    ]
+    assert entries[0][1].recording == "lakh:1a81ae092884234f3264e2f45927f00a"
+    assert [split for split, _ in entries] == ["train", "train", "validation", "validation", "test", "test"]
+    text(tmp_path / "train" / "Track00001" / "metadata.yaml", "stems: {}")
+    with pytest.raises(DataError, match=r"Track00001/metadata\.yaml: it names no UUID and stems"):
+        again("slakh2100", tmp_path)
+
+
+def test_voicebank_demand(tmp_path):
+    entries, _ = prepared("voicebank-demand", tmp_path)
+    assert [(split, clip.path, clip.recording) for split, clip in entries] == [
+        ("train", "clean_trainset_28spk_wav/p226_001.wav", "voicebank:p226"),
+        ("train", "clean_trainset_28spk_wav/p226_002.wav", "voicebank:p226"),
+        ("train", "clean_trainset_28spk_wav/p287_001.wav", "voicebank:p287"),
+        ("test", "clean_testset_wav/p232_001.wav", "voicebank:p232"),
+    ]
+    (tmp_path / "noisy_testset_wav" / "p232_001.wav").unlink()
+    (tmp_path / "clean_testset_wav" / "p232_002.wav").touch()
+    with pytest.raises(DataError, match=r"2 of 5 files of VoiceBank-DEMAND cannot be used; the first: .*noisy"):
+        again("voicebank-demand", tmp_path)

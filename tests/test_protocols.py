@@ -1,0 +1,358 @@
+"""Protocols: what their lists become, on lists and recordings made here; the published lists where they are."""
+
+import csv
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from separation.data.protocol import VALIDATION, Mixing, read_rows, render
+from separation.data.protocols import clipsep, uss
+from separation.data.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
+from separation.data.protocols.registry import all_protocols, find
+
+ESC50 = "idx,caption,src_wav,noise_wav\n0,dog,1-a-0.wav,5-b-29.wav\n1,sea waves,2-c-11.wav,1-a-0.wav\n"
+
+
+def write_wave(path, wave, rate=32000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate, subtype="FLOAT")
+
+
+def noise(seconds=1.0, rate=32000, level=0.1, seed=0):
+    return (level * np.random.default_rng(seed).standard_normal(int(seconds * rate))).astype(np.float32)
+
+
+def energy(wave):
+    return float(np.square(wave, dtype=np.float64).sum())
+
+
+def of_list(name, tmp_path, text, file=None):
+    """A protocol's rows from a list written here, whose hash is nobody's."""
+    protocol = find(name)
+    file = file or protocol.lists[0].names[0]
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(text.replace("\n", "\r\n").encode())
+    lists = tuple(replace(each, sha256=None) for each in protocol.lists)
+    return replace(protocol, lists=lists, sha256=None).rows(tmp_path)
+
+
+# The registry
+
+
+def test_every_family_is_found_and_complete():
+    known = all_protocols()
+    families = {name.split("/")[0] for name in known}
+    files = {path.stem for path in Path(uss.__file__).parent.glob("*.py")} - {"__init__", "base", "registry"}
+    assert families == {"validation", "audiosep", "uss", "dcase2024", "clipsep"}
+    assert len(files) == len(families)
+    assert {"audiosep/" + name for name in ("audiocaps", "audioset", "clotho", "esc50", "music", "vggsound")} <= set(
+        known
+    )
+    assert {"clipsep/music+", "clipsep/vggsound-clean+", "dcase2024/task9"} <= set(known)
+    for name, protocol in known.items():
+        assert protocol.name == name
+        assert protocol.version >= 1
+        assert protocol.about and protocol.source and protocol.root.startswith("SEPARATION_")
+        assert (protocol.sha256 is None) == (protocol.count is None)
+
+
+def test_an_unknown_protocol_is_named_with_those_like_it():
+    with pytest.raises(ProtocolError, match='no protocol "audiosep/esc-50"; did you mean audiosep/esc50'):
+        find("audiosep/esc-50")
+
+
+# Hashes
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_hash_sees_every_column(column):
+    row = pair(0, "dog", "a.wav", ["b.wav"], snr_db="3")
+    assert fingerprint([row], VALIDATION) != fingerprint([row | {column: "other"}], VALIDATION)
+
+
+def test_the_hash_sees_mixing_and_order_and_nothing_else():
+    rows = [pair(0, "dog", "a.wav", ["b.wav"]), pair(1, "cat", "b.wav", ["a.wav"])]
+    usual = fingerprint(rows, VALIDATION)
+    assert fingerprint(rows, Mixing()) == usual
+    assert fingerprint(rows, Mixing(sample_rate=16000)) != usual
+    assert fingerprint(rows[::-1], VALIDATION) != usual
+    assert fingerprint([row | {"target_energy_db": "3"} for row in rows], VALIDATION) == usual
+
+
+def test_the_validation_list_comes_with_the_package(tmp_path):
+    protocol = find("validation")
+    rows = protocol.rows(tmp_path)  # checks the hash
+    assert len(rows) == protocol.count == 460
+    assert [sum(row["kind"] == kind for row in rows) for kind in ("pair", "three", "absent")] == [300, 60, 100]
+
+
+def test_rows_that_are_not_the_versions_are_refused(tmp_path):
+    with pytest.raises(ProtocolError, match="its rows have the hash 4e3624bd"):
+        replace(find("validation"), sha256="0" * 64).rows(tmp_path)
+
+
+def test_the_validation_list_is_the_published_one(data_root):
+    rows = read_rows(data_root / "validation_mixtures.csv")
+    assert rows == find("validation").rows(data_root)
+
+
+@pytest.mark.parametrize("name", [name for name in all_protocols() if name.split("/")[0] in ("audiosep", "clipsep")])
+def test_published_lists_give_the_recorded_rows(name, data_root):
+    protocol = find(name)
+    rows = protocol.rows(data_root, data_root / "text")  # checks the lists' hashes and the rows'
+    assert len(rows) == protocol.count
+    assert len({row["id"] for row in rows}) == len(rows)
+    # Published as they are: a few clips stand against themselves.
+    itself = sum(row["target"] in (row["interference1"], row["interference2"], row["mixture"]) for row in rows)
+    assert itself == {"audiosep/audiocaps": 3, "audiosep/clotho": 9}.get(name, 0)
+
+
+def test_uss_audioset_is_the_same_everywhere(tmp_path):
+    rows = find("uss/audioset").rows(tmp_path)  # checks the hash
+    assert len(rows) == 52700
+    assert rows[100]["target"] == "class_id=1/class_id=1,index=000,source.wav"
+    assert rows[100]["query"] == "Male speech, man speaking"
+
+
+# What is missing
+
+
+def test_lists_and_folders_that_are_missing(tmp_path, monkeypatch):
+    protocol = find("audiosep/esc50")
+    monkeypatch.delenv("SEPARATION_ESC50_ROOT", raising=False)
+    monkeypatch.delenv("SEPARATION_LISTS", raising=False)
+    with pytest.raises(ProtocolError, match="name their folder with --root or SEPARATION_ESC50_ROOT"):
+        protocol.rows(None)
+    with pytest.raises(ProtocolError, match="nowhere is no folder"):
+        protocol.rows(tmp_path / "nowhere")
+    with pytest.raises(ProtocolError, match=r"built from the list esc50_eval\.csv or .*--lists or SEPARATION_LISTS"):
+        protocol.rows(tmp_path)
+    (tmp_path / "esc50_eval.csv").write_text(ESC50)
+    with pytest.raises(ProtocolError, match=r"esc50_eval\.csv is not the published list: its sha256 is [0-9a-f]{64}"):
+        protocol.rows(tmp_path)
+
+
+def test_folders_may_be_named_by_the_environment(tmp_path, monkeypatch):
+    protocol = replace(
+        find("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv", "below/esc50_eval.csv")),), sha256=None
+    )
+    (tmp_path / "lists" / "below").mkdir(parents=True)
+    (tmp_path / "lists" / "below" / "esc50_eval.csv").write_text(ESC50)
+    monkeypatch.setenv("SEPARATION_ESC50_ROOT", str(tmp_path))
+    monkeypatch.setenv("SEPARATION_LISTS", str(tmp_path / "lists"))
+    assert [row["query"] for row in protocol.rows(None)] == ["dog", "sea waves"]
+
+
+def test_recordings_are_found_below_the_root_or_named(tmp_path):
+    protocol, row = find("audiosep/esc50"), pair(0, "dog", "1-a-0.wav", ["5-b-29.wav"])
+    assert protocol.locate(row, tmp_path) == "1-a-0.wav"
+    write_wave(tmp_path / "audio" / "1-a-0.wav", noise())
+    assert protocol.locate(row, tmp_path) == "5-b-29.wav"
+    write_wave(tmp_path / "audio" / "5-b-29.wav", noise())
+    assert protocol.locate(row, tmp_path) == tmp_path / "audio"
+
+
+# AudioSep
+
+
+def test_audiosep_mixes_recordings_at_0_db(tmp_path):
+    rows = of_list("audiosep/esc50", tmp_path, ESC50)
+    assert [row["kind"] for row in rows] == ["pair", "pair"]
+    assert rows[1] == pair(1, "sea waves", "2-c-11.wav", ["1-a-0.wav"], snr_db="0")
+    write_wave(tmp_path / "2-c-11.wav", noise(1.5))
+    write_wave(tmp_path / "1-a-0.wav", noise(1.0, 16000, 0.02, seed=1), 16000)
+    rendered = render(rows[1], tmp_path, find("audiosep/esc50").mixing)
+    assert (rendered.sample_rate, len(rendered.mixture)) == (32000, 48000)
+    assert energy(rendered.mixture - rendered.target) == pytest.approx(energy(rendered.target), rel=1e-4)
+    assert np.array_equal(rendered.target, noise(1.5))
+
+
+def test_audiosep_scales_peaks_over_one(tmp_path):
+    rows = of_list("audiosep/esc50", tmp_path, ESC50)
+    write_wave(tmp_path / "1-a-0.wav", noise(level=0.4))
+    write_wave(tmp_path / "5-b-29.wav", noise(2.0, seed=1))
+    rendered = render(rows[0], tmp_path, find("audiosep/esc50").mixing)
+    assert np.abs(rendered.mixture).max() == pytest.approx(0.9, abs=1e-6)
+    assert len(rendered.mixture) == 32000
+    assert energy(rendered.mixture - rendered.target) == pytest.approx(energy(rendered.target), rel=1e-4)
+
+
+def test_audiosep_lists_of_captions(tmp_path):
+    text = "idx,caption,labels,src_wav,noise_wav\n0,A man speaks,Speech,Ya.wav,Yb.wav\n"
+    [row] = of_list("audiosep/audiocaps", tmp_path, text)
+    assert (row["query"], row["target"], row["interference1"]) == ("A man speaks", "Ya.wav", "Yb.wav")
+    text = 'idx,caption,src_wav,noise_wav1,noise_wav1\n7,"Rain, and wind",Santa Motor.wav,"a, b.wav",c.wav\n'
+    [row] = of_list("audiosep/clotho", tmp_path, text)
+    assert (row["kind"], row["interference1"], row["interference2"]) == ("three", "a, b.wav", "c.wav")
+    [row] = of_list("audiosep/clotho-released", tmp_path, text)
+    assert (row["kind"], row["target"], row["mixture"]) == ("pair", "segment-7.wav", "mixture-7.wav")
+
+
+def test_audiosep_reads_ready_mixtures(tmp_path):
+    where = "evaluation/data/audioset/class_id=3/class_id=3,index=000"
+    text = f'idx,caption,src_wav,noise_wav\n3,Child speech,"{where},source.wav","{where},mixture.wav"\n'
+    [row] = of_list("audiosep/audioset", tmp_path, text)
+    protocol = find("audiosep/audioset")
+    assert row["id"] == "class_id=3,index=000"
+    write_wave(tmp_path / row["target"], noise(2))
+    write_wave(tmp_path / row["mixture"], noise(2) + noise(2, seed=1))
+    rendered = render(row, protocol.locate(row, tmp_path), protocol.mixing)
+    assert np.array_equal(rendered.mixture - rendered.target, noise(2) + noise(2, seed=1) - noise(2))
+    text = "file_id,mix_wav,s0_wav,s0_text,s1_wav,s1_text\na+b,data/m.wav,data/s0.wav,sea lion barking,s1.wav,rain\n"
+    [row] = of_list("audiosep/vggsound", tmp_path, text)
+    assert (row["query"], row["target"], row["mixture"]) == ("sea lion barking", "data/s0.wav", "data/m.wav")
+
+
+# CLIPSep
+
+
+def test_clipsep_draws_as_python_does_and_cuts_the_middle(tmp_path):
+    targets = [f"data/a{n}.wav,frames,12,acoustic_guitar" for n in range(4)]
+    others = [f"data/b{n}.wav,frames,11,rain" for n in range(9)]
+    for file, lines in zip((clipsep.MUSIC, clipsep.CLEAN_NO_MUSIC), (targets, others), strict=True):
+        (tmp_path / file.names[0]).write_text("\n".join(lines) + "\n")
+    sources = Sources(
+        tmp_path, {file.names[0]: tmp_path / file.names[0] for file in (clipsep.MUSIC, clipsep.CLEAN_NO_MUSIC)}
+    )
+    protocol = find("clipsep/music+")
+    rows = protocol.build(sources)
+    for number, row in enumerate(rows):
+        random.seed(number)
+        assert row["interference1"] == f"data/b{random.randint(0, 8)}.wav"
+        assert row["query"] == "acoustic guitar"
+    target, other = noise(12, 16000), noise(11, 16000, level=0.03, seed=1)
+    write_wave(tmp_path / rows[0]["target"], target, 16000)
+    write_wave(tmp_path / rows[0]["interference1"], other, 16000)
+    rendered = render(rows[0], tmp_path, protocol.mixing)
+    first, second = int(5.5 * 16000) - 32767, int(4.5 * 16000) - 32767
+    assert np.allclose(rendered.target, target[first:][:65535] / 2)
+    assert np.allclose(rendered.mixture - rendered.target, other[second:][:65535] / 2, atol=1e-7)
+
+
+# DCASE
+
+
+def test_dcase_mixes_at_its_snr(tmp_path):
+    [row] = of_list("dcase2024/task9", tmp_path, "source,noise,snr,caption\na,b,-7,A dog barks near a road\n")
+    protocol = find("dcase2024/task9")
+    write_wave(tmp_path / "lass_validation" / "a.wav", noise(1, 16000), 16000)
+    write_wave(tmp_path / "lass_validation" / "b.wav", noise(1, 16000, seed=1), 16000)
+    rendered = render(row, protocol.locate(row, tmp_path), protocol.mixing)
+    ratio = energy(rendered.target) / energy(rendered.mixture - rendered.target)
+    assert 10 * np.log10(ratio) == pytest.approx(-7, abs=1e-3)
+    assert (row["query"], rendered.sample_rate) == ("A dog barks near a road", 16000)
+
+
+# USS
+
+
+def test_uss_takes_neighbours_of_other_labels_in_its_order():
+    labels = ["dog", "dog", "cat", "bird_song"] * 5 + ["dog"]
+    names = [f"{n}.wav" for n in range(len(labels))]
+    rows = list(uss.neighbours(names, labels, len(labels)))
+    assert {
+        label: sum(row["query"] == label for row in rows) for label in ("dog", "cat", "bird song")
+    } == dict.fromkeys(("dog", "cat", "bird song"), 100)
+    label_of = dict(zip(names, labels, strict=True))
+    assert all(label_of[row["target"]] != label_of[row["interference1"]] for row in rows)
+    order = np.random.RandomState(1234).permutation(len(labels))
+    wanted = [names[i] for i in order if labels[i] != labels[(i + 1) % len(labels)]]
+    assert [row["target"] for row in rows[: len(wanted)]] == wanted
+    assert all(int(row["interference1"][:-4]) == (int(row["target"][:-4]) + 1) % len(labels) for row in rows)
+
+
+def test_uss_ends_where_a_class_never_meets_another():
+    labels = ["dog", "dog", "dog", "cat", "bird", "bird"]  # the last bird's neighbour is the first dog
+    rows = list(uss.neighbours([f"{n}.wav" for n in range(6)], labels, 5))  # and is no target here
+    assert {row["query"] for row in rows} == {"dog", "cat"}
+    with pytest.raises(ProtocolError, match="same label"):
+        list(uss.neighbours(["a.wav", "b.wav"], ["dog", "dog"], 2))
+
+
+def test_uss_fsd_lists(tmp_path):
+    clips = ["a.wav,Bark,Private,1,x", "b.wav,Acoustic_guitar,Private,2,x", "c.wav,Oboe,Public,3,x"]
+    text = "\n".join(["fname,label,usage,freesound_id,license", *clips, ""])
+    rows = of_list("uss/fsdkaggle2018", tmp_path, text)
+    assert {row["target"] for row in rows} == {"a.wav", "b.wav"}  # the last is never a target
+    assert {row["query"] for row in rows} == {"Bark", "Acoustic guitar"}
+    rows = of_list("uss/fsd50k", tmp_path, 'fname,labels,mids\n1,"Bark,Dog",/m/x\n22,"Rain",/m/y\n')
+    assert {(row["target"], row["query"]) for row in rows} == {("1.wav", "Bark"), ("22.wav", "Rain")}
+
+
+def test_uss_repeats_short_clips_and_limits_gains(tmp_path):
+    protocol = find("uss/fsd50k")
+    row = pair(0, "dog", "short.wav", ["faint.wav"], snr_db="0")
+    write_wave(tmp_path / "short.wav", noise(0.75))
+    write_wave(tmp_path / "faint.wav", noise(3, level=1e-4, seed=1))
+    rendered = render(row, tmp_path, protocol.mixing)
+    assert np.allclose(rendered.target, np.tile(noise(0.75), 3)[:64000])
+    assert np.allclose(rendered.mixture - rendered.target, 50 * noise(3, level=1e-4, seed=1)[:64000], atol=1e-7)
+
+
+def test_uss_slakh_takes_loud_parts_of_stems(tmp_path):
+    rate = 8000
+    for track in ("Track01", "Track02"):
+        folder = tmp_path / "test" / track
+        stems = {
+            "S00": {"plugin_name": "grand_piano.nkm"},
+            "S01": {"plugin_name": "rare"},
+            "S02": {"plugin_name": "gone"},
+        }
+        folder.mkdir(parents=True)
+        (folder / "metadata.yaml").write_text(yaml.safe_dump({"stems": stems}))
+        loud = np.concatenate([noise(2, rate, 0.001), noise(14, rate, 0.1), noise(1, rate, 0.1)])
+        write_flac(folder / "stems" / "S00.flac", loud, rate)
+        write_flac(folder / "stems" / "S01.flac", noise(4, rate), rate)
+        write_flac(folder / "mix.flac", loud + noise(17, rate, 0.05, seed=2), rate)
+    protocol = find("uss/slakh2100")
+    rows = protocol.rows(tmp_path)
+    # Seven loud whole parts in each track; four of `rare` are no more than ten.
+    assert [(row["query"], row["label"]) for row in rows] == [("grand piano", "grand_piano.nkm")] * 14
+    assert [row["target_start"] for row in rows[:7]] == [f"{2.0 * n}" for n in range(1, 8)]
+    rendered = render(rows[1], protocol.locate(rows[1], tmp_path), protocol.mixing)
+    assert rendered.target.shape == rendered.mixture.shape == (64000,)
+    stem, _ = soundfile.read(tmp_path / "test/Track01/stems/S00.flac")
+    assert np.corrcoef(rendered.target[::4], stem[4 * rate : 6 * rate])[0, 1] > 0.95  # the resampler's band ends sooner
+    with pytest.raises(ProtocolError, match="holds no test/Track"):
+        protocol.rows(tmp_path / "test")
+
+
+def write_flac(path, wave, rate):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(wave, -1, 1), rate)
+
+
+def test_uss_musdb18_and_voicebank(tmp_path):
+    for song in ("A - one", "B - two"):
+        for name in ("mixture", *uss.STEMS):
+            write_wave(tmp_path / "test" / song / f"{name}.wav", noise(0.1))
+    rows = find("uss/musdb18").rows(tmp_path)
+    assert len(rows) == 8
+    assert rows[-1]["mixture"] == "test/B - two/mixture.wav"
+    assert (rows[-1]["query"], rows[-1]["label"]) == ("other instruments", "other")
+    write_wave(tmp_path / "clean_testset_wav" / "p232_001.wav", noise(0.1))
+    [row] = find("uss/voicebank-demand").rows(tmp_path)
+    assert (row["target"], row["mixture"]) == ("clean_testset_wav/p232_001.wav", "noisy_testset_wav/p232_001.wav")
+    with pytest.raises(ProtocolError, match="holds none of its recordings"):
+        find("uss/musdb18").rows(tmp_path / "clean_testset_wav")
+
+
+def test_a_silent_interference_is_left_as_it_is(tmp_path):
+    write_wave(tmp_path / "a.wav", noise())
+    write_wave(tmp_path / "b.wav", 0 * noise())
+    rendered = render(pair(0, "dog", "a.wav", ["b.wav"], snr_db="0"), tmp_path)
+    assert np.array_equal(rendered.mixture, rendered.target)
+
+
+def test_rows_can_be_written_and_read_as_a_list(tmp_path):
+    row = pair(0, "dog", "a.wav", ["b.wav"], snr_db="3")
+    with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerow(row)
+    assert read_rows(tmp_path / "list.csv") == [row]

@@ -1,0 +1,213 @@
+"""Shards: what is written is read, once over all ranks and workers, in an order of (seed, epoch)."""
+
+import functools
+import http.server
+import io
+import json
+import shutil
+import tarfile
+import threading
+
+import pytest
+import torch
+from tiny import write_corpus
+from torch.utils.data import DataLoader
+
+from separation.data.corpus import Corpus
+from separation.data.manifest import DataError
+from separation.data.prepare.command import main
+from separation.data.shards import ShardedClips, write_shards
+
+pytest.importorskip("webdataset", reason="needs the extra shards")
+
+CLIPS, SHARDS = 26, 4
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"), labels=13, recordings=2, seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(manifest, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(manifest, folder, shards=SHARDS, sample_rate=8000)
+    return folder
+
+
+def recordings(clips):
+    return [clip.recording for clip, _ in clips]
+
+
+def test_a_shard_holds_what_the_corpus_does(manifest, folder):
+    corpus = Corpus(manifest, sample_rate=8000)
+    read = {clip.recording: (clip, wave) for clip, wave in ShardedClips(folder)}
+    assert len(read) == len(ShardedClips(folder)) == len(corpus) == CLIPS
+    assert ShardedClips(folder).sample_rate == 8000
+    for number, clip in enumerate(corpus.clips):
+        assert read[clip.recording][0] == clip
+        assert torch.equal(read[clip.recording][1], corpus.waveform(number))
+
+
+def test_shards_are_plain_and_equally_long(folder):
+    index = json.loads((folder / "train.json").read_text())
+    assert [shard["clips"] for shard in index["shards"]] == [7, 7, 6, 6]
+    names = [f"train-{number:06d}.tar" for number in range(SHARDS)]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "train.json"]
+    with tarfile.open(folder / names[0]) as shard:
+        assert {name.split(".")[1] for name in shard.getnames()} == {"flac", "json"}
+        assert len(shard.getnames()) == 14
+
+
+def test_writing_twice_gives_the_same_bytes(manifest, folder, tmp_path):
+    write_shards(manifest, tmp_path, shards=SHARDS, sample_rate=8000)
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+
+
+def test_two_ranks_of_two_workers_see_every_clip_once(folder, monkeypatch):
+    orders = []
+    for epoch in range(2):
+        seen = []
+        for rank in range(2):
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            clips = ShardedClips(folder, buffer=4)
+            clips.set_epoch(epoch)
+            mine = recordings(DataLoader(clips, batch_size=None, num_workers=2))
+            assert 12 <= len(mine) <= 14
+            seen += mine
+        assert len(seen) == len(set(seen)) == CLIPS
+        orders.append(seen)
+    assert orders[0] != orders[1]
+
+
+def test_a_worker_that_knows_no_ranks_asks_the_dataset(folder, monkeypatch):
+    whole = recordings(ShardedClips(folder))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        clips = ShardedClips(folder)
+        monkeypatch.delenv("RANK")  # as in a spawned process
+        parts.append(recordings(clips))
+    assert sorted(parts[0] + parts[1]) == sorted(whole)
+
+
+def test_even_ends_all_workers_after_equally_many(folder, monkeypatch):
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        seen = recordings(DataLoader(ShardedClips(folder, even=True), batch_size=None, num_workers=2))
+        assert len(seen) == len(set(seen)) == 2 * 6
+
+
+def test_the_order_is_a_function_of_seed_and_epoch(folder):
+    def order(seed=0, epoch=0, **how):
+        clips = ShardedClips(folder, seed=seed, **how)
+        clips.set_epoch(epoch)
+        return recordings(clips)
+
+    assert order() == order()
+    assert order() != order(epoch=1) != order(seed=1) != order()
+    assert order(buffer=0) != order()
+    assert sorted(order(buffer=0)) == sorted(order(epoch=1))
+
+
+def test_shards_must_go_round(folder, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(DataError, match=r"train\.json: 4 shards do not go round 3 ranks of 1 workers each"):
+        next(iter(ShardedClips(folder)))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(DataError, match="4 shards do not go round 4 ranks of 2 workers each"):
+        next(iter(DataLoader(ShardedClips(folder), batch_size=None, num_workers=2)))
+
+
+def test_a_broken_clip_is_left_out_and_said(tmp_path, capsys):
+    manifest = write_corpus(tmp_path, labels=50, recordings=2, seconds=0.02)
+    (tmp_path / "audio" / "made" / "tone 7" / "1.wav").unlink()
+    said = []
+    write_shards(manifest, tmp_path / "out", shards=2, sample_rate=8000, say=said.append)
+    assert said == [f"left out: {tmp_path}/audio/made/tone 7/1.wav: there is no such file."]
+    assert len(recordings(ShardedClips(tmp_path / "out"))) == len(ShardedClips(tmp_path / "out")) == 99
+    (tmp_path / "audio" / "made" / "tone 8" / "1.wav").unlink()
+    assert main(["shard", str(manifest), "--out", str(tmp_path / "new"), "--shards", "2"]) == 1
+    assert "2 of 100 clips and more cannot be read; the last: " in capsys.readouterr().err
+    assert not (tmp_path / "new" / "train.json").exists()
+
+
+def test_the_command_writes_shards(manifest, tmp_path, capsys):
+    arguments = ["shard", str(manifest), "--out", str(tmp_path), "--shards", "3", "--sample-rate", "4000"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"wrote 3 shards with {CLIPS} clips to {tmp_path}\n"
+    assert next(iter(ShardedClips(tmp_path)))[1].shape == (200,)
+    with pytest.raises(DataError, match="26 clips cannot be spread over 27 shards"):
+        write_shards(manifest, tmp_path, shards=27)
+
+
+# --- What is refused ---------------------------------------------------------------------------
+
+
+def test_a_folder_without_shards_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"train\.json: it cannot be read"):
+        ShardedClips(tmp_path)
+    (tmp_path / "train.json").write_text('{"shards": [{"name": "a.tar"}]}')
+    with pytest.raises(DataError, match=r"train\.json: it is no index of shards"):
+        ShardedClips(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pipe:touch x.tar", "../a.tar", "a.tar; b", "x.zip"])
+def test_an_index_cannot_name_anything_else(tmp_path, name):
+    index = {"sample_rate": 8000, "shards": [{"name": name, "clips": 1}]}
+    (tmp_path / "train.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="which is no shard"):
+        ShardedClips(tmp_path)
+
+
+def test_a_shard_that_is_cut_short_is_noticed(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    shard = tmp_path / "copy" / "train-000001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2 - 100])
+    with pytest.raises(DataError, match=r"(000001\.tar: the shard cannot be read|train\.json: its shards hold)"):
+        list(ShardedClips(tmp_path / "copy"))
+    shard.unlink()
+    with pytest.raises(DataError, match=r"train-000001\.tar: the shard cannot be read"):
+        list(ShardedClips(tmp_path / "copy"))
+
+
+def test_nothing_is_unpickled(folder, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("unpickled")
+
+    shutil.copytree(folder, tmp_path / "copy")
+    with tarfile.open(tmp_path / "copy" / "train-000000.tar", "a") as shard:
+        for suffix in ("pkl", "pyd", "pth"):
+            member = tarfile.TarInfo(f"000000999.{suffix}")
+            member.size = 4
+            shard.addfile(member, io.BytesIO(b"evil"))
+    monkeypatch.setattr("pickle.loads", never)
+    monkeypatch.setattr("pickle.load", never)
+    with pytest.raises(DataError, match=r"a clip of its shards has no flac"):
+        list(ShardedClips(tmp_path / "copy", buffer=0))
+
+
+# --- From a web server -------------------------------------------------------------------------
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset fetches with curl, which is not installed")
+def test_shards_are_streamed_from_a_server(folder):
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert recordings(ShardedClips(address)) == recordings(ShardedClips(folder))
+        with pytest.raises(DataError, match=r"/test\.json: it cannot be read"):
+            ShardedClips(address, "test")
+        server.shutdown()
