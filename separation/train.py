@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from separation.data.manifest import DataError
 from separation.description import ModelError
+from separation.evaluate import EvaluationError
 from separation.run_folder import CONFIG, parts
 
 NO_UNION = "Does not validate against any of the Union subtypes"
@@ -87,7 +88,7 @@ def main() -> None:
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
         )
-    except (ArgumentError, DataError, ModelError) as error:
+    except (ArgumentError, DataError, EvaluationError, ModelError) as error:
         print(f"separation-train: {sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
 
