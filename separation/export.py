@@ -16,15 +16,15 @@ from torch import Tensor
 LICENCE = "CC BY 4.0"
 
 
-def tensors(checkpoint: Path, prefix: str) -> dict[str, Tensor]:
+def tensors(checkpoint: Path, prefix: str, none: bool = False) -> dict[str, Tensor]:
     """The checkpoint's tensors under `prefix`, which is cut off. Nothing but plain data is unpickled.
 
     Raises:
-        KeyError: there are none.
+        KeyError: there are none, and `none` does not allow that.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     part = {k.removeprefix(prefix): v.contiguous() for k, v in state.items() if k.startswith(prefix)}
-    if not part:
+    if not part and not none:
         raise KeyError(f"{checkpoint} holds no tensors under {prefix!r}.")
     return part
 
@@ -36,11 +36,6 @@ def export_encoder(checkpoint: Path, file: Path) -> None:
     file.write_bytes(save(tensors(checkpoint, "encoder.")))
 
 
-def part_of(init_args: dict[str, Any], name: str) -> dict[str, Any]:
-    """Class path and arguments of one part of an objective, as a model directory's config has them."""
-    return {"class_path": init_args[name]["class_path"], "init_args": dict(init_args[name].get("init_args") or {})}
-
-
 def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str, Any]) -> None:
     """The averaged separator and the encoder of a supervised training as a model directory.
 
@@ -49,17 +44,22 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
         directory: to write.
         config: the YAML that Lightning wrote beside the training's log.
         card: description, queries, sample_rate, licence and scores, shown by `separate --list-models`.
+
+    Raises:
+        ModelError: the config does not describe a separator.
     """
     import yaml
 
-    from separation.hub import build, save_model
+    from separation.hub import ModelError, build, save_model
+    from separation.run_folder import parts
 
-    arguments = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]
-    parts = {name: part_of(arguments, name) for name in ("model", "encoder")}
-    model, encoder = build(parts["model"]), build(parts["encoder"])
+    described = parts(yaml.safe_load(config.read_text(encoding="utf-8")))
+    if described is None:
+        raise ModelError(f"{config} does not describe a separator and an encoder.")
+    model, encoder = build(described["model"]), build(described["encoder"])
     model.load_state_dict(tensors(checkpoint, "average."))
-    encoder.load_state_dict(tensors(checkpoint, "encoder."))
-    save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **parts}, model, encoder)
+    encoder.load_state_dict(tensors(checkpoint, "encoder.", none=True))  # some have a file of their own
+    save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from separation.description import Card as Card
 from separation.description import ModelError as ModelError
 from separation.description import build as build
 from separation.presence import PresenceRule
+from separation.run_folder import Trained, checkpoint_in, read_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +74,8 @@ def read_card(directory: Path) -> Card:
 def find_model(name: str, offline: bool | None = None) -> Path:
     """The directory or checkpoint file of a model given by name or by path; a released one is fetched at first.
 
+    Of a training's run folder, its best checkpoint.
+
     Args:
         name: as in `list_models`, or a path.
         offline: forbid the network; by default the environment decides (SEPARATION_OFFLINE, HF_HUB_OFFLINE).
@@ -86,7 +89,8 @@ def find_model(name: str, offline: bool | None = None) -> Path:
         return WEIGHTS / name
     path = Path(name).expanduser()
     if path.exists() and name not in RELEASED:
-        return path
+        is_run = path.is_dir() and not (path / "model.safetensors").exists()
+        return (checkpoint_in(path) if is_run else None) or path
     if name in RELEASED:
         return find_released(name, offline)
     own = ", ".join(card.name for card in list_models() if card.name not in RELEASED)
@@ -108,7 +112,8 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
     if directory.is_file():
         from separation.checkpoints.load import load_checkpoint
 
-        return load_checkpoint(directory)
+        trained = read_checkpoint(directory)
+        return load_checkpoint(directory) if trained is None else load_trained(trained, directory)
     config = read_config(directory)
     model, encoder = build(config["model"]), build(config["encoder"])
     file = directory / "model.safetensors"
@@ -123,6 +128,14 @@ def load_model(directory: Path) -> tuple[ConditionedModel, QueryEncoder]:
         raise ModelError(f"{file} does not fit its config: it holds an unexpected tensor, {strange[0]}.")
     load_part(model, state, "model.", file)
     load_part(encoder, state, "encoder.", file)
+    return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
+
+
+def load_trained(trained: Trained, file: Path) -> tuple[ConditionedModel, QueryEncoder]:
+    """Network and encoder of a training's checkpoint, in inference mode."""
+    model, encoder = build(trained.description["model"]), build(trained.description["encoder"])
+    load_part(model, trained.tensors, "model.", file)
+    load_part(encoder, trained.tensors, "encoder.", file)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
 

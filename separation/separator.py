@@ -171,7 +171,8 @@ class Separator:
         faithful: bool = False,
         offline: bool | None = None,
     ) -> Separator:
-        """A model by its name (`separation.list_models()`), its directory or a released checkpoint file.
+        """A model by its name (`separation.list_models()`), its directory, a released checkpoint file, or a training's
+        run folder or checkpoint.
 
         Args:
             name: which one.

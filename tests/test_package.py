@@ -50,6 +50,7 @@ READING_ORDER = (
     "data",
     "checkpoints",
     "listing",
+    "run_folder",
     "hub",
     "query",
     "conditions",
@@ -63,6 +64,7 @@ READING_ORDER = (
     "inputs",
     "interrupts",
     "plot",
+    "callbacks",
     "tracks",
     "job",
     "hearing",
@@ -276,7 +278,7 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
     required = requirements(wheel)
     core, train, shards = required[""], required["train"], required["shards"]
     for name, file in MODULES.items():
-        of_training = name.startswith("separation.objectives") or name in (
+        of_training = name.startswith(("separation.objectives", "separation.callbacks")) or name in (
             "separation.train",
             "separation.data.datamodule",
         )

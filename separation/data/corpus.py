@@ -42,7 +42,7 @@ class Corpus:
     """Clips of one split, decoded and grouped by label and recording.
 
     Args:
-        manifest: CSV file (see `manifest.py`).
+        manifest: the list of clips (see `manifest.py`); none = procedural clips alone.
         split: which rows.
         root: folder that the manifest's paths start from; the manifest's own by default.
         sample_rate: rate to decode to, Hz.
@@ -50,12 +50,13 @@ class Corpus:
         foley: procedural clips added for each sound that `foley` can make, besides the recordings.
 
     Raises:
-        DataError: more than 1 % of the clips cannot be read. Fewer are reported once, by path, and left out.
+        DataError: there are no clips, or more than 1 % of them cannot be read. Fewer are reported once, by path, and
+            left out.
     """
 
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | None,
         split: str = "train",
         root: Path | None = None,
         sample_rate: int = 32000,
@@ -63,15 +64,17 @@ class Corpus:
         foley: int = 0,
     ) -> None:
         self.sample_rate = sample_rate
-        clips = read_manifest(manifest, split) + synthesised(foley)
+        if manifest is None and not foley:
+            raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
+        clips = (read_manifest(manifest, split) if manifest else []) + synthesised(foley)
         asked = f"{split} {sample_rate} {foley}{root or ''}"
-        key = hashlib.sha256(manifest.read_bytes() + asked.encode()).hexdigest()[:16]
+        key = hashlib.sha256((manifest.read_bytes() if manifest else b"") + asked.encode()).hexdigest()[:16]
         file = cache / f"corpus_{key}.npz" if cache else None
         if file is not None and file.exists():
             stored = np.load(file, allow_pickle=False)
             samples, lengths = stored["samples"], stored["lengths"]
         else:
-            samples, lengths = decode_all(clips, root or manifest.parent, sample_rate)
+            samples, lengths = decode_all(clips, root or (manifest or Path()).parent, sample_rate)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 partial = file.with_name(f"partial_{os.getpid()}_{file.name}")

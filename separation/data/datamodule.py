@@ -1,8 +1,9 @@
-"""Batches for training: every item is a whole batch, a function of (seed, epoch, index)."""
+"""Batches for training: every item is a mixture, a function of (seed, epoch, index)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +11,82 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from separation.data.corpus import Corpus
-from separation.data.mixing import Augment, Batch, Mixer
-from separation.data.protocol import Rendered, read_rows, render
+from separation.data.loader import Loader
+from separation.data.manifest import DataError, read_manifest
+from separation.data.mixing import Augment, Batch, Drawn, Mixer
+from separation.data.protocol import read_rows
 from separation.data.texts import Texts
+from separation.data.treatment import stacked
+from separation.data.validation import Rows, drawn_rows
+
+WHOLE_BATCH = 1  # marks the generator of what a batch's items share
 
 
 class Batches(Dataset[Any]):
-    """`count` batches of one epoch, each drawn with its own random generator."""
+    """`count` batches of one epoch.
 
-    def __init__(self, draw: Callable[[np.random.Generator], Any], count: int, seed: int, epoch: int) -> None:
-        self.draw, self.count, self.seed, self.epoch = draw, count, seed, epoch
+    Batch b of rank r holds the items from (b * world + r) * size on, so that two ranks together see what one rank sees
+    with batches twice as large.
+
+    Args:
+        draw: a batch from its items' generators and one for what they share.
+        size: items a batch.
+        count: batches.
+        seed, epoch: of the items' generators, whose third number is the item's own.
+        rank, world: this process's number, and how many there are.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[Sequence[np.random.Generator], np.random.Generator], Any],
+        size: int,
+        count: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.draw, self.size, self.count, self.seed, self.epoch = draw, size, count, seed, epoch
+        self.rank, self.world = rank, world
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> Any:
-        return self.draw(np.random.default_rng((self.seed, self.epoch, index)))
-
-
-class Rows(Dataset[Rendered]):
-    """The mixtures of a fixed list, rendered as they are asked for."""
-
-    def __init__(self, rows: list[dict[str, str]], root: Path) -> None:
-        self.rows, self.root = rows, root
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Rendered:
-        return render(self.rows[index], self.root)
+        first = (index * self.world + self.rank) * self.size
+        items = [np.random.default_rng((self.seed, self.epoch, first + i)) for i in range(self.size)]
+        return self.draw(items, np.random.default_rng((self.seed, self.epoch, index, WHOLE_BATCH)))
 
 
 class CorpusData(lightning.LightningDataModule):
     """Shared by all data modules on a corpus: where it lies, how much of it makes an epoch.
 
+    A subclass gives `drawn`.
+
     Args:
-        manifest: CSV file of the clips.
+        manifest: the list of the clips; none = procedural clips alone.
         root: folder that its paths start from; its own folder by default.
         cache: folder for decoded samples and sentence vectors.
-        batch_size, seconds: size of a batch.
+        batch_size, seconds: size of a batch, on each device.
         batches: batches an epoch.
         seed: of everything drawn.
         sample_rate: Hz.
         workers: processes that draw batches beside the training.
         augment, balance: see `mixing.py`.
         foley: procedural clips per sound, see `corpus.py`.
-        validation: CSV of fixed mixtures to score on, in `test` all, after an epoch every `validation_every`-th.
+        validation: CSV of fixed mixtures to score on, in `test` all, otherwise every `validation_every`-th.
         validation_root: folder that its paths start from; its own folder by default.
+        validation_count: without a list, so many mixtures are drawn from the manifest's rows of split `validation`
+            (in `test`: of split `test`, where there are such), always the same ones; 0 = none.
+        validation_absent: share of them whose query sounds in neither source.
     """
 
     def __init__(
         self,
-        manifest: Path,
+        manifest: Path | None = None,
         root: Path | None = None,
         cache: Path | None = None,
         batch_size: int = 12,
@@ -79,6 +101,8 @@ class CorpusData(lightning.LightningDataModule):
         validation: Path | None = None,
         validation_root: Path | None = None,
         validation_every: int = 1,
+        validation_count: int = 50,
+        validation_absent: float = 0.2,
     ) -> None:
         super().__init__()
         self.manifest, self.root, self.cache = manifest, root, cache
@@ -86,75 +110,144 @@ class CorpusData(lightning.LightningDataModule):
         self.seed, self.sample_rate, self.workers = seed, sample_rate, workers
         self.augment, self.balance, self.foley = augment or Augment(), balance, foley
         self.validation, self.validation_every = validation, validation_every
-        self.validation_root = validation_root or (validation.parent if validation else None)
+        self.validation_root = validation_root or (validation.parent if validation else root)
+        self.validation_count, self.validation_absent = validation_count, validation_absent
         self.corpus: Corpus | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if self.corpus is None and stage in (None, "fit"):
             self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-            self.texts = Texts(self.corpus, self.cache)
-            self.mixer = Mixer(self.corpus, self.length, self.augment, balance=self.balance)
+            self.ready(self.corpus)
 
-    def draw(self, rng: np.random.Generator) -> Any:
-        """One batch."""
+    def ready(self, corpus: Corpus) -> None:
+        """What drawing needs besides the clips."""
+        self.texts = Texts(corpus, self.cache)
+        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
+
+    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
+        """A batch of one item for each generator of `items`; what it holds but once comes from `shared`."""
         raise NotImplementedError
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """A batch outside of any epoch, mixed."""
+        return self.mixed(self.drawn(rng.spawn(self.batch_size), rng))
+
+    def mixed(self, batch: Batch) -> Batch:
+        """What has been drawn, mixed on the device where it is."""
+        return batch.mixed()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.mixed(batch) if isinstance(batch, Batch) else batch
 
     def bank(self, rng: np.random.Generator) -> Tensor:
         """One text of every label as sentence vectors (labels, dim)."""
         return torch.stack([self.texts.draw(label, rng) for label in range(len(self.texts.vectors))])
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        # Lightning calls this anew each epoch (reload_dataloaders_every_n_epochs=1), so epochs differ.
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        batches = Batches(self.draw, self.batches, self.seed, epoch)
-        return DataLoader(batches, batch_size=None, num_workers=self.workers)
+    def position(self) -> tuple[int, int]:
+        """Epoch and batch at which the training stands."""
+        if self.trainer is None:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def ranks(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def epoch(self, number: int) -> Batches:
+        """The batches of one epoch."""
+        return Batches(self.drawn, self.batch_size, self.batches, self.seed, number, *self.ranks())
+
+    def train_dataloader(self) -> Loader:
+        return Loader(self.epoch, self.batches, self.position, self.workers)
 
 
 class MixtureData(CorpusData):
     """Mixtures of two or three sources with queries for each and for something absent."""
 
-    def draw(self, rng: np.random.Generator) -> Batch:
-        drawn = [self.mixer.mixture(rng) for _ in range(self.batch_size)]
-        labels = np.stack([labels for _, labels, _ in drawn])
+    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
+        mixtures = [self.mixer.draw(rng) for rng in items]
+        sentences = [self.sentences(mixture, rng) for mixture, rng in zip(mixtures, items, strict=True)]
         return Batch(
-            sources=torch.stack([sources for sources, _, _ in drawn]),
-            labels=torch.from_numpy(labels),
-            sentences=torch.stack([torch.stack([self.texts.draw(label, rng) for label in row]) for row in labels]),
-            bank=self.bank(rng),
-            used=torch.tensor([used for _, _, used in drawn]),
+            sources=torch.stack([mixture.waves for mixture in mixtures]),
+            labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
+            sentences=torch.stack(sentences),
+            bank=self.bank(shared),
+            used=torch.tensor([mixture.used for mixture in mixtures]),
+            treatment=stacked([mixture.treatment for mixture in mixtures]),
         )
+
+    def sentences(self, mixture: Drawn, rng: np.random.Generator) -> Tensor:
+        """A text of each query (slots, dim)."""
+        return torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        if self.validation is None and self.trainer is not None:
+        self.rows = self.listed() if self.validation else self.drawn_from("validation")
+        if not self.rows and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list at each epoch's end
 
-    def fixed(self, every: int) -> list[DataLoader[Any]]:
-        """Loader of the fixed mixtures, or none where no list was given."""
-        if self.validation is None or self.validation_root is None:
+    def listed(self) -> list[dict[str, str]]:
+        """The given list's rows."""
+        assert self.validation is not None
+        if not self.validation.is_file():
+            raise DataError(f"{self.validation}: there is no such list of validation mixtures.")
+        return read_rows(self.validation)
+
+    def drawn_from(self, split: str) -> list[dict[str, str]]:
+        """Rows drawn from a split of the manifest; none where it has no such rows."""
+        if self.validation_count == 0 or self.manifest is None:
             return []
-        rows = Rows(read_rows(self.validation)[::every], self.validation_root)
-        return [DataLoader(rows, batch_size=None)]
+        try:
+            clips = read_manifest(self.manifest, split)
+        except DataError:
+            return []
+        return drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        return self.fixed(self.validation_every)
+    def from_folder(self) -> Path:
+        """Where the paths of fixed mixtures start."""
+        return self.validation_root or (self.manifest or Path()).parent
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        return self.fixed(1)
+    def fixed(self, rows: list[dict[str, str]]) -> list[Loader]:
+        """Loader of fixed mixtures, or none where there are none."""
+        share = Rows(rows, self.from_folder(), *self.ranks())
+        return [Loader(lambda epoch: share, len(share), lambda: (0, 0))] if rows else []
+
+    def val_dataloader(self) -> list[Loader]:
+        return self.fixed(self.rows[:: self.validation_every] if self.validation else self.rows)
+
+    def test_dataloader(self) -> list[Loader]:
+        rows = self.rows if self.validation else self.drawn_from("test") or self.rows
+        if not rows:
+            raise DataError(
+                f"{self.manifest or 'no manifest'}: nothing to test on: give data.validation, or rows of split test."
+            )
+        return self.fixed(rows)
 
 
 class ClipData(CorpusData):
     """Single clips, some with another sound quietly behind them, each with one of its texts: for the joint space."""
 
-    def draw(self, rng: np.random.Generator) -> Batch:
-        labels = rng.choice(len(self.corpus.labels), self.batch_size, p=self.mixer.chances)  # type: ignore[union-attr]
-        waves = [self.mixer.source(self.corpus.labels[label], rng) for label in labels]  # type: ignore[union-attr]
-        behind = torch.stack(waves).roll(1, 0)
-        level = 10 ** (-rng.uniform(6, 24, self.batch_size) / 20) * (rng.random(self.batch_size) < 0.4)
+    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
+        clips = [self.clip(rng) for rng in items]
+        labels = [clip.labels[0] for clip in clips]
         return Batch(
-            sources=(torch.stack(waves) + behind * torch.from_numpy(level).float()[:, None])[:, None],
-            labels=torch.from_numpy(labels)[:, None],
-            sentences=torch.stack([self.texts.draw(label, rng) for label in labels])[:, None],
-            bank=self.bank(rng),
-            used=torch.ones(self.batch_size, dtype=torch.long),
+            sources=torch.stack([clip.waves for clip in clips]),
+            labels=torch.tensor(labels)[:, None],
+            sentences=torch.stack([self.texts.draw(n, rng) for n, rng in zip(labels, items, strict=True)])[:, None],
+            bank=self.bank(shared),
+            used=torch.ones(len(clips), dtype=torch.long),
+            treatment=stacked([clip.treatment for clip in clips]),
         )
+
+    def clip(self, rng: np.random.Generator) -> Drawn:
+        """A clip in the first slot, in the second what sounds behind it, if anything."""
+        used = 2 if rng.random() < 0.4 else 1
+        labels = rng.choice(len(self.mixer.corpus.labels), used, p=self.mixer.chances)
+        waves, treatment = self.mixer.cuts([self.mixer.corpus.labels[label] for label in labels], 2, rng)
+        treatment.gain[1] = -rng.uniform(6, 24)
+        return Drawn(waves, treatment, labels, used)
+
+    def mixed(self, batch: Batch) -> Batch:
+        """The clips (batch, 1, time), each with what is behind it."""
+        batch = super().mixed(batch)
+        return replace(batch, sources=batch.sources.sum(1, keepdim=True))

@@ -1,12 +1,13 @@
 """Mixtures drawn at random from a corpus: which clips, from where, how loud, through which filter.
 
-A batch is a function of (seed, epoch, index) and nothing else, so epochs differ, runs repeat, and a resumed run sees
-what an uninterrupted one would have seen.
+A mixture is a function of (seed, epoch, index) and nothing else, so epochs differ, runs repeat, a resumed run sees
+what an uninterrupted one would have seen, and several devices together see what one would have seen. What is drawn here
+is carried out in `treatment.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
+from separation.data.treatment import KNOTS, NO_LOW_PASS, Treatment, treated, untreated
 
 PAUSE = 1e-3  # root mean square of a cut, with the whole clip's peak at one, below which it counts as silent
 ATTEMPTS = 5
@@ -26,6 +28,7 @@ class Batch:
     sources: (batch, slots, time); an unused slot is silent. Query number i asks for source i, so an unused slot's
     query asks for something absent. labels: (batch, slots), the queries' label numbers. sentences: (batch, slots, dim),
     the sentence vectors of the queries' texts. bank: (labels, dim), one sentence vector for every label.
+    used: (batch,), how many slots hold a source. treatment: what is still to be done to the sources, see `mixed`.
     """
 
     sources: Tensor
@@ -33,6 +36,23 @@ class Batch:
     sentences: Tensor
     bank: Tensor
     used: Tensor
+    treatment: Treatment | None = None
+
+    def mixed(self) -> Batch:
+        """This batch with its sources filtered and at their levels, on the device where they are."""
+        if self.treatment is None:
+            return self
+        return replace(self, sources=treated(self.sources, self.treatment), treatment=None)
+
+
+@dataclass
+class Drawn:
+    """One mixture as it is drawn: cuts (slots, time), their treatment, the queries' labels, how many sources sound."""
+
+    waves: Tensor
+    treatment: Treatment
+    labels: np.ndarray
+    used: int
 
 
 class Augment:
@@ -64,23 +84,15 @@ class Augment:
         length = max(2, round(clip.numel() * factor))
         return F.interpolate(clip[None, None], size=length, mode="linear", align_corners=True)[0, 0]
 
-    def response(self, bins: int, rng: np.random.Generator) -> Tensor:
-        """Gain (bins,) of a random smooth equaliser, sometimes with a low-pass as half of the recordings have one."""
-        knots = rng.uniform(-self.tone, self.tone, 8)
-        # Knots are evenly spaced in log frequency, 60 Hz to the top.
-        position = 7 * np.log(np.maximum(np.linspace(0, 1, bins), 0.004) / 0.004) / np.log(250)
-        gain = np.interp(position, np.arange(8), knots)
-        if rng.random() < 0.4:
-            cutoff = rng.uniform(0.2, 0.9)
-            gain = gain - 60 * np.clip((np.linspace(0, 1, bins) - cutoff) / 0.02, 0, 1)
-        return torch.from_numpy((10 ** (gain / 20)).astype(np.float32))
+    def equaliser(self, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
+        """Gains (8,) at a random smooth equaliser's knots, dB, and its low-pass.
 
-    def filtered(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """Clip (time,) through a random equaliser."""
+        Some recordings have lost their highest frequencies, hence the low-pass. None: the source stays as it is.
+        """
         if rng.random() >= self.chance:
-            return clip
-        spectrum = torch.fft.rfft(clip)
-        return torch.fft.irfft(spectrum * self.response(spectrum.numel(), rng), clip.numel())
+            return None
+        knots = rng.uniform(-self.tone, self.tone, KNOTS)
+        return knots, rng.uniform(0.2, 0.9) if rng.random() < 0.4 else NO_LOW_PASS
 
 
 class Mixer:
@@ -133,22 +145,37 @@ class Mixer:
                 break
         return wave
 
-    def source(self, label: str, rng: np.random.Generator) -> Tensor:
-        """One source (time,) of mean square one."""
+    def cut(self, label: str, rng: np.random.Generator) -> tuple[Tensor, tuple[np.ndarray, float] | None]:
+        """One source (time,) as it was recorded, and the equaliser that it goes through."""
         wave = self.heard(label, rng)
         if rng.random() < self.double:
             wave = wave + self.heard(label, rng)
-        wave = self.augment.filtered(wave, rng)
-        return wave / wave.square().mean().sqrt().clamp_min(1e-5)
+        return wave, self.augment.equaliser(rng)
+
+    def cuts(self, labels: list[str], slots: int, rng: np.random.Generator) -> tuple[Tensor, Treatment]:
+        """Sources (slots, time) of the first slots, at the same level, and silence in the others."""
+        waves, treatment = torch.zeros(slots, self.length), untreated(slots)
+        for slot, label in enumerate(labels):
+            waves[slot], equaliser = self.cut(label, rng)
+            if equaliser is not None:
+                treatment.filtered[slot] = True
+                treatment.knots[slot], treatment.cutoff[slot] = torch.from_numpy(equaliser[0]), equaliser[1]
+        return waves, treatment
+
+    def source(self, label: str, rng: np.random.Generator) -> Tensor:
+        """One source (time,) of mean square one."""
+        return treated(*self.cuts([label], 1, rng))[0]
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """One mixture."""
+        labels = rng.choice(len(self.corpus.labels), self.slots, replace=False, p=self.chances)
+        used = min(self.slots, 3 if rng.random() < self.three else 2)
+        waves, treatment = self.cuts([self.corpus.labels[label] for label in labels[:used]], self.slots, rng)
+        level = rng.uniform(*self.augment.level)
+        treatment.gain[:used] = torch.from_numpy(level + rng.uniform(-self.augment.gain, self.augment.gain, used))
+        return Drawn(waves, treatment, labels, used)
 
     def mixture(self, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, int]:
         """Sources (slots, time), the queries' labels (slots,), and how many sources sound."""
-        labels = rng.choice(len(self.corpus.labels), self.slots, replace=False, p=self.chances)
-        used = min(self.slots, 3 if rng.random() < self.three else 2)
-        waves = [self.source(self.corpus.labels[label], rng) for label in labels[:used]]
-        level = rng.uniform(*self.augment.level)
-        gains = 10 ** ((level + rng.uniform(-self.augment.gain, self.augment.gain, used)) / 20)
-        sources = torch.zeros(self.slots, self.length)
-        for i, (wave, gain) in enumerate(zip(waves, gains, strict=True)):
-            sources[i] = wave * float(gain)
-        return sources, labels, used
+        drawn = self.draw(rng)
+        return treated(drawn.waves, drawn.treatment), drawn.labels, drawn.used

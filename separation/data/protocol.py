@@ -47,7 +47,7 @@ class Mixing:
 VALIDATION = Mixing()
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves what it is given to the device field by field
 class Rendered:
     """One mixture and its target, mono (time,); the target is silence in an `absent` row."""
 

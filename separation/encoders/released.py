@@ -50,11 +50,12 @@ class ReleasedEncoder(QueryEncoder):
     Args:
         family: the separator's name, as in `separate --list-models`.
         embedding_dim: numbers of a condition.
+        prompts: what CLIP's texts are put into, see `clip.py`.
     """
 
-    def __init__(self, family: str, embedding_dim: int) -> None:
+    def __init__(self, family: str, embedding_dim: int, prompts: str = "ensemble") -> None:
         super().__init__()
-        self.family, self.embedding_dim = family, embedding_dim
+        self.family, self.embedding_dim, self.prompts = family, embedding_dim, prompts
         self.modalities = frozenset(FORMS.get(family, CLIP_FORMS))
         self.unit_length = family in UNIT_LENGTH
         self.tensors: dict[str, Tensor] = {}
@@ -82,7 +83,7 @@ class ReleasedEncoder(QueryEncoder):
             forms = ", ".join([*sorted(self.modalities, reverse=True), "embedding"])
             raise UnsupportedQueryError(f'The model "{self.family}" takes no {form}; it takes {forms}.')
         if form not in self.parts:
-            build = BUILDERS.get(self.family, clip)
+            build = BUILDERS.get(self.family) or clip(self.prompts)
             self.parts[form] = build(self.tensors, form).eval().requires_grad_(False)
         return self.parts[form]
 
@@ -159,12 +160,16 @@ def panns(condition: str) -> Callable[[Mapping[str, Tensor], str], QueryEncoder]
     return build
 
 
-def clip(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
-    """CLIP ViT-B/32."""
-    path = cached(CLIP_FILE, "the encoder CLIP", "https://huggingface.co/timm/vit_base_patch32_clip_224.openai")
-    from separation.encoders.clip import ClipEncoder
+def clip(prompts: str) -> Callable[[Mapping[str, Tensor], str], QueryEncoder]:
+    """A builder of CLIP ViT-B/32."""
 
-    return ClipEncoder.from_file(path)
+    def build(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
+        path = cached(CLIP_FILE, "the encoder CLIP", "https://huggingface.co/timm/vit_base_patch32_clip_224.openai")
+        from separation.encoders.clip import ClipEncoder
+
+        return ClipEncoder.from_file(path, prompts=prompts)
+
+    return build
 
 
 def label_table(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:

@@ -31,9 +31,15 @@ def heads(x: Tensor) -> Tensor:
     return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of `heads`-shaped queries, keys and values, to (batch, tokens, dim)."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Attention of `heads`-shaped queries to keys and values, those that are `seen`, to (batch, tokens, dim)."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+
+
+def tokens_seen(hidden: Tensor) -> Tensor:
+    """Which tokens (batch, 1, 1, tokens) of hidden states (batch, tokens, width) are no padding: those not all zero."""
+    seen = hidden.abs().amax(-1) > 0
+    return (seen | ~seen.any(-1, keepdim=True))[:, None, None]
 
 
 class SelfAttention(nn.Module):
@@ -49,7 +55,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Every point looks at every token of the text, padding included (so it was trained)."""
+    """Every point looks at every token of the text; states of zero stand for no token.
+
+    The published network was trained with padding in sight: its encoder gives padding states of its own.
+    """
 
     def __init__(self, dim: int, context: int) -> None:
         super().__init__()
@@ -58,7 +67,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """(batch, points, dim) and hidden states (batch, tokens, context) -> (batch, points, dim)."""
         k, v = self.kv(hidden).chunk(2, dim=-1)
-        return self.proj(attend(heads(self.q(x)), heads(k), heads(v)))
+        return self.proj(attend(heads(self.q(x)), heads(k), heads(v), tokens_seen(hidden)))
 
 
 class Perceptron(nn.Module):

@@ -34,9 +34,9 @@ THRESHOLD = 0.5
 FUSIONS = ("late", "early", "middle", "none")
 
 
-def widths(layers: int) -> list[int]:
+def widths(layers: int, finest: int) -> list[int]:
     """Channels of each level, finest first."""
-    return [64, 128, 256] + [512] * (layers - 3)
+    return [finest, 2 * finest, 4 * finest] + [8 * finest] * (layers - 3)
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -114,10 +114,10 @@ def spread(query: Tensor, like: Tensor) -> Tensor:
 class SoundNet(nn.Module):
     """Batch norm, then the U-Net: (batch, inputs, 256, frames) to (batch, outputs, 256, frames)."""
 
-    def __init__(self, inputs: int, outputs: int, layers: int, query: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int, layers: int, query: int = 0, width: int = 64) -> None:
         super().__init__()
         self.bn0 = nn.BatchNorm2d(inputs)
-        sizes = widths(layers)
+        sizes = widths(layers, width)
         self.unet_block: nn.Module = (
             NamedLevel(sizes, 0, inputs, outputs, query) if query else Level(sizes, 0, inputs, outputs)
         )
@@ -139,6 +139,17 @@ class InnerProduct(nn.Module):
         return torch.einsum("bqk,bkft->bqft", queries * self.scale, maps) + self.bias
 
 
+def begin(network: nn.Module) -> None:
+    """Random weights as published: so small that all masks are nearly the same number, somewhat over a half."""
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, 0.0, 0.001)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, 1e-4)
+
+
 class CLIPSepUNet(ConditionedModel):
     """CLIPSep and its relatives (see the module's text).
 
@@ -149,6 +160,8 @@ class CLIPSepUNet(ConditionedModel):
         labels: rows of the label table, for LabelSep.
         channels: maps that the U-Net gives.
         layers: halvings of the U-Net, at least 5.
+        width: channels of its finest level; 64 was published.
+        published_start: begin a training with the published random weights, see `begin`.
         faithful: compute as published: channel by channel, one pass over the whole, samples clipped to [-1, 1], and a
             binary mask instead of the soft one.
     """
@@ -172,6 +185,8 @@ class CLIPSepUNet(ConditionedModel):
         channels: int = 32,
         layers: int = 7,
         faithful: bool = False,
+        width: int = 64,
+        published_start: bool = False,
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS or layers < 5:
@@ -180,17 +195,19 @@ class CLIPSepUNet(ConditionedModel):
         self.condition_dim = 2 if fusion == "none" else condition_dim
         self.stride, self.context = HOP * WINDOW_HOP, HOP * reach(WINDOW, WINDOW_HOP) + N_FFT
         self.frame_multiple = 2**layers
-        self._build(channels, layers, noise_heads, labels)
+        self._build(channels, layers, noise_heads, labels, width)
+        if published_start:
+            begin(self)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         among_bins, among_rows = log_frequency(ROWS, BINS)
         self.register_buffer("among_bins", among_bins, persistent=False)
         self.register_buffer("among_rows", among_rows, persistent=False)
 
-    def _build(self, channels: int, layers: int, noise_heads: int, labels: int) -> None:
+    def _build(self, channels: int, layers: int, noise_heads: int, labels: int, width: int) -> None:
         """The layers, under their released names."""
         single = self.fusion in ("early", "middle")
         inputs, outputs = (1 + channels if self.fusion == "early" else 1), (1 if single else channels)
-        self.sound_net = SoundNet(inputs, outputs, layers, channels if self.fusion == "middle" else 0)
+        self.sound_net = SoundNet(inputs, outputs, layers, channels if self.fusion == "middle" else 0, width)
         if self.fusion == "none":
             self.synth_net: nn.Module = nn.Conv2d(channels, 2, 1)
             return
@@ -224,9 +241,18 @@ class CLIPSepUNet(ConditionedModel):
 
     def noise_logits(self, features: Tensor, conditions: Tensor) -> Tensor:
         """Logits of the noise heads (batch, heads, 256, frames), for the mean of all queries' projections."""
-        mean = self.project(conditions).mean(1)
-        queries = torch.stack([torch.sigmoid(head(mean)) for head in self.pit_nets], dim=1)
-        return self.synth_net(queries, self.sound_net(features))
+        return self.synth_net(self._noise_queries(self.project(conditions)), self.sound_net(features))
+
+    def _noise_queries(self, projected: Tensor) -> Tensor:
+        """Weights of the maps for the noise heads (batch, heads, channels), from the queries' projections."""
+        mean = projected.mean(1)
+        return torch.stack([torch.sigmoid(head(mean)) for head in self.pit_nets], dim=1)
+
+    def masks_with_noise(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """What `masks` and `noise_masks` give, from one pass of the U-Net: for training."""
+        maps, projected = self.sound_net(features), self.project(conditions)
+        noise = self.synth_net(self._noise_queries(projected), maps)
+        return torch.sigmoid(self.synth_net(torch.sigmoid(projected), maps)), torch.sigmoid(noise)
 
     def masks(self, features: Tensor, conditions: Tensor) -> Tensor:
         """Soft masks on the log-frequency axis (batch, n, 256, frames)."""
@@ -241,7 +267,11 @@ class CLIPSepUNet(ConditionedModel):
 
     def features(self, magnitude: Tensor) -> Tensor:
         """Magnitude (batch, 513, frames) to log-magnitude on the log-frequency axis (batch, 1, 256, frames)."""
-        return torch.log(resample_rows((magnitude + EPSILON)[:, None], self.among_bins))
+        return torch.log(self.rows((magnitude + EPSILON)[:, None]))
+
+    def rows(self, magnitude: Tensor) -> Tensor:
+        """Magnitude (batch, n, 513, frames) on the log-frequency axis (batch, n, 256, frames)."""
+        return resample_rows(magnitude, self.among_bins)
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """Waveform (..., time) to (..., 513, frames); outside it is silent.

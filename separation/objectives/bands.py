@@ -19,6 +19,7 @@ from separation.encoders.sound import SoundEncoder
 from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
 from separation.objectives.base import Objective
+from separation.objectives.ranks import per_rank
 
 INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # a frame's level under the source's loudest frame
 
@@ -91,9 +92,8 @@ class BandSupervised(Objective):
         ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))
         total = losses["snr"] + self.absent_weight * ramp * losses["absent"] + self.tagging_weight * losses["tagging"]
         for name, value in losses.items():
-            self.log(f"train/{name}", value, prog_bar=name == "snr")
-        # One batch that cannot be scored must not cost the run: Lightning leaves out a step that returns nothing.
-        return total if torch.isfinite(total) else None
+            self.log(f"train/{name}", value, prog_bar=name == "snr", sync_dist=True)
+        return self.usable(total)
 
     def losses(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
         """Mean SNR loss of the queries that sound, mean absent loss of the others, dB."""
@@ -105,9 +105,9 @@ class BandSupervised(Objective):
             ~sounding(batch)
         ]
         return {
-            "snr": snr.mean(),
-            "sdri": (before - snr).mean().detach(),
-            "absent": silence.mean() if silence.numel() else snr.new_zeros(()),
+            "snr": snr.sum() / per_rank(sounds.sum()),
+            "sdri": ((before - snr).sum() / per_rank(sounds.sum())).detach(),
+            "absent": silence.sum() / per_rank((~sounding(batch)).sum()).clamp_min(1e-3),
         }
 
 
@@ -132,6 +132,7 @@ def tagging_loss(logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
     target = torch.zeros_like(logits).scatter_add_(1, index, active.to(logits.dtype)).clamp_(max=1)
     ignore = torch.zeros_like(logits).scatter_add_(1, index, unsure.to(logits.dtype)).clamp_(max=1)
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    hits = (loss * target).sum() / target.sum().clamp_min(1)
-    misses = (loss * (1 - target) * (1 - ignore)).sum() / target.sum().clamp_min(1)
+    count = per_rank(target.sum()).clamp_min(1)
+    hits = (loss * target).sum() / count
+    misses = (loss * (1 - target) * (1 - ignore)).sum() / count
     return 0.1 * (hits + 0.3 * misses)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,35 @@ from torch import Tensor, nn
 
 from separation.data.protocol import Rendered
 from separation.encoders.base import QueryEncoder
+from separation.encoders.stand_in import without_files
 from separation.evaluate import Score, score, summary, table
 from separation.models.base import ConditionedModel
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.ranks import gathered, world
+from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder, start
 from separation.separator import Separator
 
 CALIBRATION_BATCHES = 12
+RANDOM = "random"
 
 
 class Objective(lightning.LightningModule):
     """Base of the objectives. A subclass gives `training_step`, which calls `remember`.
 
-    Everything random in a step is drawn after the generators were seeded with (seed, step, rank), so a resumed run
+    Everything random in a step is drawn after the generator was seeded with (seed, batch, rank), so a resumed run
     continues as an uninterrupted one would.
 
     Args:
         model: the separator that is trained.
         encoder: gives the conditions; frozen.
-        encoder_weights: safetensors file with the encoder's weights.
+        encoder_weights: safetensors file with the encoder's weights, or "random": an encoder whose weights would have
+            to be fetched is replaced by fixed random vectors, so that a recipe can be tried with no file at all.
         start_from: checkpoint of an earlier training (its averaged weights) or model directory, whose separator and
             encoder this one goes on with, as a fresh start for everything else.
         optimiser: rate, decay and warm-up.
         ema: decay of the averaged weights, which are the ones validated and exported; 0 follows the last ones.
+        compile: backend that compiles the separator's parts for the training, `inductor` for example; none by default.
     """
 
     def __init__(
@@ -47,16 +53,18 @@ class Objective(lightning.LightningModule):
         start_from: str | None = None,
         optimiser: AdamW | None = None,
         ema: float = 0.998,
+        compile: str | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = without_files(encoder) if encoder_weights == RANDOM else encoder
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if encoder_weights is not None:
-            load_encoder(self.encoder, Path(encoder_weights))
+        if encoder_weights not in (None, RANDOM):
+            load_encoder(self.encoder, Path(str(encoder_weights)))
         if start_from is not None:
             start(self.model, self.encoder, Path(start_from))
         self.average = deepcopy(self.model).eval().requires_grad_(False)
-        self.optimiser, self.ema = optimiser or AdamW(), ema
+        self.optimiser, self.ema, self.backend = optimiser or AdamW(), ema, compile
         self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
         self.calibrated_at = -1
         self.scores: list[Score] = []
@@ -76,14 +84,18 @@ class Objective(lightning.LightningModule):
 
     def remember(self, mixture: Tensor, conditions: Tensor) -> None:
         """Keeps a batch for `calibrate`: mixture (batch, channels, time), conditions (batch, queries, dim)."""
-        self.recent.append((mixture.detach(), conditions.detach()))
+        # Half precision is plenty for means and variances, and these examples go into every checkpoint.
+        self.recent.append((mixture.detach().half(), conditions.detach()))
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where Lightning's seed_everything keeps it
-        torch.manual_seed((seed * 1_000_003 + self.global_step) * 4099 + self.global_rank)
+        seed_step(self)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        decay = min(self.ema, (self.global_step + 1) / (self.global_step + 20))
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Moves the weights, then the averaged ones."""
+        super().optimizer_step(*arguments, **named)
+        # Here and not at the batch's end, where the checkpoint of this step has already been written.
+        step = self.global_step + 1
+        decay = min(self.ema, (step + 1) / (step + 20))
         with torch.no_grad():
             for averaged, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 averaged.lerp_(current, 1 - decay)
@@ -96,6 +108,28 @@ class Objective(lightning.LightningModule):
         if self.calibrated_at != self.global_step:
             calibrate(self.average, self.recent)
             self.calibrated_at = self.global_step
+
+    def on_fit_start(self) -> None:
+        if self.backend is not None:
+            compile_parts(self.model, self.backend)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The averaged weights are saved as they will be used, with the examples that measure their next statistics."""
+        self.calibrate()  # in place, so the state dict that Lightning has already taken holds it
+        checkpoint["recent"] = [list(example) for example in self.recent]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.recent.clear()
+        self.recent.extend((mixture, conditions) for mixture, conditions in checkpoint.get("recent", []))
+
+    def usable(self, loss: Tensor) -> Tensor | None:
+        """The loss, or, as one batch that cannot be scored must not cost the run, nothing where it is not finite.
+
+        Lightning leaves out a step that returns nothing. Of several ranks none may: there it moves nothing.
+        """
+        if torch.isfinite(loss):
+            return loss
+        return None if world() == 1 else 0.0 * torch.stack([p.sum() for p in self.trained().parameters()]).sum()
 
     def trained(self) -> nn.Module:
         """What the optimiser moves."""
@@ -110,28 +144,54 @@ class Objective(lightning.LightningModule):
         """The averaged weights as people will use them."""
         return Separator(self.average, self.encoder, type(self).__name__, self.device)
 
+    def scored(self, rendered: Rendered) -> Score:
+        """The result for one mixture."""
+        return score(self.separator(), rendered)
+
     def on_validation_start(self) -> None:
-        self.calibrate()
+        self.scores = []
+        if self.trainer.state.fn == "fit":
+            self.calibrate()
 
     def validation_step(self, rendered: Rendered, index: int) -> None:
         """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent."""
-        result = score(self.separator(), rendered)
-        name = "val/absent_db" if result.kind == "absent" else "val/sdri"
-        self.log(name, result.value, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=1)
+        self.scores.append(self.scored(rendered))
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over all ranks' mixtures; `validate` prints the table too."""
+        scores = gathered(self.scores)
+        present = [score.value for score in scores if score.kind != "absent"]
+        absent = [score.value for score in scores if score.kind == "absent"]
+        for name, values in (("val/sdri", present), ("val/absent_db", absent)):
+            if values:
+                self.log(name, sum(values) / len(values), prog_bar=True, sync_dist=True)
+        if self.trainer.state.fn == "validate":
+            self.print(table(summary(scores)))
 
     def on_test_start(self) -> None:
         self.scores = []
 
     def test_step(self, rendered: Rendered, index: int) -> None:
         """As in validation; the table is printed at the end."""
-        self.scores.append(score(self.separator(), rendered))
+        self.scores.append(self.scored(rendered))
 
     def on_test_epoch_end(self) -> None:
-        scores = gathered(self.scores)
-        lines = summary(scores)
+        lines = summary(gathered(self.scores))
         self.print(table(lines))
         for line in lines:
             self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
+
+
+def compile_parts(module: nn.Module, backend: str | Callable[..., Any]) -> None:
+    """Compiles a network's layers in place; names and values of its tensors stay as they are.
+
+    Layers and not the whole: objectives call parts of a network, and spectra are complex, which compilers avoid.
+    """
+    for part in module.children():
+        if isinstance(part, nn.ModuleList | nn.ModuleDict):
+            compile_parts(part, backend)
+        else:
+            part.compile(backend=backend)
 
 
 @torch.no_grad()
@@ -152,17 +212,9 @@ def calibrate(model: ConditionedModel, examples: deque[tuple[Tensor, Tensor]]) -
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the examples
         norm.train()
+    device = norms[0].weight.device
     for mixture, conditions in examples:
-        model.separate(mixture, conditions)
+        model.separate(mixture.float().to(device), conditions.to(device))
     for norm, value in zip(norms, momentum, strict=True):
         norm.momentum = value
         norm.eval()
-
-
-def gathered(scores: list[Score]) -> list[Score]:
-    """All ranks' scores."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return scores
-    parts: list[list[Score]] = [[]] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, scores)
-    return [score for part in parts for score in part]

@@ -2,10 +2,12 @@
 
 Symmetric cross-entropy over similarities as in CLIP (Radford et al., 2021), with every same-class pair counted as a
 match (Khosla et al., "Supervised contrastive learning", 2020), and a third term that picks the class among all classes.
+On several devices each item is compared with all devices' items.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -15,7 +17,11 @@ from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.sound import SoundEncoder
+from separation.objectives.base import RANDOM
+from separation.objectives.gathering import gathered_rows
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.seeds import seed_step
+from separation.objectives.start import load_encoder
 
 
 def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
@@ -32,6 +38,7 @@ class Contrastive(lightning.LightningModule):
         optimiser: rate, decay and warm-up.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
         mask: share of mels and of frames that is blanked (SpecAugment).
+        encoder_weights: safetensors file to go on from; "random", as none, begins anew.
     """
 
     def __init__(
@@ -40,9 +47,12 @@ class Contrastive(lightning.LightningModule):
         optimiser: AdamW | None = None,
         text_noise: float = 0.3,
         mask: float = 0.2,
+        encoder_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if encoder_weights not in (None, RANDOM):
+            load_encoder(self.encoder, Path(str(encoder_weights)))
         self.optimiser = optimiser or AdamW(lr=2e-3, weight_decay=0.05, warmup=100)
         self.text_noise, self.mask = text_noise, mask
         self.log_scale = nn.Parameter(torch.tensor(2.5))
@@ -62,19 +72,23 @@ class Contrastive(lightning.LightningModule):
             log_mel.narrow(axis, start, width).zero_()
         return log_mel
 
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        seed_step(self)
+
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
         audio = self.encoder.embed_log_mel(self.masked(self.encoder.log_mel(batch.sources[:, 0])))
         text = self.encoder.embed_sentences(self.noisy(batch.sentences[:, 0]))
         bank = self.encoder.embed_sentences(self.noisy(batch.bank))
         scale = self.log_scale.exp().clamp(max=50)
-        similarity = scale * audio @ text.T
-        same = (labels[:, None] == labels).float()
+        same = (labels[:, None] == gathered_rows(labels)).float()
+        by_sound = scale * audio @ gathered_rows(text).T
+        by_text = scale * text @ gathered_rows(audio).T
         pick = scale * audio @ bank.T
         named = scale * text @ bank.T
         loss = (
-            matching_loss(similarity, same)
-            + matching_loss(similarity.T, same)
+            matching_loss(by_sound, same)
+            + matching_loss(by_text, same)
             + 2 * F.cross_entropy(pick, labels, label_smoothing=0.05)
             + F.cross_entropy(named, labels, label_smoothing=0.05)
         )

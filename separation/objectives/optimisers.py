@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ class AdamW:
     """AdamW whose rate rises for `warmup` steps and then falls along a cosine.
 
     lr: highest rate. weight_decay: of matrices and kernels; vectors (norms, biases) are not decayed. last: the rate's
-    end as a share of its height; 1 keeps it up.
+    end as a share of its height; 1 keeps it up. points: instead of warm-up and cosine, pairs of a step and the rate's
+    share of its height there, with straight lines between them. amsgrad: the rate never rises for a parameter again.
     """
 
     lr: float = 1e-3
@@ -24,6 +26,18 @@ class AdamW:
     warmup: int = 200
     betas: tuple[float, float] = (0.9, 0.98)
     last: float = 0.01
+    points: list[tuple[int, float]] | None = None
+    amsgrad: bool = False
+
+
+def along(points: list[tuple[int, float]], step: int) -> float:
+    """The height at `step` of straight lines through (step, height) points; level before the first, after the last."""
+    steps, heights = zip(*sorted(points), strict=True)
+    right = bisect_right(steps, step)
+    if right in (0, len(steps)):
+        return heights[0] if right == 0 else heights[-1]
+    share = (step - steps[right - 1]) / (steps[right] - steps[right - 1])
+    return heights[right - 1] + share * (heights[right] - heights[right - 1])
 
 
 def adamw_cosine(module: nn.Module, settings: AdamW, steps: int) -> dict[str, Any]:
@@ -33,9 +47,11 @@ def adamw_cosine(module: nn.Module, settings: AdamW, steps: int) -> dict[str, An
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, amsgrad=settings.amsgrad)
 
     def factor(step: int) -> float:
+        if settings.points is not None:
+            return along(settings.points, step)
         if step < settings.warmup:
             return (step + 1) / settings.warmup
         progress = min(1.0, (step - settings.warmup) / max(1, steps - settings.warmup))

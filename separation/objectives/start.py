@@ -47,4 +47,4 @@ def of_directory(directory: Path) -> dict[str, Tensor]:
 def of_checkpoint(file: Path) -> dict[str, Tensor]:
     """Averaged separator and encoder of a Lightning checkpoint, named as in a model directory."""
     averaged = {f"model.{name}": value for name, value in tensors(file, "average.").items()}
-    return averaged | {f"encoder.{name}": value for name, value in tensors(file, "encoder.").items()}
+    return averaged | {f"encoder.{name}": value for name, value in tensors(file, "encoder.", none=True).items()}

@@ -1,0 +1,1 @@
+"""What accompanies a training: checkpoints, speed, examples to hear and see."""

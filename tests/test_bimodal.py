@@ -1,0 +1,398 @@
+"""Weak supervision from text: losses by hand and against the published one, data, separators, devices, runs."""
+
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import DIM, TinyEncoder, small_rate_model, vectors, write_corpus
+from torch.nn import functional as F
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+sys.path.insert(0, str(Path(__file__).parent / "parity"))
+
+import lightning
+import two_ranks
+from fixtures import arrays, needs_fixtures
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from separation.data.captioned import CaptionedBatch, CaptionedData, Drawn
+from separation.data.corpus import Corpus
+from separation.data.made import Mixed
+from separation.data.manifest import DataError
+from separation.encoders.base import EncoderError
+from separation.encoders.sentence import SentenceEncoder
+from separation.encoders.sound import SoundEncoder
+from separation.encoders.stand_in import StandIn
+from separation.encoders.states import StatesEncoder
+from separation.losses.bimodal import (
+    consistency_loss,
+    contrastive_loss,
+    reconstruction_loss,
+    same_phrase,
+    weighted_l1,
+)
+from separation.models.bimodal_unet import BiModalUNet, CrossAttention, tokens_seen
+from separation.models.resunet import ResUNet30
+from separation.objectives.bimodal import BiModal
+from separation.objectives.spectra import Bands, Ears, Magnitudes, resampled, view_of
+
+RATE = 8000
+
+
+@pytest.fixture(autouse=True)
+def no_sentence_weights(monkeypatch):
+    """The sentence encoder's 91 MB stay on the disk."""
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"), labels=6, recordings=2, seconds=0.8)
+
+
+def encoder():
+    torch.manual_seed(1)
+    return SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16).eval()
+
+
+def objective(**arguments):
+    module = BiModal(small_rate_model().train(), encoder(), **arguments).train()
+    module.logged = {}
+    module.log = lambda name, value, **options: module.logged.update({name: float(torch.as_tensor(value).detach())})
+    return module
+
+
+def data(manifest, **arguments):
+    options = {"batch_size": 3, "seconds": 0.5, "batches": 2, "sample_rate": RATE, "sources": 2, "made": 20}
+    module = CaptionedData(manifest, **(options | arguments))
+    module.setup("fit")
+    return module
+
+
+def batch_of(manifest, **arguments):
+    module = data(manifest, **arguments)
+    return module.drawn([np.random.default_rng(i) for i in range(module.batch_size)], np.random.default_rng(9))
+
+
+# --- Losses --------------------------------------------------------------------------------------
+
+
+@needs_fixtures
+def test_url_is_the_published_one():
+    expected = arrays("clipsep", "bimodal_A")
+    window = SimpleNamespace(window=torch.hann_window(1022))
+    clips = BiModalUNet.spectrum(window, expected["sources"]).abs()
+    mixture = expected["mag_mix"][None]
+    found = reconstruction_loss((expected["mask"] * mixture[0])[None], clips[None], mixture)
+    assert float(found) == pytest.approx(float(expected["url_loss"]), rel=1e-5)
+
+
+def test_url_weighs_by_the_mixture_s_loudness():
+    mixture = torch.tensor([[[math.e - 1, 0.0, 1e9]]])  # weights 1, 0.001, 10
+    clips = torch.zeros(1, 2, 1, 3)
+    estimates = torch.tensor([[[[3.0, 6.0, 0.3]], [[0.0, 0.0, 0.6]]]])
+    wanted = (3 * 1 + 6 * 1e-3 + 0.3 * 10) / 3 + 0.6 * 10 / 3
+    assert reconstruction_loss(estimates, clips, mixture).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_complex_spectra_are_compared_by_the_modulus_of_their_difference():
+    estimate, truth = torch.tensor([[1.0 + 1.0j, 3.0j]]), torch.tensor([[1.0 - 1.0j, 4.0 + 0.0j]])
+    assert weighted_l1(estimate, truth, torch.ones(1, 2)).item() == pytest.approx((2 + 5) / 2)
+
+
+def test_parts_that_add_up_to_their_clip_cost_nothing():
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.rand(2, 2, 3, 4, 5, generator=generator)
+    shares = torch.tensor([1.0, 0.5, 0.5]).expand(2, 2, 3)
+    clips = (parts * shares[..., None, None]).sum(2)
+    assert consistency_loss(parts, shares, clips).item() == pytest.approx(0, abs=1e-6)
+    assert consistency_loss(parts, torch.ones(2, 2, 3), clips).item() > 0.1
+    off = consistency_loss(parts, shares, clips + 0.25)
+    weight = torch.log1p(clips + 0.25).clamp(1e-3, 10)
+    assert off.item() == pytest.approx(0.25 * weight.mean((2, 3)).sum(1).mean().item(), rel=1e-5)
+
+
+def test_the_contrast_is_a_cross_entropy_from_sound_to_text():
+    text = torch.eye(4)
+    alike = torch.full((4, 4), 0.5)
+    assert contrastive_loss(alike, text, torch.eye(4), 7.0).item() == pytest.approx(math.log(4), rel=1e-5)
+    assert contrastive_loss(text, text, torch.eye(4), 50.0).item() == pytest.approx(0, abs=1e-5)
+    wanted = -math.log(math.exp(3) / (math.exp(3) + 3))
+    assert contrastive_loss(text, text, torch.eye(4), 3.0).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_equal_phrases_are_matches():
+    same = same_phrase(["a", "b"], ["b", "a", "a", "c"])
+    assert same.tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    text = F.normalize(torch.tensor([[1.0, 0], [1, 0], [0, 1]]), dim=-1)
+    sounds = text.clone()
+    alike = contrastive_loss(sounds, text, same_phrase(["a", "a", "b"], ["a", "a", "b"]), 30.0)
+    faithful = contrastive_loss(sounds, text, torch.eye(3), 30.0)
+    assert faithful.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-4)  # each is the other's negative
+    assert alike.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-4)
+    leaning = text + torch.tensor([[0, 0.1], [0, 0], [0, 0]])
+    push = []
+    for weights in (same_phrase(["a", "a", "b"], ["a", "a", "b"]), torch.eye(3)):
+        moved = sounds.clone().requires_grad_()
+        push += torch.autograd.grad(contrastive_loss(moved, leaning, weights, 30.0), moved)
+    assert push[1][0, 1].abs() > 10 * push[0][0, 1].abs()  # only the published one tears equal phrases apart
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def test_mixed_clips_are_sums_of_recordings_of_different_labels_and_say_so(manifest):
+    corpus = Corpus(manifest, "train", sample_rate=RATE)
+    clips = Mixed(corpus, 2, 30, 0.5, seed=3)
+    for number in range(30):
+        labels = [corpus.clips[each].label for each in clips.numbers[number]]
+        assert len(set(labels)) == 2
+        assert clips.clips[number].caption == f"The sound mixture of {labels[0]} and {labels[1]}"
+        spectrum = torch.fft.rfft(clips.waveform(number)).abs()
+        found = sorted(spectrum.topk(12).indices.tolist())
+        for each in clips.numbers[number]:
+            clip = corpus.clips[each]
+            hertz = 300 * 1.6 ** int(clip.label[-1]) * (1 + 0.02 * int(clip.recording[-1]))
+            assert min(abs(hertz / 2 - bin_) for bin_ in found) < 2
+    assert torch.equal(clips.waveform(4), Mixed(corpus, 2, 30, 0.5, seed=3).waveform(4))
+    assert Mixed(corpus, 1, 1, 0.5).clips[0].caption.startswith("The sound of tone")
+
+
+def test_the_clips_of_a_mixture_have_no_phrase_in_common_and_add_up_to_it(manifest):
+    batch = batch_of(manifest, batch_size=16)
+    assert batch.clips.shape == (16, 2, 4000) and len(batch.captions) == 32 and len(batch.phrases) == 64
+    for item in range(16):
+        assert len(set(batch.phrases[4 * item : 4 * item + 4])) == 4
+        for clip in range(2):
+            first, second = batch.phrases[4 * item + 2 * clip :][:2]
+            assert batch.captions[2 * item + clip].lower() == f"the sound mixture of {first} and {second}".lower()
+    assert (batch.shares == 1).all() and batch.isolated.shape == (0, 2, 4000) and batch.names == []
+
+
+def test_clips_are_divided_once_by_their_number(manifest):
+    corpus = Corpus(manifest, "train", sample_rate=RATE)
+    drawn = Drawn(corpus, 2, 4000, 1)
+    rng, again = np.random.default_rng(0), np.random.default_rng(0)
+    waves = drawn.waves([0, 3], rng)
+    power = (
+        waves.square().mean(1).sqrt() / torch.stack([corpus.waveform(n)[:4000] for n in (0, 3)]).square().mean(1).sqrt()
+    )
+    again.integers(2401), again.integers(2401)
+    assert power.tolist() == pytest.approx((again.uniform(0.5, 1.5, 2) / 2).tolist(), rel=2e-2)
+
+
+def test_isolated_recordings_come_beside(manifest):
+    batch = batch_of(manifest, isolated_manifest=manifest, isolated=2)
+    assert batch.isolated.shape == (2, 2, 4000) and batch.clips.shape == (3, 2, 4000)
+    assert all(name.startswith("The sound of tone") for name in batch.names) and len(batch.names) == 4
+    assert batch.names[0] != batch.names[1]
+
+
+def test_captions_of_the_manifest_are_taken_as_they_are(manifest):
+    batch = batch_of(manifest, sources=0, slots=3)
+    assert all(caption.startswith("A tone of") for caption in batch.captions)
+    assert torch.allclose(batch.shares, torch.tensor(1 / 3))
+
+
+def test_too_few_captions_are_refused(manifest):
+    corpus = Corpus(manifest, "train", sample_rate=RATE)
+    corpus.clips = [SimpleNamespace(caption="") for _ in corpus.clips]
+    with pytest.raises(DataError, match="0 clips have a caption; 2 are needed"):
+        Drawn(corpus, 2, 4000, 2)
+
+
+# --- Separators and ears ------------------------------------------------------------------------------
+
+
+def test_bands_give_what_the_separator_gives():
+    model = small_rate_model()
+    view, mixture = view_of(model), torch.randn(2, 4000)
+    conditions = F.normalize(torch.randn(2, 3, DIM), dim=-1)
+    estimates = view.estimates(mixture, conditions)
+    wanted, _ = model.separate(mixture[:, None], conditions)
+    assert torch.allclose(view.waveforms(estimates, mixture), wanted[:, :, 0], atol=1e-5)
+    assert torch.allclose(view.waveforms(view.compared(mixture)[:, None], mixture)[:, 0], mixture, atol=1e-5)
+    assert torch.allclose(Bands(model, 0.2).compared(mixture), 2 * view.compared(mixture))
+
+
+def test_magnitudes_keep_the_mixture_s_phase():
+    fake = SimpleNamespace(window=torch.hann_window(1022))
+    fake.spectrum, fake.waveform = (
+        (lambda w: BiModalUNet.spectrum(fake, w)),
+        (lambda s, n: BiModalUNet.waveform(fake, s, n)),
+    )
+    fake.mask = lambda magnitude, condition: condition[:, :1, None].expand_as(magnitude)
+    mixture = torch.randn(2, 9000)
+    view, shares = Magnitudes(fake), torch.tensor([[[0.25], [1.0]], [[0.5], [0.0]]])
+    estimates = view.estimates(mixture, shares)
+    assert estimates.shape == (2, 2, 512, 128)
+    assert torch.allclose(view.waveforms(estimates, mixture), shares * mixture[:, None], atol=1e-4)
+
+
+def test_other_separators_are_refused():
+    with pytest.raises(TypeError, match="not ResUNet30"):
+        view_of(ResUNet30.__new__(ResUNet30))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 48000])
+def test_resampling_keeps_tones_and_gradients(rate):
+    time = torch.arange(8000, dtype=torch.float64) / 8000
+    wave = torch.sin(2 * torch.pi * 440 * time).requires_grad_()
+    found = resampled(wave, 8000, rate)
+    wanted = torch.sin(2 * torch.pi * 440 * torch.arange(rate, dtype=torch.float64) / rate)
+    assert torch.allclose(found, wanted, atol=1e-4)
+    found.square().sum().backward()
+    assert torch.isfinite(wave.grad).all() and wave.grad.abs().max() > 0
+
+
+def test_ears_hear_as_the_encoder_and_let_gradients_through():
+    joint, wave = encoder(), torch.randn(2, RATE).requires_grad_()
+    ears = Ears(joint)
+    heard = ears.audio(wave, RATE)
+    assert torch.allclose(heard, joint.encode_audio(wave.detach(), RATE), atol=1e-6)
+    heard[:, 0].sum().backward()
+    assert wave.grad.abs().max() > 0
+    assert torch.equal(ears.text(["dog"]), joint.encode_text(["dog"]))
+    with pytest.raises(EncoderError, match="TinyEncoder does not put texts and recordings into one space"):
+        Ears(TinyEncoder())
+    assert Ears(StandIn(DIM)).audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
+
+
+def test_padding_is_not_attended_to():
+    torch.manual_seed(0)
+    attention, points = CrossAttention(64, 24), torch.randn(2, 5, 64)
+    hidden = torch.randn(2, 7, 24)
+    hidden[0, 3:] = 0
+    found = attention(points, hidden)
+    assert torch.allclose(found[:1], attention(points[:1], hidden[:1, :3]), atol=1e-6)
+    assert torch.allclose(found[1:], attention(points[1:], hidden[1:]), atol=1e-6)
+    assert tokens_seen(hidden).sum((1, 2, 3)).tolist() == [3, 7]
+    assert torch.isfinite(attention(points, torch.zeros(2, 7, 24))).all()
+
+
+def test_states_of_padding_are_zero():
+    states = torch.randn(2, 77, 768)
+    clap = SimpleNamespace(encode_tokens=lambda tokens, mask: (states, torch.ones(2, 512)))
+    found = StatesEncoder(clap=clap)
+    mask = torch.zeros(2, 77, dtype=torch.long)
+    mask[0, :5], mask[1, :9] = 1, 1
+    packed = found.packed(torch.zeros(2, 77, dtype=torch.long), mask)
+    assert packed.shape == (2, found.embedding_dim)
+    hidden = packed[:, 512:].unflatten(1, (77, 768))
+    assert torch.equal(hidden[0, :5], states[0, :5]) and torch.equal(hidden[1, :9], states[1, :9])
+    assert not hidden[0, 5:].any() and not hidden[1, 9:].any()
+
+
+# --- The training step -----------------------------------------------------------------------------
+
+
+def test_the_total_is_the_weighted_sum_of_its_terms(manifest):
+    batch = batch_of(manifest, isolated_manifest=manifest, isolated=2)
+    module = objective(mixtures_weight=0.5, isolated_weight=2.0)
+    module.model.eval()
+    total = module.training_step(batch, 0)
+    url, crl, cnt, single = (module.logged[f"train/{name}"] for name in ("url", "crl", "cnt", "isolated"))
+    assert min(url, crl, cnt, single) > 0
+    assert total.item() == pytest.approx(0.5 * (5 * url + 5 * crl + 0.5 * cnt) + 2 * 5 * single, rel=1e-4)
+    total.backward()
+    without = [name for name, p in module.model.named_parameters() if p.grad is None and "detect" not in name]
+    assert without == []
+    assert all(p.grad is None for part in (module.encoder, module.average) for p in part.parameters())
+
+
+def test_terms_are_those_of_the_masked_spectra(manifest):
+    batch, module = batch_of(manifest), objective()
+    module.model.eval()
+    terms = module.weak(batch)
+    clips = module.levelled(batch.clips)
+    mixture = clips.sum(1)
+    assert torch.allclose(mixture.square().mean(1).sqrt(), torch.full((3,), module.model.input_level), rtol=1e-4)
+    captions = module.encoder.encode_text(batch.captions).unflatten(0, (3, 2))
+    phrases = module.encoder.encode_text(batch.phrases).unflatten(0, (3, 4))
+    targets, _ = module.model.separate(mixture[:, None], torch.cat([captions, phrases], 1))
+    parts = targets[:, 2:, 0].unflatten(1, (2, 2))
+    ears = [module.encoder.encode_audio(parts[:, n].flatten(0, 1), RATE) for n in range(2)]
+    cnt = 0.0
+    for n in range(2):
+        own = [batch.phrases[4 * item + 2 * n + k] for item in range(3) for k in range(2)]
+        share = same_phrase(own, own)
+        logits = 20 * ears[n] @ module.encoder.encode_text(own).T
+        cnt -= (share / share.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1).mean()
+    assert terms["cnt"].item() == pytest.approx(cnt.item(), rel=1e-3)
+    spectra = module.view.compared(clips)
+    crl = consistency_loss(module.view.compared(parts), batch.shares, spectra)
+    assert terms["crl"].item() == pytest.approx(crl.item(), rel=0.1)  # a masked spectrum is not quite a spectrum
+
+
+def test_half_precision_changes_little(manifest):
+    batch = batch_of(manifest)
+    module = objective()
+    module.model.eval()
+    whole = module.training_step(batch, 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = module.training_step(batch, 0)
+    assert half.item() == pytest.approx(whole.item(), rel=0.05)
+    half.backward()
+
+
+def test_mix_and_separate_asks_for_no_phrase(manifest):
+    module, asked = objective(consistency=0.0, contrast=0.0), []
+    inner = module.view.estimates
+    module.view.estimates = lambda mixture, conditions: asked.append(conditions.shape) or inner(mixture, conditions)
+    total = module.training_step(batch_of(manifest), 0)
+    assert asked == [(3, 2, DIM)] and set(module.logged) == {"train/url"}
+    assert total.item() == pytest.approx(5 * module.logged["train/url"], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_scored_is_left_out(manifest):
+    batch = batch_of(manifest)
+    batch.clips[0, 0, 0] = float("nan")
+    assert objective().training_step(batch, 0) is None
+
+
+def test_texts_are_encoded_once(manifest):
+    module, batch = objective(), batch_of(manifest)
+    first = module.conditions(batch.captions, 3, 2)
+    module.encoder.encode_text = lambda texts: pytest.fail("encoded again")
+    assert torch.equal(module.conditions(batch.captions, 3, 2), first)
+
+
+# --- Several devices, runs -----------------------------------------------------------------------
+
+
+def test_two_processes_have_the_loss_and_gradient_of_one_with_the_doubled_batch(tmp_path):
+    torch.multiprocessing.spawn(two_ranks.work, (str(tmp_path),), nprocs=2)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for name, network in two_ranks.networks().items():
+        loss, gradients = two_ranks.measured(network, slice(0, 8))
+        assert found[name][0].item() == pytest.approx(loss.item(), abs=1e-4), name
+        assert found[name][1].keys() == gradients.keys()
+        for key, gradient in gradients.items():
+            assert torch.allclose(found[name][1][key], gradient, atol=1e-4), (name, key)
+
+
+def test_a_run_learns_and_leaves_plain_data(manifest, tmp_path):
+    module, source = BiModal(small_rate_model().train(), encoder()), data(manifest, batches=3)
+    trainer = lightning.Trainer(
+        max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, reload_dataloaders_every_n_epochs=1, default_root_dir=tmp_path,
+        callbacks=[ModelCheckpoint(dirpath=tmp_path, save_last=True)],
+    )  # fmt: skip
+    before = {name: p.clone() for name, p in module.encoder.named_parameters()}
+    trainer.fit(module, source)
+    stored = torch.load(tmp_path / "last.ckpt", map_location="cpu", weights_only=True)
+    assert stored["global_step"] == 6
+    assert all(torch.equal(stored["state_dict"][f"encoder.{name}"], value) for name, value in before.items())
+    result = module.separator()(torch.randn(RATE), "tone 2", RATE)
+    assert torch.isfinite(result.target).all()
+
+
+def test_batches_are_dataclasses_that_move_between_devices(manifest):
+    from lightning.fabric.utilities import move_data_to_device
+
+    moved = move_data_to_device(batch_of(manifest), torch.device("meta"))
+    assert isinstance(moved, CaptionedBatch) and moved.clips.is_meta and isinstance(moved.captions[0], str)

@@ -1,0 +1,69 @@
+"""Two processes that train together do what one does with batches twice as large."""
+
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+from parts import QUIET, arguments, logged, run, run_apart, write_data
+
+pytestmark = QUIET
+# No batch statistics, and nothing random in a step: each rank would draw its own noise.
+OPTIONS = {
+    "network": "parts.StillUNet",
+    "model.text_noise": 0,
+    "model.audio_share": 0,
+    "model.absent_from": 0,
+    "model.absent_ramp": 1,
+    "data.validation_count": 5,
+    "trainer.callbacks": "[{class_path: separation.callbacks.checkpoints.Last}]",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    run(*arguments("fit", data, folder, **OPTIONS, **{"data.batch_size": 4}), stand_in=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(data, one, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    apart = {"trainer.strategy": "ddp", "trainer.devices": 2, "data.batch_size": 2}
+    done = run_apart(arguments("fit", data, folder, **OPTIONS, **apart), folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Starting with 2 processes" in done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("term", ["train/snr", "train/sdri", "train/absent", "train/tagging"])
+def test_the_losses_are_those_of_one_process_with_doubled_batches(one, two, term):
+    wanted, found = logged(one, term), logged(two, term)
+    assert sorted(wanted) == sorted(found) == list(range(6))
+    for step, value in wanted.items():
+        assert found[step] == pytest.approx(value, abs=1e-4)
+
+
+def test_the_weights_are_too(one, two):
+    wanted, found = (torch.load(run / "last.ckpt", weights_only=True) for run in (one, two))
+    assert found["global_step"] == wanted["global_step"] == 6
+    for name, tensor in wanted["state_dict"].items():
+        assert torch.allclose(found["state_dict"][name], tensor, rtol=0, atol=1e-4), name
+    first = wanted["state_dict"]["model.head.weight"]
+    assert not torch.equal(first, wanted["state_dict"]["average.head.weight"])  # something was learnt
+
+
+@pytest.mark.parametrize("name", ["val/sdri", "val/absent_db"])
+def test_validation_scores_every_mixture_once_however_they_are_spread(one, two, name):
+    """Five mixtures, of which one is absent: three for one rank, two for the other."""
+    wanted, found = logged(one, name), logged(two, name)
+    assert sorted(wanted) == sorted(found) == [2, 5]
+    assert [found[step] for step in (2, 5)] == pytest.approx([wanted[step] for step in (2, 5)], abs=1e-2)

@@ -1,0 +1,193 @@
+"""The command `separation-train`: fit, validate, test, what they leave behind, and what they say to errors."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from tiny import vectors
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+from parts import QUIET, RATE, arguments, logged, run, write_data
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from separation import Separator, cli
+from separation.data.manifest import read_manifest
+from separation.data.protocol import render
+from separation.data.validation import draw_rows
+from separation.encoders.sentence import SentenceEncoder
+from separation.evaluate import score
+from separation.hub import ModelError
+from separation.run_folder import CONFIG
+from separation.train import sentence
+
+pytestmark = QUIET
+COUNT = {"data.validation_count": 5}
+
+
+@pytest.fixture(autouse=True)
+def no_sentence_weights(monkeypatch):
+    """The sentence encoder's 91 MB stay on the disk."""
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(data, tmp_path_factory):
+    """The folder of a run of the default recipe with its own callbacks: two epochs of three steps."""
+    folder = tmp_path_factory.mktemp("fitted")
+    loggers = ("CSVLogger", "log"), ("TensorBoardLogger", "tensorboard")
+    both = [f"{{class_path: {kind}, init_args: {{save_dir: {folder}, name: {name}}}}}" for kind, name in loggers]
+    run(*arguments("fit", data, folder, **COUNT, **{"trainer.logger": f"[{', '.join(both)}]"}))
+    return folder
+
+
+def rows(data):
+    return draw_rows(read_manifest(data / "manifest.csv", "validation"), 5)
+
+
+def test_a_fit_leaves_its_last_and_its_best_checkpoint(fitted):
+    found = {file.name: torch.load(file, weights_only=True) for file in fitted.glob("*.ckpt")}
+    assert set(found) == {"last.ckpt", "best.ckpt"}
+    assert found["last.ckpt"]["global_step"] == 6
+    scores = logged(fitted, "val/sdri")
+    assert sorted(scores) == [2, 5] and np.isfinite(list(scores.values())).all()
+    assert found["best.ckpt"]["global_step"] == max(scores, key=scores.get) + 1
+    assert sorted(logged(fitted, "val/absent_db")) == [2, 5]
+    assert found["best.ckpt"][CONFIG]["model"]["init_args"]["sample_rate"] == RATE
+
+
+def test_speed_and_memory_are_logged_with_every_step(fitted):
+    for name in ("speed/clips_per_second", "speed/waiting", "speed/memory_gb"):
+        assert sorted(logged(fitted, name)) == list(range(6))
+    assert all(0 < value < 1e5 for value in logged(fitted, "speed/clips_per_second").values())
+    assert all(0 <= value <= 1 for value in logged(fitted, "speed/waiting").values())
+    assert all(0.05 < value < 100 for value in logged(fitted, "speed/memory_gb").values())
+
+
+def test_tensorboard_holds_sounds_and_pictures_of_the_first_mixtures(fitted, data):
+    events = EventAccumulator(str(fitted / "tensorboard" / "version_0"), {"audio": 0, "images": 0}).Reload()
+    names = [f"{row['id']} {row['query']}" for row in rows(data)[:3]]
+    tags = events.Tags()
+    assert set(tags["images"]) == {f"{name}/spectrograms" for name in names}
+    assert set(tags["audio"]) == {f"{name}/{what}" for name in names for what in ("mixture", "target", "estimate")}
+    assert [event.step for event in events.Images(f"{names[0]}/spectrograms")] == [3, 6]
+    assert [event.step for event in events.Audio(f"{names[0]}/mixture")] == [3]
+    assert events.Audio(f"{names[0]}/estimate")[0].sample_rate == 32000
+    assert {"train/snr", "val/sdri", "speed/memory_gb"} <= set(tags["scalars"])
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_validate_and_test_print_the_table_of_a_checkpoint(fitted, data, tmp_path, capsys, subcommand):
+    run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| pair | ")]
+    _, _, count, mean, *_ = (cell.strip() for cell in lines[0].split("|"))
+    assert int(count) == 4
+    assert float(mean) == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=0.006)
+
+
+def test_a_run_folder_is_a_model(fitted, data, capsys):
+    separator = Separator.from_pretrained(fitted)
+    assert f"{fitted} is the folder of a training: best.ckpt is used." in capsys.readouterr().err
+    pairs = [row for row in rows(data) if row["kind"] == "pair"]
+    mean = np.mean([score(separator, render(row, data)).value for row in pairs])
+    assert mean == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=1e-2)
+
+
+def test_a_checkpoint_is_a_model_of_its_averaged_weights(fitted, tmp_path):
+    stored = torch.load(fitted / "last.ckpt", weights_only=True)
+    alone = tmp_path / "alone.ckpt"
+    shutil.copy(fitted / "last.ckpt", alone)
+    separator = Separator.from_pretrained(alone)
+    for name, tensor in separator.model.state_dict().items():
+        assert torch.equal(tensor, stored["state_dict"][f"average.{name}"])
+    for name, tensor in separator.encoder.state_dict().items():
+        assert torch.equal(tensor, stored["state_dict"][f"encoder.{name}"])
+    assert not torch.equal(separator.model.head.weight, stored["state_dict"]["model.head.weight"])
+    assert not separator.model.training and not separator.encoder.training
+
+
+def test_an_older_checkpoint_is_described_by_the_log_beside_it(fitted, tmp_path):
+    stored = torch.load(fitted / "last.ckpt", weights_only=True)
+    del stored[CONFIG]
+    torch.save(stored, tmp_path / "old.ckpt")
+    with pytest.raises(ModelError, match=r"old.ckpt is a training's checkpoint, but no config.yaml"):
+        Separator.from_pretrained(tmp_path / "old.ckpt")
+    (tmp_path / "log").mkdir()
+    shutil.copytree(fitted / "log" / "version_0", tmp_path / "log" / "version_0")
+    separator = Separator.from_pretrained(tmp_path)
+    assert torch.equal(separator.model.head.weight, stored["state_dict"]["average.head.weight"])
+
+
+def test_the_separate_command_takes_a_run_folder(fitted, tmp_path, monkeypatch):
+    wave = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    soundfile.write(tmp_path / "mix.wav", wave, RATE, subtype="FLOAT")
+    assert cli.main(["--model", str(fitted), "--query", "tone 1", str(tmp_path / "mix.wav")]) == 0
+    found, rate = soundfile.read(tmp_path / "mix.tone_1.wav", dtype="float32")
+    wanted = Separator.from_pretrained(fitted)(wave, "tone 1", RATE).target[0]
+    assert rate == RATE
+    assert np.abs(found - wanted.numpy()).max() < 1e-5
+
+
+def test_the_configuration_can_be_printed(data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments("fit", data, tmp_path), "--print_config")
+    assert stop.value.code in (None, 0)
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["weights_only"] is True
+    assert printed["data"]["init_args"]["batch_size"] == 2
+    assert printed["model"]["init_args"]["model"]["class_path"] == "separation.models.band_unet.BandUNet"
+
+
+@pytest.mark.parametrize(
+    "option, said",
+    [
+        ("--data.batchsize=3", "data: separation.data.datamodule.MixtureData: Option 'batchsize' is not accepted."),
+        ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch=3."),
+        ("--data.validation=none.csv", "none.csv: there is no such list of validation mixtures."),
+    ],
+)
+def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, capsys, option, said):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments("fit", data, tmp_path), option)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {said}"
+
+
+NESTED = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'lightning.pytorch.core.module.LightningModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'separation.objectives.bands.BandSupervised':
+        Parser key "model":
+          Problem with given class_path 'separation.models.band_unet.BandUNet':
+            Option 'chanels' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'class_path': 'separation.objectives.bands.BandSupervised'}"""
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        (NESTED, "model.model: separation.models.band_unet.BandUNet: Option 'chanels' is not accepted."),
+        ("Subcommand 'fit' does not accept option 'a.b'", "Subcommand 'fit' does not accept option 'a.b'."),
+        ("Parser key \"config\": File does not exist: 'x.yaml'", "config: File does not exist: 'x.yaml'."),
+        (
+            "Parser key \"batch_size\":\n  Expected a <class 'int'>. Got value: three",
+            "batch_size: Expected a <class 'int'>. Got value: three.",
+        ),
+        ("a.csv: the manifest lacks the column label.", "a.csv: the manifest lacks the column label."),
+    ],
+)
+def test_a_parsers_message_becomes_a_sentence(message, said):
+    assert sentence(message) == said

@@ -1,0 +1,290 @@
+"""Noise invariant training: its losses written out, its gradients at the start, several devices, pictures."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from queries import DIM, encoder, logged, noises, queried, unet
+from torch.nn import functional as F
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+import lightning
+
+from separation.data.drawn import drawn_frame
+from separation.data.foley import synthesise
+from separation.data.manifest import Clip, write_manifest
+from separation.data.pictured import FrameData
+from separation.losses.masks import best_order
+from separation.losses.noise import combined_masks, noise_excess, noise_invariant_bce
+from separation.objectives.noise_invariant import NoiseInvariant
+from separation.objectives.optimisers import AdamW
+
+TESTS = Path(__file__).parent
+
+
+def masks(*shape, seed=0, low=0.05, high=0.95):
+    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape))
+
+
+def objective(seed=0, **arguments):
+    module = NoiseInvariant(unet(seed, noise_heads=2), encoder(), **arguments)
+    logged(module)
+    return module
+
+
+# --- Losses ------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_that_of_the_better_assignment_of_each_item():
+    """All points, items and assignments one by one."""
+    targets, noise, weight = masks(3, 2, 4, 5, seed=1), masks(3, 2, 4, 5, seed=2), masks(3, 4, 5, seed=3)
+    truth = (masks(3, 2, 4, 5, seed=4) > 0.5).double()
+    wanted = []
+    for item in range(3):
+        costs = []
+        for order in itertools.permutations(range(2)):
+            cost = 0.0
+            for n, j in enumerate(order):
+                for f, t in itertools.product(range(4), range(5)):
+                    both = min(1.0, float(targets[item, n, f, t] + noise[item, j, f, t]))
+                    right = float(truth[item, n, f, t])
+                    entropy = right * np.log(both) + (1 - right) * (np.log(1 - both) if both < 1 else -100)
+                    cost -= float(weight[item, f, t]) * entropy / 20
+            costs.append(cost / 2)
+        wanted.append(min(costs))
+    assert noise_invariant_bce(targets, noise, truth, weight).tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_loss_does_not_depend_on_the_order_of_the_noise_masks():
+    targets, noise, weight = masks(2, 2, 4, 5, seed=1), masks(2, 2, 4, 5, seed=2), masks(2, 4, 5, seed=3)
+    truth = (masks(2, 2, 4, 5, seed=4) > 0.5).double()
+    loss = noise_invariant_bce(targets, noise, truth, weight)
+    assert torch.allclose(loss, noise_invariant_bce(targets, noise.flip(1), truth, weight))
+    assert not torch.allclose(loss, noise_invariant_bce(targets.flip(1), noise, truth, weight))
+
+
+def test_the_better_order_of_two():
+    pairs = torch.tensor([[[1.0, 5.0], [6.0, 3.0]], [[1.0, 0.5], [0.25, 3.0]]])
+    assert best_order(pairs).tolist() == [2.0, 0.375]
+    with pytest.raises(ValueError, match="among two sources"):
+        best_order(torch.zeros(1, 3, 3))
+
+
+@pytest.mark.parametrize("gamma, wanted", [(0.25, 0.75), (1.0, 0.0), (1.5, 0.0), (0.0, 1.0)])
+def test_the_noise_masks_are_free_up_to_gamma(gamma, wanted):
+    noise = torch.full((2, 2, 3, 4), 0.5, dtype=torch.float64, requires_grad=True)
+    excess = noise_excess(noise, gamma)
+    assert excess.item() == pytest.approx(wanted)
+    excess.backward()
+    # Every point of both masks counts 1 / (batch * rows * frames).
+    assert torch.allclose(noise.grad, torch.full_like(noise, 1 / 24 if wanted else 0.0))
+
+
+def test_the_objective_is_the_sum_of_its_terms():
+    module, sources = objective(noise_weight=0.3, gamma=0.1), noises()
+    module.eval()
+    conditions = module.conditions(queried(sources))
+    features, truth, weight = module.views(sources)
+    targets, noise = module.model.masks(features, conditions), module.model.noise_masks(features, conditions)
+    wanted = noise_invariant_bce(targets, noise, truth, weight).mean() + 0.3 * F.relu(noise.sum(1).mean() - 0.1)
+    assert torch.allclose(module.loss_of(sources, conditions), wanted)
+    both = module.model.masks_with_noise(features, conditions)
+    assert torch.allclose(both[0], targets) and torch.allclose(both[1], noise)
+
+
+# --- The start ---------------------------------------------------------------------------------
+
+
+def level_start(**arguments):
+    """As published: all masks are 0.516."""
+    module = objective(**arguments)
+    torch.manual_seed(0)
+    net = unet(0, noise_heads=2, published_start=True)
+    with torch.no_grad():
+        net.sound_net.unet_block.model["4"].bias.zero_()
+        net.synth_net.bias.fill_(np.log(0.516 / 0.484))
+    module.model = net
+    return module.train()
+
+
+def terms_of(module, sources):
+    """Target and noise masks, whose gradients are kept, and what they are compared with."""
+    conditions = module.conditions(queried(sources))
+    features, truth, weight = module.views(sources)
+    targets, noise = module.model.masks_with_noise(features, conditions)
+    targets.retain_grad(), noise.retain_grad()
+    return targets, noise, truth, weight
+
+
+def test_at_the_start_every_sum_is_clamped_and_only_the_bound_has_a_gradient():
+    module, sources = level_start(), noises()
+    targets, noise, truth, weight = terms_of(module, sources)
+    assert (targets - 0.516).abs().max() < 0.01 and (noise - 0.516).abs().max() < 0.01
+    assert (combined_masks(targets, noise) == 1).all()
+    noise_invariant_bce(targets, noise, truth, weight).mean().backward()
+    assert targets.grad.count_nonzero() == noise.grad.count_nonzero() == 0
+    module.zero_grad()
+    module.loss_of(sources, module.conditions(queried(sources))).backward()
+    assert module.model.pit_nets[0].bias.grad.abs().max() > 0
+    assert module.model.synth_net.bias.grad.abs().max() > 0
+
+
+def test_the_bound_frees_the_sums_so_that_a_gradient_reaches_the_target_masks():
+    module, sources = level_start(), noises()
+    optimiser = torch.optim.Adam(module.model.parameters(), 1e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        module.loss_of(sources, module.conditions(queried(sources))).backward()
+        optimiser.step()
+    targets, noise, truth, weight = terms_of(module, sources)
+    noise_invariant_bce(targets, noise, truth, weight).mean().backward()
+    assert (targets.grad != 0).float().mean() > 0.1
+    assert (combined_masks(targets, noise) < 1).float().mean() > 0.1
+
+
+def test_a_warm_up_trains_the_target_masks_from_the_first_step():
+    module, sources = level_start(warmup=1, noise_weight=0.0), noises()
+    conditions = module.conditions(queried(sources))
+    loss = module.loss_of(sources, conditions)
+    loss.backward()
+    features, truth, weight = module.views(sources)
+    plain = module.compared(module.model.masks(features, conditions), truth, weight).mean()
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
+    assert module.model.synth_net.bias.grad.abs().max() > 0
+    # The noise heads take part with nothing, for trainings on several devices.
+    assert all(p.grad is not None and p.grad.count_nonzero() == 0 for p in module.model.pit_nets.parameters())
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        ({"noise_weight": 0.0}, "nothing has a gradient"),
+        ({"model": unet()}, "2 noise heads, not 0"),
+        ({"loss": "ratio_mask"}, "has queries and the loss"),
+    ],
+)
+def test_settings_that_cannot_learn_are_refused(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        NoiseInvariant(**({"model": unet(noise_heads=2), "encoder": encoder()} | arguments))
+
+
+def test_two_clips_are_mixed_and_both_asked_for():
+    module, sources = objective(), noises(sources=3)
+    with pytest.raises(ValueError, match="mixes 2 clips"):
+        module.loss_of(sources, module.conditions(queried(sources)))
+
+
+def test_the_noise_heads_are_dropped_at_test():
+    module = objective()
+    mixture = noises(batch=1).sum(1)
+    before = module.separator()(mixture[0], "dog", 16000).target
+    with torch.no_grad():
+        for parameter in module.average.pit_nets.parameters():
+            parameter.normal_(0, 10)
+    assert torch.equal(before, module.separator()(mixture[0], "dog", 16000).target)
+
+
+# --- Several devices ---------------------------------------------------------------------------
+
+RANK = """
+import sys, torch, torch.distributed as dist
+from queries import noises, queried, encoder, logged, unet
+from separation.objectives.noise_invariant import NoiseInvariant
+rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+module = NoiseInvariant(unet(0, noise_heads=2), encoder(), noise_weight=5.0, gamma=float(sys.argv[4]))
+terms = logged(module)
+sources = noises(batch=4)[2 * rank : 2 * rank + 2]
+loss = module.eval().loss_of(sources, module.conditions(queried(sources)))
+loss.backward()
+gradient = torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
+for value in (gradient, loss := loss.detach()):
+    dist.all_reduce(value)
+if rank == 0:
+    torch.save({"loss": loss / world, "gradient": gradient / world}, f"{folder}/found.pt")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_two_devices_give_the_loss_and_gradient_of_one_with_the_doubled_batch(tmp_path):
+    """The bound lies between the two halves' own means, so halves that did not speak to each other would differ."""
+    module, sources = objective(noise_weight=5.0, gamma=0.0), noises(batch=4)
+    module.eval()
+    conditions = module.conditions(queried(sources))
+    features, _, _ = module.views(sources)
+    means = module.model.noise_masks(features, conditions).sum(1).mean((1, 2)).detach().unflatten(0, (2, 2)).mean(1)
+    module.gamma = float(means.min() + 0.4 * (means.max() - means.min()))
+    assert means.min() < module.gamma < means.mean()
+    loss = module.loss_of(sources, conditions)
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), "2", str(tmp_path), str(module.gamma)], env=os.environ | {"PYTHONPATH": path}
+        )
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert found["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert torch.allclose(found["gradient"], gradient, rtol=1e-3, atol=1e-6)
+
+
+# --- Pictures, end to end ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Synthesised sounds with drawn pictures, one a second, as a manifest describes videos."""
+    folder, entries = tmp_path_factory.mktemp("videos"), []
+    for label, seed in itertools.product(["siren", "rain", "dog bark"], range(2)):
+        name = f"{label.replace(' ', '_')}_{seed}"
+        soundfile.write(folder / f"{name}.wav", synthesise(label, 5.0, 16000, seed), 16000)
+        (folder / name).mkdir()
+        for second in range(5):
+            drawn_frame(label, 10 * seed + second).save(folder / name / f"{second + 1:06d}.jpg")
+        entries.append(("train", Clip(f"{name}.wav", label, "", name, "made", 5.0, frame=f"{name}/*.jpg")))
+    write_manifest(folder / "manifest.csv", entries)
+    return folder / "manifest.csv"
+
+
+def random_clip(width=32):
+    """CLIP with hardly any weights, all random; it needs open_clip."""
+    pytest.importorskip("open_clip", reason="needs open_clip_torch")
+    from separation.encoders.clip import ClipEncoder
+
+    torch.manual_seed(0)
+    sizes = {"layers": 1, "width": width, "patch_size": 16, "image_size": 32}
+    text = {"layers": 1, "width": width, "heads": 2}
+    return ClipEncoder("photo", DIM, {**sizes, "head_width": width // 2}, text)
+
+
+@pytest.mark.filterwarnings("ignore:.*GPU available but not used")
+@pytest.mark.parametrize("make", [encoder, random_clip], ids=["stand-in", "random CLIP"])
+def test_training_by_pictures_end_to_end(videos, tmp_path, make):
+    """The pictures are drawn and the encoder's weights are random: this shows that the way works, not how well."""
+    data = FrameData(manifest=videos, sample_rate=16000, seconds=0.5, batch_size=2, batches=4, margin=1)
+    module = NoiseInvariant(unet(noise_heads=2), make(), queries=["image"], optimiser=AdamW(lr=1e-2, warmup=1), ema=0.0)
+    before = {name: p.detach().clone() for name, p in module.model.named_parameters()}
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert trainer.global_step == 4
+    assert all(not torch.equal(p, before[name]) for name, p in module.model.named_parameters())
+    asked = module.encoder.encode_image([[drawn_frame("siren", 0)], [drawn_frame("rain", 0)]])
+    assert asked.shape == (2, DIM) and not torch.allclose(asked[0], asked[1])
+    targets, _ = module.average.separate(noises(batch=1).sum(1, keepdim=True), asked[None])
+    assert not torch.allclose(targets[0, 0], targets[0, 1])

@@ -1,0 +1,59 @@
+"""Captions split into phrases, and phrases put into slots."""
+
+import pytest
+
+from separation.data.phrases import phrases, slots
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("A dog barks.", ["A dog barks"]),
+        ("Birds sing while a man speaks", ["Birds sing", "A man speaks"]),
+        ("rain falls followed by thunder", ["Rain falls", "Thunder"]),
+        ("A bell is followed by a horn, and then a train passes", ["A bell", "A horn", "A train passes"]),
+        ("Wind, insects, and rustling", ["Wind", "Insects", "Rustling"]),
+        ("A woman talks as well as laughs as water runs", ["A woman talks", "Laughs", "Water runs"]),
+        ("A saw moves back and forth and a man coughs", ["A saw moves back and forth", "A man coughs"]),
+        ("Pots and pans clatter", ["Pots and pans clatter"]),
+        ("The sound mixture of dog bark and rain", ["Dog bark", "Rain"]),
+        ("The sound of a violin", ["A violin"]),
+        ("rain and Rain", ["Rain"]),
+        ("A handsaw and sandpaper", ["A handsaw", "Sandpaper"]),  # no joint within a word
+        ("Over the hills a horn sounds", ["Over the hills a horn sounds"]),
+        ("und während es regnet", ["Und während es regnet"]),
+        ("  ", []),
+        (" , and .", []),
+    ],
+)
+def test_phrases(caption, found):
+    assert phrases(caption) == found
+
+
+def test_no_phrase_is_a_mere_joint():
+    for caption in ("It revs, and then it stops", "Steps and, while, rain", "and", "Then"):
+        assert not {"And", "Then", "While", "And then"} & set(phrases(caption))
+
+
+def test_slots_are_filled_in_turn():
+    assert slots(["A", "B"], 2) == (["A", "B"], [1.0, 1.0])
+    assert slots(["A"], 3) == (["A", "A", "A"], [1 / 3] * 3)
+    assert slots(["A", "B"], 3) == (["A", "B", "A"], [0.5, 1.0, 0.5])
+
+
+def test_what_is_too_many_is_joined_so_that_nothing_of_the_caption_is_lost():
+    assert slots(["Wind", "Rain", "A Bell", "Steps"], 2) == (["Wind", "Rain and a Bell and steps"], [1.0, 1.0])
+
+
+def test_every_phrase_weighs_one():
+    for count in range(1, 6):
+        for number in range(1, 6):
+            filled, weights = slots([f"P{i}" for i in range(number)], count)
+            assert len(filled) == len(weights) == count
+            totals = {phrase: sum(w for p, w in zip(filled, weights, strict=True) if p == phrase) for phrase in filled}
+            assert all(total == pytest.approx(1) for total in totals.values())
+
+
+def test_no_phrase_no_slot():
+    with pytest.raises(ValueError, match="at least one phrase"):
+        slots([], 2)

@@ -1,0 +1,209 @@
+"""Mixtures with queries of any form: levels, pollution, texts, and pictures of the same moment."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import write_corpus
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+from separation.data.corpus import Corpus
+from separation.data.drawn import drawn_frame
+from separation.data.gains import EnergyGains, RandomGains
+from separation.data.manifest import Clip, DataError
+from separation.data.pictured import FrameData
+from separation.data.pollution import Polluted, unrelated
+from separation.data.queried import QueriedData
+
+RATE = 8000
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"), labels=4, recordings=3, seconds=1.0)
+
+
+def ready(manifest, kind=QueriedData, **arguments):
+    data = kind(manifest=manifest, **({"sample_rate": RATE, "seconds": 0.5, "batch_size": 4} | arguments))
+    data.setup()
+    return data
+
+
+def decibel(ratio):
+    return 10 * np.log10(float(ratio))
+
+
+# --- Levels ------------------------------------------------------------------------------------
+
+
+def test_random_gains_are_within_their_bounds_and_divided_by_the_number():
+    ones = 0.4 * torch.ones(2, 10)
+    rng = np.random.default_rng(0)
+    factors = torch.stack([RandomGains(0.5, 1.5)(ones, rng)[:, 0] for _ in range(300)]) * 2 / 0.4
+    assert 0.5 <= factors.min() < 0.53 and 1.47 < factors.max() <= 1.5
+    assert factors.mean().item() == pytest.approx(1.0, abs=0.04)
+    assert RandomGains(3.0, 3.0)(ones, rng).max() == 0.5  # clipped at 1
+
+
+def test_energy_ratios_are_whole_decibels_and_the_first_source_stays():
+    rng = np.random.default_rng(0)
+    sources = torch.from_numpy(rng.normal(0, 0.05, (2, 4000))).float()
+    found = []
+    for _ in range(200):
+        first, second = EnergyGains(-10, 10)(sources, rng)
+        assert torch.equal(first, sources[0]) or (first + second).abs().max() == pytest.approx(0.9, abs=1e-5)
+        found.append(decibel(first.square().sum() / second.square().sum()))
+    assert np.allclose(found, np.round(found), atol=1e-3)
+    assert (round(min(found)), round(max(found))) == (-10, 10)
+
+
+def test_several_backgrounds_together_have_the_ratio():
+    rng = np.random.default_rng(1)
+    sources = torch.from_numpy(rng.normal(0, 0.05, (4, 4000))).float()
+    first, *others = EnergyGains(3, 3)(sources, rng)
+    assert decibel(first.square().sum() / sum(others).square().sum()) == pytest.approx(-3.0, abs=1e-3)
+
+
+def test_a_mixture_over_full_scale_is_scaled_down():
+    rng = np.random.default_rng(1)
+    sources = torch.from_numpy(rng.uniform(-1, 1, (2, 4000))).float()
+    scaled = EnergyGains(10, 10)(sources, rng)
+    assert scaled.sum(0).abs().max().item() == pytest.approx(0.9, abs=1e-5)
+
+
+# --- Clips and texts ---------------------------------------------------------------------------
+
+
+def test_sources_of_a_mixture_are_unrelated(manifest):
+    data = ready(manifest, sources=3, asked=2)
+    for seed in range(20):
+        numbers = data.numbers(np.random.default_rng(seed))
+        assert len({data.clips[n].label for n in numbers}) == 3
+    loose = ready(manifest, distinct=False)
+    drawn = [loose.numbers(np.random.default_rng(seed)) for seed in range(100)]
+    assert any(loose.clips[a].label == loose.clips[b].label for a, b in drawn)
+    assert all(loose.clips[a].recording != loose.clips[b].recording for a, b in drawn)
+
+
+@pytest.mark.parametrize("text", ["label", "caption", "any"])
+def test_what_clips_are_called(manifest, text):
+    data = ready(manifest, text=text)
+    batch = data.draw(np.random.default_rng(0))
+    for texts, labels in zip(batch.texts, batch.labels, strict=True):
+        for called, label in zip(texts, labels, strict=True):
+            if text == "label":
+                assert called == label
+            elif text == "caption":
+                assert called.startswith("A tone of")
+            else:
+                assert called
+    clip = Clip("a.wav", "", "", "r", "made", 1.0)
+    with pytest.raises(ValueError, match="neither label nor caption"):
+        data.called(clip, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("short", ["repeat", "pad", "place"])
+def test_a_short_clip_fills_the_mixture_as_asked(manifest, short):
+    data = ready(manifest, short=short, seconds=1.0)
+    wave = torch.arange(1, 3001).float()
+    found = data.fitted(wave, 0, np.random.default_rng(0))
+    assert found.shape == (8000,)
+    if short == "repeat":
+        assert torch.equal(found, torch.cat([wave, wave, wave[:2000]]))
+    else:
+        start = int(found.nonzero()[0])
+        assert torch.equal(found[start : start + 3000], wave)
+        assert found.count_nonzero() == 3000 and (start == 0) == (short == "pad")
+
+
+# --- Pollution ---------------------------------------------------------------------------------
+
+
+def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(manifest):
+    corpus = Corpus(manifest, sample_rate=RATE)
+    polluted = Polluted(corpus, 0.5, -3.0, 3.0, seed=1)
+    found = [polluted.other(number) for number in range(len(corpus))]
+    assert 3 <= sum(other is not None for other in found) <= 9
+    for number, other in enumerate(found):
+        clean, wave = corpus.waveform(number), polluted.waveform(number)
+        assert torch.equal(wave, polluted.waveform(number))
+        if other is None:
+            assert torch.equal(wave, clean)
+            continue
+        assert unrelated(corpus.clips[number], corpus.clips[other[0]])
+        assert wave.abs().max() <= 1
+        scale = torch.dot(wave, clean) / torch.dot(clean, clean)  # tones of other frequencies are orthogonal
+        rest = wave - scale * clean
+        assert decibel((scale * clean).square().sum() / rest.square().sum()) == pytest.approx(other[1], abs=0.1)
+
+
+@pytest.mark.parametrize("share, wanted", [(0.0, 0), (1.0, 12)])
+def test_none_or_all_can_be_polluted(manifest, share, wanted):
+    polluted = Polluted(Corpus(manifest, sample_rate=RATE), share)
+    assert sum(polluted.other(number) is not None for number in range(12)) == wanted
+
+
+def test_training_draws_from_the_polluted_clips(manifest):
+    clean, dirty = ready(manifest), ready(manifest, polluted=1.0)
+    assert not torch.equal(clean.draw(np.random.default_rng(0)).sources, dirty.draw(np.random.default_rng(0)).sources)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ready(manifest, polluted=1.5)
+
+
+# --- Pictures ----------------------------------------------------------------------------------
+
+
+def ramp(seconds):
+    """A wave (time,) whose value is the time in seconds."""
+    return torch.arange(round(seconds * RATE)).float() / RATE + 1
+
+
+def with_frames(tmp_path, manifest, count, monkeypatch):
+    """Frame data whose clips all have `count` pictures, one a second, and last as long."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(count):
+        drawn_frame("dog bark", number).save(folder / f"{number + 1:06d}.jpg")
+    data = ready(manifest, FrameData, seconds=2.0, root=None)
+    data.clips = [Clip("a.wav", "a", "", "r", "made", count, frame=str(folder / "*.jpg"))]
+    monkeypatch.setattr(data.sounds, "waveform", lambda number: ramp(count))
+    return data
+
+
+def test_pictures_show_the_moment_that_is_heard(tmp_path, manifest, monkeypatch):
+    data = with_frames(tmp_path, manifest, 12, monkeypatch)
+    middles = set()
+    for seed in range(60):
+        wave, pictures = data.cut(0, np.random.default_rng(seed))
+        numbers = [int(path.stem) for path in pictures]
+        assert numbers == list(range(numbers[0], numbers[0] + 3))
+        centre = float(wave.mean()) - 1  # s
+        assert centre == pytest.approx(numbers[1] - 0.5, abs=1e-3)
+        middles.add(numbers[1])
+    assert middles == set(range(4, 10))  # three seconds from either end
+
+
+def test_a_clip_with_few_pictures_gives_what_it_has(tmp_path, manifest, monkeypatch):
+    data = with_frames(tmp_path, manifest, 1, monkeypatch)
+    wave, pictures = data.cut(0, np.random.default_rng(0))
+    assert [path.name for path in pictures] == ["000001.jpg"] and wave.shape == (16000,)
+
+
+@pytest.mark.parametrize(
+    "frame, says", [("", "names no frame"), ("nowhere/*.jpg", "are not there"), ("clip.mp4", "is no picture")]
+)
+def test_missing_pictures_are_named(tmp_path, manifest, frame, says):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    data = ready(manifest, FrameData)
+    data.root = tmp_path
+    with pytest.raises(DataError, match=says):
+        data.pictures(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
+
+
+def test_drawn_pictures_differ_by_sound_and_specimen():
+    pixels = {key: np.asarray(drawn_frame(*key)) for key in [("dog bark", 1), ("dog bark", 2), ("rain", 1)]}
+    assert pixels["dog bark", 1].shape == (64, 64, 3)
+    assert np.array_equal(pixels["dog bark", 1], np.asarray(drawn_frame("dog bark", 1)))
+    assert not np.array_equal(pixels["dog bark", 1], pixels["dog bark", 2])
+    palettes = [{tuple(p) for p in pixels[key].reshape(-1, 3)} for key in pixels]
+    assert palettes[0] == palettes[1] != palettes[2]

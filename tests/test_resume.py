@@ -1,0 +1,146 @@
+"""A training that is killed in the middle of an epoch goes on as if it had not been."""
+
+import signal
+
+import pytest
+import torch
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from parts import ENCODER, NETWORK, QUIET, RATE, arguments, logged, run, run_apart, write_data
+
+from separation.callbacks.checkpoints import Last
+from separation.data.datamodule import ClipData, MixtureData
+from separation.encoders.sound import SoundEncoder
+from separation.models.band_unet import BandUNet
+from separation.objectives.bands import BandSupervised
+from separation.objectives.contrastive import Contrastive
+from separation.objectives.optimisers import AdamW
+
+pytestmark = QUIET
+TERMS = ("train/snr", "train/sdri", "train/absent", "train/tagging")
+OPTIONS = {"trainer.max_epochs": 3, "data.batches": 4, "model.absent_from": 1, "model.absent_ramp": 3}
+LAST = "{class_path: separation.callbacks.checkpoints.Last, init_args: {every_n_train_steps: 1}}"
+BEST = "{class_path: separation.callbacks.checkpoints.Best}"  # without validation it has nothing to save
+OPTIONS["trainer.callbacks"] = f"[{LAST}, {BEST}]"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder, validation=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """The folder of an uninterrupted run of 12 steps."""
+    folder = tmp_path_factory.mktemp("straight")
+    run(*arguments("fit", data, folder, **OPTIONS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(data, straight, tmp_path_factory):
+    """The folder of a run that was killed as it began step 7 of 12, the third of epoch 1's four.
+
+    A process of its own; its sentences come from the cache that the uninterrupted run has filled.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    callbacks = f"[{LAST}, {BEST}, {{class_path: parts.KillAt, init_args: {{step: 6}}}}]"
+    done = run_apart(arguments("fit", data, folder, **OPTIONS | {"trainer.callbacks": callbacks}), folder)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resumed(data, killed):
+    stored = torch.load(killed / "last.ckpt", weights_only=True)
+    assert (stored["epoch"], stored["global_step"]) == (1, 6)
+    run(*arguments("fit", data, killed, **OPTIONS, ckpt_path=killed / "last.ckpt"))
+    return killed
+
+
+def test_the_losses_are_those_of_an_uninterrupted_run(straight, resumed):
+    versions = sorted((resumed / "log").iterdir())
+    again = int(versions[-1].name.removeprefix("version_"))
+    for term in TERMS:
+        wanted, found = logged(straight, term), logged(resumed, term, again)
+        assert sorted(wanted) == list(range(12))
+        assert sorted(found) == list(range(6, 12))
+        assert term != "train/snr" or len(set(wanted.values())) == 12  # every step has other clips
+        for step, value in found.items():
+            assert value == pytest.approx(wanted[step], abs=1e-5), (term, step)
+
+
+def test_a_run_without_validation_saves_its_last_checkpoint_only(straight):
+    assert [file.name for file in straight.glob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_weights_and_averages_with_their_statistics_are_those_of_an_uninterrupted_run(straight, resumed):
+    wanted = torch.load(straight / "last.ckpt", weights_only=True)
+    found = torch.load(resumed / "last.ckpt", weights_only=True)
+    assert found["global_step"] == wanted["global_step"] == 12
+    assert found["state_dict"].keys() == wanted["state_dict"].keys()
+    assert any(name.startswith("average.") and name.endswith("running_var") for name in wanted["state_dict"])
+    for name, tensor in wanted["state_dict"].items():
+        assert torch.allclose(found["state_dict"][name].double(), tensor.double(), rtol=0, atol=1e-5), name
+    assert len(found["recent"]) == len(wanted["recent"]) == 12
+    for mine, theirs in zip(found["recent"], wanted["recent"], strict=True):
+        assert all(torch.allclose(a.float(), b.float(), atol=1e-5) for a, b in zip(mine, theirs, strict=True))
+
+
+class Stop(Callback):
+    """Ends a run before step number `step` + 1."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_step == self.step:
+            raise InterruptedError("stopped")
+
+
+def supervised():
+    optimiser = AdamW(warmup=2)
+    return BandSupervised(BandUNet(**NETWORK), SoundEncoder(**ENCODER), audio_share=0.5, optimiser=optimiser)
+
+
+def contrastive():
+    return Contrastive(SoundEncoder(**ENCODER), AdamW(warmup=2))
+
+
+@pytest.mark.parametrize("objective, kind", [(supervised, MixtureData), (contrastive, ClipData)])
+def test_a_run_that_ended_in_its_first_epoch_goes_on_there(data, straight, tmp_path, objective, kind):
+    """Lightning makes the first epoch's loader before it knows where a resumed run stands."""
+
+    def fit(*callbacks, **arguments):
+        torch.manual_seed(0)
+        module = objective()
+        trainer = lightning.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            callbacks=[Last(every_n_train_steps=1), *callbacks],
+        )
+        sizes = {"batch_size": 4, "seconds": 0.5, "batches": 3, "sample_rate": RATE, "cache": data / "cache"}
+        trainer.fit(module, kind(data / "manifest.csv", **sizes), weights_only=True, **arguments)
+        return module.state_dict()
+
+    wanted = fit()
+    for file in tmp_path.glob("*.ckpt"):
+        file.unlink()
+    with pytest.raises(InterruptedError):
+        fit(Stop(2))
+    stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert (stored["epoch"], stored["global_step"]) == (0, 2)
+    found = fit(ckpt_path=tmp_path / "last.ckpt")
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name].double(), tensor.double(), rtol=0, atol=1e-5), name
+    moved = [name for name in stored["state_dict"] if not torch.equal(stored["state_dict"][name], found[name])]
+    assert len(moved) > 10

@@ -1,0 +1,87 @@
+"""What a second process of a test does: contrastive losses of half a batch on each of two gloo processes."""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from separation.data.mixing import Batch
+from separation.encoders.sound import SoundEncoder
+from separation.objectives.bimodal import BiModal
+from separation.objectives.contrastive import Contrastive
+
+RATE, DIM = 8000, 16
+PHRASES = ["dog", "rain", "dog", "bell", "rain", "wind", "horn", "dog"]
+
+
+class Joint(nn.Module):
+    """The joint space's training loss as a network's output, so that DDP can wrap it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        encoder = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+        self.objective = Contrastive(encoder, text_noise=0.0, mask=0.0).eval()  # no batch statistics, no chance
+        self.objective.log = lambda *arguments, **options: None
+
+    def forward(self, part):
+        generator = torch.Generator().manual_seed(1)
+        batch = Batch(
+            sources=torch.randn(8, 1, RATE // 2, generator=generator)[part],
+            labels=torch.tensor([0, 1, 2, 0, 1, 1, 3, 2])[part, None],
+            sentences=nn.functional.normalize(torch.randn(8, 1, 384, generator=generator), dim=-1)[part],
+            bank=nn.functional.normalize(torch.randn(4, 384, generator=generator), dim=-1),
+            used=torch.ones(8, dtype=torch.long)[part],
+        )
+        return self.objective.training_step(batch, 0)
+
+
+class Heard(nn.Module):
+    """CNT of sounds that a linear layer makes."""
+
+    def __init__(self, faithful):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.faithful, self.scale = nn.Linear(DIM, DIM), faithful, 5.0
+        self.ears = self
+
+    def text(self, phrases):
+        """A fixed vector for every phrase."""
+        table = nn.functional.normalize(torch.randn(30, DIM, generator=torch.Generator().manual_seed(2)), dim=-1)
+        return torch.stack([table[ord(phrase[0]) - ord("a")] for phrase in phrases])
+
+    def forward(self, part):
+        sounds = torch.randn(8, DIM, generator=torch.Generator().manual_seed(3))[part]
+        audio = nn.functional.normalize(self.layer(sounds), dim=-1)
+        return BiModal.matched(self, audio, PHRASES[part])
+
+
+def networks():
+    return {"joint": Joint(), "cnt": Heard(False), "cnt, faithful": Heard(True)}
+
+
+def measured(network, part):
+    """Loss and gradients of a part of the batch."""
+    loss = network(part)
+    loss.backward()
+    inner = network.module if isinstance(network, DistributedDataParallel) else network
+    return loss.detach(), {name: p.grad for name, p in inner.named_parameters() if p.grad is not None}
+
+
+def work(rank, folder):
+    """One of two processes: leaves the mean loss of both and DDP's gradients."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = {}
+    for name, network in networks().items():
+        wrapped = DistributedDataParallel(network, find_unused_parameters=True)
+        loss, gradients = measured(wrapped, slice(4 * rank, 4 * rank + 4))
+        dist.all_reduce(loss)
+        found[name] = (loss / 2, gradients)
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    dist.barrier()
+    dist.destroy_process_group()
