@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from separation.hub import ModelError, list_models
+    from separation.query import Query
     from separation.separator import Separation, Separator
 
 __version__ = "0.1.0"
-__all__ = ["ModelError", "Separation", "Separator", "__version__", "list_models"]
+__all__ = ["ModelError", "Query", "Separation", "Separator", "__version__", "list_models"]
 
 _HOMES = {
     "ModelError": "separation.hub",
+    "Query": "separation.query",
     "Separation": "separation.separator",
     "Separator": "separation.separator",
     "list_models": "separation.hub",

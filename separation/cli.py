@@ -2,6 +2,8 @@
 
     separate --query "dog barking" mix.wav        writes mix.dog_barking.wav
     separate --remove "dog barking" mix.wav       writes mix.not_dog_barking.wav
+    separate --query-audio bark.wav mix.wav       writes mix.bark.wav
+    separate --list mix.wav                       says what is probably in it
 
 This module is what holds the command together: options, inputs, the model, one `Job` per file, and
 what is said about it. Results go to standard output (one line a file written, or JSON), everything
@@ -22,17 +24,19 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from separation.formats import AudioError
+from separation.hearing import Listening
 from separation.inputs import Finder, Source, Unusable, spool
 from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
 from separation.naming import Namer, slug
 from separation.options import UsageError, parse
 from separation.progress import Progress
+from separation.query import Query
 from separation.tracks import Item, Record
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -96,7 +100,7 @@ def list_models(as_json: bool) -> int:
         if as_json:
             _print_json({name: getattr(card, name) for name in CARD_FIELDS})
         else:
-            here = "yes" if card.on_disk else "no"
+            here = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
             queries = ", ".join(card.queries)
             rows.append(
                 (
@@ -124,6 +128,7 @@ CARD_FIELDS = (
     "licence",
     "scores",
     "on_disk",
+    "verified",
     "description",
 )
 
@@ -136,6 +141,7 @@ class Command:
         self.interrupts = interrupts
         self.failed = False
         self._separator: Any = None
+        self._encoded: dict[str, Any] = {}
 
     def run(self) -> int:
         """Does every input; returns the exit status."""
@@ -147,8 +153,11 @@ class Command:
             self.scratch = Path(scratch)
             sources = self._find()
             inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
+            inputs += example_files(self.options.forms.values())
             namer = Namer(inputs, self.notice)
-            job = Job(self.separator, self._settings(), namer, self.interrupts, self)
+            job: Job | Listening = Job(self.separator, self._settings(), namer, self.interrupts, self, self.query)
+            if self.options.list:
+                job = Listening(self.separator, self)
             for source in sources:
                 self._do(job, source)
         return FAILED if self.failed else DONE
@@ -160,7 +169,7 @@ class Command:
         output = Path(options.output) if options.output and not options.to_stdout else None
         return Finder(options.recursive, parts, output, self.notice).find(options.files)
 
-    def _do(self, job: Job, source: Source | Unusable) -> None:
+    def _do(self, job: Job | Listening, source: Source | Unusable) -> None:
         """One input: an error of its own is said and kept, the next one is not concerned."""
         record = Record(source.label)
         try:
@@ -185,7 +194,28 @@ class Command:
             how = {name: True for name in ("faithful", "offline") if getattr(options, name, False)}
             self._separator = load_separator(options.model, options.device, options.threads, **how)
             self.detail(f"model {getattr(self._separator, 'name', options.model)}, device {options.device}.")
+            self._encode()
         return self._separator
+
+    def _encode(self) -> None:
+        """Reads and encodes examples once, for all files.
+
+        Raises:
+            UsageError: one cannot be, or the model takes no such queries.
+        """
+        for name, query in self.options.forms.items():
+            try:
+                self._encoded[name] = self._separator.encoded(query)
+            except (AudioError, ValueError) as error:
+                raise UsageError(str(error)) from None
+            except RuntimeError as error:
+                if not _is_model_error(error):
+                    raise
+                raise UsageError(str(error)) from None
+
+    def query(self, name: str) -> Any:
+        """What the separator is asked for under a name."""
+        return self._encoded.get(name, name)
 
     def _settings(self) -> Settings:
         options = self.options
@@ -196,7 +226,7 @@ class Command:
         items = plan_items(options.query, options.remove, options.residual)
         return Settings(items, output, form, options.subtype, options.overwrite, options.plot)
 
-    def _try(self, job: Job, source: Source | Unusable, record: Record) -> None:
+    def _try(self, job: Job | Listening, source: Source | Unusable, record: Record) -> None:
         if isinstance(source, Unusable):
             raise AudioError(source.error)
         if not source.piped:
@@ -260,6 +290,12 @@ class Command:
             bar.close()
 
 
+def example_files(queries: Iterable[Query]) -> list[Path]:
+    """The files that queries are read from, which must never be written over."""
+    values = [value for query in queries for form in query.forms().values() for value in form]
+    return [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
+
+
 def plan_items(queries: Sequence[str], removals: Sequence[str], residual: bool) -> tuple[Item, ...]:
     """What is written for each query; one that is both asked for and removed is separated once."""
     items = [Item(query, True, residual or query in removals) for query in queries]
@@ -269,11 +305,25 @@ def plan_items(queries: Sequence[str], removals: Sequence[str], residual: bool) 
 
 def result_lines(record: Record) -> list[str]:
     """What was written, a line each."""
+    if record.heard is not None:
+        return heard_lines(record.input, record.heard)
     lines = [
         path if presence is None else f"{path}  {presence_text(presence)}"
         for path, presence in zip(record.outputs, record.path_presence, strict=True)
     ]
     return lines + record.plots
+
+
+def heard_lines(name: str, heard: Sequence[dict[str, Any]]) -> list[str]:
+    """What was heard in a file, a line each: file, probability, sound, seconds."""
+    if not heard:
+        return [f"{name}  none of the known sounds stands out"]
+    width = max(len(sound["label"]) for sound in heard)
+    times = [", ".join(f"{begin:g}-{end:g} s" for begin, end in sound["times"]) for sound in heard]
+    return [
+        f"{name}  {sound['probability']:.2f}  {sound['label']:<{width}}  {when}"
+        for sound, when in zip(heard, times, strict=True)
+    ]
 
 
 def presence_text(presence: float) -> str:

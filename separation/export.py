@@ -81,7 +81,7 @@ def main() -> None:
         return
     card = {
         "description": arguments.description,
-        "queries": ["text"],
+        "queries": ["text", "audio", "embedding"],
         "licence": LICENCE,
         "scores": arguments.scores,
     }

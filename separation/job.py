@@ -83,6 +83,7 @@ class Job:
         namer: hands out the outputs' names.
         interrupts: keeps Ctrl-C out of libsndfile's callbacks.
         observer: is told what happens.
+        query: what the separator is asked for under a query's name.
     """
 
     obtain: Callable[[], Any]
@@ -90,6 +91,7 @@ class Job:
     namer: Namer
     interrupts: Interrupts
     observer: Observer
+    query: Callable[[str], Any] = str
 
     def run(self, source: Source, path: Path, record: Record) -> None:
         """Separates the file at `path` and fills `record`.
@@ -196,9 +198,9 @@ class Job:
         level: float,
     ) -> list[float]:
         """Second pass: writes every track; returns the presence of each query."""
-        queries = [track.item.query for track in tracks]
+        queries = [self.query(track.item.query) for track in tracks]
         stream = self.obtain().stream(queries, reader.sample_rate, reader.channels, level)
-        held = Delay()
+        held = Delay(reader.channels)
         written = 0
 
         def write(targets: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,8 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from separation.cache import cache_folder
+from separation.description import ModelError
 
-class OntologyError(ValueError):
+
+class OntologyError(ModelError, ValueError):
     """A class is unknown, or an ontology file is not one; the message is one plain sentence."""
 
 
@@ -108,6 +112,48 @@ def read_tree(path: str | Path) -> list[Node]:
         node = Node(mid, name, indexes.get(mid), parent.level + 1 if parent else 1, frozenset(children))
         (parent.children if parent else roots).append(node)
     return roots
+
+
+def subtree(label: str | int, path: str | Path | None = None) -> list[int]:
+    """Indexes of a class and of all classes below it, its own first, as USS's hierarchy has them.
+
+    The label may also name a node that is no class itself ("Human sounds").
+
+    Args:
+        label: name, id or index.
+        path: the ontology; by default AUDIOSET_ONTOLOGY, or `ontology.json` in the folder for fetched files.
+
+    Raises:
+        OntologyError: there is no such node, no class below it, or no ontology at hand.
+    """
+    roots = read_tree(ontology_file() if path is None else path)
+    key = " ".join(str(label).split()).lower()
+    nodes = [node for root in roots for node in root.walk()]
+    found = next((node for node in nodes if key in (node.mid, node.name.lower())), None)
+    if found is None:
+        index = class_index(label)
+        found = next((node for node in nodes if node.index == index), None)
+    if found is None:
+        raise OntologyError(f"{label!r} stands nowhere in this ontology.")
+    if not found.class_indexes():
+        raise OntologyError(f"{label!r} has no class below it that a tagger knows.")
+    return found.class_indexes()
+
+
+def ontology_file() -> Path:
+    """Where the published ontology lies.
+
+    Raises:
+        OntologyError: nowhere.
+    """
+    named = os.environ.get("AUDIOSET_ONTOLOGY")
+    path = Path(named).expanduser() if named else cache_folder() / "ontology.json"
+    if not path.is_file():
+        raise OntologyError(
+            f"The classes below a class stand in AudioSet's ontology, and {path} is not there: get ontology.json from "
+            "github.com/audioset/ontology and put it there, or name it in AUDIOSET_ONTOLOGY."
+        )
+    return path
 
 
 def _entries(path: Path) -> list[tuple[str, str, list[str]]]:

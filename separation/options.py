@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from separation.formats import FORMATS, AudioError, find_format, find_subtype
 from separation.inputs import STANDARD
+from separation.query import Query
 
 DESCRIPTION = """\
 Takes the sound that you describe out of a recording.
@@ -30,12 +32,23 @@ examples:
       writes only mix.not_dog_barking.wav
   separate --query speech -r recordings/ -o speech/ --json > report.jsonl
       every recording in a folder and its subfolders, with one line of JSON each
+  separate --query-audio bark.wav mix.wav
+      what sounds like this recording (or like those in a folder); writes mix.bark.wav
+  separate --query speech --not music mix.wav
+      leaves out what music shares with it; writes mix.speech_without_music.wav
+  separate --list mix.wav
+      what is probably in it, of the sounds that the model knows, and when
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
       through a pipe
 
 formats:
   wav gives float32 wav, flac gives 24-bit flac, ogg / opus / mp3 give the same;
   whatever only ffmpeg reads (m4a, mp4, ...) gives wav. --format and --subtype choose.
+
+queries:
+  The built-in model takes texts, example recordings and embeddings; what others take,
+  such as pictures (CLIPSep) or AudioSet classes (USS), is listed by --list-models.
+  Each query, of whatever form, gives a result of its own.
 
 presence is how likely the sound is in the recording at all, from 0 to 1.
 exit status: 0 all done, 1 a file failed (the others are done), 2 wrong usage, 130 interrupted.
@@ -81,6 +94,42 @@ def build_parser() -> Parser:
     return parser
 
 
+def _existing(form: str, suffixes: tuple[str, ...], name: str) -> tuple[str, str]:
+    """A query by a file that is there.
+
+    Raises:
+        ArgumentTypeError: it is not, or of another kind.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{name} does not exist")
+    if path.is_dir() and form != "audio":
+        raise argparse.ArgumentTypeError(f"{name} is a folder, not a file")
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise argparse.ArgumentTypeError(f"{name} must end in {' or '.join(suffixes)}")
+    return form, str(path)
+
+
+def _given(form: str, value: str) -> tuple[str, str]:
+    """A query by a text or a class."""
+    return form, value
+
+
+# option, what becomes of its value, how the help calls that, and what it says
+ASKING = (
+    ("--query", partial(_given, "text"), "TEXT", "the sound to take out; this and the next four are repeatable"),
+    ("--query-audio", partial(_existing, "audio", ()), "PATH", "a recording that shows the sound, or a folder of them"),
+    ("--query-class", partial(_given, "label"), "NAME", "a class's name, id or number, such as Dog or /m/0bt9lr"),
+    ("--query-image", partial(_existing, "image", ()), "FILE", "a picture of what sounds"),
+    (
+        "--query-embedding",
+        partial(_existing, "embedding", (".npy", ".safetensors")),
+        "FILE",
+        "a condition vector, .npy or .safetensors",
+    ),
+)
+
+
 def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "files",
@@ -88,12 +137,20 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="audio files, patterns such as '*.wav', folders with -r, or - for standard input",
     )
+    for option, kind, metavar, text in ASKING:
+        group.add_argument(option, action="append", default=[], dest="query", type=kind, metavar=metavar, help=text)
     group.add_argument(
-        "--query",
+        "--not",
         action="append",
         default=[],
+        dest="negative",
         metavar="TEXT",
-        help="the sound to take out; repeatable",
+        help="a sound to keep out of every result; repeatable",
+    )
+    group.add_argument(
+        "--subclasses",
+        action="store_true",
+        help="--query-class also means the classes below it (needs AudioSet's ontology.json)",
     )
     group.add_argument(
         "--remove",
@@ -101,6 +158,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         default=[],
         metavar="TEXT",
         help="a sound to take away, writing only the rest; repeatable",
+    )
+    group.add_argument(
+        "--list", action="store_true", help="separate nothing: list the known sounds that are probably in each file"
     )
     group.add_argument("-r", "--recursive", action="store_true", help="go through folders and their subfolders")
 
@@ -150,7 +210,10 @@ def _add_reports(group: argparse._ArgumentGroup) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options, checked against each other; `queries` and `removals` are tidied texts.
+    """The options, checked against each other.
+
+    `query` and `remove` hold the queries' names, which are the texts where they are texts alone, and `forms` the
+    `Query` of every other name.
 
     Raises:
         UsageError: for what cannot be.
@@ -158,9 +221,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = build_parser().parse_intermixed_args(argv)
     if options.list_models:
         return options
-    options.query = list(dict.fromkeys(_tidy(text, "--query") for text in options.query))
-    options.remove = list(dict.fromkeys(_tidy(text, "--remove") for text in options.remove))
-    if not options.query and not options.remove:
+    options.negative = [_tidy(text, "--not") for text in options.negative]
+    options.forms, options.named = {}, {}
+    options.query = _named(options, options.query, {"text": "--query", "label": "--query-class"})
+    options.remove = _named(options, [("text", text) for text in options.remove], {"text": "--remove"})
+    if options.subclasses and not any(query.label for query in options.forms.values()):
+        raise UsageError("--subclasses goes with --query-class.")
+    if options.list:
+        _check_listing(options)
+    elif not options.query and not options.remove:
         raise UsageError('Say what to separate, for example --query "dog barking".')
     if not options.files:
         raise UsageError("Name at least one file, or - for standard input.")
@@ -169,6 +238,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_format(options)
     _check_output(options)
     return options
+
+
+def _check_listing(options: argparse.Namespace) -> None:
+    for option in ("query", "remove", "negative", "output", "residual", "plot", "format", "subtype"):
+        if getattr(options, option):
+            name = {"negative": "not"}.get(option, option)
+            raise UsageError(f"--list separates nothing, so --{name} does not go with it.")
+
+
+def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: dict[str, str]) -> list[str]:
+    """The names of some queries, no two queries' alike; those that are more than a text are kept in `options.forms`."""
+    tidy = [(form, _tidy(value, option[form]) if form in option else value) for form, value in asked]
+    names = []
+    for form, value in dict.fromkeys(tidy):
+        given: dict[str, Any] = {form: value, "negative": options.negative}
+        query = Query(**given, subclasses=form == "label" and options.subclasses)
+        name, number = query.name, 1
+        while options.named.setdefault(name, (form, value)) != (form, value):
+            number += 1
+            name = f"{query.name} {number}"
+        names.append(name)
+        if form != "text" or options.negative or name != value:
+            options.forms[name] = query
+    return names
 
 
 def _tidy(text: str, option: str) -> str:
@@ -201,10 +294,10 @@ def _check_subtype_exists(name: str) -> None:
 
 def _check_output(options: argparse.Namespace) -> None:
     output, files = options.output, options.files
-    options.to_stdout = output == STANDARD or (output is None and files == [STANDARD])
+    options.to_stdout = not options.list and (output == STANDARD or (output is None and files == [STANDARD]))
     if options.to_stdout:
         _check_stdout(options)
-    elif output is None and STANDARD in files:
+    elif output is None and STANDARD in files and not options.list:
         raise UsageError("Standard input together with files needs -o FOLDER.")
     elif output is not None and not Path(output).is_dir():
         if Path(output).exists():

@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from separation.audio import resample
-from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.released import ReleasedEncoder
-from separation.hub import ModelError, find_model, load_model, load_rule
+from separation.conditions import as_query, conditions
+from separation.encoders.base import QueryEncoder
+from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
 from separation.level import Level
+from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
 from separation.models.base import ConditionedModel
+from separation.models.excluding import Excluding
 from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
+from separation.query import EMPTY, Query
+from separation.waveform import as_rate, as_waveform
+
+if TYPE_CHECKING:
+    from separation.query import Plain
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
-MAX_CHANNELS = 1024
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
-
-Query = str | int | Tensor | np.ndarray
 
 __all__ = ["ModelError", "Query", "Separation", "Separator", "Stream"]
 
@@ -59,57 +64,6 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def native(array: np.ndarray) -> Tensor:
-    """A numpy array of any byte order as a tensor.
-
-    Raises:
-        ValueError: it holds no real numbers.
-    """
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"The mixture must hold floats or integers, not {array.dtype}.")
-    kind = np.dtype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype
-    return torch.from_numpy(np.require(array, kind.newbyteorder("="), requirements=["C", "W"]))
-
-
-def as_rate(sample_rate: float) -> int:
-    """A sample rate as a whole number of hertz.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        whole = int(sample_rate)
-    except (TypeError, ValueError, OverflowError):
-        whole = 0
-    if whole < 1 or whole != sample_rate:
-        raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
-    return whole
-
-
-def as_waveform(mixture: Tensor | np.ndarray) -> Tensor:
-    """Any (time,) or (channels, time) array as float32 (channels, time) on the CPU; integers are scaled to [-1, 1).
-
-    Raises:
-        ValueError: other dimensions, no channels or too many, other types, or samples that are not finite.
-    """
-    wave = torch.as_tensor(native(mixture) if isinstance(mixture, np.ndarray) else mixture).detach().cpu()
-    if wave.ndim == 1:
-        wave = wave[None]
-    if wave.ndim != 2 or wave.shape[0] == 0:
-        raise ValueError(f"The mixture must be (time,) or (channels, time), not {tuple(wave.shape)}.")
-    if wave.shape[0] > MAX_CHANNELS:
-        raise ValueError(f"The mixture has {wave.shape[0]} channels; (channels, time) is expected: transpose it.")
-    if wave.dtype == torch.bool or wave.is_complex():
-        raise ValueError(f"The mixture must hold floats or integers, not {wave.dtype}.")
-    if not wave.is_floating_point():
-        span = torch.iinfo(wave.dtype)
-        wave = (wave.double() - (span.max + span.min + 1) / 2) / ((span.max - span.min + 1) / 2)
-    wave = wave.float()
-    if not torch.isfinite(wave).all():
-        raise ValueError("The mixture holds NaN or infinite samples.")
-    return wave
-
-
 class Stream:
     """Separates a recording as it comes in, block by block. Made by `Separator.stream`.
 
@@ -133,6 +87,7 @@ class Stream:
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
         overlap = 2 * int(np.ceil(margin))  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
+        segment += -(segment - overlap) % model.grid_seconds
         self.fade = int((overlap - 2 * margin) * sample_rate)
         self.runner = OverlapAdd(self._segment, segment * sample_rate, overlap * sample_rate, self.fade)
         if model.faithful:
@@ -192,6 +147,7 @@ class Separator:
         name: shown to people.
         device: where to compute; `auto` when not given.
         rule: how presence is told.
+        listing: what is listened for by `hear`, and how its probability is told.
     """
 
     def __init__(
@@ -201,8 +157,9 @@ class Separator:
         name: str = "",
         device: str | torch.device | None = None,
         rule: PresenceRule | None = None,
+        listing: ListingRule | None = None,
     ) -> None:
-        self.device, self.rule = choose_device(device), rule or PresenceRule()
+        self.device, self.rule, self.listing = choose_device(device), rule or PresenceRule(), listing or ListingRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
 
@@ -232,28 +189,33 @@ class Separator:
         if faithful and not model.published_otherwise:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
-        return cls(model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path))
+        return cls(
+            model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path), load_listing(path)
+        )
 
     @overload
-    def __call__(self, mixture: Tensor | np.ndarray, query: Query, sample_rate: int) -> Separation: ...
+    def __call__(self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int) -> Separation: ...
     @overload
-    def __call__(self, mixture: Tensor | np.ndarray, query: list[Query], sample_rate: int) -> list[Separation]: ...
     def __call__(
-        self, mixture: Tensor | np.ndarray, query: Query | list[Query], sample_rate: int
+        self, mixture: Tensor | np.ndarray, query: list[Query | Plain], sample_rate: int
+    ) -> list[Separation]: ...
+    def __call__(
+        self, mixture: Tensor | np.ndarray, query: Query | Plain | list[Query | Plain], sample_rate: int
     ) -> Separation | list[Separation]:
         """Separates one recording.
 
         Args:
             mixture: (time,) or (channels, time), floats in [-1, 1] or integers of any type.
-            query: what to take out: a text (or a class's name, for models that know classes), a class number, or an
-                embedding (dim,); a list gives a list of results in its order, sharing the work.
+            query: what to take out: a text (or a class's name, for models that know classes only), a class number, an
+                embedding (dim,), or a `Query` of any form; a list gives a list of results in its order, sharing work.
             sample_rate: of the mixture, Hz.
 
         Raises:
             ValueError: the mixture, the rate or a query is not usable.
+            ModelError: the model takes no such query, or what encodes it is missing.
         """
         single = not isinstance(query, list | tuple)
-        queries: list[Query] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
+        queries: list[Query | Plain] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
         wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
         level = self.level([wave])
         stream = self.stream(queries, sample_rate, wave.shape[0], level)
@@ -275,7 +237,7 @@ class Separator:
             meter.push(block)
         return meter.value
 
-    def stream(self, queries: Sequence[Query], sample_rate: int, channels: int, level: float) -> Stream:
+    def stream(self, queries: Sequence[Query | Plain], sample_rate: int, channels: int, level: float) -> Stream:
         """A run over one recording of known level, to be fed block by block.
 
         Raises:
@@ -287,58 +249,97 @@ class Separator:
         conditions = self.conditions(queries)
         return Stream(self.runner(queries), conditions, sample_rate, level, self.rule)
 
+    def hear(
+        self, mixture: Tensor | np.ndarray, sample_rate: int, at_least: float = LIKELY, most: int | None = None
+    ) -> list[Heard]:
+        """Lists what probably sounds in a recording, of all known sounds (`listing`), the surest first.
+
+        Args:
+            mixture: (time,) or (channels, time), as for separating.
+            sample_rate: of the mixture, Hz.
+            at_least: probability from which a sound is listed.
+            most: sounds at most.
+
+        Raises:
+            ValueError: the mixture or the rate is not usable.
+            ModelError: the model cannot tell.
+        """
+        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
+        listener = self.listener(sample_rate, self.level([wave]))
+        for block in wave.split(SEGMENT_SECONDS * sample_rate, dim=-1):
+            listener.push(block)
+        return self.heard(listener, at_least, most)
+
+    def listener(self, sample_rate: int, level: float) -> Listener:
+        """What hears one recording of known level, to be fed block by block; `heard` then says what it heard.
+
+        Raises:
+            ModelError: the model cannot tell.
+        """
+        if not self.model.hears:
+            raise ModelError(f"The model {self.name} cannot list what sounds in a recording.")
+        return Listener(self.model, self.known.to(self.device), as_rate(sample_rate), level)
+
+    def heard(self, listener: Listener, at_least: float = LIKELY, most: int | None = None) -> list[Heard]:
+        """What a listener has heard when everything was pushed; see `hear`."""
+        return heard(listener.flush(), self.known, self.listing, at_least, most)
+
+    @cached_property
+    def known(self) -> Tensor:
+        """Conditions (sounds, dim) of what is listened for, encoded once; on the CPU."""
+        return self.conditions(list(self.listing.sounds)).cpu()
+
     @torch.inference_mode()
-    def conditions(self, queries: Sequence[Query]) -> Tensor:
-        """Condition vectors (queries, dim) of texts, class names or numbers, and embeddings.
+    def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:
+        """Condition vectors (queries, dim) of queries of any form; their negatives do not count here.
 
         Raises:
             ValueError: there is none, one is empty, or an embedding has another size.
             ModelError: the model takes no such queries, or what encodes them is missing.
         """
-        if not len(queries) or not all(self._is_query(query) for query in queries):
-            raise ValueError("A query is empty; say what to take out, for example: dog barking")
-        try:
-            if all(isinstance(query, str) for query in queries) and "text" in self.encoder.modalities:
-                return self.encoder.encode_text([" ".join(str(query).split()) for query in queries]).to(self.device)
-            return torch.cat([self._condition(query) for query in queries]).to(self.device)
-        except EncoderError as error:
-            raise ModelError(str(error)) from None
+        asked = [as_query(query, self.encoder) for query in queries]
+        if not asked:
+            raise ValueError(EMPTY)
+        return conditions(asked, self.encoder, self.model.condition_dim).to(self.device)
 
-    def _is_query(self, query: Query) -> bool:
-        """Whether there is something to encode, or to refuse with a reason."""
-        if isinstance(query, str):
-            return bool(query.strip())
-        if isinstance(query, int):
-            return "label" in self.encoder.modalities or isinstance(self.encoder, ReleasedEncoder)
-        return isinstance(query, Tensor | np.ndarray)
+    def encoded(self, query: Query | Plain) -> Query:
+        """The query with an embedding in the place of what it is encoded from: for use on many recordings.
 
-    def _condition(self, query: Query) -> Tensor:
-        """The condition (1, dim) of one query of any form."""
-        if isinstance(query, Tensor | np.ndarray):
-            vector = torch.as_tensor(query).detach().float().cpu()
-            if vector.shape not in ((self.model.condition_dim,), (1, self.model.condition_dim)):
-                shape = tuple(vector.shape)
-                dim = self.model.condition_dim
-                raise ValueError(f"An embedding for this model has {dim} numbers, not shape {shape}.")
-            return vector.reshape(1, -1)
-        if isinstance(query, str) and "label" not in self.encoder.modalities:
-            return self.encoder.encode_text([" ".join(query.split())]).cpu()
-        return self.encoder.encode_label([query]).cpu()
-
-    def runner(self, queries: Sequence[Query]) -> ConditionedModel:
-        """What separates: the network, or the gate on classes with which its queries were published.
+        Labels stay, because a released model's published inference asks for them in its own way.
 
         Raises:
-            ModelError: that gate's tagger is missing.
+            ValueError, ModelError: as in `conditions`.
         """
-        by_class = "label" in self.encoder.modalities and all(isinstance(query, str | int) for query in queries)
+        asked = as_query(query, self.encoder)
+        negative = [self.encoded(each) for each in asked.negatives()]
+        vector = self.conditions([asked])[0]
+        if list(asked.forms()) == ["label"]:
+            return replace(asked, negative=negative)
+        return Query(embedding=vector, negative=negative)
+
+    def runner(self, queries: Sequence[Query | Plain]) -> ConditionedModel:
+        """What separates: the network, with the published gate on classes and without negatives where asked for.
+
+        Raises:
+            ValueError, ModelError: a negative cannot be encoded, or the gate's tagger is missing.
+        """
+        asked = [as_query(query, self.encoder) for query in queries]
+        negatives = [(number, each) for number, query in enumerate(asked) for each in query.negatives()]
+        model = self._gated([*asked, *(as_query(each, self.encoder) for _, each in negatives)])
+        if not negatives:
+            return model
+        excluded = torch.zeros(len(asked), len(negatives), dtype=torch.bool)
+        for place, (number, _) in enumerate(negatives):
+            excluded[number, place] = True
+        return Excluding(model, self.conditions([each for _, each in negatives]), excluded)
+
+    def _gated(self, queries: Sequence[Query]) -> ConditionedModel:
+        """The network, or the gate on classes with which its queries were published."""
+        by_class = [list(query.forms()) == ["label"] for query in queries]
         gate: Any = getattr(self.model, "gate", None)
-        if not (self.model.faithful and by_class and gate):
+        if not (self.model.faithful and "label" in self.encoder.modalities and any(by_class) and gate):
             return self.model
-        try:
-            return gate(self.encoder)
-        except EncoderError as error:
-            raise ModelError(str(error)) from None
+        return gate(self.encoder, by_class)
 
     def __repr__(self) -> str:
         size: Any = sum(p.numel() for p in self.model.parameters()) / 1e6

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from separation.data.manifest import DataError
 from separation.description import ModelError
+from separation.evaluate import EvaluationError
 from separation.run_folder import CONFIG, parts
 
 NO_UNION = "Does not validate against any of the Union subtypes"
@@ -39,6 +40,11 @@ class CLI(LightningCLI):
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
         return super().init_parser(**arguments | {"exit_on_error": False, "allow_abbrev": False})
+
+    def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **arguments: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **arguments)
+        parser.set_defaults({"weights_only": True})  # Lightning unpickles checkpoints from the web otherwise
+        return parser
 
     def instantiate_classes(self) -> None:
         try:
@@ -82,7 +88,7 @@ def main() -> None:
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
         )
-    except (ArgumentError, DataError, ModelError) as error:
+    except (ArgumentError, DataError, EvaluationError, ModelError) as error:
         print(f"separation-train: {sentence(str(error))}", file=sys.stderr)
         sys.exit(2)
 

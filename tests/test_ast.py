@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 
+from separation import ModelError
 from separation.encoders.ast import AstEncoder
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 
@@ -31,7 +32,7 @@ def noise(seconds: float) -> torch.Tensor:
 
 def test_without_transformers_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(EncoderError, match="AST needs the package transformers"):
+    with pytest.raises(EncoderError, match=r'AST needs the package transformers; .* pip install "separation\[ast\]"'):
         AstEncoder()
 
 
@@ -62,5 +63,34 @@ def test_weights_load_strictly(encoder):
     assert all(torch.equal(v, weights[k]) for k, v in loaded.network.state_dict().items())
     assert not torch.allclose(loaded.encode_audio(noise(1.0), 16000), encoder.encode_audio(noise(1.0), 16000))
     del weights["classifier.dense.bias"]
-    with pytest.raises(EncoderError, match=r"tensor classifier\.dense\.bias is missing"):
+    with pytest.raises(ModelError, match=r"1 missing: classifier\.dense\.bias"):
         AstEncoder.from_tensors(weights, config=SMALL)
+
+
+@needs_transformers
+def test_it_takes_the_place_of_a_separators_own_query_net(encoder, monkeypatch):
+    from separation import Query, Separator
+    from separation.models import resunet
+
+    monkeypatch.setattr(resunet, "CHANNELS", (1, 1, 1, 1, 1, 1, 1))
+    torch.manual_seed(0)
+    separator = Separator(resunet.ResUNet30(527, segment=64000), encoder, "uss with AST", "cpu")
+    example = (noise(1.0)[0], 16000)
+    found = separator.conditions([Query(audio=example), "Dog", Query(label=[0, 74])])
+    assert torch.allclose(found[0], encoder.encode_audio(noise(1.0), 16000)[0], atol=1e-6)
+    assert found[1].nonzero().flatten().tolist() == [74]
+    assert found[2].nonzero().flatten().tolist() == [0, 74]
+    separator.model.faithful = True
+    heard = encoder.probabilities(noise(2.0), 16000)[0]
+    loudest = int(heard.argmax())
+    assert heard[loudest] >= 0.2
+    kept = torch.zeros(1, 527)
+    kept[0, loudest] = separator.encoder.probabilities(resampled(noise(2.0)), 32000)[0, loudest]
+    result = separator(resampled(noise(2.0)), loudest, 32000)
+    assert torch.allclose(result.target, separator.model(resampled(noise(2.0))[None], kept)[0], atol=1e-5)
+
+
+def resampled(waveform):
+    from separation.audio import resample
+
+    return resample(waveform, 16000, 32000)

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from gains import GainSeparator, GainStream
 
-from separation import cli, decode, pending
+from separation import Query, cli, decode, pending
 from separation.inputs import Source
 from separation.interrupts import Interrupts
 from separation.job import block_seconds
@@ -28,52 +29,11 @@ from separation.progress import Progress, clock
 from separation.tracks import Delay
 
 ROOT = str(Path(cli.__file__).parent.parent)
-GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "double": 2.0, "quarter": 0.25}
-
-
-class FakeStream:
-    """Gives gain * mixture per query, `held` samples late, as a real one does."""
-
-    held = 4711
-
-    def __init__(self, queries, channels):
-        self.gains = torch.tensor([GAINS.get(query, 0.3) for query in queries])[:, None, None]
-        self.tail = torch.zeros(channels, 0)
-
-    def push(self, block):
-        signal = torch.cat([self.tail, block], dim=1)
-        ready = max(0, signal.shape[1] - self.held)
-        self.tail = signal[:, ready:]
-        return self.gains * signal[:, :ready]
-
-    def flush(self):
-        return self.gains * self.tail
-
-    @property
-    def presence(self):
-        return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
-
-
-class FakeSeparator:
-    """Has what the command uses of a Separator."""
-
-    sample_rate = 32000
-    name = "fake"
-
-    def __init__(self):
-        self.streams = []
-
-    def level(self, blocks):
-        return max((float(block.abs().max()) for block in blocks), default=0.0)
-
-    def stream(self, queries, sample_rate, channels, level):
-        self.streams.append((tuple(queries), sample_rate, channels, level))
-        return FakeStream(queries, channels)
 
 
 @pytest.fixture
 def separator(monkeypatch):
-    double = FakeSeparator()
+    double = GainSeparator()
     monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
     return double
 
@@ -109,6 +69,38 @@ def everything():
 
 def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
+
+
+class FakeExamples(GainSeparator):
+    """As above; what an example, a picture or a vector stands for is told by its file's name."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def encoded(self, query):
+        self.asked.append(query)
+        if "mute" in query.name:
+            raise ValueError("mute.wav is silent.")
+        return query.name.split(" without ")[0]
+
+
+@pytest.fixture
+def examples(folder, monkeypatch):
+    """A folder with a double that takes every form of query, and some files to ask with."""
+    double = FakeExamples()
+    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
+    for name in ("half.wav", "other/half.wav", "mute.wav"):
+        save(f"sounds/{name}")
+    Path("sounds/quarter.npy").touch()
+    Path("sounds/double.png").touch()
+    save("mix.wav")
+    save("mix2.wav")
+    return double
+
+
+def outputs():
+    return [name for name in everything() if name.startswith("mix")]
 
 
 # What is written
@@ -582,7 +574,7 @@ def test_an_unforeseen_error_is_one_sentence_too(folder, separator, monkeypatch,
 
 def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
     save("mix.wav")
-    monkeypatch.setattr(FakeStream, "flush", lambda self: self.gains * self.tail[:, :5])
+    monkeypatch.setattr(GainStream, "flush", lambda self: self.gains * self.tail[:, :5])
     assert run("--query", "half", "mix.wav") == 1
     assert "the separator returned" in capsys.readouterr().err
     assert everything() == ["mix.wav"]
@@ -657,11 +649,11 @@ def registry(tmp_path, monkeypatch):
             cls.calls += ((name, device),)
             if name != "default":
                 raise ModelError(f"There is no model {name!r}; there is default.")
-            return FakeSeparator()
+            return GainSeparator()
 
     card = SimpleNamespace(
         name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
-        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, description="The built-in model.",
+        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, verified=True, description="The built-in model.",
     )  # fmt: skip
     fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
     fake_module(monkeypatch, "separation.hub", list_models=lambda: [card])
@@ -705,6 +697,99 @@ def test_list_models(registry, capsys):
     assert json.loads(capsys.readouterr().out)["queries"] == ["text", "audio"]
 
 
+# Queries that are no texts
+
+
+def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples, capsys):
+    forms = ("--query-audio", "sounds/half.wav", "--query", "all", "--query-class", "/m/0bt9lr", "--query-class", "3")
+    more = ("--query-image", "sounds/double.png", "--query-embedding", "sounds/quarter.npy")
+    assert run(*forms, *more, "mix.wav", "mix2.wav") == 0
+    parts = ["half", "all", "dog", "class_3", "double", "quarter"]
+    written = [f"{stem}.{part}.wav" for stem in ("mix", "mix2") for part in parts]
+    assert outputs() == sorted(["mix.wav", "mix2.wav", *written])
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == written
+    forms = [list(query.forms()) for query in examples.asked]  # once each; the text is not one of them
+    assert forms == [["audio"], ["label"], ["label"], ["image"], ["embedding"]]
+    assert examples.streams[0][0] == examples.streams[1][0] == ("half", "all", "Dog", "class 3", "double", "quarter")
+
+
+def test_a_folder_of_examples_is_one_query(examples):
+    Path("sounds").rename("two  spaces")
+    assert run("--query-audio", "two  spaces", "mix.wav") == 0
+    assert outputs() == ["mix.two_spaces.wav", "mix.wav", "mix2.wav"]
+    assert examples.asked[0].audio == "two  spaces"
+
+
+def test_examples_of_one_name_are_two_queries(examples, capsys):
+    assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/other/half.wav", "mix.wav", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["targets"] == {"half": "mix.half.wav", "half 2": "mix.half_2.wav"}
+    assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/half.wav", "mix2.wav") == 0
+    assert "mix2.half_2.wav" not in everything()
+
+
+def test_what_is_to_be_left_out_goes_with_every_query(examples):
+    save("sounds/quarter.wav")
+    asked = ("--query", "half", "--query-audio", "sounds/quarter.wav", "--remove", "all")
+    assert run(*asked, "--not", "rain", "--not", "wind", "mix.wav") == 0
+    assert [query.negatives() for query in examples.asked] == [["rain", "wind"]] * 3
+    parts = ["half", "not_all", "quarter"]
+    assert outputs() == [*(f"mix.{part}_without_rain_and_wind.wav" for part in parts), "mix.wav", "mix2.wav"]
+
+
+def test_a_text_and_an_example_of_one_name_are_two_queries(examples):
+    assert run("--query-audio", "sounds/half.wav", "--remove", "half", "mix.wav") == 0
+    assert examples.streams[0][0] == ("half", "half")
+    assert outputs() == ["mix.half.wav", "mix.not_half_2.wav", "mix.wav", "mix2.wav"]
+
+
+def test_an_example_is_never_written_over(examples, capsys):
+    save("mix.half.wav")
+    assert run("--query-audio", "mix.half.wav", "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
+    assert "mix.half.wav would be written over, but it is one of the inputs." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--query-audio", "none.wav"], "Argument --query-audio: none.wav does not exist."),
+        (["--query-image", "sounds"], "Argument --query-image: sounds is a folder, not a file."),
+        (["--query-embedding", "sounds/half.wav"], "sounds/half.wav must end in .npy or .safetensors."),
+        (["--query-audio", "sounds/mute.wav"], "mute.wav is silent."),
+        (["--query-class", " "], "--query-class is empty"),
+        (["--query", "half", "--not", " "], "--not is empty"),
+        (["--query", "half", "--subclasses"], "--subclasses goes with --query-class."),
+        (["--query-audio", "sounds/half.wav", "--query", "b", "-o", "-"], "Standard output takes one result"),
+    ],
+)
+def test_bad_examples_are_one_sentence_and_status_2(examples, capsys, arguments, words):
+    assert run(*arguments, "mix.wav") == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert outputs() == ["mix.wav", "mix2.wav"]
+
+
+def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
+    from tiny import tiny_model
+
+    from separation import Separator
+    from separation.encoders.sound import SoundEncoder
+
+    torch.manual_seed(0)
+    real = Separator(tiny_model(), SoundEncoder(8000, 16, (4, 8), 16), "tiny", "cpu")
+    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: real)
+    samples = save("mix.wav")
+    save("bark.wav", noise(9000, 1, 3), 16000)
+    np.save("vector.npy", real.conditions([Query(audio="bark.wav")])[0].numpy())
+    assert run("--query-audio", "bark.wav", "--query-embedding", "vector.npy", "--residual", "mix.wav") == 0
+    assert np.abs(load("mix.bark.wav") - load("mix.vector.wav")).max() < 1e-6
+    assert np.abs(load("mix.bark.wav") + load("mix.not_bark.wav") - samples).max() < 1e-6
+    assert np.abs(load("mix.bark.wav")).max() > 1e-4
+    assert run("--query-image", "mix.wav", "mix.wav") == 2
+    assert capsys.readouterr().err == "separate: SoundEncoder takes no image; it takes text, audio, embedding.\n"
+
+
 # What is said
 
 
@@ -729,7 +814,7 @@ def test_json_is_one_record_a_file(folder, capsys):
     assert good["plots"] == ["mix.half.png", "mix.none.png"]
     assert good["presence"] == {"half": 0.5, "none": 0.0}
     assert good["duration"] == pytest.approx(30000 / 44100, abs=1e-6)
-    assert 0 < good["seconds"] < 20
+    assert 0 < good["seconds"] < 600
     assert all(Path(name).is_file() for name in good["outputs"] + good["plots"])
     assert err == "separate: gone.wav does not exist.\n"
 
@@ -842,12 +927,13 @@ def test_blocks_of_many_channels_are_shorter():
 
 
 def test_delay_gives_back_in_any_pieces():
-    delay, signal = Delay(), torch.arange(60.0).reshape(2, 30)
+    delay, signal = Delay(2), torch.arange(60.0).reshape(2, 30)
     for start in range(0, 30, 7):
         delay.put(signal[:, start : start + 7])
     pieces = [delay.take(count) for count in (0, 3, 12, 1, 14, 5)]
     assert [piece.shape[1] for piece in pieces] == [0, 3, 12, 1, 14, 0]
-    assert torch.equal(torch.cat(pieces[:5], dim=1), signal)
+    assert torch.equal(torch.cat(pieces, dim=1), signal)
+    assert Delay(3).take(4).shape == (3, 0)
 
 
 def test_a_shield_holds_a_signal_back():
@@ -864,15 +950,15 @@ def test_a_shield_holds_a_signal_back():
 PROGRAM = """
     import sys, time
     sys.path.insert(0, {tests!r})
-    from test_cli import FakeSeparator, FakeStream
+    from gains import GainSeparator, GainStream
     from separation import cli
-    push = FakeStream.push
+    push = GainStream.push
     def slow(self, block):
         print("working", file=sys.stderr, flush=True)
         time.sleep({pause})
         return push(self, block)
-    FakeStream.push = slow
-    cli.load_separator = lambda *_: FakeSeparator()
+    GainStream.push = slow
+    cli.load_separator = lambda *_: GainSeparator()
     sys.exit(cli.main(sys.argv[1:]))
     """
 
@@ -930,6 +1016,8 @@ def test_help_teaches_quickly_and_loads_nothing_heavy():
     for option in ("--query", "--remove", "--residual", "--recursive", "--output", "--model"):
         assert option in text
     for option in ("--device", "--json", "--plot", "--overwrite", "--format", "--subtype"):
+        assert option in text
+    for option in ("--query-audio", "--query-class", "--query-image", "--query-embedding", "--not", "--subclasses"):
         assert option in text
     for option in ("--list-models", "--threads", "--quiet", "--verbose", "--version"):
         assert option in text

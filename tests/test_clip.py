@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from separation import ModelError
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.clip import PROMPTS, ClipEncoder, prepare
 
@@ -33,7 +34,7 @@ def picture(height: int = 90, width: int = 130, seed: int = 0) -> np.ndarray:
 def test_without_open_clip_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(
-        EncoderError, match="CLIP needs the package open_clip; install it with: pip install open_clip_torch"
+        EncoderError, match=r'CLIP needs the package open_clip; install it with: pip install "separation\[clip\]"'
     ):
         ClipEncoder()
     with pytest.raises(ValueError, match="prompts is one of verbatim, photo, ensemble"):
@@ -117,7 +118,7 @@ def test_several_pictures_are_one_query(encoder):
     assert torch.allclose(encoder.encode_image([pictures])[0], each.mean(0), atol=1e-6)
     with pytest.raises(EncoderError, match="one picture or more"):
         encoder.encode_image([[]])
-    with pytest.raises(UnsupportedQueryError, match="takes no audio; it takes image, text"):
+    with pytest.raises(UnsupportedQueryError, match="takes no audio; it takes text, image"):
         encoder.encode_audio(torch.zeros(1, 9), 9)
 
 
@@ -153,7 +154,7 @@ def test_weights_load_by_file_and_strictly(encoder, tmp_path):
     loaded = ClipEncoder.from_file(tmp_path / "clip.safetensors", **SMALL)
     assert all(torch.equal(v, weights[k]) for k, v in loaded.network.state_dict().items())
     del weights["visual.proj"]
-    with pytest.raises(EncoderError, match=r"the checkpoint: tensor visual\.proj is missing"):
+    with pytest.raises(ModelError, match=r"the checkpoint does not fit CLIP: tensors 1 missing: visual\.proj"):
         ClipEncoder.from_tensors(weights, **SMALL)
 
 
@@ -187,3 +188,24 @@ def test_the_hugging_face_form_gives_the_same_vectors(encoder):
         images = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     assert torch.allclose(loaded.encode_text(["a dog", "heavy rain"]), texts, atol=1e-5)
     assert torch.allclose(loaded.encode_image([picture()]), images, atol=1e-5)
+
+
+@needs_open_clip
+def test_a_picture_asks_a_separator(encoder, tmp_path, monkeypatch):
+    from PIL import Image
+
+    from separation import Query, Separator
+    from separation.models import clipsep_unet
+
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
+    file = tmp_path / "dog.png"
+    Image.fromarray(picture()).save(file)
+    separator = Separator(clipsep_unet.CLIPSepUNet(16), encoder, "small", "cpu")
+    expected = encoder.encode_image([picture()])[0]
+    asked = [Query(image=file), Query(image=picture()), Query("dog", image=str(file), weights={"image": 3})]
+    found = separator.conditions(asked)
+    assert torch.allclose(found[:2], expected.expand(2, -1), atol=1e-6)
+    assert torch.allclose(found[2], (encoder.encode_text(["dog"])[0] + 3 * expected) / 4, atol=1e-6)
+    mixture = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)) / 10
+    by_file, by_vector = separator(mixture, [Query(image=file), expected], 16000)
+    assert torch.equal(by_file.target, by_vector.target)

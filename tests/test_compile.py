@@ -24,5 +24,5 @@ def test_compiled_parts_compute_the_same():
             compiled.separate(mixture, conditions), plain.separate(mixture, conditions), strict=True
         ):
             assert torch.allclose(mine, theirs, atol=1e-6)
-    assert len(used) >= 10 and sum(used) > 60  # the layers went through it
+    assert len(used) >= 5 and sum(used) > 100  # the layers went through it; those of one shape share what was compiled
     assert compiled.state_dict().keys() == plain.state_dict().keys()

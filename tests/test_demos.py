@@ -29,7 +29,7 @@ def load(name: str) -> Any:
     return importlib.import_module(name)
 
 
-score, separate_file = load("score"), load("separate_file")
+score, separate_file, query_by_example = load("score"), load("separate_file"), load("query_by_example")
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,56 @@ def test_separate_file_says_what_is_wrong(double, tmp_path, capsys, content):
     assert "mix.wav" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*accelerator.*", "ignore:.*GPU available.*", "ignore:.*MPS available.*")
+def test_finetune_gives_a_model_that_separates(model, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("lightning", reason="needs the extra [train]")
+    from tiny import vectors
+
+    from separation.encoders.sentence import SentenceEncoder
+    from separation.hub import load_model
+
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+    random = np.random.default_rng(0)
+    for name in ("door bell/1.wav", "door bell/2.flac", "my dog/a.wav", "rain/b.ogg"):
+        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "clips" / name, 0.1 * random.standard_normal(16000), 32000)
+    (tmp_path / "clips" / "my dog" / "notes.txt").write_text("no clip")
+    finetune = load("finetune")
+    arguments = [str(tmp_path / "clips"), str(tmp_path / "mine"), "--steps", "2", "--start-from", str(model)]
+    finetune.main(arguments, batch_size=2, seconds=0.5, foley=0)
+    clip = finetune.clip_of(tmp_path / "clips" / "door bell" / "2.flac", tmp_path / "clips")
+    assert (clip.path, clip.label, clip.caption, clip.seconds) == ("door bell/2.flac", "door bell", "door bell", 0.5)
+    before, after = load_model(model)[0], load_model(tmp_path / "mine")[0]
+    moved = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.01  # two small steps
+    result = Separator.from_pretrained(tmp_path / "mine")(np.zeros(8000, np.float32), "door bell", 32000)
+    assert result.target.shape == (1, 8000)
+
+
+def test_query_by_example_asks_with_a_recording(model, tmp_path, capsys):
+    samples = 0.1 * np.random.default_rng(0).standard_normal((22050, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "mix.wav", samples, 22050, subtype="FLOAT")
+    outputs = []
+    for name, extra in (("dog", []), ("bell", ["--sound", "church bells"]), ("file", ["--example", str(tmp_path)])):
+        arguments = [str(tmp_path / "mix.wav"), str(tmp_path / f"{name}.flac"), "--model", str(model), *extra]
+        assert query_by_example.main(arguments) == 0
+        assert capsys.readouterr().out.startswith(f"{tmp_path / name}.flac  presence 0.")
+        outputs.append(soundfile.read(tmp_path / f"{name}.flac")[0])
+        assert outputs[-1].shape == samples.shape
+    separator = Separator.from_pretrained(model)
+    query = query_by_example.example_of("dog bark", 7)
+    expected = separator(samples.T, query, 22050).target.T.numpy()
+    assert np.abs(outputs[0] - expected).max() < 1e-5
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-5
+
+
+def test_query_by_example_says_what_is_wrong(model, tmp_path, capsys):
+    soundfile.write(tmp_path / "mix.wav", np.zeros(100), 22050)
+    with pytest.raises(SystemExit) as stop:
+        query_by_example.main(
+            [str(tmp_path / "mix.wav"), "x.wav", "--model", str(model), "--example", str(tmp_path / "none")]
+        )
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1

@@ -71,7 +71,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_fetched_once_and_recorded(server, tmp_path):
+def test_fetched_once_and_recorded(server, tmp_path, capsys):
     folder = tmp_path / "new" / "cache"
     path = get(server, folder)
     assert path.read_bytes() == CONTENT
@@ -81,6 +81,9 @@ def test_fetched_once_and_recorded(server, tmp_path):
     assert record["verified"] is False
     assert fetch(REMOTE, folder, offline=True, opener=None) == path  # no connection any more
     assert len(server.requests) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("a.ckpt is unverified: no checksum of it is published; its own, sha256 ")
+    assert said.count("\n") == 1  # once, at the first download
 
 
 def test_interrupted_and_resumed(server, tmp_path):

@@ -143,6 +143,7 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         run(*arguments("fit", data, tmp_path), "--print_config")
     assert stop.value.code in (None, 0)
     printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["weights_only"] is True
     assert printed["data"]["init_args"]["batch_size"] == 2
     assert printed["model"]["init_args"]["model"]["class_path"] == "separation.models.band_unet.BandUNet"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from separation.ontology import OntologyError, class_index, classes, levels, read_tree
+from separation.ontology import OntologyError, class_index, classes, levels, read_tree, subtree
 
 
 def test_classes_stand_in_the_published_order():
@@ -68,6 +68,53 @@ def test_a_file_that_is_no_ontology_is_refused(tmp_path, content):
 def test_a_missing_file_says_where_to_get_it(tmp_path):
     with pytest.raises(OntologyError, match="github"):
         read_tree(tmp_path / "ontology.json")
+
+
+ANIMALS = [
+    ("/x/living", "Living things", ["/m/0jbk", "/x/silent"]),
+    ("/m/0jbk", "Animal", ["/m/068hy"]),
+    ("/m/068hy", "Domestic animals, pets", ["/m/0bt9lr"]),
+    ("/m/0bt9lr", "Dog", []),
+    ("/x/silent", "Silent things", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("label", "indexes"),
+    [
+        ("Animal", [72, 73, 74]),
+        ("/m/0jbk", [72, 73, 74]),
+        (72, [72, 73, 74]),
+        ("pets", [73, 74]),  # a synonym
+        ("dog", [74]),
+        (" Living  THINGS", [72, 73, 74]),  # no class itself
+    ],
+)
+def test_a_class_and_those_below_it(tmp_path, monkeypatch, label, indexes):
+    monkeypatch.setenv("AUDIOSET_ONTOLOGY", str(ontology(tmp_path, ANIMALS)))
+    assert subtree(label) == indexes
+
+
+def test_what_has_no_classes_below_it_says_so(tmp_path, monkeypatch):
+    file = ontology(tmp_path, ANIMALS)
+    with pytest.raises(OntologyError, match="'Silent things' has no class below it"):
+        subtree("Silent things", file)
+    with pytest.raises(OntologyError, match="'Cat' stands nowhere"):
+        subtree("Cat", file)
+    with pytest.raises(OntologyError, match="'Dogg' is no AudioSet class; close to it: Dog"):
+        subtree("Dogg", file)
+
+
+def test_without_the_ontology_one_sentence_says_where_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("AUDIOSET_ONTOLOGY", raising=False)
+    monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path))
+    with pytest.raises(
+        OntologyError, match=r"ontology\.json is not there: get .* github\.com/audioset/ontology"
+    ) as caught:
+        subtree("Animal")
+    assert str(tmp_path) in str(caught.value)
+    ontology(tmp_path, ANIMALS)
+    assert subtree("Animal") == [72, 73, 74]
 
 
 def test_the_published_tree_gives_the_levels_of_uss():

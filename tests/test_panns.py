@@ -5,9 +5,9 @@ import pytest
 import soundfile
 import torch
 
+from separation import ModelError
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.examples import remove_silence, segments
-from separation.encoders.files import read_tensors
 from separation.encoders.mel import LogMel, hertz_to_mel, mel_to_hertz, slaney_filters
 from separation.encoders.panns import Cnn14, Cnn14DecisionLevelMax, PannsEncoder, load_cnn14
 from separation.encoders.tagger import class_conditions
@@ -73,20 +73,21 @@ def test_another_rate_is_resampled(encoder):
     assert encoder.encode_audio(waveform[:, ::2], 16000).shape == (1, 527)
 
 
-def test_a_folder_counts_every_file_alike(encoder, tmp_path):
+def test_a_folder_counts_every_file_alike(encoder, tmp_path, monkeypatch):
     for name, seconds in (("b", 4.0), ("a", 2.0)):
         soundfile.write(tmp_path / f"{name}.wav", noise(seconds, seed=ord(name))[0].numpy(), RATE, subtype="FLOAT")
     (tmp_path / "notes.txt").write_text("no audio")
     each = [encoder.encode_audio(noise(s, seed=ord(n)), RATE) for n, s in (("a", 2.0), ("b", 4.0))]
-    assert torch.allclose(encoder.encode_files(tmp_path, silence=True), (each[0] + each[1]) / 2, atol=1e-6)
+    monkeypatch.setattr(encoder, "keep_silence", True)
+    assert torch.allclose(encoder.encode_examples(tmp_path), (each[0] + each[1]) / 2, atol=1e-6)
     with pytest.raises(EncoderError, match="holds no example recording"):
-        encoder.encode_files([])
+        encoder.encode_examples([])
 
 
 def test_a_silent_file_is_refused(encoder, tmp_path):
     soundfile.write(tmp_path / "mute.wav", np.zeros(RATE, np.float32), RATE)
     with pytest.raises(EncoderError, match=r"mute\.wav is silent"):
-        encoder.encode_files(tmp_path / "mute.wav")
+        encoder.encode_examples(tmp_path / "mute.wav")
 
 
 def test_labels_are_ones_at_their_classes(encoder):
@@ -102,7 +103,7 @@ def test_a_label_for_the_embedding_is_refused():
     assert (encoder.embedding_dim, encoder.modalities, encoder.unit_length) == (16, {"audio"}, False)
     with pytest.raises(UnsupportedQueryError, match="its 16 condition numbers are no classes"):
         encoder.encode_label(["Dog"])
-    with pytest.raises(UnsupportedQueryError, match="PannsEncoder takes no text; it takes audio"):
+    with pytest.raises(UnsupportedQueryError, match="PannsEncoder takes no text; it takes "):
         encoder.encode_text(["dog"])
 
 
@@ -152,47 +153,13 @@ def test_a_wrong_tensor_is_named(encoder):
     def load(tensors):
         load_cnn14(network, tensors, ("",), "x.pth")
 
-    with pytest.raises(EncoderError, match=r"x\.pth: tensor fc1\.bias is missing"):
+    with pytest.raises(ModelError, match=r"x\.pth does not fit Cnn14: tensors 1 missing: fc1\.bias\."):
         load({k: v for k, v in good.items() if k != "fc1.bias"})
-    with pytest.raises(EncoderError, match="tensor fc2 does not belong"):
+    with pytest.raises(ModelError, match="1 unexpected: fc2"):
         load({**good, "fc2": torch.zeros(1)})
-    with pytest.raises(EncoderError, match=r"tensor fc1\.bias has shape \(3,\), not \(16,\)"):
+    with pytest.raises(ModelError, match=r"fc1\.bias \(\(3,\) instead of \(16,\)\)"):
         load({**good, "fc1.bias": torch.zeros(3)})
     with pytest.raises(EncoderError, match="is cnn14_16k, not cnn14"):
         load(published(encoder.network, 257))
     with pytest.raises(EncoderError, match="holds no Cnn14"):
         load({"a": torch.zeros(1)})
-
-
-def test_a_file_with_numpy_scalars_is_read(tmp_path):
-    file = tmp_path / "a.pt"
-    state = {"epoch": np.int64(3), "loss": np.float64(0.5), "sampler": {"order": np.arange(3)}}
-    torch.save({**state, "state_dict": {"w": torch.ones(2)}}, file)
-    assert read_tensors(file)["w"].tolist() == [1, 1]
-
-
-class Payload:
-    """Unpickling it would write a file."""
-
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return open, (str(self.target), "w")
-
-
-def test_a_file_that_holds_code_is_refused_and_does_not_run(tmp_path):
-    file, target = tmp_path / "a.ckpt", tmp_path / "ran"
-    torch.save({"state_dict": {"w": torch.ones(1)}, "extra": Payload(target)}, file)
-    with pytest.raises(EncoderError, match=r"a\.ckpt holds code"):
-        read_tensors(file)
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
-def test_a_broken_or_missing_file(tmp_path, name):
-    with pytest.raises(EncoderError, match="is not there"):
-        read_tensors(tmp_path / name)
-    (tmp_path / name).write_bytes(b"nothing useful")
-    with pytest.raises(EncoderError, match=f"{name} cannot be read"):
-        read_tensors(tmp_path / name)

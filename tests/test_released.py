@@ -6,10 +6,11 @@ import pytest
 import torch
 import yaml
 
-from separation import ModelError, Separator, list_models
+from separation import ModelError, Query, Separator, list_models
 from separation.checkpoints.convert import main as convert
 from separation.checkpoints.families import recognise
 from separation.checkpoints.registry import RELEASED
+from separation.encoders.tagger import TaggerEncoder, Tags
 from separation.hub import load_model
 from separation.models import bimodal_unet, clipsep_unet, resunet
 from separation.models.bimodal_unet import BiModalUNet
@@ -23,6 +24,7 @@ def narrow(monkeypatch, tmp_path):
     monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
     monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
     monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUDIOSET_ONTOLOGY", raising=False)
 
 
 def uss():
@@ -74,13 +76,16 @@ def test_recognised_and_loaded(tmp_path, name):
     expected = network(name)
     assert separator.sample_rate == expected.sample_rate
     assert separator.model.condition_dim == separator.encoder.embedding_dim == expected.condition_dim
-    mixture, condition = torch.randn(1, 1, 2000) / 10, torch.rand(1, expected.condition_dim)
-    assert torch.allclose(separator.model(mixture, condition), expected(mixture, condition), atol=1e-6)
+    mixture, condition = torch.randn(2, 1, 2000) / 10, torch.rand(2, expected.condition_dim)
+    both = separator.model(mixture, condition)  # the bare network, (batch, 1, time) and (batch, dim)
+    assert both.shape == (2, 1, 2000)
+    assert torch.allclose(both, expected(mixture, condition), atol=1e-6)
+    assert torch.allclose(both[1:], expected(mixture[1:], condition[1:]), atol=1e-5)
     result = separator(mixture[0], condition[0], separator.sample_rate)
     assert torch.allclose(result.target + result.residual, mixture[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["audiosep", "clipsep-nit", "labelsep", "bimodal"])
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_converted(tmp_path, name, capsys):
     content = state(name)
     if name == "audiosep":
@@ -136,8 +141,9 @@ def test_frozen_transforms_and_parts_for_training_are_left_out(tmp_path):
 
 def test_class_ids_with_the_embedding_model_are_refused_with_the_reason(tmp_path):
     separator = Separator.from_pretrained(write(tmp_path, "uss-embedding"))
-    with pytest.raises(ModelError, match="takes no class ids: its condition is the tagger's embedding"):
-        separator(torch.randn(1, 2000), 17, 32000)
+    for query in (17, Query(label="Dog"), Query(label=["Dog", 3])):
+        with pytest.raises(ModelError, match="takes no class ids: its condition is the tagger's embedding"):
+            separator(torch.randn(1, 2000), query, 32000)
 
 
 def test_classes_need_no_tagger(tmp_path):
@@ -146,6 +152,65 @@ def test_classes_need_no_tagger(tmp_path):
     assert torch.equal(by_name, by_number)
     assert by_name.shape == (1, 527)
     assert by_name.sum() == by_name[0, 0] == 1
+
+
+def test_a_class_with_those_below_it(tmp_path, monkeypatch):
+    nodes = [("/m/0jbk", "Animal", ["/m/068hy"]), ("/m/068hy", "Domestic animals, pets", ["/m/0bt9lr"])]
+    tree = [{"id": mid, "name": name, "child_ids": below} for mid, name, below in [*nodes, ("/m/0bt9lr", "Dog", [])]]
+    (tmp_path / "ontology.json").write_text(json.dumps(tree))
+    monkeypatch.setenv("AUDIOSET_ONTOLOGY", str(tmp_path / "ontology.json"))
+    separator = Separator.from_pretrained(write(tmp_path, "uss"))
+    below, several, single = separator.conditions(
+        [Query(label="Animal", subclasses=True), Query(label=["Animal", 73, "Dog"]), Query(label="Animal")]
+    )
+    assert below.nonzero()[:, 0].tolist() == [72, 73, 74]
+    assert torch.equal(below, several)
+    assert single.nonzero()[:, 0].tolist() == [72]
+
+
+class FakeTagger(TaggerEncoder):
+    """Hears speech in every segment; its vector for an example is its mean power, in all places."""
+
+    sample_rate = 32000
+
+    def __init__(self):
+        super().__init__("probabilities", 2048)
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def tag(self, waveform):
+        probabilities = waveform.square().mean(-1, keepdim=True).expand(-1, 527).clone()
+        probabilities[:, 0] = 0.8
+        return Tags(probabilities, probabilities)
+
+
+def test_a_query_directory_is_the_mean_over_segments_and_then_over_files(tmp_path):
+    import soundfile
+
+    separator = Separator.from_pretrained(write(tmp_path, "uss"))
+    separator.encoder.parts["audio"] = FakeTagger()
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    loud, quiet = torch.full((64000,), 0.5), torch.full((32000,), 0.1)
+    silence = torch.zeros(32000)
+    soundfile.write(folder / "b.wav", torch.cat([silence, loud, quiet]).numpy(), 32000, subtype="FLOAT")
+    soundfile.write(folder / "a.wav", quiet.numpy(), 32000, subtype="FLOAT")
+    [found] = separator.conditions([Query(audio=folder)])
+    first, second = (0.5**2 + 0.1**2) / 2, 0.1**2  # segments of 2 s without the silence; the last one is repeated
+    assert float(found[1]) == pytest.approx((first + second) / 2, rel=1e-3)
+    assert float(found[0]) == pytest.approx(0.8)
+
+
+def test_published_inference_by_class_beside_other_queries(tmp_path):
+    separator = Separator.from_pretrained(write(tmp_path, "uss"), faithful=True)
+    separator.encoder.parts["audio"] = FakeTagger()
+    mixture, vector = torch.randn(1, 70000) / 10, torch.rand(527)
+    by_class, absent, given = separator(mixture, ["Speech", "Dog", vector], 32000)
+    heard = torch.zeros(1, 527)
+    heard[0, 0] = 0.8  # the tagger's own probability, all other classes zero
+    expected = separator.model(mixture[None], heard)[0]
+    assert torch.allclose(by_class.target, expected, atol=1e-6)
+    assert absent.target.abs().max() == 0
+    assert torch.allclose(given.target, separator(mixture, vector, 32000).target, atol=1e-6)
 
 
 def test_labels_of_labelsep_are_rows_of_its_table(tmp_path):
@@ -193,12 +258,27 @@ def test_listed(capsys):
     assert rows["audiosep"]["on_disk"] is False
 
 
-def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow):
+def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow, capsys):
+    from separation import cli
+
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    write(tmp_path, "dcase2024").rename(folder / RELEASED["dcase2024"].filename)
+    assert RELEASED["dcase2024"].on_disk
+    assert [RELEASED[name].verified for name in ("audiosep", "dcase2024", "clipsep")] == [True, False, False]
+    assert cli.main(["--list-models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "  yes, unverified  " in lines["dcase2024"]
+    assert "  no  " in lines["audiosep"]
+    assert Separator.from_pretrained("dcase2024", offline=True).encoder.family == "dcase2024"
+
+
+def test_another_file_in_the_place_of_a_published_one_is_not_used(tmp_path, narrow):
     folder = tmp_path / "cache"
     folder.mkdir()
     write(tmp_path, "audiosep").rename(folder / RELEASED["audiosep"].filename)
-    assert RELEASED["audiosep"].on_disk
-    assert Separator.from_pretrained("audiosep", offline=True).encoder.family == "audiosep"
+    with pytest.raises(ModelError, match=r"audiosep_base_4M_steps\.ckpt has \d+ bytes instead of 1264844076"):
+        Separator.from_pretrained("audiosep", offline=True)
 
 
 def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypatch):
@@ -217,3 +297,10 @@ def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypa
     file = write(tmp_path, "uss")
     assert cli.main(["--model", str(file), "--query", "Dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")
+    by_class = ["--model", str(file), "--device", "cpu", "--overwrite", "--query-class"]
+    assert cli.main([*by_class, "/m/0bt9lr", str(tmp_path / "mix.wav")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")
+    assert cli.main([*by_class, "Dogg", str(tmp_path / "mix.wav")]) == 2
+    assert "'Dogg' is no AudioSet class; close to it: Dog" in capsys.readouterr().err
+    assert cli.main([*by_class, "Animal", "--subclasses", str(tmp_path / "mix.wav")]) == 2
+    assert "get ontology.json from github.com/audioset/ontology" in capsys.readouterr().err

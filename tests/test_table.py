@@ -56,7 +56,7 @@ def test_plain_embeddings_pass_as_they_are():
     ],
 )
 def test_every_other_form_is_one_sentence(form, call):
-    with pytest.raises(UnsupportedQueryError, match=f"QueryEncoder takes no {form}; it takes only plain embeddings"):
+    with pytest.raises(UnsupportedQueryError, match=f"QueryEncoder takes no {form}; it takes embedding"):
         call(QueryEncoder())
     with pytest.raises(UnsupportedQueryError, match=f"No {form} query without the encoder: CLAP is missing"):
         call(EmbeddingEncoder(4, "CLAP is missing."))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import time
@@ -44,6 +45,7 @@ def fit(objective: Any, data: Any, steps: int, seed: int, **settings: Any) -> fl
 
     import lightning
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it greets at every run
     lightning.seed_everything(seed, verbose=False)
     trainer = lightning.Trainer(
         max_steps=steps,

@@ -34,7 +34,7 @@ def convert(file: Path, directory: Path) -> str:
 
     from separation.checkpoints.families import recognise
     from separation.checkpoints.load import encoder, network
-    from separation.checkpoints.safe import read_tensors
+    from separation.tensors import read_tensors
 
     if (directory / "model.safetensors").exists():
         raise ModelError(f"{directory} holds a model already; name another directory.")

@@ -112,6 +112,12 @@ def fetch(
         part.unlink(missing_ok=True)
         raise
     os.replace(part, path)
+    if remote.sha256 is None:
+        known = read_record(record_of(path))["sha256"]
+        print(
+            f"{remote.filename} is unverified: no checksum of it is published; its own, sha256 {known}, was recorded.",
+            file=sys.stderr,
+        )
     return path
 
 

@@ -1,4 +1,4 @@
-"""Which released system a checkpoint belongs to, from the names and shapes of its tensors; and loading it strictly.
+"""Which released system a checkpoint belongs to, from the names and shapes of its tensors.
 
 Wrappers put prefixes before the names (`ss_model.`, `module.`); they are found, not listed. Only frozen transforms are
 left out, which are computed here: every other tensor has to be there, once, in its shape.
@@ -7,16 +7,14 @@ left out, which are computed here: every other tensor has to be there, once, in 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from separation.description import ModelError
-
-Tensors = Mapping[str, Tensor]
+from separation.tensors import SHOWN, Tensors, listed
 
 SIGNS = {
     "resunet": re.compile(
@@ -43,7 +41,6 @@ ENCODERS = {
 }
 RATES = {1025: (32000, 2048, 320), 513: (16000, 1024, 160)}  # by the number of bins: sample rate, n_fft, hop
 RESUNETS = {(512, 1025): "audiosep", (527, 1025): "uss", (2048, 1025): "uss-embedding", (512, 513): "dcase2024"}
-SHOWN = 4  # names in an error
 
 
 @dataclass(frozen=True)
@@ -137,30 +134,3 @@ def describe_bimodal(tensors: Tensors, source: str | Path) -> tuple[str, dict[st
 
 
 DESCRIBE = {"resunet": describe_resunet, "clipsep": describe_clipsep, "bimodal": describe_bimodal}
-
-
-def load_strictly(module: nn.Module, tensors: Tensors, source: str | Path) -> None:
-    """Fills a network, as float32.
-
-    Raises:
-        ModelError: names the tensors that are missing, left over or of another shape.
-    """
-    wanted = module.state_dict()
-    missing = [k for k in wanted if k not in tensors and not k.endswith("num_batches_tracked")]
-    extra = [k for k in tensors if k not in wanted]
-    odd = [k for k, v in tensors.items() if k in wanted and v.shape != wanted[k].shape]
-    shapes = [f"{k} ({tuple(tensors[k].shape)} instead of {tuple(wanted[k].shape)})" for k in odd]
-    faults = [
-        f"{len(names)} {what}: {listed(names)}"
-        for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-        if names
-    ]
-    if faults:
-        raise ModelError(f"{source} does not fit {type(module).__name__}: tensors {'; '.join(faults)}.")
-    module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in tensors.items()}, strict=False)
-
-
-def listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + more

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from separation.checkpoints.families import Recognised, load_strictly, recognise
-from separation.checkpoints.safe import read_tensors
+from separation.checkpoints.families import Recognised, recognise
 from separation.description import build
 from separation.encoders.base import QueryEncoder
 from separation.encoders.released import ReleasedEncoder
 from separation.models.base import ConditionedModel
+from separation.tensors import load_strictly, read_tensors
 
 
 def load_checkpoint(file: str | Path) -> tuple[ConditionedModel, QueryEncoder]:

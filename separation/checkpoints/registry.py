@@ -1,7 +1,8 @@
 """The released systems by name: what they take, what they scored, where they live.
 
-Addresses and figures are those that the systems' authors published. None of these homes gives a checksum that was seen
-here, so none is written down: a file's own is recorded when it is first fetched.
+Addresses and figures are those that the systems' authors published. Where a home's checksum was seen it is written
+down and a download must have it; of the others a file's own is recorded when it is first fetched. docs/released.md says
+where each was seen.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class Released(Card):
     filename: str = ""
 
     @property
+    def verified(self) -> bool:
+        """Whether a checksum is published that its checkpoint is held to."""
+        return self.file is not None and self.file.sha256 is not None
+
+    @property
     def on_disk(self) -> bool:
         """Whether its checkpoint lies in the cache."""
         return self.file is not None and (cache_folder() / self.file.filename).is_file()
@@ -37,6 +43,9 @@ class Released(Card):
 AUDIOSEP = RemoteFile(
     "https://huggingface.co/spaces/Audio-AGI/AudioSep/resolve/main/checkpoint/audiosep_base_4M_steps.ckpt",
     "audiosep_base_4M_steps.ckpt",
+    size=1264844076,
+    # As Hugging Face shows it for this file at the Space's commit 0a03745; the file itself was not at hand.
+    sha256="f8cda01bfd0ebd141eef45d41db7a3ada23a56568465840d3cff04b8010ce82c",
 )
 USS = RemoteFile(
     "https://huggingface.co/RSNuts/Universal_Source_Separation/resolve/main/uss_material/"

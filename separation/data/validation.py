@@ -73,12 +73,13 @@ def draw_row(by_label: dict[str, list[Clip]], number: int, rng: np.random.Genera
 
 
 def usable(row: dict[str, str], root: Path) -> bool:
-    """Whether a drawn row can be scored: its files can be read, and its cuts have hit no pause."""
+    """Whether a drawn row can be scored: its files can be read, and no cut that matters has hit a pause."""
     try:
         rendered = render(row, root)
-    except (OSError, RuntimeError, ValueError, ZeroDivisionError):
+    except (OSError, RuntimeError, ValueError):
         return False
-    return bool(rendered.mixture.any()) and (row["kind"] == "absent" or bool(rendered.target.any()))
+    mixed = not np.array_equal(rendered.mixture, rendered.target)
+    return mixed and (row["kind"] == "absent" or bool(rendered.target.any()))
 
 
 def drawn_rows(clips: list[Clip], root: Path, count: int, seed: int = 0, absent: float = 0.2) -> list[dict[str, str]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.packages import optional
 from separation.encoders.tagger import TaggerEncoder, Tags
+from separation.tensors import Tensors, load_strictly, read_tensors
 
 
 class AstEncoder(TaggerEncoder):
@@ -29,7 +29,7 @@ class AstEncoder(TaggerEncoder):
     segment_seconds = 10.0
 
     def __init__(self, condition: str = "probabilities", config: dict[str, Any] | None = None) -> None:
-        transformers = optional("transformers", "AST")
+        transformers = optional("transformers", "AST", "ast")
         settings = transformers.ASTConfig(num_labels=self.classes, **(config or {}))
         super().__init__(condition, settings.hidden_size)
         self.network = transformers.ASTForAudioClassification(settings).eval().requires_grad_(False)
@@ -45,7 +45,7 @@ class AstEncoder(TaggerEncoder):
             EncoderError: a tensor is missing, unknown or of another shape.
         """
         encoder = cls(**options)
-        load_strictly(encoder.network, tensors, lambda _: False, source)
+        load_strictly(encoder.network, tensors, source)
         return encoder
 
     @classmethod

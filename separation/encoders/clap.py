@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clap_names import COMPUTED, PREFIX_OF, tower_tensors, transformers_names
-from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.mel import LogMel
 from separation.encoders.packages import optional
 from separation.encoders.roberta import VOCABULARY, tokenize
+from separation.tensors import Tensors, load_strictly, read_tensors
 
 LONGEST = 512  # tokens, as AudioSep cuts
 CLIP_SECONDS = 10
@@ -44,14 +44,14 @@ def weights_only(module: nn.Module) -> nn.Module:
 
 def build_text_tower(config: dict[str, Any] | None = None) -> nn.Module:
     """RoBERTa with its projection, random weights. `config` overrides the published sizes."""
-    transformers = optional("transformers", "CLAP")
+    transformers = optional("transformers", "CLAP", "clap")
     settings = transformers.ClapTextConfig(**{**TEXT_CONFIG, **(config or {})})
     return weights_only(transformers.ClapTextModelWithProjection(settings))
 
 
 def build_audio_tower(config: dict[str, Any] | None = None) -> nn.Module:
     """HTS-AT with its projection, random weights. `config` overrides the published sizes."""
-    transformers = optional("transformers", "CLAP")
+    transformers = optional("transformers", "CLAP", "clap")
     settings = transformers.ClapAudioConfig(**{**AUDIO_CONFIG, **(config or {})})
     return weights_only(transformers.ClapAudioModelWithProjection(settings))
 
@@ -131,7 +131,7 @@ class ClapEncoder(QueryEncoder):
             if not name.startswith((*PREFIX_OF["text"], *PREFIX_OF["audio"])):
                 raise EncoderError(f"{source}: tensor {name} does not belong to CLAP.")
         for tower in sorted(self.modalities):
-            load_strictly(getattr(self, tower), tower_tensors(names, tower), lambda n: n.endswith(COMPUTED), source)
+            load_strictly(getattr(self, tower), tower_tensors(names, tower), source, lambda n: n.endswith(COMPUTED))
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,16 +20,16 @@ from torch.nn import functional as F
 from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clap import CLIP_SECONDS, LONGEST, TEXT_CONFIG, clip_of
 from separation.encoders.clap_names import COMPUTED, bare
-from separation.encoders.files import Tensors, load_strictly
 from separation.encoders.packages import optional
 from separation.encoders.roberta import tokenize
+from separation.tensors import Tensors, load_strictly
 
 
 @contextmanager
 def offline_roberta() -> Iterator[None]:
     """Within it no hub is asked, and `RobertaModel.from_pretrained` gives RoBERTa-base with random weights."""
     with mock.patch.dict(os.environ, HF_HUB_OFFLINE="1", WANDB_MODE="disabled"):
-        transformers = optional("transformers", "CLAP")
+        transformers = optional("transformers", "CLAP", "laion")
         roberta, sizes = transformers.RobertaModel, transformers.RobertaConfig(**TEXT_CONFIG)
         with mock.patch.object(roberta, "from_pretrained", lambda *_, **__: roberta(sizes)):
             yield
@@ -42,7 +42,7 @@ def build_network() -> nn.Module:
         EncoderError: the package is not installed.
     """
     with offline_roberta():
-        factory = optional("laion_clap.clap_module.factory", "The laion-clap backend", "laion-clap 'numpy<2'")
+        factory = optional("laion_clap.clap_module.factory", "The laion-clap backend", "laion")
         network, _ = factory.create_model("HTSAT-base", "roberta", precision="fp32", device=torch.device("cpu"))
     built: nn.Module = network
     return built.eval().requires_grad_(False)
@@ -80,7 +80,7 @@ class LaionClapEncoder(QueryEncoder):
             "audio_branch.head",
         )
         load_strictly(
-            self.network, found, lambda n: n.endswith(COMPUTED) or not n.startswith(kept) or n.startswith(skip), source
+            self.network, found, source, lambda n: n.endswith(COMPUTED) or not n.startswith(kept) or n.startswith(skip)
         )
 
     @torch.no_grad()

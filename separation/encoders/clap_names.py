@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from separation.encoders.base import EncoderError
-from separation.encoders.files import Tensors
+from separation.tensors import Tensors
 
 # What a file may hold beyond the weights of both towers: computed here, not used by any condition, or training state.
 COMPUTED = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask", "num_batches_tracked")

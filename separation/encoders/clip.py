@@ -14,9 +14,9 @@ from torch import Tensor
 
 from separation.encoders.base import EncoderError, QueryEncoder
 from separation.encoders.clip_names import openai_names
-from separation.encoders.files import Tensors, load_strictly, read_tensors
 from separation.encoders.packages import optional
 from separation.encoders.torchscript import is_archive, read_archive
+from separation.tensors import Tensors, load_strictly, read_tensors
 
 VOCABULARY = 49408
 SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407]
@@ -61,7 +61,7 @@ def pillow() -> Any:
     Raises:
         EncoderError: Pillow is not installed.
     """
-    return optional("PIL.Image", "A query by pictures", "pillow")
+    return optional("PIL.Image", "A query by pictures", "clip")
 
 
 def open_picture(picture: Picture) -> Any:
@@ -137,7 +137,7 @@ class ClipEncoder(QueryEncoder):
         super().__init__()
         if prompts not in PROMPTS:
             raise ValueError(f"prompts is one of {', '.join(PROMPTS)}, not {prompts!r}")
-        open_clip = optional("open_clip", "CLIP", "open_clip_torch")
+        open_clip = optional("open_clip", "CLIP", "clip")
         self.prompts, self.embedding_dim = prompts, embedding_dim
         self.image_size = {**VISION, **(vision or {})}["image_size"]
         sizes = (
@@ -156,7 +156,7 @@ class ClipEncoder(QueryEncoder):
             EncoderError: a tensor is missing, unknown or of another shape.
         """
         encoder = cls(**options)
-        load_strictly(encoder.network, openai_names(tensors), lambda _: False, source)
+        load_strictly(encoder.network, openai_names(tensors), source)
         return encoder
 
     @classmethod

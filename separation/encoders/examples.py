@@ -1,16 +1,22 @@
-"""Example recordings as queries: read, stripped of silence, cut into segments."""
+"""Example recordings as queries: found, read, stripped of silence, cut into segments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from separation.audio import read, resample
+from separation.waveform import as_rate, as_waveform
 
 FRAME_SECONDS, SILENT_PEAK = 0.1, 0.02
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # taken from a folder
+
+Example = str | Path | tuple[Tensor | np.ndarray, int]
+"""A file, or a waveform (time,) or (channels, time) with its sample rate in Hz."""
 
 
 def remove_silence(waveform: Tensor, sample_rate: int) -> Tensor:
@@ -34,17 +40,35 @@ def segments(waveform: Tensor, size: int) -> Tensor:
     return torch.cat([waveform[:, : (count - 1) * size], tail], 1).reshape(len(waveform), count, size)
 
 
-def read_mono(path: str | Path, sample_rate: int) -> Tensor:
-    """A file's mean over channels (time,) at `sample_rate`."""
-    waveform, rate = read(path)
+def load_mono(example: Example, sample_rate: int) -> Tensor:
+    """An example's mean over channels (time,) at `sample_rate`.
+
+    Raises:
+        AudioError: the file cannot be read.
+        ValueError: the waveform or its rate is none.
+    """
+    if isinstance(example, str | Path):
+        waveform, rate = read(example)
+    else:
+        waveform, rate = as_waveform(example[0], "example"), as_rate(example[1])
     return resample(waveform.mean(0, keepdim=True), rate, sample_rate)[0]
 
 
-def audio_files(query: str | Path | Iterable[str | Path]) -> list[Path]:
-    """A file, several files, or the .wav and .flac files of a folder, sorted by name."""
-    if not isinstance(query, str | Path):
-        return [Path(each) for each in query]
-    path = Path(query)
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in (".wav", ".flac"))
-    return [path]
+def called(example: Example) -> str:
+    """What messages call an example."""
+    return str(example) if isinstance(example, str | Path) else "The example"
+
+
+def is_waveform(example: object) -> bool:
+    """Whether it is a waveform with its sample rate."""
+    return isinstance(example, tuple) and len(example) == 2 and isinstance(example[0], Tensor | np.ndarray)
+
+
+def each_example(query: Example | Iterable[Example]) -> list[Example]:
+    """One example or several; a folder stands for the recordings in it (wav, flac, ogg, mp3), sorted by name."""
+    if isinstance(query, str | Path):
+        path = Path(query)
+        return sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if is_waveform(query):
+        return [query]  # type: ignore[list-item]
+    return [example for entry in query for example in each_example(entry)]  # type: ignore[arg-type]

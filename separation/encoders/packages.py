@@ -8,13 +8,13 @@ from typing import Any
 from separation.encoders.base import EncoderError
 
 
-def optional(package: str, user: str, install: str | None = None) -> Any:
+def optional(package: str, user: str, extra: str) -> Any:
     """A package or module, also beside torchaudio and torchvision that do not load.
 
     Args:
         package: what is imported; may be a module of it.
         user: who needs it, for the message.
-        install: what pip calls it, where that differs.
+        extra: of this package, which installs it.
 
     Raises:
         EncoderError: it is not installed.
@@ -26,5 +26,7 @@ def optional(package: str, user: str, install: str | None = None) -> Any:
         return importlib.import_module(package)
     except ImportError:
         name = package.split(".")[0]
-        how = f"pip install {install or name}"
-        raise EncoderError(f"{user} needs the package {name}; install it with: {how}") from None
+        raise EncoderError(
+            f'{user} needs the package {name}; install it with: pip install "separation[{extra}]" '
+            f'(in this project\'s folder: pip install ".[{extra}]")'
+        ) from None

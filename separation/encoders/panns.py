@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError
-from separation.encoders.files import Tensors, load_strictly, read_tensors, under
 from separation.encoders.mel import LogMel
 from separation.encoders.tagger import TaggerEncoder, Tags
+from separation.tensors import Tensors, load_strictly, read_tensors, under
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 HALVINGS = 5
@@ -147,7 +147,7 @@ def load_cnn14(network: Cnn14, tensors: Tensors, prefixes: tuple[str, ...], sour
     variant = variant_of(bare)
     if variant is not None and variant != network.variant:
         raise EncoderError(f"{source} is {variant}, not {network.variant}.")
-    load_strictly(network, bare, is_kernel, source)
+    load_strictly(network, bare, source, is_kernel)
     network.eval().requires_grad_(False)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from separation.cache import cache_folder
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
+from separation.encoders.tagger import ones_at
 
 FORMS = {
     "audiosep": ("text", "audio"),
@@ -29,6 +30,7 @@ FORMS = {
     "bimodal": ("text",),
 }  # of other names, the CLIPSep family: text and image
 CLIP_FORMS = ("text", "image")
+UNIT_LENGTH = ("audiosep", "dcase2024")  # trained with CLAP's unit vectors
 CLAP_FILE = "music_speech_audioset_epoch_15_esc_89.98.pt"
 BIMODAL_CLAP_FILE = "music_audioset_epoch_15_esc_90.14.pt"
 CLIP_FILE = "open_clip_model.safetensors"
@@ -51,12 +53,11 @@ class ReleasedEncoder(QueryEncoder):
         prompts: what CLIP's texts are put into, see `clip.py`.
     """
 
-    unit_length = False
-
     def __init__(self, family: str, embedding_dim: int, prompts: str = "ensemble") -> None:
         super().__init__()
         self.family, self.embedding_dim, self.prompts = family, embedding_dim, prompts
         self.modalities = frozenset(FORMS.get(family, CLIP_FORMS))
+        self.unit_length = family in UNIT_LENGTH
         self.tensors: dict[str, Tensor] = {}
         self.parts: dict[str, QueryEncoder] = {}
 
@@ -79,7 +80,7 @@ class ReleasedEncoder(QueryEncoder):
         if self.family == "bertsep":
             raise UnsupportedQueryError(BERT_TABLE)
         if form not in self.modalities:
-            forms = ", ".join([*sorted(self.modalities), "embedding"])
+            forms = ", ".join([*sorted(self.modalities, reverse=True), "embedding"])
             raise UnsupportedQueryError(f'The model "{self.family}" takes no {form}; it takes {forms}.')
         if form not in self.parts:
             build = BUILDERS.get(self.family) or clip(self.prompts)
@@ -93,6 +94,10 @@ class ReleasedEncoder(QueryEncoder):
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Example recordings (batch, time) to (batch, embedding_dim)."""
         return self.part("audio").encode_audio(waveform, sample_rate)
+
+    def encode_examples(self, examples: Any) -> Tensor:
+        """Example recordings to one condition (1, embedding_dim), as the encoder for them does it."""
+        return self.part("audio").encode_examples(examples)
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
         """Class names, ids or numbers to (batch, embedding_dim)."""
@@ -190,11 +195,8 @@ class Classes(QueryEncoder):
     unit_length = False
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
-        """Class names, ids or numbers to (batch, 527)."""
-        from separation.ontology import class_index
-
-        indexes = torch.tensor([class_index(label) for label in labels])
-        return torch.nn.functional.one_hot(indexes, self.embedding_dim).float()
+        """Class names, ids or numbers to (batch, 527); a list within the list is one query for all its classes."""
+        return ones_at(labels)
 
 
 class BiModalEncoder(QueryEncoder):

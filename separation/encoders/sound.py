@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from separation.encoders.base import QueryEncoder
 from separation.encoders.sentence import SentenceEncoder
 
+PIECE_SECONDS = 5  # what it was trained on
 FRAMES = ("{}", "the sound of {}", "{} sound", "{} noise")
 
 
@@ -127,4 +128,9 @@ class SoundEncoder(QueryEncoder):
             from separation.audio import resample
 
             waveform = resample(waveform, sample_rate, self.sample_rate)
-        return self.embed_log_mel(self.log_mel(waveform))
+        return self.embed_log_mel(self.log_mel(waveform.to(self.log_mel.window.device)))
+
+    def encode_example(self, waveform: Tensor) -> Tensor:
+        """One example (time,) to (1, embedding_dim): of a long one, the mean over pieces of 5 to 10 s."""
+        pieces = waveform.tensor_split(max(1, len(waveform) // (PIECE_SECONDS * self.sample_rate)))
+        return self.mean(torch.cat([self.encode_audio(piece[None], self.sample_rate) for piece in pieces]))

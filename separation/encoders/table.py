@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.encoders.files import Tensors, under
+from separation.tensors import Tensors, under
+
+Label = str | int
 
 
 class LabelEncoder(QueryEncoder):
@@ -40,9 +42,16 @@ class LabelEncoder(QueryEncoder):
             raise EncoderError(f"{label!r} is none of the {len(self.labels)} labels of this model{hint}.")
         return number
 
-    def rows(self, labels: Sequence[str | int], device: torch.device) -> Tensor:
-        """The rows of several labels (batch,)."""
-        return torch.tensor([self.index(label) for label in labels], dtype=torch.long, device=device)
+    def vectors(self) -> Tensor:
+        """The whole table (labels, embedding_dim)."""
+        raise NotImplementedError
+
+    def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
+        """Labels to (batch, embedding_dim); a list within the list is one query, the mean of its rows."""
+        table = self.vectors()
+        several = [[entry] if isinstance(entry, str | int) else list(entry) for entry in labels]
+        rows = [table[[self.index(label) for label in entry]].mean(0) for entry in several]
+        return torch.stack(rows) if rows else table[:0]
 
 
 class TableEncoder(LabelEncoder):
@@ -74,10 +83,8 @@ class TableEncoder(LabelEncoder):
         encoder.load_state_dict({"label_net.weight": found})
         return encoder.eval()
 
-    def encode_label(self, labels: Sequence[str | int]) -> Tensor:
-        """Labels to (batch, embedding_dim)."""
-        vectors: Tensor = self.label_net(self.rows(labels, self.label_net.weight.device))
-        return vectors
+    def vectors(self) -> Tensor:
+        return self.label_net.weight
 
 
 class OneHotEncoder(LabelEncoder):
@@ -91,9 +98,8 @@ class OneHotEncoder(LabelEncoder):
         super().__init__(labels)
         self.embedding_dim = len(self.labels)
 
-    def encode_label(self, labels: Sequence[str | int]) -> Tensor:
-        """Labels to (batch, number of labels)."""
-        return nn.functional.one_hot(self.rows(labels, torch.device("cpu")), self.embedding_dim).float()
+    def vectors(self) -> Tensor:
+        return torch.eye(self.embedding_dim)
 
 
 class EmbeddingEncoder(QueryEncoder):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.examples import audio_files, read_mono, remove_silence, segments
+from separation.encoders.base import QueryEncoder
+from separation.encoders.examples import remove_silence, segments
 
 CONDITIONS = ("probabilities", "embedding")
 AT_ONCE = 8
@@ -26,6 +25,21 @@ class Tags(NamedTuple):
     embedding: Tensor
 
 
+def ones_at(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
+    """AudioSet classes to (batch, 527) of zeros and ones; a list within the list is one row for all its classes.
+
+    Raises:
+        OntologyError: a class is unknown.
+    """
+    from separation.ontology import class_index, classes
+
+    rows = torch.zeros(len(labels), len(classes()))
+    for row, entry in zip(rows, labels, strict=True):
+        several = [entry] if isinstance(entry, str | int) else list(entry)
+        row[[class_index(label) for label in several]] = 1
+    return rows
+
+
 class TaggerEncoder(QueryEncoder):
     """Conditions from a tagger of the 527 AudioSet classes, as in "Universal Source Separation" (Kong et al., 2023).
 
@@ -34,12 +48,16 @@ class TaggerEncoder(QueryEncoder):
 
     Args:
         condition: "probabilities" (one number a class) or "embedding" (the tagger's last hidden vector).
+
+    Attributes:
+        keep_silence: whether silent frames of example recordings count; USS removes them.
     """
 
     unit_length = False
     classes = 527
     sample_rate: int
     segment_seconds = 2.0
+    keep_silence = False
 
     def __init__(self, condition: str, hidden: int) -> None:
         super().__init__()
@@ -66,28 +84,9 @@ class TaggerEncoder(QueryEncoder):
         parts = [getattr(self.tag(part), self.condition) for part in torch.split(cut.flatten(0, 1), AT_ONCE)]
         return torch.cat(parts).reshape(*cut.shape[:2], self.embedding_dim).mean(1)
 
-    def encode_files(self, query: str | Path | Iterable[str | Path], silence: bool = False) -> Tensor:
-        """A file, several, or a folder of them to one condition (1, embedding_dim): every file counts alike.
-
-        Args:
-            query: what to read.
-            silence: keep silent frames; USS removes them.
-
-        Raises:
-            EncoderError: there is no file, or one is silent all through.
-            AudioError: a file cannot be read.
-        """
-        files = audio_files(query)
-        if not files:
-            raise EncoderError(f"{query} holds no example recording (.wav, .flac).")
-        return torch.stack([self._encode_file(file, silence) for file in files]).mean(0)
-
-    def _encode_file(self, file: Path, silence: bool) -> Tensor:
-        waveform = read_mono(file, self.sample_rate)
-        waveform = waveform if silence else remove_silence(waveform, self.sample_rate)
-        if not len(waveform):
-            raise EncoderError(f"{file} is silent, so it shows no sound to look for.")
-        return self.encode_audio(waveform[None].to(self._device()), self.sample_rate)
+    def audible(self, waveform: Tensor) -> Tensor:
+        """What is left of an example (time,) without its silent frames, as USS has it."""
+        return waveform if self.keep_silence else remove_silence(waveform, self.sample_rate)
 
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
         """AudioSet classes to (batch, 527) of zeros and ones; a list within the list is one query for all its classes.
@@ -98,13 +97,7 @@ class TaggerEncoder(QueryEncoder):
         """
         if "label" not in self.modalities:
             self.refuse(f"label, because its {self.embedding_dim} condition numbers are no classes")
-        from separation.ontology import class_index
-
-        conditions = torch.zeros(len(labels), self.classes, device=self._device())
-        for row, entry in zip(conditions, labels, strict=True):
-            several = [entry] if isinstance(entry, str | int) else list(entry)
-            row[[class_index(label) for label in several]] = 1
-        return conditions
+        return ones_at(labels).to(self._device())
 
     def _at_own_rate(self, waveform: Tensor, sample_rate: int) -> Tensor:
         from separation.audio import resample

@@ -14,8 +14,10 @@ class ConditionedModel(nn.Module):
         stride: a segment that starts at a multiple of this many samples is computed on the whole file's grid.
         context: samples on either side that can change an output sample.
         segment_seconds: length of the segments that long recordings are cut into.
+        grid_seconds: segments start at multiples of this many seconds, to lie on the network's grid.
         input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
         estimates_presence: whether its second output says how probably a query sounds at all.
+        hears: whether `hear` tells presence without separating.
         published_otherwise: whether it was published with another inference than this package's.
         faithful: compute that: on the whole recording as it is, without this package's segments and levels.
     """
@@ -25,8 +27,10 @@ class ConditionedModel(nn.Module):
     stride: int = 1
     context: int = 0
     segment_seconds: int = 24
+    grid_seconds: int = 1
     input_level: float = 1.0
     estimates_presence: bool = True
+    hears: bool = False
     published_otherwise: bool = False
     faithful: bool = False
 
@@ -44,5 +48,12 @@ class ConditionedModel(nn.Module):
 
         Returns:
             targets (batch, queries, channels, time) and the presence logit over time (batch, queries, frames).
+        """
+        raise NotImplementedError
+
+    def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """Only the presence logits (batch, queries, frames) of `separate`, a frame each `stride` samples.
+
+        Only networks that say so in `hears` have it.
         """
         raise NotImplementedError

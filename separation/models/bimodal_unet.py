@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
+from separation.models.windows import count, in_windows, reach
 
 SLOPE = 0.2
 N_FFT, HOP = 1022, 256
 SEGMENT = 131070  # samples of a training clip: 512 bins x 512 frames
 CHUNK = 65535  # inputs are padded to multiples of this, 256 frames
+WINDOW, WINDOW_HOP = 512, 375  # frames: a training clip; 6 s, which lie on the grid of whole seconds
 HEADS = 8
 MAPS = 32
 SIZES = (64, 128, 256, 512, 512, 512, 512)
@@ -195,9 +197,10 @@ class BiModalUNet(ConditionedModel):
     window: Tensor
     sample_rate = 16000
     condition_dim = EMBEDDING + TOKENS * WIDTH
-    stride = HOP * 128
-    context = 28000  # 1.75 s; attention sees all of a segment, so no length would be exact
-    segment_seconds = 8  # it was trained on 8.2 s
+    stride = HOP * WINDOW_HOP
+    context = HOP * reach(WINDOW, WINDOW_HOP) + N_FFT
+    segment_seconds = 64  # windows are what takes the memory
+    grid_seconds = 6
     input_level = 0.1
     published_otherwise = True
     estimates_presence = False
@@ -238,12 +241,27 @@ class BiModalUNet(ConditionedModel):
             targets = targets.reshape(batch, channels, -1, *targets.shape[1:2], SEGMENT)
             targets = targets.permute(0, 3, 1, 2, 4).flatten(3)
         else:
-            targets = self.joint(F.pad(mixture, (0, -length % CHUNK)), conditions)
+            targets = self.joint(F.pad(mixture, (0, missing(length))), conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
     def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """One mask for all channels: (batch, channels, 65535 k) to (batch, queries, channels, 65535 k)."""
+        """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time).
+
+        Attention sees all that the network is given, so that is never more than a training clip.
+        """
         spectrum = self.spectrum(mixture)
         magnitude = spectrum.abs().square().sum(1).sqrt()
-        masks = [self.mask(magnitude, condition) for condition in conditions.unbind(1)]
+        size = min(WINDOW, magnitude.shape[-1])
+        masks = [
+            in_windows(magnitude, size, WINDOW_HOP, lambda window, asked=condition: self.mask(window, asked))  # type: ignore[misc]
+            for condition in conditions.unbind(1)
+        ]
         return torch.stack([self.waveform(spectrum * mask[:, None], mixture.shape[-1]) for mask in masks], dim=1)
+
+
+def missing(length: int) -> int:
+    """Samples of silence to add: to a multiple of half a training clip, as published; beyond one, to whole windows."""
+    if length <= SEGMENT:
+        return -length % CHUNK
+    windows = count(length // HOP + 1, WINDOW, WINDOW_HOP)
+    return ((windows - 1) * WINDOW_HOP + WINDOW - 1) * HOP - length

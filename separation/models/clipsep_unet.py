@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
+from separation.models.windows import in_windows, reach
 from separation.stft import log_frequency, resample_rows
 
 SLOPE = 0.2
 N_FFT, HOP = 1024, 256
 ROWS, BINS = 256, N_FFT // 2 + 1
 PERIOD = 65535  # samples of a training clip; k of them give 256 k frames
+WINDOW, WINDOW_HOP = 256, 125  # frames: a training clip; 2 s, which lie on the grid of whole seconds
 EPSILON = 1e-10
 THRESHOLD = 0.5
 FUSIONS = ("late", "early", "middle", "none")
@@ -168,6 +170,8 @@ class CLIPSepUNet(ConditionedModel):
     among_bins: Tensor
     among_rows: Tensor
     sample_rate = 16000
+    segment_seconds = 60  # windows are what takes the memory
+    grid_seconds = 2
     input_level = 0.1
     published_otherwise = True
     estimates_presence = False
@@ -189,7 +193,7 @@ class CLIPSepUNet(ConditionedModel):
             raise ValueError(f"fusion must be one of {', '.join(FUSIONS)} and layers at least 5.")
         self.fusion, self.faithful = fusion, faithful
         self.condition_dim = 2 if fusion == "none" else condition_dim
-        self.stride, self.context = HOP * 2**layers, PERIOD // 2
+        self.stride, self.context = HOP * WINDOW_HOP, HOP * reach(WINDOW, WINDOW_HOP) + N_FFT
         self.frame_multiple = 2**layers
         self._build(channels, layers, noise_heads, labels, width)
         if published_start:
@@ -304,16 +308,26 @@ class CLIPSepUNet(ConditionedModel):
         return targets.reshape(batch, channels, -1, length).transpose(1, 2)
 
     def _masked(self, masks: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor) -> Tensor:
-        """One mask for all channels, from their magnitudes together; the mixture is repeated to whole periods."""
+        """One mask for all channels, from their magnitudes together.
+
+        As published the mixture is repeated to whole periods and goes through the network at once; so it does here if
+        it is no longer than a training clip. Longer ones go through it in windows of that length.
+        """
         length = mixture.shape[-1]
-        spectrum = self.spectrum(repeated(mixture))  # (batch, channels, 513, frames)
-        magnitude = spectrum.abs().square().sum(1).sqrt()
-        frames = -magnitude.shape[-1] % self.frame_multiple  # none for up to 8 layers
-        mask = masks(F.pad(self.features(magnitude), (0, frames)), conditions)[..., : magnitude.shape[-1]]
+        at_once = self.faithful or length < PERIOD
+        spectrum = self.spectrum(repeated(mixture) if at_once else mixture)  # (batch, channels, 513, frames)
+        features = self.features(spectrum.abs().square().sum(1).sqrt())
+        size, hop = (features.shape[-1],) * 2 if at_once else (WINDOW, WINDOW_HOP)
+        mask = in_windows(features, size, hop, lambda window: self._padded(masks, window, conditions))
         mask = resample_rows(mask, self.among_rows)
         if self.faithful:
             mask = (mask > THRESHOLD).to(mask.dtype)
         return self.waveform(mask[:, :, None] * spectrum[:, None], length)
+
+    def _padded(self, masks: Callable[[Tensor, Tensor], Tensor], features: Tensor, conditions: Tensor) -> Tensor:
+        """Masks of features with as many frames as the halvings need; up to 8 layers that is no more than given."""
+        more = -features.shape[-1] % self.frame_multiple
+        return masks(F.pad(features, (0, more)), conditions)[..., : features.shape[-1]]
 
 
 def repeated(mixture: Tensor) -> Tensor:

@@ -230,10 +230,10 @@ class ResUNet30(ConditionedModel):
             targets = self.joint(padded, conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
-    def gate(self, encoder: Any) -> ConditionedModel:
-        """What separates by classes as published; the tagger is the encoder's part for audio."""
-        tagger = encoder.part("audio")
-        return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device))
+    def gate(self, encoder: Any, by_class: list[bool]) -> ConditionedModel:
+        """What separates by classes as published; the tagger is the encoder, or its part for audio."""
+        tagger = encoder.part("audio") if hasattr(encoder, "part") else encoder
+        return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device), by_class)
 
     def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time)."""
@@ -292,14 +292,15 @@ class ClassGate(ConditionedModel):
     Args:
         model: the 527-class network.
         tag: class probabilities (batch, 527) of waveforms (batch, time) at the model's rate.
+        by_class: of each query, whether it asks for classes; the condition of another is used as it is. All by default.
     """
 
     faithful = True
     estimates_presence = False
 
-    def __init__(self, model: ResUNet30, tag: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, model: ResUNet30, tag: Callable[[Tensor], Tensor], by_class: list[bool] | None = None) -> None:
         super().__init__()
-        self.model, self.tag = model, tag
+        self.model, self.tag, self.by_class = model, tag, by_class
         self.sample_rate, self.condition_dim = model.sample_rate, model.condition_dim
         self.size = model.segment or 2 * model.sample_rate
 
@@ -308,6 +309,9 @@ class ClassGate(ConditionedModel):
         pieces = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size)).unflatten(-1, (-1, self.size))
         heard = torch.cat([self.tag(piece) for piece in pieces.flatten(0, 1).split(SEGMENTS_AT_ONCE)])
         heard = heard.unflatten(0, pieces.shape[:2])  # (batch, segments, 527)
-        asked = [one.nonzero()[:, 0].tolist() for one in conditions[0]]
-        targets = [self.model.published(mixture, class_conditions(heard, classes)) for classes in asked]
+        targets = []
+        asked = zip(self.by_class or [True] * conditions.shape[1], conditions.unbind(1), strict=True)
+        for by_class, condition in asked:
+            given = class_conditions(heard, condition[0].nonzero()[:, 0].tolist()) if by_class else condition
+            targets.append(self.model.published(mixture, given))
         return torch.stack(targets, dim=1), mixture.new_zeros(*conditions.shape[:2], 1)

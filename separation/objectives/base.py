@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ class Objective(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Means over all ranks' mixtures; `validate` prints the table too."""
-        scores = gathered(self.scores)
+        scores = [score for score in gathered(self.scores) if isfinite(score.value)]  # a silent target has no SDRi
         present = [score.value for score in scores if score.kind != "absent"]
         absent = [score.value for score in scores if score.kind == "absent"]
         for name, values in (("val/sdri", present), ("val/absent_db", absent)):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def resunet_state(name: str, seed: int) -> dict[str, torch.Tensor]:
     return {k: torch.zeros(sizes[k]) if v is None else torch.from_numpy(np.asarray(v)) for k, v in filled.items()}
 
 
+@cache
 def clipsep_state(name: str) -> dict[str, torch.Tensor]:
     """A CLIPSep relative's tensors under their released names; without CLAP in bimodal's, zeros for its kernels."""
     fill = rules("clipsep").tensor_for

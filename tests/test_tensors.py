@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from separation.checkpoints.safe import read_tensors
 from separation.hub import ModelError
+from separation.tensors import read_tensors
 
 MARKER = "the payload ran"
 
@@ -83,7 +83,8 @@ def test_a_class_of_somebody_else_is_named(tmp_path):
 @pytest.mark.parametrize("write", [zipped, legacy])
 def test_numbers_of_numpy_are_read(tmp_path, write):
     file = tmp_path / "clap.pt"
-    content = {"epoch": np.int64(15), "best": np.float64(89.98), "state_dict": {"module.a": torch.arange(3.0)}}
+    training = {"epoch": np.int64(15), "best": np.float64(89.98), "order": np.arange(3)}
+    content = training | {"state_dict": {"module.a": torch.arange(3.0)}}
     write(content, file)
     assert torch.equal(read_tensors(file)["module.a"], torch.arange(3.0))
 

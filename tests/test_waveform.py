@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from separation.separator import as_rate, as_waveform
+from separation.waveform import as_rate, as_waveform
 
 
 @pytest.mark.parametrize("kind", [">i2", "<i2", ">f4", "longdouble"])
