@@ -39,7 +39,7 @@ def main() -> int:
         print(file=sys.stderr)
         for sound in job.result()["sounds"]:
             heard = "" if sound["heard"] else " - not heard in this recording"
-            print(f"{sound['query']}: presence {sound['presence']:.2f}{heard}")
+            print(f"{sound['query']}: presence {sound['presence']}{heard}")
             shutil.copyfile(sound["target"], options.output / f"{sound['name']}.wav")
             shutil.copyfile(sound["residual"], options.output / f"not_{sound['name']}.wav")
     return 0

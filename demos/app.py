@@ -49,10 +49,7 @@ def make_engine(directories: list[str], device: str | None) -> Engine:
     from separation.hub import find_model, read_card
 
     own = {card.name: (card, str(card.directory)) for card in (read_card(find_model(path)) for path in directories)}
-    try:
-        known = [card for card in list_models() if card.on_disk]
-    except FileNotFoundError:
-        known = []
+    known = [card for card in list_models() if card.on_disk]
     known.sort(key=lambda card: card.name != "default")
     entries = own | {card.name: (card, card.name) for card in known if card.name not in own}
     if not entries:

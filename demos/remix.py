@@ -1,5 +1,6 @@
-"""Turn sounds of a recording up, down or off.
+"""What is in a recording, and the same recording with some of it turned up, down or off.
 
+python demos/remix.py demos/mix.wav                                                    lists what may be heard
 python demos/remix.py demos/mix.wav remix.wav "dog barking=off" engine=-6              numbers are dB
 """
 
@@ -25,16 +26,21 @@ def gain_of(change: str) -> tuple[str, float]:
 
 
 def main() -> int:
-    """Separates all sounds in one pass and adds them up anew."""
-    parser = argparse.ArgumentParser(description="Turn sounds of a recording up, down or off.")
+    """Lists, then separates all sounds in one pass and adds them up anew."""
+    parser = argparse.ArgumentParser(description="List the sounds of a recording; turn some up, down or off.")
     parser.add_argument("recording")
-    parser.add_argument("output")
-    parser.add_argument("change", nargs="+", type=gain_of, help='for example "dog barking=off" or rain=-6')
+    parser.add_argument("output", nargs="?", help="the remix; without it, the sounds are only listed")
+    parser.add_argument("change", nargs="*", type=gain_of, help='for example "dog barking=off" or rain=-6')
     parser.add_argument("--model", default="default", help="a name or a model directory")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
 
     mixture, sample_rate = read(options.recording)
     separator = Separator.from_pretrained(options.model)
+    for sound in separator.hear(mixture, sample_rate):
+        times = ", ".join(f"{begin:g}-{end:g} s" for begin, end in sound.times)
+        print(f"may be heard: {sound.label} ({sound.probability:.2f}), {times}")
+    if not options.change:
+        return 0
     results = separator(mixture, [query for query, _ in options.change], sample_rate)
     remix = mixture.clone()
     for (query, gain), result in zip(options.change, results, strict=True):

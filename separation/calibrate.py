@@ -1,12 +1,13 @@
-"""Fits a model directory's presence rule on mixtures of training recordings and writes it into its config.
+"""Fits how a model directory tells presence and what it lists, and writes both into its config.
 
-python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv
+python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv          presence, on mixtures of training clips
+python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     listing, on fixed mixtures held out
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import yaml
 
 from separation.data.corpus import Corpus
 from separation.data.mixing import Augment, Mixer
+from separation.data.protocol import read_rows, render
 from separation.hub import read_config
+from separation.listing import ListingRule
+from separation.listing import fit as fit_listing
 from separation.presence import PresenceRule, energy_ratio_db, fit
 from separation.separator import Separator
 
@@ -47,19 +51,47 @@ def calibrate(directory: Path, corpus: Corpus, count: int, seconds: float = 5.0)
     return rule
 
 
+def listen(separator: Separator, row: dict[str, str], root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Surest logit and truth of every sound that is listened for (sounds,) in one row of a list of mixtures."""
+    rendered = render(row, root)
+    mixture = torch.from_numpy(rendered.mixture).float()[None]
+    listener = separator.listener(rendered.sample_rate, separator.level([mixture]))
+    listener.push(mixture)
+    sounding = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
+    present = [sound in sounding for sound in separator.listing.sounds]
+    return listener.flush().amax(0), torch.tensor(present)
+
+
+def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRule:
+    """Fits the listing on a list of mixtures and writes it to the directory's config; the sounds stay as they are."""
+    separator = Separator.from_pretrained(directory)
+    observed = [listen(separator, row, root) for row in read_rows(mixtures)]
+    slope, bias = fit_listing(*(torch.stack(column) for column in zip(*observed, strict=True)))
+    config = read_config(directory)
+    config["listing"] = (config.get("listing") or {}) | {"slope": slope, "bias": bias}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return replace(separator.listing, slope=slope, bias=bias)
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Fit a model's presence rule on training mixtures.")
+    parser = argparse.ArgumentParser(description="Fit how a model tells presence and what it lists.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--root", type=Path)
+    parser.add_argument("--manifest", type=Path, help="clips, to fit presence on mixtures of them")
+    parser.add_argument("--mixtures", type=Path, help="CSV of fixed mixtures held out of training, to fit the listing")
+    parser.add_argument("--root", type=Path, help="folder that paths start from (default: the CSV's own)")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--foley", type=int, default=0)
-    parser.add_argument("--count", type=int, default=300, help="mixtures")
+    parser.add_argument("--count", type=int, default=300, help="mixtures for presence")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    corpus = Corpus(arguments.manifest, "train", arguments.root, cache=arguments.cache, foley=arguments.foley)
-    print(calibrate(arguments.directory, corpus, arguments.count))
+    if arguments.manifest:
+        corpus = Corpus(arguments.manifest, "train", arguments.root, cache=arguments.cache, foley=arguments.foley)
+        print(calibrate(arguments.directory, corpus, arguments.count))
+    if arguments.mixtures:
+        root = arguments.root or arguments.mixtures.parent
+        rule = calibrate_listing(arguments.directory, arguments.mixtures, root)
+        print(f"listing: slope {rule.slope}, bias {rule.bias}")
 
 
 if __name__ == "__main__":

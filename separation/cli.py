@@ -3,6 +3,7 @@
     separate --query "dog barking" mix.wav        writes mix.dog_barking.wav
     separate --remove "dog barking" mix.wav       writes mix.not_dog_barking.wav
     separate --query-audio bark.wav mix.wav       writes mix.bark.wav
+    separate --list mix.wav                       says what is probably in it
 
 This module is what holds the command together: options, inputs, the model, one `Job` per file, and
 what is said about it. Results go to standard output (one line a file written, or JSON), everything
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.formats import AudioError
+from separation.hearing import Listening
 from separation.inputs import Finder, Source, Unusable, spool
 from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
@@ -153,7 +155,9 @@ class Command:
             inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
             inputs += example_files(self.options.forms.values())
             namer = Namer(inputs, self.notice)
-            job = Job(self.separator, self._settings(), namer, self.interrupts, self, self.query)
+            job: Job | Listening = Job(self.separator, self._settings(), namer, self.interrupts, self, self.query)
+            if self.options.list:
+                job = Listening(self.separator, self)
             for source in sources:
                 self._do(job, source)
         return FAILED if self.failed else DONE
@@ -165,7 +169,7 @@ class Command:
         output = Path(options.output) if options.output and not options.to_stdout else None
         return Finder(options.recursive, parts, output, self.notice).find(options.files)
 
-    def _do(self, job: Job, source: Source | Unusable) -> None:
+    def _do(self, job: Job | Listening, source: Source | Unusable) -> None:
         """One input: an error of its own is said and kept, the next one is not concerned."""
         record = Record(source.label)
         try:
@@ -222,7 +226,7 @@ class Command:
         items = plan_items(options.query, options.remove, options.residual)
         return Settings(items, output, form, options.subtype, options.overwrite, options.plot)
 
-    def _try(self, job: Job, source: Source | Unusable, record: Record) -> None:
+    def _try(self, job: Job | Listening, source: Source | Unusable, record: Record) -> None:
         if isinstance(source, Unusable):
             raise AudioError(source.error)
         if not source.piped:
@@ -301,11 +305,25 @@ def plan_items(queries: Sequence[str], removals: Sequence[str], residual: bool) 
 
 def result_lines(record: Record) -> list[str]:
     """What was written, a line each."""
+    if record.heard is not None:
+        return heard_lines(record.input, record.heard)
     lines = [
         path if presence is None else f"{path}  {presence_text(presence)}"
         for path, presence in zip(record.outputs, record.path_presence, strict=True)
     ]
     return lines + record.plots
+
+
+def heard_lines(name: str, heard: Sequence[dict[str, Any]]) -> list[str]:
+    """What was heard in a file, a line each: file, probability, sound, seconds."""
+    if not heard:
+        return [f"{name}  none of the known sounds stands out"]
+    width = max(len(sound["label"]) for sound in heard)
+    times = [", ".join(f"{begin:g}-{end:g} s" for begin, end in sound["times"]) for sound in heard]
+    return [
+        f"{name}  {sound['probability']:.2f}  {sound['label']:<{width}}  {when}"
+        for sound, when in zip(heard, times, strict=True)
+    ]
 
 
 def presence_text(presence: float) -> str:

@@ -6,6 +6,7 @@ data: only classes of this package are built, and nothing is unpickled.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from separation.encoders.base import QueryEncoder
+    from separation.listing import ListingRule
     from separation.models.base import ConditionedModel
 
 WEIGHTS = Path(__file__).with_name("weights")
@@ -146,6 +148,18 @@ def load_rule(directory: Path) -> PresenceRule:
         return PresenceRule(**{name: float(value) for name, value in given.items()})
     except (TypeError, ValueError, AttributeError):
         raise ModelError(f"{directory / 'config.yaml'}: presence must give bias, logit and ratio.") from None
+
+
+def load_listing(directory: Path) -> ListingRule:
+    """What a model listens for and how it tells it; all sounds with wordings where its config says nothing."""
+    from separation.listing import ListingRule
+
+    given = {} if directory.is_file() else read_config(directory).get("listing") or {}
+    try:
+        rule = ListingRule(**given)
+        return replace(rule, slope=float(rule.slope), bias=float(rule.bias), sounds=tuple(map(str, rule.sounds)))
+    except (TypeError, ValueError):
+        raise ModelError(f"{directory / 'config.yaml'}: listing must give slope, bias and sounds.") from None
 
 
 def load_part(module: Any, state: dict[str, Tensor], prefix: str, file: Path) -> None:

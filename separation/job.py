@@ -200,7 +200,7 @@ class Job:
         """Second pass: writes every track; returns the presence of each query."""
         queries = [self.query(track.item.query) for track in tracks]
         stream = self.obtain().stream(queries, reader.sample_rate, reader.channels, level)
-        held = Delay()
+        held = Delay(reader.channels)
         written = 0
 
         def write(targets: Tensor) -> None:

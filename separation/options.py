@@ -36,6 +36,8 @@ examples:
       what sounds like this recording (or like those in a folder); writes mix.bark.wav
   separate --query speech --not music mix.wav
       leaves out what music shares with it; writes mix.speech_without_music.wav
+  separate --list mix.wav
+      what is probably in it, of the sounds that the model knows, and when
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
       through a pipe
 
@@ -157,6 +159,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         metavar="TEXT",
         help="a sound to take away, writing only the rest; repeatable",
     )
+    group.add_argument(
+        "--list", action="store_true", help="separate nothing: list the known sounds that are probably in each file"
+    )
     group.add_argument("-r", "--recursive", action="store_true", help="go through folders and their subfolders")
 
 
@@ -222,7 +227,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options.remove = _named(options, [("text", text) for text in options.remove], {"text": "--remove"})
     if options.subclasses and not any(query.label for query in options.forms.values()):
         raise UsageError("--subclasses goes with --query-class.")
-    if not options.query and not options.remove:
+    if options.list:
+        _check_listing(options)
+    elif not options.query and not options.remove:
         raise UsageError('Say what to separate, for example --query "dog barking".')
     if not options.files:
         raise UsageError("Name at least one file, or - for standard input.")
@@ -231,6 +238,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_format(options)
     _check_output(options)
     return options
+
+
+def _check_listing(options: argparse.Namespace) -> None:
+    for option in ("query", "remove", "negative", "output", "residual", "plot", "format", "subtype"):
+        if getattr(options, option):
+            name = {"negative": "not"}.get(option, option)
+            raise UsageError(f"--list separates nothing, so --{name} does not go with it.")
 
 
 def _named(options: argparse.Namespace, asked: list[tuple[str, str]], option: dict[str, str]) -> list[str]:
@@ -280,10 +294,10 @@ def _check_subtype_exists(name: str) -> None:
 
 def _check_output(options: argparse.Namespace) -> None:
     output, files = options.output, options.files
-    options.to_stdout = output == STANDARD or (output is None and files == [STANDARD])
+    options.to_stdout = not options.list and (output == STANDARD or (output is None and files == [STANDARD]))
     if options.to_stdout:
         _check_stdout(options)
-    elif output is None and STANDARD in files:
+    elif output is None and STANDARD in files and not options.list:
         raise UsageError("Standard input together with files needs -o FOLDER.")
     elif output is not None and not Path(output).is_dir():
         if Path(output).exists():

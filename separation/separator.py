@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from separation.audio import resample
 from separation.conditions import as_query, conditions
 from separation.encoders.base import QueryEncoder
-from separation.hub import ModelError, find_model, load_model, load_rule
+from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
 from separation.level import Level
+from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
 from separation.models.base import ConditionedModel
 from separation.models.excluding import Excluding
 from separation.overlap_add import OverlapAdd
@@ -145,6 +147,7 @@ class Separator:
         name: shown to people.
         device: where to compute; `auto` when not given.
         rule: how presence is told.
+        listing: what is listened for by `hear`, and how its probability is told.
     """
 
     def __init__(
@@ -154,8 +157,9 @@ class Separator:
         name: str = "",
         device: str | torch.device | None = None,
         rule: PresenceRule | None = None,
+        listing: ListingRule | None = None,
     ) -> None:
-        self.device, self.rule = choose_device(device), rule or PresenceRule()
+        self.device, self.rule, self.listing = choose_device(device), rule or PresenceRule(), listing or ListingRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
 
@@ -185,7 +189,9 @@ class Separator:
         if faithful and not model.published_otherwise:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
-        return cls(model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path))
+        return cls(
+            model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path), load_listing(path)
+        )
 
     @overload
     def __call__(self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int) -> Separation: ...
@@ -242,6 +248,46 @@ class Separator:
             raise ValueError("The recording has no channels.")
         conditions = self.conditions(queries)
         return Stream(self.runner(queries), conditions, sample_rate, level, self.rule)
+
+    def hear(
+        self, mixture: Tensor | np.ndarray, sample_rate: int, at_least: float = LIKELY, most: int | None = None
+    ) -> list[Heard]:
+        """Lists what probably sounds in a recording, of all known sounds (`listing`), the surest first.
+
+        Args:
+            mixture: (time,) or (channels, time), as for separating.
+            sample_rate: of the mixture, Hz.
+            at_least: probability from which a sound is listed.
+            most: sounds at most.
+
+        Raises:
+            ValueError: the mixture or the rate is not usable.
+            ModelError: the model cannot tell.
+        """
+        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
+        listener = self.listener(sample_rate, self.level([wave]))
+        for block in wave.split(SEGMENT_SECONDS * sample_rate, dim=-1):
+            listener.push(block)
+        return self.heard(listener, at_least, most)
+
+    def listener(self, sample_rate: int, level: float) -> Listener:
+        """What hears one recording of known level, to be fed block by block; `heard` then says what it heard.
+
+        Raises:
+            ModelError: the model cannot tell.
+        """
+        if not self.model.hears:
+            raise ModelError(f"The model {self.name} cannot list what sounds in a recording.")
+        return Listener(self.model, self.known.to(self.device), as_rate(sample_rate), level)
+
+    def heard(self, listener: Listener, at_least: float = LIKELY, most: int | None = None) -> list[Heard]:
+        """What a listener has heard when everything was pushed; see `hear`."""
+        return heard(listener.flush(), self.known, self.listing, at_least, most)
+
+    @cached_property
+    def known(self) -> Tensor:
+        """Conditions (sounds, dim) of what is listened for, encoded once; on the CPU."""
+        return self.conditions(list(self.listing.sounds)).cpu()
 
     @torch.inference_mode()
     def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:

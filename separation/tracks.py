@@ -25,6 +25,10 @@ class Item:
     residual: bool = False
 
 
+SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "path_presence", "scale")
+"""What a record says of a file that was separated, not only listened to."""
+
+
 @dataclass
 class Record:
     """What became of one input; `as_json` is the line that --json prints."""
@@ -40,11 +44,12 @@ class Record:
     duration: float | None = None
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    heard: list[dict[str, Any]] | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data, in the order in which a person reads it."""
-        hidden = ("path_presence",)
+        hidden = ("path_presence", "heard") if self.heard is None else SEPARATED
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -142,7 +147,8 @@ class Delay:
     pieces.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
         self._blocks: list[Tensor] = []
 
     def put(self, block: Tensor) -> None:
@@ -153,13 +159,11 @@ class Delay:
         """Removes `count` samples from the beginning, or all when there are fewer."""
         import torch
 
-        if not self._blocks:
-            return torch.zeros(0, 0)
-        taken = []
+        taken = [torch.zeros(self._channels, 0)]
         while count > 0 and self._blocks:
             first = self._blocks.pop(0)
             taken.append(first[:, :count])
             if first.shape[-1] > count:
                 self._blocks.insert(0, first[:, count:])
             count -= taken[-1].shape[-1]
-        return torch.cat(taken, dim=1) if taken else self._blocks[0][:, :0]
+        return torch.cat(taken, dim=1)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from gains import GainSeparator, GainStream
 
 from separation import Query, cli, decode, pending
 from separation.inputs import Source
@@ -28,52 +29,11 @@ from separation.progress import Progress, clock
 from separation.tracks import Delay
 
 ROOT = str(Path(cli.__file__).parent.parent)
-GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "double": 2.0, "quarter": 0.25}
-
-
-class FakeStream:
-    """Gives gain * mixture per query, `held` samples late, as a real one does."""
-
-    held = 4711
-
-    def __init__(self, queries, channels):
-        self.gains = torch.tensor([GAINS.get(query, 0.3) for query in queries])[:, None, None]
-        self.tail = torch.zeros(channels, 0)
-
-    def push(self, block):
-        signal = torch.cat([self.tail, block], dim=1)
-        ready = max(0, signal.shape[1] - self.held)
-        self.tail = signal[:, ready:]
-        return self.gains * signal[:, :ready]
-
-    def flush(self):
-        return self.gains * self.tail
-
-    @property
-    def presence(self):
-        return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
-
-
-class FakeSeparator:
-    """Has what the command uses of a Separator."""
-
-    sample_rate = 32000
-    name = "fake"
-
-    def __init__(self):
-        self.streams = []
-
-    def level(self, blocks):
-        return max((float(block.abs().max()) for block in blocks), default=0.0)
-
-    def stream(self, queries, sample_rate, channels, level):
-        self.streams.append((tuple(queries), sample_rate, channels, level))
-        return FakeStream(queries, channels)
 
 
 @pytest.fixture
 def separator(monkeypatch):
-    double = FakeSeparator()
+    double = GainSeparator()
     monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
     return double
 
@@ -111,7 +71,7 @@ def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
-class FakeExamples(FakeSeparator):
+class FakeExamples(GainSeparator):
     """As above; what an example, a picture or a vector stands for is told by its file's name."""
 
     def __init__(self):
@@ -614,7 +574,7 @@ def test_an_unforeseen_error_is_one_sentence_too(folder, separator, monkeypatch,
 
 def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
     save("mix.wav")
-    monkeypatch.setattr(FakeStream, "flush", lambda self: self.gains * self.tail[:, :5])
+    monkeypatch.setattr(GainStream, "flush", lambda self: self.gains * self.tail[:, :5])
     assert run("--query", "half", "mix.wav") == 1
     assert "the separator returned" in capsys.readouterr().err
     assert everything() == ["mix.wav"]
@@ -689,7 +649,7 @@ def registry(tmp_path, monkeypatch):
             cls.calls += ((name, device),)
             if name != "default":
                 raise ModelError(f"There is no model {name!r}; there is default.")
-            return FakeSeparator()
+            return GainSeparator()
 
     card = SimpleNamespace(
         name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
@@ -854,7 +814,7 @@ def test_json_is_one_record_a_file(folder, capsys):
     assert good["plots"] == ["mix.half.png", "mix.none.png"]
     assert good["presence"] == {"half": 0.5, "none": 0.0}
     assert good["duration"] == pytest.approx(30000 / 44100, abs=1e-6)
-    assert 0 < good["seconds"] < 20
+    assert 0 < good["seconds"] < 600
     assert all(Path(name).is_file() for name in good["outputs"] + good["plots"])
     assert err == "separate: gone.wav does not exist.\n"
 
@@ -967,12 +927,13 @@ def test_blocks_of_many_channels_are_shorter():
 
 
 def test_delay_gives_back_in_any_pieces():
-    delay, signal = Delay(), torch.arange(60.0).reshape(2, 30)
+    delay, signal = Delay(2), torch.arange(60.0).reshape(2, 30)
     for start in range(0, 30, 7):
         delay.put(signal[:, start : start + 7])
     pieces = [delay.take(count) for count in (0, 3, 12, 1, 14, 5)]
     assert [piece.shape[1] for piece in pieces] == [0, 3, 12, 1, 14, 0]
-    assert torch.equal(torch.cat(pieces[:5], dim=1), signal)
+    assert torch.equal(torch.cat(pieces, dim=1), signal)
+    assert Delay(3).take(4).shape == (3, 0)
 
 
 def test_a_shield_holds_a_signal_back():
@@ -989,15 +950,15 @@ def test_a_shield_holds_a_signal_back():
 PROGRAM = """
     import sys, time
     sys.path.insert(0, {tests!r})
-    from test_cli import FakeSeparator, FakeStream
+    from gains import GainSeparator, GainStream
     from separation import cli
-    push = FakeStream.push
+    push = GainStream.push
     def slow(self, block):
         print("working", file=sys.stderr, flush=True)
         time.sleep({pause})
         return push(self, block)
-    FakeStream.push = slow
-    cli.load_separator = lambda *_: FakeSeparator()
+    GainStream.push = slow
+    cli.load_separator = lambda *_: GainSeparator()
     sys.exit(cli.main(sys.argv[1:]))
     """
 

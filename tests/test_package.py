@@ -49,6 +49,7 @@ READING_ORDER = (
     "models",
     "data",
     "checkpoints",
+    "listing",
     "run_folder",
     "hub",
     "query",
@@ -66,6 +67,7 @@ READING_ORDER = (
     "callbacks",
     "tracks",
     "job",
+    "hearing",
     "options",
     "cli",
 )

@@ -1,4 +1,5 @@
 """Everything behind `demos/app.py`.
 
-Reading order: limits, store, jobs, engine, pictures, examples, work, guard, site; `static/` is what the browser gets.
+Reading order: limits, store, asking, jobs, engine, pictures, examples, work, hear, guard, site; `static/` is what the
+browser gets.
 """

@@ -6,26 +6,15 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from page.jobs import Turn
 from page.limits import Refusal
+from separation.description import Card
 
 KEEP = 2
 GUESS = 0.4
 """Seconds of work for a second of recording, before anything has been measured."""
-
-
-class Described(Protocol):
-    """What the page shows of a model: a card of `separation.list_models`."""
-
-    name: str
-    description: str
-    queries: tuple[str, ...]
-    sample_rate: int
-    size: str
-    licence: str
-    scores: str
 
 
 class Engine:
@@ -37,7 +26,7 @@ class Engine:
         sounds: what the models are known to separate, offered as suggestions.
     """
 
-    def __init__(self, cards: Sequence[Described], load: Callable[[str], Any], sounds: Sequence[str] = ()) -> None:
+    def __init__(self, cards: Sequence[Card], load: Callable[[str], Any], sounds: Sequence[str] = ()) -> None:
         self.cards = {card.name: card for card in cards}
         self.sounds = list(sounds)
         self.turn = Turn()
@@ -45,6 +34,29 @@ class Engine:
         self._loaded: OrderedDict[str, Any] = OrderedDict()
         self._guard = threading.Lock()
         self._rates: dict[tuple[str, int], float] = {}
+
+    def sounds_of(self, name: str) -> list[str]:
+        """What to suggest for a model: the names of the classes that it knows, where it takes nothing else.
+
+        Raises:
+            Refusal: there is no such model.
+        """
+        queries = self.card(name).queries
+        if "label" not in queries or "text" in queries:
+            return self.sounds
+        from separation.ontology import classes
+
+        return [each.name for each in classes()]
+
+    def card(self, name: str) -> Card:
+        """The model's card.
+
+        Raises:
+            Refusal: there is no such model.
+        """
+        if name not in self.cards:
+            raise Refusal(f"There is no model of this name; there are: {', '.join(self.cards)}.")
+        return self.cards[name]
 
     @property
     def default(self) -> str:
@@ -63,8 +75,7 @@ class Engine:
             Refusal: there is none.
             ModelError: its files are not usable.
         """
-        if name not in self.cards:
-            raise Refusal(f"There is no model of this name; there are: {', '.join(self.cards)}.")
+        self.card(name)
         with self._guard:
             if name not in self._loaded:
                 self._loaded[name] = self._load(name)
@@ -74,9 +85,12 @@ class Engine:
             return self._loaded[name]
 
     def warm(self) -> None:
-        """Loads the default model, so that the first person need not wait for it; who asks for it hears of errors."""
+        """Loads the default model and lets it hear a moment of silence, so that the first person need not wait for it.
+
+        Who asks for it hears of errors.
+        """
         with contextlib.suppress(Exception):
-            self.separator(self.default)
+            self.separator(self.default).listener(8000, 0.0)
 
     def rate(self, name: str, queries: int) -> float:
         """Seconds of work for a second of recording, from the last time or a guess."""

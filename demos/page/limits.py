@@ -31,6 +31,8 @@ class Limits:
         active: recordings that are worked on at once, in turns.
         waiting: recordings that may wait for their turn.
         keep_minutes: how long files are kept when nobody uses them.
+        example_minutes: longest example recording.
+        hear_minutes: how much of a recording is listened to for suggestions.
     """
 
     minutes: float = 10.0
@@ -42,6 +44,8 @@ class Limits:
     active: int = 4
     waiting: int = 16
     keep_minutes: float = 60.0
+    example_minutes: float = 1.0
+    hear_minutes: float = 3.0
 
     @property
     def too_long(self) -> str:
@@ -81,14 +85,20 @@ def queries_of(asked: str | list[str], limits: Limits) -> list[str]:
     Raises:
         Refusal: there is none, or there are too many, or one is too long.
     """
+    queries = split(asked, limits)
+    if not queries:
+        raise Refusal("Say what to take out, for example: dog barking.")
+    return queries
+
+
+def split(asked: str | list[str], limits: Limits) -> list[str]:
+    """As `queries_of`, but there may be none."""
     texts = [asked] if isinstance(asked, str) else asked
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refusal("Queries are texts: one, or a list of them.")
     words = [" ".join(part.split()) for text in texts for part in re.split(r"[,;\n\r]", text)]
     found = {word.casefold(): word for word in reversed(words) if word}
     queries = list(reversed(found.values()))
-    if not queries:
-        raise Refusal("Say what to take out, for example: dog barking.")
     if len(queries) > limits.sounds:
         raise Refusal(f"These are {len(queries)} sounds; this page takes up to {limits.sounds} at once.")
     if any(len(query) > limits.letters for query in queries):

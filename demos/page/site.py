@@ -24,11 +24,13 @@ from gradio.data_classes import FileData
 from gradio.route_utils import GradioMultiPartParser, MultiPartException
 
 from page import pictures
+from page.asking import asked_of, check_forms
 from page.engine import Engine
 from page.examples import EXAMPLES, render
 from page.guard import Guard
+from page.hear import hear
 from page.jobs import Cancelled, Desk, Progress, Ticket
-from page.limits import Limits, Refusal, queries_of
+from page.limits import Limits, Refusal
 from page.store import GONE, Store
 from page.work import Result, Work, archive, draw_sound, file_names, inspect, remix, summary
 from separation.hub import ModelError
@@ -66,7 +68,7 @@ class Site:
     # --- The API -----------------------------------------------------------------------------
 
     def _add_functions(self) -> None:
-        names = ("models", "sounds", "inspect", "separate", "remix", "picture", "archive")
+        names = ("models", "sounds", "inspect", "listen", "separate", "remix", "picture", "archive")
         for name in names:
             self.server.api(polite(getattr(self, name)), name=name, concurrency_limit=None)
 
@@ -74,9 +76,9 @@ class Site:
         """The models: name, description, queries (the forms it takes), sample_rate, size, licence and scores."""
         return self.engine.models()
 
-    def sounds(self) -> list[str]:
-        """Sounds that the models were trained on. Any other description may be asked for as well."""
-        return self.engine.sounds
+    def sounds(self, model: str = "") -> list[str]:
+        """Sounds that a model was trained on. One that takes texts may be asked for any other description as well."""
+        return self.engine.sounds_of(model or self.engine.default)
 
     def inspect(self, recording: FileData) -> dict:
         """Whether a recording can be separated, before it is: seconds (null when unknown), sample_rate, channels."""
@@ -84,16 +86,28 @@ class Site:
         seconds = None if reader.frames is None else reader.frames / reader.sample_rate
         return {"seconds": seconds, "sample_rate": reader.sample_rate, "channels": reader.channels}
 
-    async def separate(self, recording: FileData, queries: list[str], model: str = "") -> AsyncIterator[dict]:
+    def listen(self, recording: FileData, model: str = "") -> dict:
+        """Known sounds that may be in a recording, the likeliest first: label, probability, times (from, to; seconds).
+
+        Only the first minutes are listened to; "seconds" says how much that was. Empty where the model cannot tell.
+        """
+        return hear(self.engine, self.limits, self.store.recording(recording), model or self.engine.default)
+
+    async def separate(
+        self, recording: FileData, queries: list, model: str = "", without: str = ""
+    ) -> AsyncIterator[dict]:
         """Takes sounds out of a recording.
 
-        queries: what to take out, a list of texts or one text with commas; model: empty for the default one. First
+        queries: what to take out, one text with commas, or a list of texts and, for models that take them, of
+        {"audio": file, "name": text} for an example recording and {"image": file, "name": text} for a picture;
+        model: empty for the default one; without: what to keep out of every result, one text with commas. First
         come dictionaries of progress: job, state ("waiting" or "working"), ahead, stage, fraction, left (seconds).
         The last one has state "done": sounds with query, presence (0 to 1), heard, target and residual (float32 wav
         files, target + residual = recording), and the mixture. Cancelling the call stops the work.
         """
-        asked, source = queries_of(queries, self.limits), self.store.recording(recording)
-        model = model or self.engine.default
+        source, model = self.store.recording(recording), model or self.engine.default
+        asked = asked_of(queries, without, self.limits, self.store.recording)
+        check_forms(asked, self.engine.card(model).queries, model)
         self._forget_old()
         folder = self.store.new()
         ticket = Ticket(Progress(self.engine.rate(model, len(asked)), SEGMENT))
@@ -186,9 +200,11 @@ class Site:
         """The page, with what it needs to know."""
         facts = {
             "models": self.engine.models(),
-            "sounds": self.engine.sounds,
+            "sounds": {name: self.engine.sounds_of(name) for name in self.engine.cards},
             "examples": [{"title": e.title, "queries": e.queries} for e in EXAMPLES],
-            "limits": {key: getattr(self.limits, key) for key in ("minutes", "megabytes", "sounds", "letters")},
+            "limits": {
+                key: getattr(self.limits, key) for key in ("minutes", "megabytes", "sounds", "letters", "hear_minutes")
+            },
             "too_large": self.limits.too_large,
         }
         text = json.dumps(facts).replace("<", "\\u003c")

@@ -10,12 +10,13 @@ import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from page import pictures
+from page.asking import Asked
 from page.engine import Engine
 from page.jobs import Ticket
 from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
@@ -23,6 +24,7 @@ from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
 from separation.job import block_seconds
 from separation.naming import slug
+from separation.query import Query
 from separation.tracks import Delay
 
 if TYPE_CHECKING:
@@ -34,19 +36,22 @@ FAINT = -60.0
 LOUDEST = 4.0
 """Most that the mixer turns a sound up, 12 dB."""
 
+DETAILS = re.compile(r" \((?:ffmpeg: )?.*\)(?=\.$)", re.DOTALL)
+"""A decoder's own words at the end of a sentence."""
+
 
 @dataclass
 class Sound:
     """One query and what came of it."""
 
     query: str
-    presence: float = 0.0
+    presence: float | None = None  # None: the model does not say
     level: float = -math.inf  # dB relative to the mixture
 
     @property
     def heard(self) -> bool:
         """Whether the sound is in the recording as far as the model can tell."""
-        return self.presence >= NOT_HEARD and self.level > FAINT
+        return (self.presence is None or self.presence >= NOT_HEARD) and self.level > FAINT
 
 
 @dataclass
@@ -94,8 +99,32 @@ def inspect(path: Path, limits: Limits) -> Reader:
 
 def plain(error: AudioError, path: Path) -> str:
     """The error's sentence without the server's path and without the decoder's own words."""
-    sentence = re.sub(r" \((?:ffmpeg: )?.*\)(?=\.$)", "", str(error), flags=re.DOTALL)
+    sentence = DETAILS.sub("", str(error))
     return sentence.replace(str(path), "This file")
+
+
+def example_of(query: Any, limits: Limits) -> Any:
+    """The query with its example recording in the place of the file.
+
+    Raises:
+        Refusal: it is outside the limits or no recording.
+    """
+    if not isinstance(query, Query) or not query.audio:
+        return query
+    path, short = Path(str(query.audio)), replace(limits, minutes=limits.example_minutes)
+    reader = inspect(path, short)
+    import torch
+
+    pieces, left = [], short.frames(reader.sample_rate)
+    try:
+        for block in reader.blocks(block_seconds(reader)):
+            pieces.append(block)
+            left -= block.shape[-1]
+            if left < 0:
+                raise Refusal(short.too_long)
+    except AudioError as error:
+        raise Refusal(plain(error, path)) from None
+    return replace(query, audio=(torch.cat(pieces, dim=-1), reader.sample_rate))
 
 
 class Work:
@@ -112,7 +141,7 @@ class Work:
         self.engine, self.limits, self.ticket = engine, limits, ticket
         self.source, self.folder = source, folder
 
-    def run(self, queries: list[str], model: str) -> Result:
+    def run(self, asked: list[Asked], model: str) -> Result:
         """Does all of it.
 
         Raises:
@@ -122,15 +151,15 @@ class Work:
         reader = inspect(self.source, self.limits)
         separator = self.engine.separator(model)
         try:
-            frames, level = self._read(reader, separator, len(queries))
+            frames, level = self._read(reader, separator, len(asked))
         except AudioError as error:
             raise Refusal(plain(error, self.source)) from None
-        sounds = [Sound(query) for query in queries]
+        sounds = [Sound(each.name) for each in asked]
         result = Result(self.folder, reader.sample_rate, reader.channels, frames, model, sounds)
         result.warning = reader.warning and reader.warning.replace(str(self.source), "This file")
         began = time.monotonic()
         self.ticket.progress.begin(frames / reader.sample_rate)
-        spectra = self._separate(separator, result, level)
+        spectra = self._separate(separator, result, [each.query for each in asked], level)
         self.ticket.progress.stage = "finishing"
         result.work_seconds = time.monotonic() - began
         self._draw(result, spectra)
@@ -160,7 +189,7 @@ class Work:
         refuse_full_disk(self.folder, 2 * queries * frames * reader.channels * 4)
         return frames, level
 
-    def _separate(self, separator: Any, result: Result, level: float) -> dict[str, Any]:
+    def _separate(self, separator: Any, result: Result, queries: list[Any], level: float) -> dict[str, Any]:
         """Writes targets and residuals; returns the spectrogram of every file."""
         from separation.plot import Spectrogram
 
@@ -168,9 +197,9 @@ class Work:
         names = ["mixture", *(f"{n}.{kind}" for n in numbers for kind in ("target", "residual"))]
         spectra = {name: Spectrogram(result.sample_rate, result.frames) for name in names}
         energy = [0.0] * (1 + len(result.sounds))
-        held = Delay()
+        held = Delay(result.channels)
         with self.engine.turn:
-            stream = separator.stream([s.query for s in result.sounds], result.sample_rate, result.channels, level)
+            stream = self._stream(separator, result, queries, level)
         with ExitStack() as stack, Reader(result.mixture) as reader:
             writers = {
                 name: stack.enter_context(Writer(self.folder / f"{name}.wav", result.sample_rate, result.channels))
@@ -203,9 +232,17 @@ class Work:
         self.ticket.check()
         self.engine.learn(result.model, len(result.sounds), result.frames / result.sample_rate, busy)
         for sound, presence, power in zip(result.sounds, stream.presence, energy[1:], strict=True):
-            sound.presence = float(presence)
+            sound.presence = None if math.isnan(presence) else float(presence)
             sound.level = 10 * math.log10(max(power, 1e-30) / max(energy[0], 1e-30))
         return spectra
+
+    def _stream(self, separator: Any, result: Result, queries: list[Any], level: float) -> Any:
+        """The run over this recording."""
+        try:
+            asked = [example_of(query, self.limits) for query in queries]
+            return separator.stream(asked, result.sample_rate, result.channels, level)
+        except (ValueError, OSError) as error:  # of a picture, or of a query that says nothing
+            raise Refusal(f"This cannot be asked for: {type(error).__name__}.") from None
 
     def _blocks(self, reader: Reader) -> Iterator[Tensor]:
         """The recording's blocks, with a chance to stop before each."""
@@ -287,8 +324,13 @@ def summary(result: Result) -> dict[str, Any]:
         "channels": result.channels,
         "seconds": round(result.frames / result.sample_rate, 3),
         "sounds": [
-            {"query": s.query, "presence": round(s.presence, 4), "heard": s.heard, "level_db": round(s.level, 1)}
-            for s in result.sounds
+            {
+                "query": sound.query,
+                "presence": None if sound.presence is None else round(sound.presence, 4),
+                "heard": sound.heard,
+                "level_db": round(sound.level, 1),
+            }
+            for sound in result.sounds
         ],
     }
 

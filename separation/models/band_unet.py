@@ -109,6 +109,8 @@ class BandUNet(ConditionedModel):
         condition_dim: length of the condition vectors (unit length; brought to unit variance here).
     """
 
+    hears = True
+
     to_bins: Tensor
     to_bands: Tensor
     advance: Tensor
@@ -225,3 +227,7 @@ class BandUNet(ConditionedModel):
             torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
         )  # (batch, queries, channels, bins, frames)
         return self.stft.inverse(masked, mixture.shape[-1]), self.presence(analysis, conditions)
+
+    def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """See `ConditionedModel.hear`: half the work of separating one query, for any number of them."""
+        return self.presence(self.analyse(self.features(self.stft(mixture))), conditions)

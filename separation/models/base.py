@@ -17,6 +17,7 @@ class ConditionedModel(nn.Module):
         grid_seconds: segments start at multiples of this many seconds, to lie on the network's grid.
         input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
         estimates_presence: whether its second output says how probably a query sounds at all.
+        hears: whether `hear` tells presence without separating.
         published_otherwise: whether it was published with another inference than this package's.
         faithful: compute that: on the whole recording as it is, without this package's segments and levels.
     """
@@ -29,6 +30,7 @@ class ConditionedModel(nn.Module):
     grid_seconds: int = 1
     input_level: float = 1.0
     estimates_presence: bool = True
+    hears: bool = False
     published_otherwise: bool = False
     faithful: bool = False
 
@@ -46,5 +48,12 @@ class ConditionedModel(nn.Module):
 
         Returns:
             targets (batch, queries, channels, time) and the presence logit over time (batch, queries, frames).
+        """
+        raise NotImplementedError
+
+    def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """Only the presence logits (batch, queries, frames) of `separate`, a frame each `stride` samples.
+
+        Only networks that say so in `hears` have it.
         """
         raise NotImplementedError

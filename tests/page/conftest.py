@@ -42,7 +42,7 @@ class Server:
         )
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
-        line = self.wait(r"The page is at (\S+)", 300)
+        line = self.wait(r"The page is at (\S+)", 900)
         self.url = line.group(1).rstrip("/")
 
     def _read(self):

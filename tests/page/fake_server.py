@@ -2,74 +2,61 @@
 
     python tests/page/fake_server.py        prints the page's address
 
-A query's gain is what it says ("half", "quarter", "nothing"); "slow ..." takes a second for each block, "broken" fails.
+A query's gain is what it says ("half", "quarter", "nothing"); "slow ..." takes two seconds for each block, "broken"
+fails.
 """
 
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "demos")]
+sys.path[:0] = [str(ROOT), str(ROOT / "demos"), str(ROOT / "tests")]
 
 import app  # noqa: E402
+from gains import GainSeparator, GainStream  # noqa: E402
+from page import jobs  # noqa: E402
 from page.engine import Engine  # noqa: E402
 from page.limits import Limits  # noqa: E402
 
-GAINS = {"half": 0.5, "quarter": 0.25, "nothing": 0.0}
+from separation.description import Card  # noqa: E402
 
 
-class Stream:
-    """Gives gain * mixture, `held` samples late as a real one does."""
-
-    held = 4711
+class Stream(GainStream):
+    """Says each block on standard output."""
 
     def __init__(self, queries, channels):
         if "broken" in queries:
             raise RuntimeError("nobody foresaw this")
-        self.pause = float(any(query.startswith("slow") for query in queries))
-        self.gains = torch.tensor([GAINS.get(query, 0.1) for query in queries])[:, None, None]
-        self.tail = torch.zeros(channels, 0)
+        super().__init__(queries, channels)
+        self.pause = 2.0 * any(isinstance(query, str) and query.startswith("slow") for query in queries)
 
     def push(self, block):
         time.sleep(self.pause)
         print("block", flush=True)
-        signal = torch.cat([self.tail, block], dim=1)
-        ready = max(0, signal.shape[1] - self.held)
-        self.tail = signal[:, ready:]
-        return self.gains * signal[:, :ready]
-
-    def flush(self):
-        return self.gains * self.tail
+        return super().push(block)
 
     @property
     def presence(self):
-        return [0.02 if gain == 0 else 0.5 + gain for gain in self.gains.flatten().tolist()]
+        return [0.02 if gain == 0 else min(1.0, 0.5 + gain) for gain in self.gains.flatten().tolist()]
 
 
-class Separator:
-    """Has what the page uses of a Separator."""
+class Separator(GainSeparator):
+    """Its streams take two seconds for a block of what is slow."""
 
-    def level(self, blocks):
-        return max(float(block.abs().max()) for block in blocks)
-
-    def stream(self, queries, sample_rate, channels, level):
-        return Stream(queries, channels)
+    stream_class = Stream
 
 
-def card(name, description):
-    return SimpleNamespace(
-        name=name, description=description, queries=("text",), sample_rate=32000, size="20 MB",
-        licence="MIT", scores="none",
-    )  # fmt: skip
+def card(name, description, queries):
+    return Card(name, description, queries, 32000, "20 MB", "MIT", "none", ROOT)
 
 
 def main():
+    jobs.PATIENCE = 600.0  # a busy machine is no closed page
     torch.set_num_threads(1)
-    cards = [card("double", "gives a known gain"), card("other", "the same")]
+    cards = [card("double", "gives a known gain", ("text", "audio")), card("other", "the same", ("text",))]
     engine = Engine(cards, lambda name: Separator(), ["dog bark", "door knock", "rain", "siren"])
     options = app.parse(sys.argv[1:])
     app.serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes, waiting=4))

@@ -24,7 +24,7 @@ def page(browser, fake):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.add_init_script(SHIFTS)
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
@@ -88,25 +88,24 @@ def test_upload_query_wait_and_the_audio_is_the_apis(page, client, recording):
     assert float(page.get_attribute("html", "data-shift") or 0) < 0.02
 
 
-def test_switching_keeps_the_position_and_pictures_can_be_clicked(page, recording):
-    choose(page, recording[0])
+def test_switching_keeps_the_position_and_pictures_can_be_clicked(page, long_recording):
+    choose(page, long_recording[0])
     ask(page, "half")
     status(page, "Done")
-    page.evaluate("() => { document.getElementById('position').value = 1; }")
+    page.evaluate("() => { document.getElementById('position').value = 5; }")
     page.dispatch_event("#position", "input")
     page.click("#play")
     page.wait_for_selector('#play[aria-pressed="true"]')
     before = float(page.input_value("#position"))
     page.click('#switch button[data-key="mixture"]')
     after = float(page.input_value("#position"))
-    assert before >= 1.0
-    assert 0 <= after - before < 2.0
+    assert 5.0 <= before <= after < 45.0  # it plays meanwhile
     page.click("#play")
     strip = page.locator(".strip").nth(2)
     strip.click(position={"x": strip.bounding_box()["width"] / 3, "y": 20})
     assert page.get_attribute('.track[aria-pressed="true"] >> nth=0', "class") == "track"
     assert page.get_attribute('#switch [aria-checked="true"]', "data-key") == "0.residual"
-    assert float(page.input_value("#position")) == pytest.approx(1.0, abs=0.8)
+    assert 55 / 3 - 1 < float(page.input_value("#position")) < 50
     sizes = page.evaluate("() => [...document.querySelectorAll('.strip img')].map((image) => image.naturalWidth)")
     assert len(sizes) == 3
     assert min(sizes) > 100
@@ -130,15 +129,14 @@ def test_the_mixer_gives_what_it_says(page, recording):
 
 
 def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, recording):
+    before = fake.count("block")
     choose(page, long_recording[0])
     ask(page, "slow")
     status(page, "Separating")
     assert page.is_visible("#progress")
     page.click("#cancel")
     status(page, "Cancelled.")
-    count = fake.count("block")
-    page.wait_for_timeout(2500)
-    assert fake.count("block") == count
+    assert fake.count("block") - before < 6  # of six
     choose(page, recording[0])
     ask(page, "half")
     status(page, "Done")
@@ -196,6 +194,40 @@ def test_examples_are_one_click_away_and_the_keyboard_is_enough(page):
     assert page.get_attribute('#switch [aria-checked="true"]', "data-key") == "mixture"
     page.keyboard.press(" ")
     page.wait_for_selector('#play[aria-pressed="true"]')
+
+
+def test_what_is_heard_is_suggested_and_nothing_jumps(page, recording):
+    choose(page, recording[0])
+    top = page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top")
+    page.wait_for_selector("#heard-list button")
+    assert page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top") == top
+    assert page.inner_text("#heard-label") == "May be heard:"
+    assert page.locator("#heard-list button").all_inner_texts() == ["+ rain", "+ door knock"]
+    page.click("#heard-list button >> nth=1")
+    assert page.locator(".chip span").all_inner_texts() == ["door knock"]
+    assert page.is_disabled("#heard-list button >> nth=1")
+    page.focus("#query")
+    page.wait_for_selector("#options li")
+    assert page.locator("#options li").all_inner_texts() == ["rain"]
+    page.click("#remove")
+    assert page.locator("#heard-list button").count() == 0
+
+
+def test_an_example_clip_is_a_query_and_something_can_be_kept_out(page, recording, tmp_path):
+    soundfile.write(tmp_path / "my bark.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
+    choose(page, recording[0])
+    with page.expect_file_chooser() as chooser:
+        page.click("#add-audio")
+    chooser.value.set_files(str(tmp_path / "my bark.wav"))
+    page.wait_for_selector(".chip")
+    assert page.locator(".chip span").all_inner_texts() == ["♪ like my bark"]
+    page.fill("#without", "rain")
+    page.click("#separate")
+    status(page, "Done")
+    assert page.inner_text(".sound h3") == "like my bark without rain"
+    assert np.array_equal(samples_of(page, ".sound a >> nth=0"), np.float32(0.25) * recording[1])
+    page.select_option("#model", "other")
+    assert not page.is_visible("#add-audio")
 
 
 def test_the_microphone_gives_a_recording(page):

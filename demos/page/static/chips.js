@@ -1,9 +1,13 @@
 // The field for queries: words become chips at a comma or Enter; known sounds are suggested while typing.
+// A value is a text, or {form, path, name} of an example clip or a picture.
 import { $, el } from "./dom.js";
+
+const nameOf = (value) => value.name ?? value;
+const MARKS = { audio: "♪ ", image: "▣ " };
 
 export class Chips {
   constructor(sounds, limits, onChange) {
-    this.sounds = sounds; this.limits = limits; this.onChange = onChange;
+    this.sounds = sounds; this.heard = []; this.limits = limits; this.onChange = onChange;
     this.values = []; this.active = -1; this.shown = [];
     this.input = $("query"); this.list = $("chip-list"); this.options = $("options");
     this.input.maxLength = limits.letters * limits.sounds;
@@ -21,8 +25,9 @@ export class Chips {
 
   add(values) {
     for (const value of values) {
+      if (value.form) { this.values.push(value); continue; }
       const text = value.trim().replace(/\s+/g, " ");
-      const known = this.values.some((other) => other.toLowerCase() === text.toLowerCase());
+      const known = this.values.some((other) => !other.form && other.toLowerCase() === text.toLowerCase());
       if (text && !known) this.values.push(text);
     }
     this.draw();
@@ -64,13 +69,14 @@ export class Chips {
     }
   }
 
-  /** Known sounds that begin with what was typed, then those that contain it. */
+  /** Known sounds that begin with what was typed, then those that contain it; before anything is typed, those heard. */
   suggest() {
     const typed = this.input.value.trim().toLowerCase();
     const free = this.sounds.filter((sound) => !this.values.includes(sound));
     const starts = typed ? free.filter((sound) => sound.startsWith(typed)) : [];
     const holds = typed ? free.filter((sound) => sound.includes(typed) && !sound.startsWith(typed)) : [];
-    this.shown = [...starts, ...holds].slice(0, 40);
+    const heard = typed ? [] : this.heard.filter((sound) => !this.values.includes(sound));
+    this.shown = [...heard, ...starts, ...holds].slice(0, 40);
     this.active = -1;
     this.options.replaceChildren(...this.shown.map((sound, index) => el("li", {
       role: "option", id: `option-${index}`, "aria-selected": "false",
@@ -96,8 +102,8 @@ export class Chips {
 
   draw() {
     this.list.replaceChildren(...this.values.map((value, index) => el("li", { class: "chip" },
-      el("span", { title: value }, value),
-      el("button", { type: "button", "aria-label": `Remove ${value}`, on: { click: () => this.remove(index) } }, "×"))));
+      el("span", { title: nameOf(value) }, (MARKS[value.form] ?? "") + nameOf(value)),
+      el("button", { type: "button", "aria-label": `Remove ${nameOf(value)}`, on: { click: () => this.remove(index) } }, "×"))));
     this.input.placeholder = this.values.length ? "" : "dog barking";
     $("chips").scrollTop = $("chips").scrollHeight;
     this.onChange();

@@ -8,14 +8,14 @@ import { showResults } from "./results.js";
 
 const facts = JSON.parse($("facts").textContent);
 const player = new Player();
-const chips = new Chips(facts.sounds, facts.limits, () => refresh());
+const chips = new Chips(facts.sounds[facts.models[0].name], facts.limits, () => refresh());
 const recorder = new Recorder();
 const tokens = new Set();
 let recording = null;  // {path, name}
 let job = null;        // token of what is being worked on
 const placeholder = $("result-body").firstElementChild;
 let heard = null;      // the chosen file's address inside this browser
-let busy = false, result = null, recordingNow = false, round = 0;
+let busy = false, result = null, recordingNow = false, round = 0, hearings = 0;
 
 player.fail = (track) => say(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.", !track.own);
 
@@ -27,7 +27,8 @@ function say(text, bad = false) {
 function refresh() {
   $("separate").disabled = busy || !recording;
   $("cancel").disabled = !busy;
-  $("setup").classList.toggle("busy", busy);
+  $("setup").classList.toggle("busy", Boolean(busy));
+  for (const button of $("heard-list").children) button.disabled = chips.values.includes(button.dataset.sound);
 }
 
 /** The folder that a path of the server lies in. */
@@ -53,6 +54,7 @@ async function take(file) {
     $("recording-facts").textContent = `${length}${(found.sample_rate / 1000).toFixed(1).replace(".0", "")} kHz, ${channels}`;
     listen(file, found.seconds);
     say(chips.values.length ? "Ready." : "Now say what to take out.");
+    hear();
   } catch (error) {
     if (mine !== round) return;
     drop();
@@ -74,6 +76,46 @@ function listen(file, seconds) {
   player.select("mixture", ["mixture"]);
 }
 
+/** Sounds that may be in the recording, as buttons; asked for in the background. */
+async function hear() {
+  const mine = ++hearings, path = recording.path;
+  suggest("Listening for sounds that the model knows …");
+  const found = await call("listen", [asFile(path), $("model").value]).catch(() => null);
+  if (mine !== hearings || recording?.path !== path) return;
+  if (!found) return suggest("");
+  const part = found.seconds >= 60 * facts.limits.hear_minutes ? ` in the first ${duration(found.seconds)}` : "";
+  const names = found.sounds.map(({ label }) => label);
+  suggest(names.length ? `May be heard${part}:` : found.seconds ? `Nothing that the model knows stands out${part}.` : "", found.sounds);
+}
+
+function suggest(text, sounds = []) {
+  chips.heard = sounds.map(({ label }) => label);
+  $("heard-label").textContent = text;
+  $("heard-list").replaceChildren(...sounds.map(({ label, probability }) => el("button", {
+    type: "button", class: "button quiet small", "data-sound": label, "aria-label": `Add ${label}`, title: `${Math.round(100 * probability)} %`,
+    on: { click: () => chips.add([label]) },
+  }, `+ ${label}`)));
+  refresh();
+}
+
+/** An example clip or a picture as a query. */
+async function addFile(file, form) {
+  if (file.size > facts.limits.megabytes * 1e6) return say(facts.too_large, true);
+  if (!file.size) return say("This file is empty.", true);
+  say("Uploading …");
+  try {
+    const path = await upload(file, () => {});
+    tokens.add(tokenOf(path));
+    if (form === "audio") await call("inspect", [asFile(path)]);
+    chips.add([{ form, path, name: `like ${file.name.replace(/\.[^.]*$/, "")}` }]);
+    say(recording ? "Ready." : "Now choose a recording.");
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+const asQuery = (value) => (value.form ? { [value.form]: asFile(value.path), name: value.name } : value);
+
 function clearResult() {
   if (!result) return;
   tokens.delete(result.job);
@@ -93,6 +135,7 @@ function showFile(name, detail) {
 function drop() {
   if (recording) { const token = tokenOf(recording.path); tokens.delete(token); forget([token]); }
   recording = null;
+  suggest("Sounds that are heard in the recording are suggested here.");
   $("drop-empty").hidden = false; $("drop-full").hidden = true;
   $("drop").classList.remove("full");
   $("file").value = "";
@@ -117,7 +160,7 @@ async function separate() {
   say("Starting …");
   $("progress").removeAttribute("value");
   try {
-    const answer = await call("separate", [asFile(recording.path), chips.values, $("model").value], progress);
+    const answer = await call("separate", [asFile(recording.path), chips.values.map(asQuery), $("model").value, $("without").value], progress);
     if (answer?.state !== "done") throw new Error("Cancelled.");
     clearResult();
     result = answer;
@@ -176,6 +219,8 @@ async function toggleRecording() {
 
 function showModel() {
   const model = facts.models.find(({ name }) => name === $("model").value);
+  chips.sounds = facts.sounds[model.name];
+  for (const form of ["audio", "image"]) $(`add-${form}`).hidden = !model.queries.includes(form);
   $("model-facts").textContent = [model.size, model.licence, `takes ${model.queries.join(", ")}`, model.description].filter(Boolean).join(" · ");
 }
 
@@ -189,7 +234,14 @@ function keys(event) {
 $("limits").textContent = `Up to ${facts.limits.minutes} minutes and ${facts.limits.megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
 $("model").append(...facts.models.map(({ name }) => el("option", { value: name }, name)));
 $("examples").append(...facts.examples.map(({ title }, number) => el("button", { type: "button", class: "button quiet small", on: { click: () => takeExample(number) } }, title)));
-$("model").addEventListener("change", showModel);
+$("model").addEventListener("change", () => { showModel(); if (recording) hear(); });
+for (const form of ["audio", "image"]) $(`add-${form}`).addEventListener("click", () => {
+  $("form-file").accept = `${form}/*`;
+  $("form-file").dataset.form = form;
+  $("form-file").value = "";
+  $("form-file").click();
+});
+$("form-file").addEventListener("change", (event) => event.target.files[0] && addFile(event.target.files[0], event.target.dataset.form));
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => $("file").files[0] && take($("file").files[0]));
 $("remove").addEventListener("click", () => { if (!busy) { round++; drop(); say("Choose a recording and say what to take out."); $("choose").focus(); } });
@@ -209,5 +261,5 @@ addEventListener("pagehide", () => {
 });
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 showModel();
-refresh();
+drop();
 document.body.classList.remove("loading");

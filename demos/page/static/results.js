@@ -29,7 +29,8 @@ export function showResults(result, player) {
 const groupOf = (number) => ["mixture", `${number}.target`, `${number}.residual`];
 
 function soundCard(result, sound, number, player, file) {
-  const percent = `${Math.round(100 * sound.presence)} %`;
+  const known = sound.presence !== null;
+  const percent = known ? `${Math.round(100 * sound.presence)} %` : "not told by this model";
   const links = [["Sound", "target", sound.name], ["Everything else", "residual", `not_${sound.name}`]].map(([label, kind, name]) =>
     el("a", { class: "button quiet small", href: file(`${number}.${kind}.wav`), download: `${name}.wav`, "aria-label": `Download ${label.toLowerCase()} of ${sound.query}, wav` }, `↓ ${label}`));
   links.push(el("a", { class: "button quiet small", href: `/picture/${result.job}/${number}`, download: `${sound.name}.png`, "aria-label": `Download the picture of ${sound.query}, png` }, "↓ Picture"));
@@ -37,7 +38,7 @@ function soundCard(result, sound, number, player, file) {
     el("header", {},
       el("h3", {}, sound.query),
       el("span", { class: sound.heard ? "pill" : "pill no", title: `Presence ${percent}` },
-        sound.heard ? `heard, ${percent}` : "not heard in this recording"),
+        sound.heard ? (known ? `heard, ${percent}` : "taken out") : "not heard in this recording"),
       el("div", { class: "links" }, ...links)),
     plot(result, sound, number, player, file));
 }

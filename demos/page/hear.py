@@ -1,0 +1,65 @@
+"""What is probably in a recording, to suggest it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from page.engine import Engine
+from page.limits import Limits, Refusal
+from page.store import GONE
+from page.work import inspect, plain
+from separation.audio import AudioError, Reader
+from separation.hub import ModelError
+from separation.job import block_seconds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST = 6
+
+
+def hear(engine: Engine, limits: Limits, source: Path, model: str) -> dict[str, Any]:
+    """{"sounds": the likeliest first, "seconds": of the recording that were heard}; none where the model cannot tell.
+
+    It takes turns with all other work, and ends when the recording is no longer wanted.
+
+    Raises:
+        Refusal: the recording is outside the limits, or gone.
+    """
+    reader, separator = inspect(source, limits), engine.separator(model)
+    try:
+        level = float(separator.level(blocks(reader, limits, source)))
+        with engine.turn:
+            listener = separator.listener(reader.sample_rate, level)
+        frames = 0
+        for block in blocks(reader, limits, source):
+            frames += block.shape[-1]
+            with engine.turn:
+                listener.push(block)
+        with engine.turn:
+            found = separator.heard(listener, most=MOST)
+    except ModelError:
+        return {"sounds": [], "seconds": 0.0}
+    except AudioError as error:
+        raise Refusal(plain(error, source)) from None
+    sounds = [asdict(sound) | {"probability": round(sound.probability, 3)} for sound in found]
+    return {"sounds": sounds, "seconds": round(frames / reader.sample_rate, 1)}
+
+
+def blocks(reader: Reader, limits: Limits, source: Path) -> Iterator[Tensor]:
+    """The recording's first minutes, block by block.
+
+    Raises:
+        Refusal: it was removed meanwhile.
+    """
+    left = int(limits.hear_minutes * 60 * reader.sample_rate)
+    for block in reader.blocks(block_seconds(reader)):
+        if not source.is_file():
+            raise Refusal(GONE)
+        yield block[:, :left]
+        left -= block.shape[-1]
+        if left <= 0:
+            return
