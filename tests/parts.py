@@ -75,8 +75,8 @@ def write_data(folder, validation=True):
     rows = read(manifest)
     if validation:
         rows += [row | {"split": "validation"} for row in read(write_corpus(folder / "other", labels=4, seconds=0.7))]
-        for row in rows[8:]:
-            row["path"] = f"other/{row['path']}"
+        for row in rows[8:]:  # other recordings: one that is in both splits would be kept out of the training
+            row["path"], row["recording_id"] = f"other/{row['path']}", f"other:{row['recording_id']}"
     write_manifest(manifest, rows, COLUMNS)
     save_file(SoundEncoder(**ENCODER).state_dict(), folder / "encoder.safetensors")
     return manifest
