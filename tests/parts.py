@@ -16,7 +16,6 @@ from tiny import DIM, vectors, write_corpus, write_manifest
 from torch import nn
 
 from separation import train
-from separation.data.manifest import COLUMNS
 from separation.encoders.sentence import SentenceEncoder
 from separation.encoders.sound import SoundEncoder
 from separation.models.band_unet import BandUNet
@@ -77,7 +76,7 @@ def write_data(folder, validation=True):
         rows += [row | {"split": "validation"} for row in read(write_corpus(folder / "other", labels=4, seconds=0.7))]
         for row in rows[8:]:  # other recordings: one that is in both splits would be kept out of the training
             row["path"], row["recording_id"] = f"other/{row['path']}", f"other:{row['recording_id']}"
-    write_manifest(manifest, rows, COLUMNS)
+    write_manifest(manifest, rows, list(rows[0]))
     save_file(SoundEncoder(**ENCODER).state_dict(), folder / "encoder.safetensors")
     return manifest
 
