@@ -109,7 +109,7 @@ def test_outputs_without_order_cost_the_same_in_either():
         )
         for order in (((0, 0), (1, 1)), ((0, 1), (1, 0)))
     ]
-    assert loss == pytest.approx(float(torch.minimum(*both).mean() / 2), rel=1e-5)
+    assert loss == pytest.approx(torch.minimum(*both).mean().item() / 2, rel=1e-5)
 
 
 # --- Queries -----------------------------------------------------------------------------------
