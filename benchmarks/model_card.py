@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from separation.data.manifest import COLUMNS, DataError
+from separation.data.manifest import DataError
 from separation.data.protocol import SECONDS
 from separation.evaluate import FEW
 from separation.hub import ModelError, find_model, read_config
 
-NEEDED = (*COLUMNS, "licence")
+NEEDED = ("path", "split", "recording_id", "source", "seconds", "licence")
 WEAKEST = 10
 CEILING = "oracle mask, bands, complex"
 
@@ -62,7 +62,7 @@ def read_clips(manifest: Path) -> list[Clip]:
             title=Path(row["path"]).stem,
             source=row["source"],
             recording=row["recording_id"],
-            label=row["label"],
+            label=row.get("label") or row.get("labels", "").split(";")[0],
             seconds=float(row["seconds"]),
             licence=row["licence"],
             passable=row.get("redistributable") or "",
