@@ -197,7 +197,7 @@ def test_a_picture_asks_a_separator(encoder, tmp_path, monkeypatch):
     from separation import Query, Separator
     from separation.models import clipsep_unet
 
-    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [2] * layers)
     file = tmp_path / "dog.png"
     Image.fromarray(picture()).save(file)
     separator = Separator(clipsep_unet.CLIPSepUNet(16), encoder, "small", "cpu")

@@ -21,7 +21,7 @@ from separation.models.resunet import ResUNet30
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch, tmp_path):
     monkeypatch.setattr(resunet, "CHANNELS", (1, 1, 1, 1, 1, 1, 1))
-    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [2] * layers)
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [2] * layers)
     monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
     monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AUDIOSET_ONTOLOGY", raising=False)

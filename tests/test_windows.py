@@ -52,7 +52,7 @@ def lively(model):
     [("CLIPSepUNet", 16000, 43.3), ("CLIPSepUNet", 44100, 41.0), ("BiModalUNet", 16000, 61.7)],
 )  # fmt: skip
 def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
-    monkeypatch.setattr(clipsep_unet, "widths", lambda layers: [4] * layers)
+    monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [4] * layers)
     monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
     torch.manual_seed(0)
     model = lively(getattr(clipsep_unet if network == "CLIPSepUNet" else bimodal_unet, network)())

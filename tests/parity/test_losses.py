@@ -50,6 +50,6 @@ def test_clipsep(tmp_path):
 def test_clipsep_nit(tmp_path, wanted, settings):
     expected = arrays("clipsep", "clipsep_nit_loss")
     module = NoiseInvariant(network(tmp_path, "clipsep_nit"), StandIn(512), **settings).eval()
-    module.log = lambda *_: None
+    module.log = lambda *_, **__: None
     loss = module.loss_of(expected["sources"], expected["query"].transpose(0, 1))
     assert loss.item() == pytest.approx(float(expected[wanted]), rel=1e-5)
