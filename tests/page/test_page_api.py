@@ -150,7 +150,7 @@ def test_the_stop_route_stops_and_says_so(fake, long_recording):
     _, (path,) = upload(fake, "long.wav", long_recording[0].read_bytes())
     file = {"path": path, "meta": {"_type": "gradio.FileData"}}
     headers = {"Content-Type": "application/json"}
-    body = json.dumps({"data": [file, ["slow"], ""]}).encode()
+    body = json.dumps({"data": [file, ["slow"], "", ""]}).encode()
     event = json.loads(fetch(f"{fake.url}/gradio_api/call/separate", body, headers)[1])["event_id"]
     with urllib.request.urlopen(f"{fake.url}/gradio_api/call/separate/{event}", timeout=300) as stream:
         for line in stream:
@@ -176,7 +176,7 @@ def test_the_stop_route_stops_and_says_so(fake, long_recording):
 def test_bad_files_get_one_sentence(fake, name, content, reason):
     status, (path,) = upload(fake, name, content)
     assert status == 200
-    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], ""])[-1]
+    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], "", ""])[-1]
     assert kind == "error"
     assert reason in message["error"]
     assert str(fake.temporary) not in json.dumps(message)
@@ -275,7 +275,7 @@ def test_nothing_else_is_served(fake, path):
 
 @pytest.mark.parametrize("path", ["/etc/passwd", f"{ROOT}/demos/mix.wav", "http://127.0.0.1:1/a.wav"])
 def test_a_path_that_was_not_uploaded_is_not_read(fake, path):
-    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], ""])[-1]
+    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], "", ""])[-1]
     assert kind == "error"
     assert "root:" not in json.dumps(message)
 
