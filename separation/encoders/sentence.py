@@ -46,13 +46,17 @@ class Layer(nn.Module):
         return self.output_norm(x + self.contract(F.gelu(self.expand(x))))
 
 
+def table(rows: int, dim: int) -> nn.Embedding:
+    """An embedding whose numbers are still to be loaded: drawing them would cost 1.6 s (docs/performance.md)."""
+    return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
+
+
 class Bert(nn.Module):
     """Token numbers (batch, tokens) and their mask to the mean token vector (batch, 384), normalised."""
 
     def __init__(self, vocabulary: int = 30522, dim: int = 384, layers: int = 6) -> None:
         super().__init__()
-        self.words, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(512, dim)
-        self.types = nn.Embedding(2, dim)
+        self.words, self.positions, self.types = (table(rows, dim) for rows in (vocabulary, 512, 2))
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.layers = nn.ModuleList(Layer(dim) for _ in range(layers))
 
