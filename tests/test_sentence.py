@@ -6,6 +6,7 @@ installed, its implementation is asked too.
 
 import math
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -277,3 +278,12 @@ def test_nothing_of_hugging_face_is_loaded(encoder):
     encoder.encode_text(["rain"])
     loaded = {name.split(".")[0] for name in sys.modules}
     assert "sentence_transformers" not in loaded
+
+
+def test_the_first_text_does_not_load_the_compiler() -> None:
+    code = (
+        "import sys; from separation.encoders.sentence import SentenceEncoder; "
+        "SentenceEncoder().encode_text(['rain']); print('torch._dynamo' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "False"
