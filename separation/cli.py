@@ -35,6 +35,7 @@ from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
 from separation.naming import Namer, slug
 from separation.options import UsageError, parse
+from separation.pending import reason
 from separation.progress import Progress
 from separation.query import Query
 from separation.tracks import Item, Record
@@ -60,11 +61,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("interrupted; nothing half-written is left behind.")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our standard output has left; Python must not complain about that when it
-        # closes it.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_standard_output()  # whoever read it has left
         return FAILED
+    except StandardOutputError as error:
+        drop_standard_output()
+        say(str(error))
+        return FAILED
+
+
+class StandardOutputError(Exception):
+    """Standard output takes nothing any more; the message says why."""
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Turns what the system says about standard output into a sentence; a reader who left is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
+
+
+def drop_standard_output() -> None:
+    """Lets go of what is still to be written, so that Python does not complain about it at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def load_separator(model: str, device: str, threads: int | None, **how: bool) -> Any:
@@ -263,9 +286,9 @@ class Command:
 
     def _send(self, record: Record) -> None:
         for output in record.outputs:
-            with open(output, "rb") as file:
+            with open(output, "rb") as file, standard_output():
                 shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+                sys.stdout.buffer.flush()
         for query, value in record.presence.items():
             if value is not None:
                 self.notice(f"“{query}”: {presence_text(value)}.")
@@ -335,7 +358,8 @@ def presence_text(presence: float) -> str:
 def put(line: str) -> None:
     """Prints to standard output whatever the name, also one that its encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    with standard_output():
+        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def say(sentence: str) -> None:
@@ -348,7 +372,8 @@ def say(sentence: str) -> None:
 def _print_json(data: dict[str, Any]) -> None:
     import json
 
-    print(json.dumps(data), flush=True)
+    with standard_output():
+        print(json.dumps(data), flush=True)
 
 
 def _one_line(error: Exception) -> str:

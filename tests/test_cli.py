@@ -963,11 +963,11 @@ PROGRAM = """
     """
 
 
-def start(*arguments, pause=30.0):
+def start(*arguments, pause=30.0, stdout=subprocess.PIPE):
     program = PROGRAM.format(tests=str(Path(__file__).parent), pause=pause)
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=stdout, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": ROOT}, start_new_session=True,
     )  # fmt: skip
 
@@ -998,6 +998,18 @@ def test_nobody_reads_the_output(folder):
     assert process.wait(timeout=20) == 1
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_full_standard_output_is_said(folder, how):
+    save("a.wav")
+    with open("/dev/full", "w") as full:
+        process = start("--query", "half", "a.wav", *how, pause=0.0, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "separate: standard output cannot be written: the disk is full."
+    assert "Traceback" not in err
 
 
 def help_text():
