@@ -20,7 +20,7 @@ class OverlapAdd:
     """Feeds a signal of unknown length through `process`, segment by segment, in constant memory.
 
     Args:
-        process: (channels, n) -> (..., n) for any n >= 1.
+        process: (channels, n) -> (..., n) for any n >= 1; its result is blended in place.
         segment, overlap: in samples; overlap at most half of the segment.
         fade: samples over which two segments are blended; overlap / 10 by default.
 
@@ -65,8 +65,9 @@ class OverlapAdd:
         if self.tail is None:
             return output
         weight = self.rise(output)
-        head = torch.lerp(self.tail.to(output), output[..., : self.overlap], weight)
-        return torch.cat([head, output[..., self.overlap :]], dim=-1)
+        head = output[..., : self.overlap]
+        head.copy_(torch.lerp(self.tail.to(output), head, weight))
+        return output
 
     def rise(self, like: Tensor) -> Tensor:
         """Weight of the later segment over the overlap: zeros, a linear rise of `fade` samples, ones."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
 from separation.models.base import ConditionedModel
 from separation.models.excluding import Excluding
 from separation.overlap_add import OverlapAdd
-from separation.presence import PresenceRule, energy_ratio_db
+from separation.presence import PresenceRule, energy, energy_ratio_db
 from separation.query import EMPTY, Query
 from separation.waveform import as_rate, as_waveform
 
@@ -95,7 +96,7 @@ class Stream:
 
     def push(self, block: Tensor) -> Tensor:
         """Adds (channels, n); returns (queries, channels, m)."""
-        self.mixture_energy += float(block.double().square().sum())
+        self.mixture_energy += float(energy(block))
         return self._joined(self.runner.push(block), block.shape[0])
 
     def flush(self) -> Tensor:
@@ -107,15 +108,15 @@ class Stream:
         """Probability per query that it sounds in what has been processed so far; NaN where the model does not say."""
         if not self.model.estimates_presence:
             return [float("nan")] * len(self.conditions)
-        ratios = [energy_ratio_db(float(energy), self.mixture_energy) for energy in self.target_energy]
+        ratios = [energy_ratio_db(float(taken), self.mixture_energy) for taken in self.target_energy]
         return [self.rule(logit, ratio) for logit, ratio in zip(self.logits.tolist(), ratios, strict=True)]
 
     def _joined(self, pieces: Sequence[Tensor], channels: int) -> Tensor:
-        targets = torch.cat(list(pieces), dim=-1) if pieces else torch.zeros(len(self.conditions), channels, 0)
-        self.target_energy += targets.double().square().sum((1, 2))
+        targets = pieces[0] if len(pieces) == 1 else torch.cat([torch.zeros(len(self.conditions), channels, 0), *pieces], dim=-1)
+        self.target_energy += torch.stack([energy(target) for target in targets])
         return targets
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _segment(self, mixture: Tensor) -> Tensor:
         """(channels, n) at the recording's rate -> targets (queries, channels, n)."""
         queries, length = len(self.conditions), mixture.shape[-1]
@@ -125,13 +126,17 @@ class Stream:
         device = self.conditions.device
         targets, logits = self.model.separate(at_model_rate[None].to(device), self.conditions[None])
         self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
-        # One query after another: resampling needs no more memory than one target.
-        return torch.stack([self._at_own_rate(target.float().cpu(), length) for target in targets[0]])
+        result = torch.zeros(queries, *mixture.shape)
 
-    def _at_own_rate(self, target: Tensor, length: int) -> Tensor:
-        """(channels, time) at the model's rate -> (channels, length) at the recording's rate and level."""
-        back = resample(target, self.model.sample_rate, self.sample_rate)[:, :length]
-        return torch.nn.functional.pad(back, (0, length - back.shape[-1])) * self.level
+        def bring_back(number: int) -> None:
+            target = targets[0, number].float().cpu()  # (channels, time) at the model's rate and level
+            at_own_rate = resample(target, self.model.sample_rate, self.sample_rate)[:, :length]
+            result[number, :, : at_own_rate.shape[-1]] = at_own_rate.mul_(self.level)
+
+        # Target by target: the resampler, which knows one thread only, needs no more memory than a few of them.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(bring_back, range(queries)))
+        return result
 
 
 class Separator:
@@ -221,11 +226,12 @@ class Separator:
         stream = self.stream(queries, sample_rate, wave.shape[0], level)
         if wave.shape[-1]:
             blocks = wave.split(SEGMENT_SECONDS * sample_rate, dim=-1)  # a stream copies what it has not used yet
-            targets = torch.cat([*map(stream.push, blocks), stream.flush()], dim=-1)
+            pieces = [*map(stream.push, blocks), stream.flush()]
         else:
-            targets = torch.zeros(len(queries), *wave.shape)
+            pieces = [torch.zeros(len(queries), *wave.shape)]
+        targets = [torch.cat(of_query, dim=-1) for of_query in zip(*pieces, strict=True)]
         results = [
-            Separation(target.clone(), wave - target, sample_rate, presence)
+            Separation(target, wave - target, sample_rate, presence)
             for target, presence in zip(targets, stream.presence, strict=True)
         ]
         return results[0] if single else results

@@ -222,11 +222,17 @@ class BandUNet(ConditionedModel):
         """See `ConditionedModel.separate`."""
         spectrum = self.stft(mixture)
         analysis = self.analyse(self.features(spectrum))
+        # One query after another: the maps of one are small enough to be reused from cache to cache.
+        targets = [self.target(spectrum, analysis, condition, mixture.shape[-1]) for condition in conditions.split(1, 1)]
+        return torch.cat(targets, dim=1), self.presence(analysis, conditions)
+
+    def target(self, spectrum: Tensor, analysis: Analysis, conditions: Tensor, length: int) -> Tensor:
+        """Waveforms (batch, queries, channels, length) of what the masks let through."""
         real, imaginary = (self.to_bins @ self.mask(analysis, conditions)).unbind(2)
         masked = (
             torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
         )  # (batch, queries, channels, bins, frames)
-        return self.stft.inverse(masked, mixture.shape[-1]), self.presence(analysis, conditions)
+        return self.stft.inverse(masked, length)
 
     def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """See `ConditionedModel.hear`: half the work of separating one query, for any number of them."""
