@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -35,9 +34,17 @@ from separation.interrupts import INTERRUPTED, Interrupts
 from separation.job import Job, Settings
 from separation.naming import Namer, slug
 from separation.options import UsageError, parse
-from separation.pending import reason
 from separation.progress import Progress
 from separation.query import Query
+from separation.terminal import (
+    StandardOutputError,
+    drop_standard_output,
+    is_terminal,
+    print_json,
+    put,
+    say,
+    standard_output,
+)
 from separation.tracks import Item, Record
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -55,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Interrupts() as interrupts:
             return Command(options, interrupts).run()
     except UsageError as error:
-        say(f"{error}\n(separate --help shows how.)" if _is_terminal(sys.stderr) else str(error))
+        say(f"{error}\n(separate --help shows how.)" if is_terminal(sys.stderr) else str(error))
         return USAGE
     except KeyboardInterrupt:
         say("interrupted; nothing half-written is left behind.")
@@ -69,25 +76,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-class StandardOutputError(Exception):
-    """Standard output takes nothing any more; the message says why."""
+def check_model(model: str, device: str) -> None:
+    """Says early, before any file is opened, that a model or device is not there; nothing is fetched or loaded.
 
+    Raises:
+        UsageError: so it is.
+    """
+    from separation.hub import ModelError, check_name
 
-@contextlib.contextmanager
-def standard_output() -> Iterator[None]:
-    """Turns what the system says about standard output into a sentence; a reader who left is no error."""
     try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
+        check_name(model)
+    except ModelError as error:
+        raise UsageError(str(error)) from None
+    if device not in ("auto", "cpu"):
+        import torch
 
-
-def drop_standard_output() -> None:
-    """Lets go of what is still to be written, so that Python does not complain about it at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda: there is no CUDA device that this PyTorch can use.")
+        if device == "mps" and not torch.backends.mps.is_available():
+            raise UsageError("--device mps: there is no Apple GPU that this PyTorch can use.")
 
 
 def load_separator(model: str, device: str, threads: int | None, **how: bool) -> Any:
@@ -96,7 +103,7 @@ def load_separator(model: str, device: str, threads: int | None, **how: bool) ->
     `how` goes to `Separator.from_pretrained`: faithful, offline.
 
     Raises:
-        UsageError: for a model or device that is not there.
+        UsageError: for a model that cannot be fetched or loaded.
     """
     import torch
 
@@ -104,10 +111,6 @@ def load_separator(model: str, device: str, threads: int | None, **how: bool) ->
 
     if threads:
         torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: there is no CUDA device that this PyTorch can use.")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("--device mps: there is no Apple GPU that this PyTorch can use.")
     try:
         return Separator.from_pretrained(model, device=None if device == "auto" else device, **how)
     except ModelError as error:
@@ -121,7 +124,7 @@ def list_models(as_json: bool) -> int:
     rows = [("name", "queries", "rate", "size", "licence", "on disk", "scores")]
     for card in cards():
         if as_json:
-            _print_json({name: getattr(card, name) for name in CARD_FIELDS})
+            print_json({name: getattr(card, name) for name in CARD_FIELDS})
         else:
             here = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
             queries = ", ".join(card.queries)
@@ -170,8 +173,9 @@ class Command:
         """Does every input; returns the exit status."""
         if self.options.plot:
             _need_matplotlib()
-        if self.options.to_stdout and _is_terminal(sys.stdout):
+        if self.options.to_stdout and is_terminal(sys.stdout):
             raise UsageError("Audio is not for a terminal: redirect standard output, or name a folder with -o.")
+        check_model(self.options.model, self.options.device)
         with tempfile.TemporaryDirectory(prefix="separate-") as scratch:
             self.scratch = Path(scratch)
             sources = self._find()
@@ -277,7 +281,7 @@ class Command:
                 f"{record.input}: “{query}” went beyond full scale, so it was turned down by {-decibels:.2f} dB."
             )
         if self.options.json:
-            _print_json(record.as_json())
+            print_json(record.as_json())
         elif self.options.to_stdout:
             self._send(record)
         elif not self.options.quiet:
@@ -355,27 +359,6 @@ def presence_text(presence: float) -> str:
     return f"presence {presence:.2f}" + (" - not heard in this recording" if round(presence, 2) < NOT_HEARD else "")
 
 
-def put(line: str) -> None:
-    """Prints to standard output whatever the name, also one that its encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    with standard_output():
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def say(sentence: str) -> None:
-    """Prints to standard error."""
-    line = f"separate: {sentence}"
-    encoding = sys.stderr.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr, flush=True)
-
-
-def _print_json(data: dict[str, Any]) -> None:
-    import json
-
-    with standard_output():
-        print(json.dumps(data), flush=True)
-
-
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:300].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -384,10 +367,6 @@ def _one_line(error: Exception) -> str:
 def _is_model_error(error: Exception) -> bool:
     """Whether it is a ModelError, a sentence for people; the module of that name is not loaded just to ask."""
     return isinstance(error, getattr(sys.modules.get("separation.hub"), "ModelError", ()))
-
-
-def _is_terminal(stream: Any) -> bool:
-    return bool(getattr(stream, "isatty", lambda: False)())
 
 
 def _need_matplotlib() -> None:

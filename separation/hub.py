@@ -85,14 +85,26 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     """
     from separation.checkpoints.registry import RELEASED, find_released
 
+    check_name(name)
     if (WEIGHTS / name / "config.yaml").is_file():
         return WEIGHTS / name
-    path = Path(name).expanduser()
-    if path.exists() and name not in RELEASED:
-        is_run = path.is_dir() and not (path / "model.safetensors").exists()
-        return (checkpoint_in(path) if is_run else None) or path
     if name in RELEASED:
         return find_released(name, offline)
+    path = Path(name).expanduser()
+    is_run = path.is_dir() and not (path / "model.safetensors").exists()
+    return (checkpoint_in(path) if is_run else None) or path
+
+
+def check_name(name: str) -> None:
+    """Looks whether there is a model of this name or path, without fetching or reading it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from separation.checkpoints.registry import RELEASED
+
+    if (WEIGHTS / name / "config.yaml").is_file() or name in RELEASED or Path(name).expanduser().exists():
+        return
     own = ", ".join(card.name for card in list_models() if card.name not in RELEASED)
     raise ModelError(
         f'There is no model "{name}": it is neither one of this package ({own}) nor a released one '

@@ -16,6 +16,11 @@ def power(frames: Tensor) -> Tensor:
     return torch.where(variance > ROUNDING * mean.square(), variance, 0).sum(0)
 
 
+def energy(waveform: Tensor) -> Tensor:
+    """Sum of all squares, float64; without a copy of the waveform in that precision."""
+    return torch.linalg.vector_norm(waveform, dtype=torch.float64).square()
+
+
 class Level:
     """Root mean square over all channels' sum of squares, of frames that are not pauses; fed block by block.
 

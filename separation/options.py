@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from separation.formats import FORMATS, AudioError, find_format, find_subtype
 from separation.inputs import STANDARD
-from separation.query import Query
+from separation.query import Query, has_word
 
 DESCRIPTION = """\
 Takes the sound that you describe out of a recording.
@@ -268,6 +268,10 @@ def _tidy(text: str, option: str) -> str:
     tidied = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if not tidied:
         raise UsageError(f'{option} is empty: say what to listen for, for example {option} "dog barking".')
+    if not has_word(tidied):
+        raise UsageError(
+            f'{option} "{tidied}" holds no word: say what to listen for, for example {option} "dog barking".'
+        )
     return tidied
 
 

@@ -10,16 +10,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 RATIO_FLOOR_DB = -60.0
-
-
-def energy(waveform: Tensor) -> Tensor:
-    """Sum of all squares, float64; without a copy of the waveform in that precision."""
-    return torch.linalg.vector_norm(waveform, dtype=torch.float64).square()
 
 
 def energy_ratio_db(target: float, mixture: float) -> float:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMS = ("text", "label", "audio", "image", "embedding")
 EMPTY = "A query is empty; say what to take out, for example: dog barking"
+WORDLESS = "A query holds no word; say what to take out, for example: dog barking"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,11 @@ class Query:
 
     def __post_init__(self) -> None:
         forms = self.forms()
-        if not forms or any(isinstance(text, str) and not text.strip() for text in forms.get("text", ())):
+        texts = [text for text in forms.get("text", ()) if isinstance(text, str)]
+        if not forms or not all(text.strip() for text in texts):
             raise ValueError(EMPTY)
+        if not all(map(has_word, texts)):
+            raise ValueError(WORDLESS)
         for name, weight in self.weights.items():
             if name not in forms:
                 raise ValueError(f"weights names {name}, but the query has only {', '.join(forms)}.")
@@ -87,6 +91,11 @@ class Query:
         names = [name_of(form, value) for form, values in self.forms().items() for value in values]
         without = [each.name if isinstance(each, Query) else name_of("text", each) for each in self.negatives()]
         return " without ".join(" and ".join(part) for part in (names, without) if part)
+
+
+def has_word(text: str) -> bool:
+    """Whether a text holds a letter or digit of any script."""
+    return any(map(str.isalnum, text))
 
 
 def several(value: Any) -> list[Any]:

@@ -23,12 +23,12 @@ from separation.audio import resample
 from separation.conditions import as_query, conditions
 from separation.encoders.base import QueryEncoder
 from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
-from separation.level import Level
+from separation.level import Level, energy
 from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
 from separation.models.base import ConditionedModel
 from separation.models.excluding import Excluding
 from separation.overlap_add import OverlapAdd
-from separation.presence import PresenceRule, energy, energy_ratio_db
+from separation.presence import PresenceRule, energy_ratio_db
 from separation.query import EMPTY, Query
 from separation.waveform import as_rate, as_waveform
 
@@ -112,7 +112,8 @@ class Stream:
         return [self.rule(logit, ratio) for logit, ratio in zip(self.logits.tolist(), ratios, strict=True)]
 
     def _joined(self, pieces: Sequence[Tensor], channels: int) -> Tensor:
-        targets = pieces[0] if len(pieces) == 1 else torch.cat([torch.zeros(len(self.conditions), channels, 0), *pieces], dim=-1)
+        nothing = torch.zeros(len(self.conditions), channels, 0)
+        targets = pieces[0] if len(pieces) == 1 else torch.cat([nothing, *pieces], dim=-1)
         self.target_energy += torch.stack([energy(target) for target in targets])
         return targets
 

@@ -260,8 +260,8 @@ def test_float_wav_is_never_turned_down(folder):
 
 def test_queries_of_any_script_name_files(folder):
     save("mix.wav")
-    assert run("--query", "собака лает", "--query", "?!", "mix.wav") == 0
-    assert everything() == ["mix.query.wav", "mix.wav", "mix.собака_лает.wav"]
+    assert run("--query", "собака лает", "--query", "犬", "mix.wav") == 0
+    assert everything() == ["mix.wav", "mix.собака_лает.wav", "mix.犬.wav"]
 
 
 def test_very_long_queries_and_stems_fit(folder):
@@ -591,6 +591,7 @@ def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
         (["--query", "", "mix.wav"], "--query is empty: say what to listen for"),
         (["--query", " \t\n", "mix.wav"], "--query is empty"),
         (["--remove", "", "mix.wav"], "--remove is empty"),
+        (["--query", "?!", "mix.wav"], '--query "?!" holds no word: say what to listen for'),
         (["--query", "a", "--format", "xyz", "mix.wav"], "There is no output format 'xyz'; there"),
         (
             ["--query", "a", "--format", "flac", "--subtype", "FLOAT", "mix.wav"],
@@ -621,7 +622,7 @@ def test_wrong_usage_is_one_sentence_and_status_2(folder, capsys, separator, arg
 
 
 def test_audio_is_not_for_a_terminal(folder, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_is_terminal", lambda stream: stream is sys.stdout)
+    monkeypatch.setattr(cli, "is_terminal", lambda stream: stream is sys.stdout)
     assert run("--query", "a", "-") == 2
     assert "Audio is not for a terminal" in capsys.readouterr().err
 
@@ -647,22 +648,25 @@ def registry(tmp_path, monkeypatch):
         @classmethod
         def from_pretrained(cls, name="default", device=None):
             cls.calls += ((name, device),)
-            if name != "default":
-                raise ModelError(f"There is no model {name!r}; there is default.")
             return GainSeparator()
+
+    def check_name(name):
+        if name != "default":
+            raise ModelError(f"There is no model {name!r}; there is default.")
 
     card = SimpleNamespace(
         name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
         licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, verified=True, description="The built-in model.",
     )  # fmt: skip
     fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
-    fake_module(monkeypatch, "separation.hub", list_models=lambda: [card])
+    hub = {"list_models": lambda: [card], "check_name": check_name, "ModelError": ModelError}
+    fake_module(monkeypatch, "separation.hub", **hub)
     return Separator
 
 
 def test_unknown_model(registry, capsys):
     save("mix.wav")
-    assert run("--query", "half", "--model", "nonsense", "mix.wav") == 2
+    assert run("--query", "half", "--model", "nonsense", "gone.wav", "mix.wav") == 2  # said before any file is opened
     assert capsys.readouterr().err == "separate: There is no model 'nonsense'; there is default.\n"
     assert everything() == ["mix.wav"]
 
@@ -682,7 +686,7 @@ def test_a_device_that_is_not_there(registry, monkeypatch, capsys, device):
     save("mix.wav")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert run("--query", "half", "mix.wav", "--device", device) == 2
+    assert run("--query", "half", "gone.wav", "mix.wav", "--device", device) == 2
     assert f"--device {device}: there is no" in capsys.readouterr().err
 
 
@@ -835,7 +839,7 @@ def test_quiet_says_only_errors(folder, capsys):
 
 def test_verbose_says_more(folder, capsys):
     save("mix.wav")
-    assert run("-v", "--query", "half", "mix.wav", "--model", "x") == 0
+    assert run("-v", "--query", "half", "mix.wav") == 0
     err = capsys.readouterr().err
     assert "model fake, device auto" in err
     assert "mix.wav: 44100 Hz, 2 channels, 0.680 s, level" in err

@@ -69,6 +69,7 @@ READING_ORDER = (
     "job",
     "hearing",
     "options",
+    "terminal",
     "cli",
 )
 

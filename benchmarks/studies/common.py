@@ -12,7 +12,9 @@ import logging
 import os
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,29 @@ def options(description: str | None, steps: int, **defaults: Any) -> argparse.Ar
     parser.add_argument("--labels", type=int, default=defaults.get("labels", 0), help="only the N commonest; 0 = all")
     parser.add_argument("--cache", type=Path, help="folder for decoded samples")
     parser.add_argument("--json", type=Path, help="write settings, scores and table here")
+    parser.add_argument("--arms", nargs="*", help="only these ways to train")
+    parser.add_argument(
+        "--tune", action="store_true", help="score on train recordings that are held out, to choose settings by"
+    )
     return parser
+
+
+def held_out(train: Corpus, share: int = 5) -> tuple[Corpus, Corpus]:
+    """Two views of a corpus: without every `share`-th recording of each label, and those alone.
+
+    Settings that are chosen by the second leave the validation recordings unseen. Labels with fewer recordings than
+    `share` are in neither.
+    """
+    kept, held = copy(train), copy(train)
+    trees: list[dict[str, dict[str, list[int]]]] = [{}, {}]
+    for label, recordings in train.tree.items():
+        names = sorted(recordings)
+        if len(names) >= share:
+            trees[0][label] = {name: recordings[name] for i, name in enumerate(names) if i % share}
+            trees[1][label] = {name: recordings[name] for name in names[::share]}
+    for part, tree in zip((kept, held), trees, strict=True):
+        part.tree, part.labels = defaultdict(dict, tree), sorted(tree)
+    return kept, held
 
 
 def fit(objective: Any, data: Any, steps: int, seed: int, **settings: Any) -> float:
@@ -181,7 +205,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def finish(settings: dict[str, Any], arms: Scores, groups: list[str], against: str, file: Path | None) -> None:
+def finish(settings: dict[str, Any], arms: Scores, groups: list[str], against: str | None, file: Path | None) -> None:
     """Prints the table; writes everything to JSON when asked."""
     rows = lines(arms, groups, against)
     print(f"\n{table(rows)}")

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import clean_pairs, common_labels, finish, fit, options, over_seeds, score_pairs
+from common import clean_pairs, common_labels, finish, fit, held_out, options, over_seeds, score_pairs
 
 from separation.data.corpus import Corpus
 from separation.data.queried import QueriedData
@@ -84,15 +84,17 @@ def main() -> None:
     manifest = arguments.data / "manifest.csv"
     splits = ("train", "validation")
     train, held = (Corpus(manifest, split, sample_rate=RATE, cache=arguments.cache) for split in splits)
+    if arguments.tune:
+        train, held = held_out(train)
     labels = common_labels(train, held, arguments.labels)
     pairs = clean_pairs(held, labels, arguments.mixtures, 4.0958)
     groups = [recording for pair in pairs for recording in pair.recordings]
     print(f"{len(labels)} labels, {len(pairs)} pairs, of {len(set(groups))} recordings", flush=True)
     run = partial(train_and_score, arguments, train, labels, pairs)
     scores: dict[str, list[list[float]]] = {}
-    for arm in ["plain", "nit", *(["clean"] if arguments.clean else [])]:
+    for arm in arguments.arms or ["plain", "nit", *(["clean"] if arguments.clean else [])]:
         over_seeds(arm, scores, run, arguments.seeds)
-    finish(vars(arguments), scores, groups, "plain", arguments.json)
+    finish(vars(arguments), scores, groups, "plain" if "plain" in scores else None, arguments.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Scores, clean_pairs, common_labels, finish, fit, options, over_seeds
+from common import Scores, clean_pairs, common_labels, finish, fit, held_out, options, over_seeds
 from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.anchors import mined
@@ -80,6 +80,8 @@ def study(arguments: Any) -> tuple[Scores, list[str], dict[str, Any]]:
     manifest = arguments.data / "manifest.csv"
     train = Corpus(manifest, "train", arguments.data, RATE, arguments.cache)
     validation = Corpus(manifest, "validation", arguments.data, RATE, arguments.cache)
+    if arguments.tune:
+        train, validation = held_out(train)
     labels = common_labels(train, validation, arguments.labels)
     unrelated = [label for label in train.labels if label not in labels]
     pairs = clean_pairs(validation, labels, arguments.mixtures, SECONDS)
@@ -104,7 +106,7 @@ def study(arguments: Any) -> tuple[Scores, list[str], dict[str, Any]]:
         return scored(objective.average, encoder.encode_label, pairs)
 
     arms: Scores = {}
-    for arm in (RANDOM, MINED):
+    for arm in arguments.arms or (RANDOM, MINED):
         over_seeds(arm, arms, make, arguments.seeds)
     overlap, chance = np.mean(hits, axis=0)
     return arms, groups(pairs), {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
@@ -118,7 +120,7 @@ def main() -> None:
     parser.add_argument("--tagger_batch", type=int, default=24)
     arguments = parser.parse_args()
     arms, recordings, facts = study(arguments)
-    finish(vars(arguments) | facts, arms, recordings, RANDOM, arguments.json)
+    finish(vars(arguments) | facts, arms, recordings, RANDOM if RANDOM in arms else None, arguments.json)
 
 
 if __name__ == "__main__":

@@ -143,6 +143,8 @@ def study(arguments: Any, folder: Path) -> tuple[Scores, list[str], dict[str, An
     encoder = joint_space(manifests["encoder"], arguments)
     facts = {"labels_used": labels, "encoder_top1": rank(encoder, validation, labels)}
     print(f"joint space: the right of {len(labels)} labels first for {facts['encoder_top1']:.0%}", flush=True)
+    if arguments.tune:
+        validation = Corpus(manifests["encoder"], "train", arguments.data, RATE, arguments.cache)
     pairs = clean_pairs(validation, labels, arguments.mixtures, SECONDS)
 
     def make(arm: str, seed: int) -> list[float]:
@@ -150,10 +152,11 @@ def study(arguments: Any, folder: Path) -> tuple[Scores, list[str], dict[str, An
         return scored(objective.average, encoder.encode_text, pairs)
 
     arms: Scores = {}
-    for arm in ARMS:
+    for arm in arguments.arms or ARMS:
         over_seeds(arm, arms, make, arguments.seeds)
     means = {arm: float(np.mean(values)) for arm, values in arms.items()}
-    facts["weak_share_of_supervised"] = means[WEAK] / means[SUPERVISED]
+    if {WEAK, SUPERVISED} <= means.keys():
+        facts["weak_share_of_supervised"] = means[WEAK] / means[SUPERVISED]
     return arms, groups(pairs), facts
 
 
@@ -171,8 +174,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arms, recordings, facts = study(arguments, Path(folder))
-    finish(vars(arguments) | facts, arms, recordings, MIXED, arguments.json)
-    print(f"\nweak reaches {facts['weak_share_of_supervised']:.0%} of the supervised SDRi")
+    finish(vars(arguments) | facts, arms, recordings, MIXED if MIXED in arms else None, arguments.json)
+    if "weak_share_of_supervised" in facts:
+        print(f"\nweak reaches {facts['weak_share_of_supervised']:.0%} of the supervised SDRi")
 
 
 if __name__ == "__main__":

@@ -121,7 +121,8 @@ class Padded:
         self.corpus, self.seed, self.sample_rate = corpus, seed, corpus.sample_rate
         self.labels, self.unrelated = list(labels), list(unrelated)
         self.length, self.heard = round(seconds * corpus.sample_rate), round(heard * corpus.sample_rate)
-        self.numbers = [number for number, clip in enumerate(corpus.clips) if clip.label in set(labels)]
+        of_labels = [numbers for label in labels for numbers in corpus.tree[label].values()]
+        self.numbers = sorted({number for numbers in of_labels for number in numbers})
         self.clips = [replace(corpus.clips[number], seconds=seconds) for number in self.numbers]
 
     def __len__(self) -> int:

@@ -223,7 +223,8 @@ class BandUNet(ConditionedModel):
         spectrum = self.stft(mixture)
         analysis = self.analyse(self.features(spectrum))
         # One query after another: the maps of one are small enough to be reused from cache to cache.
-        targets = [self.target(spectrum, analysis, condition, mixture.shape[-1]) for condition in conditions.split(1, 1)]
+        length = mixture.shape[-1]
+        targets = [self.target(spectrum, analysis, condition, length) for condition in conditions.split(1, dim=1)]
         return torch.cat(targets, dim=1), self.presence(analysis, conditions)
 
     def target(self, spectrum: Tensor, analysis: Analysis, conditions: Tensor, length: int) -> Tensor:
