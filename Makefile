@@ -73,9 +73,9 @@ $(APP): $(CORE)
 	@touch $@
 
 $(TEST): $(APP)
-	$(PIP) -e ".[test,train,demo]"
+	$(PIP) -e ".[test,train,demo,clip,clap]"
 	@touch $@
 
 $(DEV): $(TEST)
-	$(PIP) -e ".[test,train,demo,dev]"
+	$(PIP) -e ".[test,train,demo,clip,clap,dev]"
 	@touch $@

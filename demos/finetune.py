@@ -12,7 +12,6 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import lightning
 import soundfile
 
 from separation.data.datamodule import MixtureData
@@ -36,6 +35,8 @@ def main(argv: list[str] | None = None, **data: object) -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--start-from", default="default", help="a model's name or its directory")
     options = parser.parse_args(argv)
+    from lightning import Trainer  # after separation, which makes it importable beside any torchvision
+
     clips = sorted(path for path in options.clips.glob("*/*") if path.suffix in (".wav", ".flac", ".ogg", ".mp3"))
     source = find_model(options.start_from)
     config = read_config(source)
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None, **data: object) -> None:
         )
         mixtures = MixtureData(manifest, options.clips, batches=options.steps, **({"batch_size": 4, "foley": 2} | data))
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-        lightning.Trainer(max_epochs=1, devices=1, gradient_clip_val=5.0, **quiet).fit(objective, mixtures)
+        Trainer(max_epochs=1, devices=1, gradient_clip_val=5.0, **quiet).fit(objective, mixtures)
     save_model(options.output, config, objective.average, objective.encoder)
 
 

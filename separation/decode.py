@@ -219,10 +219,13 @@ class FfmpegDecoder:
             finally:
                 _end(process)
             if header is None:
-                raise AudioError(f"{path} holds no audio that can be read (ffmpeg: {_first_line(log)}).")
+                raise AudioError(f"{path} holds no audio that can be read (ffmpeg: {self._complaint(log)}).")
         self.sample_rate, self.channels = header
         if not self.channels:
             raise AudioError(f"{path} has zero channels, so there is no audio in it.")
+
+    def _complaint(self, log: IO[bytes]) -> str:
+        return _first_line(log).removeprefix(f"file:{self.path}: ")
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """ffmpeg, writing a wav stream; "file:" keeps a name such as "http:x" or "-i" from meaning

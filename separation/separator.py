@@ -128,16 +128,15 @@ class Stream:
         targets, logits = self.model.separate(at_model_rate[None].to(device), self.conditions[None])
         self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
         result = torch.zeros(queries, *mixture.shape)
-
-        def bring_back(number: int) -> None:
-            target = targets[0, number].float().cpu()  # (channels, time) at the model's rate and level
-            at_own_rate = resample(target, self.model.sample_rate, self.sample_rate)[:, :length]
-            result[number, :, : at_own_rate.shape[-1]] = at_own_rate.mul_(self.level)
-
         # Target by target: the resampler, which knows one thread only, needs no more memory than a few of them.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(bring_back, range(queries)))
+            for back, place in zip(pool.map(self._at_own_rate, targets[0]), result, strict=True):
+                torch.mul(back[:, :length], self.level, out=place[:, : back.shape[-1]])
         return result
+
+    def _at_own_rate(self, target: Tensor) -> Tensor:
+        """(channels, time) at the model's rate, on its device -> the same at the recording's rate, in memory."""
+        return resample(target.float().cpu(), self.model.sample_rate, self.sample_rate)
 
 
 class Separator:

@@ -8,13 +8,15 @@ from argparse import ArgumentError
 from functools import cached_property
 from typing import Any
 
-import lightning
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-
+from separation.compat import make_importable
 from separation.data.manifest import DataError
 from separation.description import ModelError
 from separation.evaluate import EvaluationError
 from separation.run_folder import CONFIG, parts
+
+make_importable()  # before Lightning, which a torchvision that does not load takes down with it
+import lightning  # noqa: E402
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback  # noqa: E402
 
 NO_UNION = "Does not validate against any of the Union subtypes"
 NOISE = re.compile(rf"{NO_UNION}|Subtypes:|Errors:|(- )?Expected a <class 'NoneType'>")

@@ -15,6 +15,10 @@ import pytest
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="agg")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
+from separation.compat import make_importable
+
+make_importable()  # tests import Lightning and other packages by themselves
+
 THREADS = 2
 
 

@@ -144,6 +144,14 @@ def test_pushes_of_any_size_give_the_same(separator):
         assert presence == pytest.approx(result.presence, abs=1e-6)
 
 
+def test_it_works_alike_in_inference_mode(separator):
+    wave = noise(2, 80 * 44100)
+    with torch.inference_mode():
+        inside = separator(wave, ["a", "b"], 44100)
+    for one, other in zip(inside, separator(wave, ["a", "b"], 44100), strict=True):
+        assert torch.equal(one.target, other.target)
+
+
 def test_a_long_recording_is_not_copied_again_for_every_segment(monkeypatch):
     held = []
     push = OverlapAdd.push

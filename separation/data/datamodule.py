@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from separation.compat import make_importable
 from separation.data.corpus import Corpus
 from separation.data.loader import Loader
 from separation.data.manifest import DataError, read_manifest
@@ -21,6 +21,9 @@ from separation.data.protocol import read_rows
 from separation.data.texts import Texts
 from separation.data.treatment import stacked
 from separation.data.validation import Rows, drawn_rows
+
+make_importable()  # before Lightning, which a torchvision that does not load takes down with it
+import lightning  # noqa: E402
 
 WHOLE_BATCH = 1  # marks the generator of what a batch's items share
 
