@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from separation import train
 from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
+from separation.data.streamed import StreamedData
 from separation.encoders.sound import SoundEncoder
 from separation.encoders.stand_in import StandIn
 from separation.objectives.base import Objective
@@ -81,6 +82,12 @@ def test_a_recipe_builds_what_it_describes(name, elsewhere):
     if isinstance(cli.model, Objective):
         assert cli.model.encoder.embedding_dim == cli.model.model.condition_dim
         assert cli.datamodule.sample_rate == cli.model.model.sample_rate
+
+
+def test_clips_may_stream_in():
+    cli = of_recipe("clipsep_text", "--config", str(CONF / "override" / "streamed.yaml"), "--data.shards", "elsewhere")
+    assert isinstance(cli.datamodule, StreamedData)
+    assert (cli.datamodule.shards, cli.datamodule.sources, cli.datamodule.length) == ("elsewhere", 2, 65535)
 
 
 @pytest.mark.parametrize("name", RECIPES)

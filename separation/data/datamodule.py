@@ -119,8 +119,12 @@ class CorpusData(lightning.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if self.corpus is None and stage in (None, "fit"):
-            self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
-            self.ready(self.corpus)
+            self.load()
+
+    def load(self) -> None:
+        """Decodes the clips to train on."""
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
+        self.ready(self.corpus)
 
     def ready(self, corpus: Corpus) -> None:
         """What drawing needs besides the clips."""

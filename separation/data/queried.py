@@ -121,13 +121,16 @@ class QueriedData(MixtureData):
 
     def cut(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
         """A part of a clip (time,), with its pictures: none here, see `pictured.py`. Pauses are passed over."""
-        wave = self.sounds.waveform(number)
+        return self.part(self.sounds.waveform(number), rng), []
+
+    def part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
+        """The mixture's length of a clip (time,), from a random place that is no pause if there is one."""
         for _ in range(ATTEMPTS):
             start = int(rng.integers(max(0, wave.numel() - self.length) + 1))
             part = self.fitted(wave, start, rng)
             if part.square().mean().sqrt() > PAUSE:
                 break
-        return part, []
+        return part
 
     def called(self, clip: Clip, rng: np.random.Generator) -> str:
         """A text for a clip."""

@@ -1,0 +1,135 @@
+"""Mixtures of clips that stream in from shards, for sets that one machine cannot hold.
+
+Nobody can draw from clips that have not come yet. So the last ones are held, and every clip that comes in is mixed with
+some of those: the shards' order and this choice are functions of (seed, epoch, rank, worker).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from separation.data.manifest import Clip, DataError
+from separation.data.queried import Queried, QueriedData
+from separation.data.shards import ShardedClips
+
+Held = tuple[Clip, Tensor]
+
+
+class StreamedData(QueriedData):
+    """Mix-and-separate as in `QueriedData`, from a folder of shards instead of a manifest's recordings.
+
+    An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held.
+
+    Args:
+        shards: where `separation-data shard` wrote, a folder or an http(s) address.
+        held: clips that each worker holds to mix with; more of them mix more freely and take more memory.
+        buffer: clips that are held to be shuffled before that.
+        common: see `QueriedData`; manifest, root and validation serve the validation alone. Pollution, procedural clips
+            and `balance` belong to a corpus: a stream is what was written.
+
+    Raises:
+        ValueError: a setting asks for what a stream cannot give.
+    """
+
+    def __init__(self, shards: str, held: int = 64, buffer: int = 256, **common: Any) -> None:
+        super().__init__(**common)
+        if self.polluted:
+            raise ValueError("clips that stream in are not polluted; write the shards from polluted clips")
+        if held < self.sources:
+            raise ValueError(f"of {held} clips that are held, no {self.sources} can be mixed in some order")
+        self.shards, self.held, self.buffer = shards, held, buffer
+
+    def load(self) -> None:
+        """Nothing: each epoch opens its stream."""
+
+    def clips_of(self, epoch: int) -> ShardedClips:
+        """The stream of one epoch, of which every rank gets as many clips."""
+        clips = ShardedClips(self.shards, "train", self.buffer, self.seed, even=True)
+        if clips.sample_rate != self.sample_rate:
+            raise DataError(
+                f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {self.sample_rate}."
+            )
+        clips.set_epoch(epoch)
+        return clips
+
+    def mixture(self, clip: Held, held: deque[Held], rng: np.random.Generator) -> list[Held]:
+        """A clip and others of those held that may be mixed with it.
+
+        Raises:
+            DataError: there are none.
+        """
+        chosen = [clip]
+        for number in rng.permutation(len(held)):
+            if len(chosen) == self.sources:
+                break
+            if all(self.fits(held[number][0], other) for other, _ in chosen):
+                chosen.append(held[number])
+        if len(chosen) < self.sources:
+            raise DataError(
+                f"{self.shards}: {clip[0].path} fits none of the last {len(held)} clips; hold more of them."
+            )
+        return chosen
+
+    def batch(self, mixtures: list[list[Held]], rng: np.random.Generator) -> Queried:
+        """Cut, levelled and called."""
+        waves = [[self.part(wave, rng) for _, wave in mixture] for mixture in mixtures]
+        sources = torch.stack([self.gains(torch.stack(each), rng) for each in waves])
+        asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
+        texts = [[self.called(clip, rng) for clip in clips] for clips in asked]
+        return Queried(sources, texts, [[clip.label for clip in clips] for clips in asked])
+
+    def train_dataloader(self) -> Any:
+        return StreamLoader(self)
+
+
+class Mixtures(IterableDataset[Queried]):
+    """The batches that one worker makes of its clips of one epoch."""
+
+    def __init__(self, data: StreamedData, epoch: int) -> None:
+        self.clips, self.epoch = data.clips_of(epoch), epoch
+        self.seed, self.rank = data.seed, data.ranks()[0]
+        self.held, self.size = data.held, data.batch_size
+        self.mixture: Callable[..., list[Held]] = data.mixture
+        self.batch: Callable[..., Queried] = data.batch
+
+    def __iter__(self) -> Iterator[Queried]:
+        worker = info.id if (info := get_worker_info()) else 0
+        rng = np.random.default_rng((self.seed, self.epoch, self.rank, worker))
+        held: deque[Held] = deque(maxlen=self.held)
+        waiting: list[list[Held]] = []
+        for clip in self.clips:
+            if len(held) == self.held:
+                waiting.append(self.mixture(clip, held, rng))
+            held.append(clip)
+            if len(waiting) == self.size:
+                yield self.batch(waiting, rng)
+                waiting = []
+
+
+class StreamLoader:
+    """An epoch's batches; a training that goes on in the middle of one passes over those that it has had."""
+
+    def __init__(self, data: StreamedData) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[Queried]:
+        epoch, first = self.data.position()
+        loader = DataLoader(
+            Mixtures(self.data, epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
+        )
+        yield from islice(loader, first, None)
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing is kept, as in `Loader`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See `state_dict`."""

@@ -1,0 +1,91 @@
+"""Training from shards: every clip once an epoch, mixed with earlier ones; repeatable, resumable, equal over ranks."""
+
+import pytest
+import torch
+from tiny import write_corpus
+
+from separation.data.gains import RandomGains
+from separation.data.manifest import DataError
+from separation.data.shards import write_shards
+
+pytest.importorskip("webdataset", reason="needs the extra shards")
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+from separation.data.streamed import StreamedData
+
+CLIPS, HELD, SIZE, RATE = 26, 6, 4, 8000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    manifest = write_corpus(tmp_path_factory.mktemp("corpus"), labels=13, recordings=2, seconds=0.05)
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(manifest, folder, shards=4, sample_rate=RATE)
+    return folder
+
+
+def streamed(folder, **settings):
+    common = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "held": HELD, "buffer": 8}
+    return StreamedData(str(folder), **common | settings)
+
+
+def epoch(data, number=0, first=0):
+    data.position = lambda: (number, first)
+    return list(data.train_dataloader())
+
+
+def test_an_epoch_makes_a_mixture_of_every_clip_after_those_that_are_held(folder):
+    batches = epoch(streamed(folder))
+    assert len(batches) == (CLIPS - HELD) // SIZE
+    assert batches[0].sources.shape == (SIZE, 2, 800)
+    firsts = [texts[0] for batch in batches for texts in batch.labels]
+    assert max(firsts.count(label) for label in firsts) <= 2  # two recordings a label, each once
+    assert all(len(set(labels)) == 2 for batch in batches for labels in batch.labels)
+
+
+def test_sources_are_the_clips_at_the_levels_asked_for(folder):
+    batch = epoch(streamed(folder, gains=RandomGains(low=1.0, high=1.0)))[0]
+    assert batch.texts == batch.labels
+    assert batch.sources.abs().amax(-1).min() > 0.4  # shards hold clips at full scale, corpora likewise
+
+
+def test_epochs_differ_and_repeat(folder):
+    first, second, again = epoch(streamed(folder)), epoch(streamed(folder), 1), epoch(streamed(folder))
+    assert all(torch.equal(one.sources, other.sources) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(first[0].sources, second[0].sources)
+
+
+def test_a_training_goes_on_in_the_middle_of_an_epoch(folder):
+    whole, rest = epoch(streamed(folder)), epoch(streamed(folder), first=3)
+    assert len(rest) == len(whole) - 3
+    assert torch.equal(whole[3].sources, rest[0].sources)
+
+
+def test_ranks_and_workers_share_the_clips_and_end_together(folder, monkeypatch):
+    seen = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        data = streamed(folder, held=2, batch_size=2)
+        data.ranks = lambda rank=rank: (rank, 2)
+        seen.append(epoch(data))
+    assert len(seen[0]) == len(seen[1]) == (CLIPS // 2 - 2) // 2
+    assert not torch.equal(seen[0][0].sources, seen[1][0].sources)
+
+
+def test_clips_that_do_not_go_together_are_an_error(folder):
+    data = streamed(folder)
+    data.fits = lambda clip, other: False
+    with pytest.raises(DataError, match="hold more"):
+        epoch(data)
+
+
+def test_a_rate_that_is_not_the_shards_is_an_error(folder):
+    with pytest.raises(DataError, match="the shards are at 8000 Hz, the training at 16000"):
+        epoch(streamed(folder, sample_rate=16000))
+
+
+@pytest.mark.parametrize(("settings", "words"), [({"polluted": 0.5}, "polluted"), ({"held": 1}, "can be mixed")])
+def test_what_a_stream_cannot_give(folder, settings, words):
+    with pytest.raises(ValueError, match=words):
+        streamed(folder, **settings)
