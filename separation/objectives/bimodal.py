@@ -151,4 +151,4 @@ class BiModal(Objective):
             total = total + self.isolated_weight * self.reconstruction * terms["isolated"]
         for name, term in terms.items():
             self.log(f"train/{name}", term, prog_bar=name == "url")
-        return total if torch.isfinite(total) else None
+        return self.usable(total)

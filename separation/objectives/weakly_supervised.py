@@ -117,4 +117,4 @@ class WeaklySupervised(Objective):
         estimates = self.model(mixtures[:, None], conditions)[:, 0].float()
         loss = self.loss(targets, estimates).mean()
         self.log("train/loss", loss, prog_bar=True)
-        return loss if torch.isfinite(loss) else None
+        return self.usable(loss)
