@@ -1,8 +1,13 @@
 """Mixtures as AudioSep mixes them, with the published code's own draws."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
 from fixtures import ROOT, needs_fixtures
 
 from separation.data.gains import EnergyGains
