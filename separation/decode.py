@@ -179,7 +179,8 @@ class SoundFileDecoder:
         with self._open() as file:
             while True:
                 try:
-                    chunk = file.read(CHUNK, dtype="float32", always_2d=True)
+                    with _mpg123_silenced(self._mpeg):
+                        chunk = file.read(CHUNK, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError as error:
                     if got == 0:
                         detail = str(error.error_string).rstrip(".")

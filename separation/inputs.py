@@ -105,8 +105,7 @@ class Finder:
         matches = sorted(glob.glob(pattern, recursive=True))
         if not matches:
             yield Unusable(pattern, f"{pattern} matches no file.")
-        for match in matches:
-            path = Path(match)
+        for path in self._without_results(map(Path, matches), pattern):
             if not path.is_dir():
                 yield self._file(path)
             elif self.recursive:
@@ -116,14 +115,19 @@ class Finder:
         if not self.recursive:
             yield Unusable(str(folder), f"{folder} is a folder; -r goes through it and its subfolders.")
             return
-        files = list(self._walk(folder))
-        results = [path for path in files if looks_like_output(path, self.parts)]
-        if results:
-            self.notice(f"{folder}: left out {len(results)} that look like earlier results, such as {results[0].name}.")
-        inputs = [path for path in files if path not in results]
+        inputs = self._without_results(self._walk(folder), folder)
         if not inputs:
             yield Unusable(str(folder), f"{folder} holds no audio files.")
         yield from (self._file(path) for path in inputs)
+
+    def _without_results(self, paths: Iterable[Path], where: Path | str) -> list[Path]:
+        """Files that were found, without those that an earlier run of these queries has made."""
+        files = list(paths)
+        results = {path for path in files if looks_like_output(path, self.parts)}
+        if results:
+            first = min(results).name
+            self.notice(f"{where}: left out {len(results)} that look like earlier results, such as {first}.")
+        return [path for path in files if path not in results]
 
     def _walk(self, folder: Path) -> Iterator[Path]:
         known = READABLE | FFMPEG_SUFFIXES

@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill end the work at once, but never in the middle of a C library's callback.
+"""Ctrl-C, a polite kill and a closed terminal end the work at once, but never in the middle of a C library's callback.
 
 A KeyboardInterrupt that is raised inside a callback from C is printed and lost. So the handler
 raises immediately except inside `shield`, where it waits until the shield ends.
@@ -14,11 +14,11 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-TERMINATED = 143
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupts:
-    """Handles SIGINT and SIGTERM while it is entered; does nothing outside the main thread."""
+    """Handles SIGINT, SIGTERM and SIGHUP while it is entered; does nothing outside the main thread."""
 
     def __init__(self) -> None:
         self._depth = 0
@@ -27,8 +27,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                # A shell starts background jobs with SIGINT ignored; that is kept.
+            for number in STOPPING:
+                # A shell starts background jobs with SIGINT ignored, nohup starts its own so; that is kept.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         return self
@@ -62,6 +62,6 @@ class Interrupts:
 
 
 def _stop(number: int) -> NoReturn:
-    if number == signal.SIGTERM:
-        raise SystemExit(TERMINATED)
-    raise KeyboardInterrupt
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from separation.formats import FORMATS, AudioError, find_format, find_subtype
 from separation.inputs import STANDARD
 from separation.query import Query, has_word
+from separation.terminal import put
 
 DESCRIPTION = """\
 Takes the sound that you describe out of a recording.
@@ -62,6 +63,10 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are exceptions."""
 
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help to standard output, whose errors are sentences."""
+        put(self.format_help().rstrip())
+
     def error(self, message: str) -> NoReturn:
         """Raises UsageError instead of leaving the program."""
         raise UsageError(message[:1].upper() + message[1:].rstrip(".") + ".")
@@ -73,7 +78,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *unused: object, **more: object) -> NoReturn:
         from separation import __version__
 
-        print(f"separate {__version__}")
+        put(f"separate {__version__}")
         parser.exit()
 
 

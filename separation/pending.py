@@ -107,7 +107,7 @@ class PendingFile:
         previous = None
         if os.path.lexists(self.path):
             previous = self._sibling()
-            os.replace(self.path, previous)
+            self._keep(previous)
         try:
             os.replace(self.temporary, self.path)
         except BaseException:
@@ -115,6 +115,13 @@ class PendingFile:
                 os.replace(previous, self.path)
             raise
         return previous
+
+    def _keep(self, previous: Path) -> None:
+        """Gives the file that stands at `path` a second name, so that it is never without one; or moves it there."""
+        try:
+            os.link(self.path, previous, follow_symlinks=False)
+        except (OSError, NotImplementedError):  # not every file system has hard links
+            os.replace(self.path, previous)
 
     def _undo(self, previous: Path | None) -> None:
         with contextlib.suppress(OSError):

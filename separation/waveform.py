@@ -46,7 +46,10 @@ def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture") -> Tensor:
     Raises:
         ValueError: other dimensions, no channels or too many, other types, or samples that are not finite.
     """
-    wave = torch.as_tensor(native(samples, what) if isinstance(samples, np.ndarray) else samples).detach().cpu()
+    try:
+        wave = torch.as_tensor(native(samples, what) if isinstance(samples, np.ndarray) else samples).detach().cpu()
+    except (TypeError, RuntimeError):
+        raise ValueError(f"The {what} must be an array of samples, not {type(samples).__name__}.") from None
     if wave.ndim == 1:
         wave = wave[None]
     if wave.ndim != 2 or wave.shape[0] == 0:

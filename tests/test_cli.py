@@ -327,6 +327,9 @@ def test_a_second_run_through_a_folder_leaves_out_the_results_of_the_first(folde
     assert run("--query", "half", "-r", "in", "--overwrite") == 0
     assert everything() == ["in/a.half.wav", "in/a.wav"]
     assert "left out 1 that look like earlier results" in capsys.readouterr().err
+    assert run("--query", "half", "in/*.wav", "--overwrite") == 0
+    assert everything() == ["in/a.half.wav", "in/a.wav"]
+    assert "in/*.wav: left out 1 that look like earlier results, such as a.half.wav" in capsys.readouterr().err
 
 
 def test_options_may_stand_between_files(folder):
@@ -977,7 +980,7 @@ def start(*arguments, pause=30.0, stdout=subprocess.PIPE):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupt_stops_cleanly(folder, number, status):
     save("mix.flac")
     process = start("--query", "half", "--residual", "--plot", "mix.flac")
@@ -1002,6 +1005,17 @@ def test_nobody_reads_the_output(folder):
     assert process.wait(timeout=20) == 1
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_full_standard_output_is_said_of_help_too(option):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "separation.cli", option],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT}, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "separate: standard output cannot be written: the disk is full.\n")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")

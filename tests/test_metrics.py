@@ -46,6 +46,14 @@ def test_sdr_of_a_target_and_an_error_of_known_energy(wanted):
     assert sdr(TARGET, TARGET + error) == pytest.approx(wanted, abs=1e-9)
 
 
+def test_tensors_are_measured_like_arrays():
+    waves = [TARGET, TARGET + OTHER, TARGET + 2 * OTHER]
+    tensors = [torch.from_numpy(wave) for wave in waves]
+    assert sdri(*tensors) == sdri(*waves)
+    assert si_sdr(*tensors[:2]) == si_sdr(*waves[:2])
+    assert snr(*tensors[:2], zero_mean=True) == snr(*waves[:2], zero_mean=True)
+
+
 def test_sdr_does_not_forgive_a_wrong_gain():
     assert sdr(TARGET, 0.5 * TARGET) == pytest.approx(20 * np.log10(2))
     assert sdr(TARGET, 0 * TARGET) == pytest.approx(0, abs=1e-12)

@@ -68,8 +68,8 @@ READING_ORDER = (
     "tracks",
     "job",
     "hearing",
-    "options",
     "terminal",
+    "options",
     "cli",
 )
 

@@ -225,7 +225,13 @@ def test_missing_weights_are_said_with_what_to_do(tmp_path, folder):
 
 def test_a_good_folder_behind_a_bad_one_is_taken(folder):
     good = find_folder_once()
-    assert find_folder(iter([folder, good])) == good
+    with pytest.warns(UserWarning, match=r"model.safetensors is not the published all-MiniLM-L6-v2"):
+        assert find_folder(iter([folder, good])) == good
+
+
+def test_one_text_is_not_taken_for_its_letters():
+    with pytest.raises(TypeError, match="a list of texts"):
+        SentenceEncoder().encode_text("dog")
 
 
 @pytest.fixture

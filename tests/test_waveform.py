@@ -25,6 +25,8 @@ def test_what_holds_no_real_numbers_is_refused(values: np.ndarray) -> None:
 def test_time_before_channels_is_refused_and_not_taken_for_channels() -> None:
     with pytest.raises(ValueError, match="transpose"):
         as_waveform(torch.zeros(44100, 2))
+    with pytest.raises(ValueError, match="an array of samples, not str"):
+        as_waveform("mix.wav")
 
 
 @pytest.mark.parametrize("rate", [None, 0, -8000, 44100.5, float("nan"), float("inf"), "fast"])

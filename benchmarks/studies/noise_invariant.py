@@ -51,6 +51,7 @@ def train_and_score(arguments, corpus, labels, pairs, arm: str, seed: int) -> li
         seed=seed,
         balance=0.5,
         polluted=pollution * arguments.polluted,
+        pollution_db=tuple(arguments.pollution_db),
         validation_count=0,
     )
     data.use(corpus, labels)
@@ -74,6 +75,7 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__, steps=1500, batch_size=8, mixtures=200, labels=40)
     parser.add_argument("--polluted", type=float, default=0.5, help="share of the training clips that are polluted")
+    parser.add_argument("--pollution_db", type=float, nargs=2, default=(-5.0, 5.0), help="a clip's level over it")
     parser.add_argument("--gamma", type=float, default=0.25)
     parser.add_argument("--noise_weight", type=float, default=0.1)
     parser.add_argument("--warmup", type=int, default=0, help="steps without noise heads")

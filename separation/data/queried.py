@@ -57,6 +57,7 @@ class QueriedData(MixtureData):
         short: a clip shorter than the mixture is repeated, padded with silence, or put at a random place of it.
         distinct: the sources of a mixture share no label; they never share a recording.
         polluted: share of the training clips that an unrelated sound is mixed into, see `pollution.py`.
+        pollution_db: bounds of a clip's level over that sound.
         common: see `CorpusData`; `balance` 1 draws every recording as often as any other, 0 every label.
     """
 
@@ -69,13 +70,14 @@ class QueriedData(MixtureData):
         short: Literal["repeat", "pad", "place"] = "repeat",
         distinct: bool = True,
         polluted: float = 0.0,
+        pollution_db: tuple[float, float] = (-5.0, 5.0),
         **common: Any,
     ) -> None:
         super().__init__(**common)
         if not 1 <= asked <= sources:
             raise ValueError(f"of {sources} sources, {asked} cannot be asked for")
         self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
-        self.short, self.distinct, self.polluted = short, distinct, polluted
+        self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
 
     def ready(self, corpus: Corpus) -> None:
         """See `CorpusData.ready`."""
@@ -84,7 +86,9 @@ class QueriedData(MixtureData):
     def use(self, corpus: Corpus, labels: list[str]) -> None:
         """Draws from these clips, and of them only those of some labels."""
         self.corpus, self.clips, self.labels = corpus, corpus.clips, labels
-        self.sounds: Corpus | Polluted = Polluted(corpus, self.polluted, seed=self.seed) if self.polluted else corpus
+        self.sounds: Corpus | Polluted = corpus
+        if self.polluted:
+            self.sounds = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed)
         counts = np.array([len(corpus.tree[label]) for label in labels], dtype=float)
         self.chances = counts**self.balance / (counts**self.balance).sum()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -114,6 +115,8 @@ def find_folder(folders: Iterator[Path] | None = None) -> Path:
         if not weights.is_file() or not (folder / "tokenizer.json").is_file():
             continue
         if hashlib.sha256(weights.read_bytes()).hexdigest() == SHA256:
+            if different is not None:
+                warnings.warn(f"{different} is not the published all-MiniLM-L6-v2; {weights} is used.", stacklevel=2)
             return folder
         different = weights
     if different is not None:
@@ -159,7 +162,13 @@ class SentenceEncoder(QueryEncoder):
         self.remembered: dict[str, Tensor] = {}
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (batch, 384), on the CPU."""
+        """Sentences to (batch, 384), on the CPU.
+
+        Raises:
+            TypeError: a single text is given; its letters would be taken for sentences.
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode_text takes a list of texts, not one text")
         new = sorted({t for t in texts if t not in self.remembered}, key=len)
         for start in range(0, len(new), self.batch_size):
             part = new[start : start + self.batch_size]

@@ -108,6 +108,8 @@ class SoundEncoder(QueryEncoder):
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Texts to (batch, embedding_dim): the mean over the frames they are put in, which steadies short queries."""
+        if isinstance(texts, str):
+            raise TypeError("encode_text takes a list of texts, not one text")
         framed = [self._embed([frame.format(text) for text in texts]) for frame in FRAMES]
         return F.normalize(torch.stack(framed).mean(0), dim=-1)
 

@@ -1,4 +1,4 @@
-"""Ratios of energies in dB, on numpy waveforms (..., time)."""
+"""Ratios of energies in dB, on waveforms (..., time): numpy arrays, or tensors on the CPU."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def decibel(numerator: float, denominator: float) -> float:
     return float(10 * np.log10(numerator / denominator)) if numerator > 0 else float("-inf")
 
 
+def double(wave: Array) -> Array:
+    """A waveform in double precision, from whatever holds it."""
+    return np.asarray(wave, dtype=np.float64)
+
+
 def energy(wave: Array) -> float:
     """Sum of squares, in double precision."""
-    return float(np.square(wave, dtype=np.float64).sum())
+    return float(np.square(double(wave)).sum())
 
 
 def sdr(reference: Array, estimate: Array, floor: float = 0.0) -> float:
@@ -34,8 +39,8 @@ def sdr(reference: Array, estimate: Array, floor: float = 0.0) -> float:
         floor: least mean square of either, so that silence and perfect estimates have a figure; published tables
             (USS, AudioSep, DCASE 2024 task 9) have PUBLISHED_FLOOR.
     """
-    least = floor * reference.size
-    error = energy(np.subtract(reference, estimate, dtype=np.float64))
+    least = floor * np.size(reference)
+    error = energy(double(reference) - double(estimate))
     return decibel(max(energy(reference), least), max(error, least))
 
 
@@ -57,7 +62,7 @@ def si_sdr(reference: Array, estimate: Array, epsilon: float = 0.0) -> float:
     Returns:
         dB; NaN where one of the two is silent and `epsilon` is 0.
     """
-    reference, estimate = reference.astype(np.float64), estimate.astype(np.float64)
+    reference, estimate = double(reference), double(estimate)
     inner, power = float((reference * estimate).sum()) + epsilon, energy(reference) + epsilon
     if power == 0 or not (epsilon or estimate.any()):
         return float("nan")
@@ -73,8 +78,7 @@ def si_sdri(reference: Array, estimate: Array, mixture: Array, epsilon: float = 
 def snr(reference: Array, estimate: Array, zero_mean: bool = False) -> float:
     """Signal-to-noise ratio of an estimate: `sdr` as speech enhancement calls it, on request without the means."""
     if zero_mean:
-        reference = reference - reference.mean(axis=-1, keepdims=True, dtype=np.float64)
-        estimate = estimate - estimate.mean(axis=-1, keepdims=True, dtype=np.float64)
+        reference, estimate = (w - w.mean(axis=-1, keepdims=True) for w in map(double, (reference, estimate)))
     return sdr(reference, estimate)
 
 
@@ -97,11 +101,12 @@ def segmental_snr(reference: Array, estimate: Array, sample_rate: int) -> float:
     window = np.hanning(length + 2)[1:-1]  # the ends that are zero are not part of it
 
     def energies(wave: Array) -> Array:
-        frames = np.lib.stride_tricks.sliding_window_view(wave.astype(np.float64), length)[::step][:-1]
+        frames = np.lib.stride_tricks.sliding_window_view(wave, length)[::step][:-1]
         return np.square(frames * window).sum(axis=-1)
 
     tiny = np.finfo(np.float64).eps
-    ratios = energies(reference) / (energies(reference.astype(np.float64) - estimate) + tiny) + tiny
+    reference, estimate = double(reference), double(estimate)
+    ratios = energies(reference) / (energies(reference - estimate) + tiny) + tiny
     return float(np.clip(10 * np.log10(ratios), SEGMENT_LOW, SEGMENT_HIGH).mean())
 
 

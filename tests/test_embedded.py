@@ -1,0 +1,60 @@
+"""The embedded default itself: lengths around a segment, and the demo's mix."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from separation import Separator
+from separation.data.foley import synthesise
+from separation.separator import Stream
+
+DEMOS = Path(__file__).parents[1] / "demos"
+RATE = 32000
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return Separator.from_pretrained(device="cpu")
+
+
+def recording(length):
+    """Two procedural sounds in stereo, (2, length)."""
+    sounds = [torch.from_numpy(synthesise(name, 13.0, RATE, seed=3)).float() for name in ("dog bark", "rain")]
+    dog, rain = (sound.repeat(2)[:length] for sound in sounds)
+    return torch.stack([0.6 * dog + 0.2 * rain, 0.2 * dog + 0.6 * rain])
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_lengths_around_a_segment_equal_one_pass(separator, extra):
+    length = separator.model.segment_seconds * RATE + extra
+    mixture = recording(length)
+    result = separator(mixture, "dog barking", RATE)
+    condition, level = separator.conditions(["dog barking"]), separator.level([mixture])
+    whole = Stream(separator.model, condition, RATE, level, segment_seconds=1000)
+    target = torch.cat([whole.push(mixture), whole.flush()], dim=-1)[0]
+    assert target.abs().max() > 0.1
+    assert (result.target - target).abs().max() < 1e-4
+    assert (result.target + result.residual - mixture).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_next_to_nothing(separator, length):
+    mixture = recording(100)[:, :length]
+    result = separator(mixture, "dog barking", RATE)
+    assert result.target.shape == (2, length)
+    assert torch.isfinite(result.target).all()
+    assert torch.allclose(result.target + result.residual, mixture, atol=1e-7)
+
+
+def test_every_stem_of_the_demo_gains_eight_decibels(separator, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMOS))
+    from score import score
+
+    results = score(separator)
+    assert len(results) == 3
+    assert min(result.gain for result in results) > 8
+    assert min(result.presence for result in results) > 0.5
+    assert max(result.rounding for result in results) < 1e-6
+    sys.modules.pop("score")
