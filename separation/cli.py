@@ -225,14 +225,16 @@ class Command:
         return self._separator
 
     def _encode(self) -> None:
-        """Reads and encodes examples once, for all files.
+        """Reads and encodes queries once, for all files.
 
         Raises:
             UsageError: one cannot be, or the model takes no such queries.
         """
-        for name, query in self.options.forms.items():
+        for name in (*self.options.query, *self.options.remove):
             try:
-                self._encoded[name] = self._separator.encoded(query)
+                encoded = self._separator.encoded(self.options.forms.get(name, name))
+                if name in self.options.forms:  # a text's vector is remembered by its encoder
+                    self._encoded[name] = encoded
             except (AudioError, ValueError) as error:
                 raise UsageError(str(error)) from None
             except RuntimeError as error:

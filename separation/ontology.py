@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -66,11 +67,29 @@ def class_index(label: str | int) -> int:
     return index
 
 
+def _sharing_words(key: str) -> list[str]:
+    """Names of classes that share a word with a text, "bark" with "barking" too; most words, then shortest first."""
+
+    def shared(name: str) -> int:
+        return sum(any(_same_stem(word, other) for other in re.findall(r"\w+", name)) for word in wanted)
+
+    wanted = re.findall(r"\w+", key)
+    counts = {name: shared(name) for name in _by_name()}
+    return sorted((name for name, count in counts.items() if count), key=lambda name: (-counts[name], len(name)))
+
+
+def _same_stem(one: str, other: str) -> bool:
+    """Whether one word, of three letters or more, begins the other."""
+    short, long = sorted((one, other), key=len)
+    return len(short) > 2 and long.startswith(short)
+
+
 def _closest(key: str) -> str:
     """A clause that names the classes with the most similar names."""
     from difflib import get_close_matches
 
-    found = {_by_name()[name]: None for name in get_close_matches(key, list(_by_name()), 5, 0.6)}
+    names = _sharing_words(key) or get_close_matches(key, list(_by_name()), 5, 0.6)
+    found = {_by_name()[name]: None for name in names}
     return f"; close to it: {', '.join(classes()[i].name for i in list(found)[:3])}" if found else ""
 
 

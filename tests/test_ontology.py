@@ -34,6 +34,8 @@ def test_a_name_wins_over_another_class_synonym():
 def test_an_unknown_class_names_close_ones():
     with pytest.raises(OntologyError, match=r"'Violon' is no AudioSet class; close to it: Violin"):
         class_index("Violon")
+    with pytest.raises(OntologyError, match=r"'dog barking' is no AudioSet class; close to it: Dog, Bark, "):
+        class_index("dog barking")
     with pytest.raises(OntologyError, match="no AudioSet class"):
         class_index(527)
 

@@ -1,6 +1,7 @@
 """Released separators from files that are written here, with a few channels: recognised, loaded, converted, refused."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -273,6 +274,31 @@ def test_in_the_cache_it_is_on_disk_and_used(tmp_path, narrow, capsys):
     assert Separator.from_pretrained("dcase2024", offline=True).encoder.family == "dcase2024"
 
 
+def test_a_file_that_has_no_known_address_is_used_from_the_cache(tmp_path, narrow):
+    with pytest.raises(ModelError, match=r"or keep it as .*clipsep-nit\.pt and use this name"):
+        Separator.from_pretrained("clipsep-nit", offline=True)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    write(tmp_path, "clipsep-nit").rename(folder / "clipsep-nit.pt")
+    assert RELEASED["clipsep-nit"].on_disk
+    assert not RELEASED["clipsep"].on_disk
+    assert Separator.from_pretrained("clipsep-nit", offline=True).encoder.family.startswith("clipsep")
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_advised_command_asks_for_something_that_the_model_takes(name, narrow):
+    from separation.options import parse
+
+    with pytest.raises(ModelError) as caught:
+        Separator.from_pretrained(name, offline=True)
+    words = shlex.split(str(caught.value).split(" and then use separate ")[1].split(" (or keep")[0])
+    form = {"--query": "text", "--query-class": "label", "--query-audio": "audio"}[words[2]]
+    assert form in RELEASED[name].queries
+    assert words[-1] == "mix.wav"
+    if form != "audio":
+        parse(words)
+
+
 def test_another_file_in_the_place_of_a_published_one_is_not_used(tmp_path, narrow):
     folder = tmp_path / "cache"
     folder.mkdir()
@@ -290,10 +316,15 @@ def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypa
     with Writer(tmp_path / "mix.wav", 16000, 1, "wav", "FLOAT", False) as writer:
         writer.write(torch.randn(1, 4000) / 10)
     file = write(tmp_path, "clipsep")
-    assert cli.main(["--model", str(file), "--query", "dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 1
+    assert cli.main(["--model", str(file), "--query", "dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("separate: The weights of the encoder CLIP are missing")
     assert error.count("\n") == 1
+    snapshot = tmp_path / "hub" / "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K" / "snapshots" / "a"
+    snapshot.mkdir(parents=True)
+    (snapshot / "open_clip_model.safetensors").touch()  # another CLIP of the same shape
+    assert cli.main(["--model", str(file), "--query", "dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 2
+    assert capsys.readouterr().err == error
     file = write(tmp_path, "uss")
     assert cli.main(["--model", str(file), "--query", "Dog", "--device", "cpu", str(tmp_path / "mix.wav")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "mix.dog.wav")

@@ -37,7 +37,13 @@ class Released(Card):
     @property
     def on_disk(self) -> bool:
         """Whether its checkpoint lies in the cache."""
-        return self.file is not None and (cache_folder() / self.file.filename).is_file()
+        return self.place.is_file()
+
+    @property
+    def place(self) -> Path:
+        """Where its checkpoint lies in the cache, or is to be put where no address is known."""
+        own_name = self.name + "".join(Path(self.filename).suffixes[-2 if ".pth." in self.filename else -1 :])
+        return cache_folder() / (self.file.filename if self.file else own_name)
 
 
 AUDIOSEP = RemoteFile(
@@ -116,6 +122,10 @@ RELEASED = {
 }  # fmt: skip
 
 
+EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
+"""Options that ask for something, by the query's form."""
+
+
 def find_released(name: str, offline: bool | None = None) -> Path:
     """The checkpoint of a released system, fetched from its home if need be.
 
@@ -123,6 +133,8 @@ def find_released(name: str, offline: bool | None = None) -> Path:
         ModelError: it cannot be had; the sentence says what is missing, where to get it and which command uses it.
     """
     card = RELEASED[name]
+    if card.file is None and card.on_disk:
+        return card.place
     if card.file is None:
         raise ModelError(advice(card, "no address is known to fetch them from"))
     try:
@@ -134,10 +146,9 @@ def find_released(name: str, offline: bool | None = None) -> Path:
 def advice(card: Released, reason: str) -> str:
     """What is missing, where to get it and which command uses it, in one sentence."""
     where, size = card.file.url if card.file else card.home, "" if card.size == "unknown" else f" ({card.size})"
-    command = f'separate --model "{card.filename}" --query rain mix.wav'
-    if not {"text", "label"} & set(card.queries):
-        command = f'Separator.from_pretrained("{card.filename}") in Python, with embeddings'
+    keep = "" if card.file else f" (or keep it as {card.place} and use this name)"
     return (
         f'The weights of the model "{card.name}" are not on this computer, and {reason}: '
-        f"get {card.filename}{size} from {where} and then use {command}"
+        f"get {card.filename}{size} from {where} and then use "
+        f'separate --model "{card.filename}" {EXAMPLES[card.queries[0]]} mix.wav{keep}'
     )

@@ -114,7 +114,7 @@ def bare(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
 
 
 def cached(filename: str, what: str, home: str) -> Path:
-    """A file that somebody put into the cache or that the Hugging Face hub fetched.
+    """A file that somebody put into the cache or that the Hugging Face hub fetched from its home and nowhere else.
 
     Raises:
         EncoderError: it is nowhere.
@@ -122,12 +122,13 @@ def cached(filename: str, what: str, home: str) -> Path:
     folder = cache_folder()
     home_of_hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home_of_hub / "hub"))
-    places = [folder / filename, *sorted(hub.glob(f"models--*/snapshots/*/{filename}"))]
+    repository = home.removeprefix("https://huggingface.co/").replace("/", "--")
+    places = [folder / filename, *sorted(hub.glob(f"models--{repository}/snapshots/*/{filename}"))]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise EncoderError(
             f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}, "
-            "or give embeddings."
+            "or give embeddings (--query-embedding)."
         )
     return found
 

@@ -39,7 +39,7 @@ def sdr(reference: Array, estimate: Array, floor: float = 0.0) -> float:
         floor: least mean square of either, so that silence and perfect estimates have a figure; published tables
             (USS, AudioSep, DCASE 2024 task 9) have PUBLISHED_FLOOR.
     """
-    least = floor * np.size(reference)
+    least = floor * double(reference).size
     error = energy(double(reference) - double(estimate))
     return decibel(max(energy(reference), least), max(error, least))
 
