@@ -295,17 +295,30 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
 # What training must not see
 
 
-def plain(text: str) -> str:
-    """Words only, lower case."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+LITTLE = {
+    "a", "an", "the", "of", "in", "on", "at", "to", "and", "is", "are", "being", "be", "by", "with", "from", "its", "it",
+    "over", "into", "up", "somebody", "someone", "some",
+}  # fmt: skip
+ENDINGS = ("ings", "ing", "ed", "es", "s", "ers", "er")
+
+
+def stem(word: str) -> str:
+    """A word without its ending: walking, walked and walks are one."""
+    ending = next((e for e in ENDINGS if word.endswith(e) and len(word) - len(e) > 2), "")
+    return word.removesuffix(ending).rstrip("e")
+
+
+def content(text: str) -> frozenset[str]:
+    """What a text says, whatever its order, endings and little words."""
+    return frozenset(stem(word) for word in re.findall(r"\w+", text.lower()) if word not in LITTLE)
 
 
 def test_wordings_hold_no_phrase_of_the_validation_list(data_root: Path) -> None:
     with (data_root / "validation_mixtures.csv").open(newline="", encoding="utf-8") as file:
-        phrases = {plain(row["phrase"]) for row in csv.DictReader(file)}
-    trained = {plain(text) for label in wordings() for text in texts_of(label)}
+        phrases = {content(row["phrase"]): row["phrase"] for row in csv.DictReader(file)}
+    trained = {content(text) for label in wordings() for text in texts_of(label)}
     assert len(phrases) > 50
-    assert sorted(phrases & trained) == []
+    assert sorted(phrase for said, phrase in phrases.items() if said in trained) == []
 
 
 # That tests are offline
