@@ -296,8 +296,8 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
 
 
 LITTLE = {
-    "a", "an", "the", "of", "in", "on", "at", "to", "and", "is", "are", "being", "be", "by", "with", "from", "its", "it",
-    "over", "into", "up", "somebody", "someone", "some",
+    "a", "an", "the", "of", "in", "on", "at", "to", "and", "is", "are", "being", "be", "by", "with", "from", "its",
+    "it", "over", "into", "up", "somebody", "someone", "some",
 }  # fmt: skip
 ENDINGS = ("ings", "ing", "ed", "es", "s", "ers", "er")
 
