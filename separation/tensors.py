@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,7 +85,8 @@ def _pickled(path: Path) -> Any:
     # Files in the newer, zipped form are mapped, so that an optimizer's state in them takes no memory.
     mapped = zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(admitted()):
+        with torch.serialization.safe_globals(admitted()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read, it refuses
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ModelError(_refusal(path, str(error))) from None

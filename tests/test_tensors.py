@@ -62,6 +62,13 @@ def test_code_in_a_file_does_not_run(tmp_path, write, place):
     assert marker.exists()
 
 
+def test_a_newer_pickle_is_refused_in_one_sentence_too(tmp_path):
+    marker, file = tmp_path / MARKER, tmp_path / "model.pt"
+    file.write_bytes(pickle.dumps({"x": Payload(marker)}))  # PyTorch warns of the protocol; here that would be an error
+    assert "not made of tensors and plain values alone" in refused(file)
+    assert not marker.exists()
+
+
 def test_objects_inside_numpy_scalars_do_not_run(tmp_path):
     marker, file = tmp_path / MARKER, tmp_path / "model.pt"
 
