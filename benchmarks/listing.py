@@ -25,7 +25,7 @@ from separation.data.protocol import read_rows
 from separation.listing import LIKELY, fit, heard
 
 FIRST = (1, 3, 5)
-FROM = (0.1, 0.2, LIKELY, 0.4, 0.5, 0.6)
+FROM = (0.1, LIKELY, 0.2, 0.3, 0.4, 0.5)
 
 
 def lists_of(separator: Separator, logits: Tensor, present: Tensor) -> list[list[tuple[int, float]]]:

@@ -19,7 +19,7 @@ from separation.audio import resample
 from separation.data.wordings import wordings
 from separation.models.base import ConditionedModel
 
-LIKELY = 0.3
+LIKELY = 0.15
 """Probability from which a sound is listed: half of what is listed then is there (`benchmarks/listing.py`)."""
 
 SAME = 0.75
