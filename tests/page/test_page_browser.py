@@ -128,6 +128,44 @@ def test_the_mixer_gives_what_it_says(page, recording):
     page.wait_for_selector('#switch [data-key="remix"][aria-checked="true"]')
 
 
+def test_only_the_newest_mix_can_be_downloaded(page, recording):
+    """While a mix is made there is no address to save; an answer to older settings neither gives one nor says so."""
+    held, holding = [], [True]
+    page.route("**/gradio_api/call/remix", lambda route: held.append(route) if holding[0] else route.continue_())
+    choose(page, recording[0])
+    ask(page, "half, quarter")
+    status(page, "Done")
+    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
+    while not held:
+        page.wait_for_timeout(50)
+    page.fill(".mixer .line >> nth=1 >> input[type=range]", "6")
+    page.wait_for_timeout(500)
+    assert page.get_attribute("#remix-save", "href") is None
+    factor = 0.5 + 0.25 * (10 ** (6 / 20) - 1)
+    with page.expect_download() as caught:
+        page.click("#remix-save")
+        page.wait_for_timeout(300)
+        holding[0] = False
+        for route in reversed(held):
+            route.continue_()
+    mixed = soundfile.read(io.BytesIO(caught.value.path().read_bytes()), dtype="float32")[0]
+    assert np.abs(mixed - np.float32(factor) * recording[1]).max() < 1e-5
+    assert page.get_attribute("#remix-save", "href").startswith("/files/")
+    assert page.inner_text("#remix-note") == ""
+
+    holding[0], held[:] = True, []
+    page.check(".mixer .line >> nth=0 >> input[type=checkbox]")
+    while not held:
+        page.wait_for_timeout(50)
+    assert page.get_attribute("#remix-save", "href") is None  # nor that of the mix before
+    page.uncheck(".mixer .line >> nth=1 >> input[type=checkbox]")
+    holding[0] = False
+    held[0].fulfill(status=200, body="no answer")  # an older failure is not told either
+    page.wait_for_selector('#remix-save[href^="/files/"]')
+    assert page.inner_text("#remix-note") == ""
+    assert np.abs(samples_of(page, "#remix-save") - np.float32(0.75) * recording[1]).max() < 1e-5
+
+
 def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, recording):
     before = fake.count("block")
     choose(page, long_recording[0])
