@@ -1,7 +1,10 @@
 """A person at the page: headless Chromium chooses a file, asks, waits, listens, mixes, cancels, errs."""
 
 import io
+import os
 import re
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,6 +297,78 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page, recording, sc
     assert contrast(page, ".pill >> nth=0") > 4.5
     assert contrast(page, "#limits" if page.is_visible("#limits") else "#query-hint") > 4.5
     assert contrast(page, "#separate") > 4.5
+
+
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+OVER = """() => [...document.querySelectorAll("main *, header *, #player *")].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.width && getComputedStyle(e).position !== "absolute" && (box.left < -0.5 || box.right > innerWidth + 0.5);
+}).map((e) => `${e.tagName} ${e.id} ${e.className}`)"""
+PLACES = """() => Object.fromEntries(["drop", "chips", "model", "separate", "cancel", "status", "results"].map((id) => {
+  const { left, top, width } = document.getElementById(id).getBoundingClientRect();
+  return [id, [left, top + scrollY, width]];
+}))"""
+
+
+@pytest.fixture
+def shots(tmp_path):
+    """Where pictures of the page are put; PAGE_SCREENSHOTS names another folder, to look at them."""
+    folder = Path(os.environ.get("PAGE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", SIZES)
+def test_pictures_of_the_page(page, recording, shots, device, scheme):
+    """Empty, with results and at the mixer: of the right size, nothing beyond the edge, nothing moved by results."""
+    width, height = SIZES[device]
+
+    def picture(name, whole=True):
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        assert not page.evaluate(OVER)
+        path = shots / f"{device}_{scheme}_{name}.png"
+        page.screenshot(path=path, full_page=whole)
+        across, down = struct.unpack(">II", path.read_bytes()[16:24])
+        assert across == width
+        assert down >= height if whole else down == height
+
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": height})
+    picture("empty")
+    if os.environ.get("PAGE_MODEL"):  # a real model is asked for what is in the first example
+        page.click("#examples button >> nth=0")
+        page.wait_for_selector("#separate:not([disabled])")
+    else:
+        choose(page, recording[0])
+        page.fill("#query", "half, nothing")
+        page.press("#query", "Enter")
+    page.wait_for_function("() => !document.getElementById('heard-label').textContent.startsWith('Listening')")
+    before = page.evaluate(PLACES)
+    page.click("#separate")
+    status(page, "Done")
+    page.wait_for_function("() => [...document.querySelectorAll('.strip img')].every((image) => image.naturalWidth)")
+    assert page.evaluate(PLACES) == before
+    assert float(page.get_attribute("html", "data-shift") or 0) < 0.02
+    assert contrast(page, ".track small >> nth=0") > 4.5
+    assert contrast(page, ".unit >> nth=0") > 4.5
+    picture("results")
+    foot = page.eval_on_selector("#keys", "element => element.getBoundingClientRect().top + scrollY")
+    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
+    page.wait_for_selector('#remix-save[href^="/files/"]')
+    page.locator(".mixer").scroll_into_view_if_needed()
+    assert page.eval_on_selector("#keys", "element => element.getBoundingClientRect().top + scrollY") == foot
+    picture("mixer", whole=False)
+
+
+def test_limits_and_models_elsewhere_can_be_read(page):
+    page.click("#all-limits summary")
+    limits = page.inner_text("#limit-list")
+    for words in ("1 minutes, 12 MB, 8 channels, 1 to 384 kHz", "up to 8 at once", "Example clips: up to 1 min"):
+        assert words in limits
+    assert page.get_attribute("#model optgroup option", "disabled") is not None
+    page.click("#absent summary")
+    assert page.inner_text("#absent-list") == "far · 1.2 GB · MIT · elsewhere. Fetched by fetch far"
 
 
 def contrast(page, selector):
