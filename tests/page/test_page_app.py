@@ -183,8 +183,8 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     ("error", "sentence"),
     [
         (ValueError("Please set share=True"), "The page could not be started: ValueError."),
-        (OSError("Cannot find empty port"), "The page could not be started at 127.0.0.1, port 7860 to 7959: the address "
-         "cannot be used, or this computer is too busy just now."),
+        (OSError("Cannot find empty port"), "The page could not be started at 127.0.0.1, port 7860 to 7959: "
+         "the address cannot be used, or this computer is too busy just now."),
     ],
 )  # fmt: skip
 def test_what_gradio_says_of_a_failed_start_is_not_passed_on(error, sentence, tmp_path):

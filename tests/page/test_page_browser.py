@@ -364,7 +364,7 @@ def test_pictures_of_the_page(page, recording, shots, device, scheme):
 def test_limits_and_models_elsewhere_can_be_read(page):
     page.click("#all-limits summary")
     limits = page.inner_text("#limit-list")
-    for words in ("1 minutes, 12 MB, 8 channels, 1 to 384 kHz", "up to 8 at once", "Example clips: up to 1 min"):
+    for words in ("1 minute, 12 MB, 8 channels, 1 to 384 kHz", "up to 8 at once", "Example clips: up to 1 min"):
         assert words in limits
     assert page.get_attribute("#model optgroup option", "disabled") is not None
     page.click("#absent summary")

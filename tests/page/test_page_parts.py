@@ -96,9 +96,9 @@ def test_a_recording_outside_the_limits_is_refused(tmp_path):
         "channels": ((100, 9), 8000, "9 channels"),
         "rate": ((100, 1), 400, "sample rate is 400 Hz"),
     }
-    for name, (shape, rate, reason) in cases.items():
+    for name, (shape, rate, why) in cases.items():
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(shape, np.float32), rate)
-        with pytest.raises(Refusal, match=reason):
+        with pytest.raises(Refusal, match=why):
             inspect(tmp_path / f"{name}.wav", Limits(minutes=0.1))
 
 
@@ -394,7 +394,7 @@ def test_the_packages_own_sentences_are_passed_on(tmp_path):
 def test_an_empty_example_is_refused_in_words(tmp_path, store, recording):
     soundfile.write(tmp_path / "example.wav", np.zeros((0, 1)), 8000)
     query = asked_of([{"audio": {}}], [], Limits(), lambda file: tmp_path / "example.wav")
-    with pytest.raises(Refusal, match="empty|holds no"):
+    with pytest.raises(Refusal, match="empty"):
         Work(make_engine(), Limits(), Ticket(Progress(1.0, 24.0)), recording[0], store.new()).run(query, "a")
 
 

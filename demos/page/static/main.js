@@ -233,9 +233,10 @@ function keys(event) {
 
 /** All limits in words; the first ones also stand where a file is dropped. */
 function tellLimits({ minutes, megabytes, channels, rates, sounds, letters, example_minutes: example, hear_minutes: hear, active, waiting, keep_minutes: keep }) {
-  $("limits").textContent = `Up to ${minutes} minutes and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
+  const length = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
+  $("limits").textContent = `Up to ${length} and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
   $("limit-list").append(...[
-    `Recordings: up to ${minutes} minutes, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
+    `Recordings: up to ${length}, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
     `Sounds: up to ${sounds} at once, each up to ${letters} letters.`,
     `Example clips: up to ${duration(60 * example)}.`,
     `Suggestions: from the first ${duration(60 * hear)}.`,
