@@ -328,7 +328,11 @@ def test_pictures_of_the_page(page, recording, shots, device, scheme):
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         assert not page.evaluate(OVER)
         path = shots / f"{device}_{scheme}_{name}.png"
-        page.screenshot(path=path, full_page=whole)
+        if whole:  # in a window of that height, so that the player does not lie over the middle
+            tall = page.evaluate("() => document.documentElement.scrollHeight")
+            page.set_viewport_size({"width": width, "height": max(height, tall)})
+        page.screenshot(path=path)
+        page.set_viewport_size({"width": width, "height": height})
         across, down = struct.unpack(">II", path.read_bytes()[16:24])
         assert across == width
         assert down >= height if whole else down == height
@@ -352,6 +356,8 @@ def test_pictures_of_the_page(page, recording, shots, device, scheme):
     assert float(page.get_attribute("html", "data-shift") or 0) < 0.02
     assert contrast(page, ".track small >> nth=0") > 4.5
     assert contrast(page, ".unit >> nth=0") > 4.5
+    beyond = "(e) => e.getBoundingClientRect().right > e.closest('.plot').getBoundingClientRect().right"
+    assert not any(page.eval_on_selector_all(".db span", f"(all) => all.map({beyond})"))  # no label is cut
     picture("results")
     foot = page.eval_on_selector("#keys", "element => element.getBoundingClientRect().top + scrollY")
     page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
