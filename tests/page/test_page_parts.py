@@ -368,7 +368,7 @@ def test_a_model_that_could_not_be_loaded_is_tried_again():
             EncoderError("{root}/0a/recording.png cannot be read as a picture."),
             "This file cannot be read as a picture.",
         ),
-        (OSError(2, "No such file"), "This cannot be asked for: a file or word of the query is not usable (OSError)."),
+        (OSError("gone"), "This cannot be asked for: a file or word of the query is not usable (OSError)."),
     ],
 )
 def test_why_something_cannot_be_asked_for_is_said_without_the_servers_paths(
