@@ -394,7 +394,7 @@ def test_the_packages_own_sentences_are_passed_on(tmp_path):
 def test_an_empty_example_is_refused_in_words(tmp_path, store, recording):
     soundfile.write(tmp_path / "example.wav", np.zeros((0, 1)), 8000)
     query = asked_of([{"audio": {}}], [], Limits(), lambda file: tmp_path / "example.wav")
-    with pytest.raises(Refusal, match="empty"):
+    with pytest.raises(Refusal, match="This file holds no audio"):
         Work(make_engine(), Limits(), Ticket(Progress(1.0, 24.0)), recording[0], store.new()).run(query, "a")
 
 
