@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -22,14 +23,18 @@ from page.engine import Engine
 from page.limits import Limits
 from page.store import Store
 
+if TYPE_CHECKING:
+    from separation.description import Card
+
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     limits = Limits()
     parser = argparse.ArgumentParser(description="A page to take sounds out of recordings by name.")
     parser.add_argument("--host", default="127.0.0.1", help="address to answer at (default: this computer only)")
-    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
-    parser.add_argument("--model", action="append", default=[], metavar="DIR", help="offer this model directory too")
+    parser.add_argument("--port", type=port, help="port (default: the first free one from 7860)")
+    offered = "offer this one too: a model directory, or a released or a training's checkpoint file"
+    parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=offered)
     parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link for 72 hours")
@@ -38,54 +43,90 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def make_engine(directories: list[str], device: str | None) -> Engine:
-    """All models of the registry, those given by directory before them.
+def own_model(given: str) -> tuple[str, tuple[Card, str]]:
+    """What `--model` names: (name, (card, path)). A released one is fetched.
 
     Raises:
-        ModelError: a directory is no model, or there is no model at all.
+        ModelError: it is no model.
+    """
+    from separation import list_models
+    from separation.hub import find_model, read_card
+
+    path = find_model(given)
+    card = next((card for card in list_models() if card.name == given), None) or read_card(path)
+    return card.name, (card, str(path))
+
+
+def absent_model(card: Card) -> dict[str, str]:
+    """A model that is not on this computer, and the commands that bring it here."""
+    command = f"separate --model {card.name} --query rain mix.wav"
+    if getattr(card, "file", None) is None:  # nobody published an address that a program could use
+        command = f"python demos/app.py --model {getattr(card, 'filename', 'FILE')}"
+    home = "" if getattr(card, "file", None) else getattr(card, "home", "")
+    facts = {name: getattr(card, name) for name in ("name", "description", "size", "licence")}
+    return facts | {"home": home, "command": command}
+
+
+def make_engine(models: list[str], device: str | None) -> Engine:
+    """All models of the registry, those given by directory or file before them.
+
+    Raises:
+        ModelError: one of those given is no model, or there is no model at all.
     """
     from separation import ModelError, Separator, list_models
     from separation.data.wordings import wordings
-    from separation.hub import find_model, read_card
 
-    own = {card.name: (card, str(card.directory)) for card in (read_card(find_model(path)) for path in directories)}
+    own = dict(map(own_model, models))
     known = [card for card in list_models() if card.on_disk]
     known.sort(key=lambda card: card.name != "default")
     entries = own | {card.name: (card, card.name) for card in known if card.name not in own}
     if not entries:
-        raise ModelError("There is no model on this computer; --model DIR offers one of your own.")
+        raise ModelError("There is no model on this computer; --model MODEL offers one of your own.")
     cards = [card for card, _ in entries.values()]
-    return Engine(cards, lambda name: Separator.from_pretrained(entries[name][1], device), list(wordings()))
+    absent = [absent_model(card) for card in list_models() if card.name not in entries]
+    return Engine(cards, lambda name: Separator.from_pretrained(entries[name][1], device), list(wordings()), absent)
 
 
-def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> None:
-    """Answers until somebody ends it."""
+def port(text: str) -> int:
+    """A port's number.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not 1 <= int(text) <= 65535:
+        raise ValueError
+    return int(text)
+
+
+def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
+    """Answers until somebody ends it; returns the exit status."""
     store = Store(keep_minutes=limits.keep_minutes)
     # Read when Gradio is imported: no statistics, no look-ups, and its files where ours are.
     os.environ.update(
         GRADIO_TEMP_DIR=str(store.root), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1"
     )
     from page.guard import is_loopback, stay_local
-    from page.site import Site
+    from page.site import Site, StartError
 
     local = is_loopback(options.host)
     site = Site(engine, limits, store, local=local and not options.share)
     if not options.share:
         stay_local()
-    threading.Thread(target=engine.warm, daemon=True).start()
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
-        _, url, _ = site.server.launch(
-            server_name=options.host, server_port=options.port, share=options.share, inbrowser=options.open,
-            prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False, mcp_server=False,
-            enable_monitoring=False, max_file_size=limits.megabytes * 1_000_000,
-        )  # fmt: skip
+        url = site.launch(options.host, options.port, options.share, options.open)
         print(f"The page is at {url} (Ctrl-C ends it).", flush=True)
+        # Not before: loading a model keeps a busy machine from answering in time.
+        threading.Thread(target=engine.warm, daemon=True).start()
         ended.wait()
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         site.close()
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,8 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModelError as error:
         print(error, file=sys.stderr)
         return 1
-    serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes))
-    return 0
+    return serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,13 @@ def list_models() -> list[Card]:
 
 
 def read_card(directory: Path) -> Card:
-    """The card of a model directory."""
+    """The card of a model directory, or of a released or a training's checkpoint file.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if directory.is_file():
+        return checkpoint_card(directory)
     card = read_config(directory).get("card") or {}
     weights = directory / "model.safetensors"
     size = f"{weights.stat().st_size / 1e6:.0f} MB" if weights.is_file() else "unknown"
@@ -68,6 +74,28 @@ def read_card(directory: Path) -> Card:
         licence=card.get("licence", "unknown"),
         scores=card.get("scores", "unknown"),
         directory=directory,
+    )
+
+
+def checkpoint_card(file: Path) -> Card:
+    """The card of a checkpoint: what its family takes where it is a released one, what its encoder takes otherwise.
+
+    Raises:
+        ModelError: it is no checkpoint of a separator.
+    """
+    from separation.checkpoints.families import recognise
+    from separation.checkpoints.registry import RELEASED
+    from separation.tensors import read_tensors
+
+    size, trained = f"{file.stat().st_size / 1e6:.0f} MB", read_checkpoint(file)
+    if trained is not None:
+        forms, rate = build(trained.description["encoder"]).modalities, build(trained.description["model"]).sample_rate
+        queries = (*sorted(forms, reverse=True), "embedding")
+        return Card(file.stem, "a training's checkpoint", queries, rate, size, "unknown", "unknown", file.parent)
+    family = recognise(read_tensors(file), file).name
+    like = RELEASED.get(family, RELEASED["clipsep"])  # those not listed are variants of CLIPSep
+    return Card(
+        file.stem, like.description, like.queries, like.sample_rate, size, like.licence, like.scores, file.parent
     )
 
 

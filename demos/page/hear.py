@@ -29,7 +29,8 @@ def hear(engine: Engine, limits: Limits, source: Path, model: str) -> dict[str, 
     Raises:
         Refusal: the recording is outside the limits, or gone.
     """
-    reader, separator = inspect(source, limits), engine.separator(model)
+    reader = inspect(source, limits)
+    separator = engine.separator(model, lambda: still_there(source))
     try:
         level = float(separator.level(blocks(reader, limits, source)))
         with engine.turn:
@@ -49,6 +50,12 @@ def hear(engine: Engine, limits: Limits, source: Path, model: str) -> dict[str, 
     return {"sounds": sounds, "seconds": round(frames / reader.sample_rate, 1)}
 
 
+def still_there(source: Path) -> None:
+    """Raises Refusal when the recording was removed: nobody wants to know any more."""
+    if not source.is_file():
+        raise Refusal(GONE)
+
+
 def blocks(reader: Reader, limits: Limits, source: Path) -> Iterator[Tensor]:
     """The recording's first minutes, block by block.
 
@@ -57,8 +64,7 @@ def blocks(reader: Reader, limits: Limits, source: Path) -> Iterator[Tensor]:
     """
     left = int(limits.hear_minutes * 60 * reader.sample_rate)
     for block in reader.blocks(block_seconds(reader)):
-        if not source.is_file():
-            raise Refusal(GONE)
+        still_there(source)
         yield block[:, :left]
         left -= block.shape[-1]
         if left <= 0:

@@ -10,10 +10,12 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,30 @@ class Site:
         self.server.add_middleware(Guard, local=local)
         self._add_functions()
         self._add_routes()
+
+    def launch(self, host: str, port: int | None, share: bool = False, browser: bool = False) -> str:
+        """Begins to answer; returns the page's address.
+
+        Raises:
+            StartError: it cannot.
+        """
+        if port is not None and is_taken(port):
+            raise StartError(f"Another program already answers at port {port}: --port takes another one.")
+        try:
+            _, url, _ = self.server.launch(
+                server_name=host, server_port=port, share=share, inbrowser=browser,
+                prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False, mcp_server=False,
+                enable_monitoring=False, max_file_size=self.limits.megabytes * 1_000_000,
+                # Gradio asks itself once more within 3 s, which a busy machine does not keep; it has answered by then.
+                _frontend=False,
+            )  # fmt: skip
+        except OSError:
+            where = "7860 to 7959" if port is None else port
+            raise StartError(f"The page could not be started at {host}, port {where}: the address cannot be used, or "
+                             "this computer is too busy just now.") from None  # fmt: skip
+        except Exception as error:  # Gradio's own advice may be to open the page to everybody
+            raise StartError(f"The page could not be started: {type(error).__name__}.") from None
+        return str(url)
 
     def close(self) -> None:
         """Stops all work and removes all files."""
@@ -202,9 +228,8 @@ class Site:
             "models": self.engine.models(),
             "sounds": {name: self.engine.sounds_of(name) for name in self.engine.cards},
             "examples": [{"title": e.title, "queries": e.queries} for e in EXAMPLES],
-            "limits": {
-                key: getattr(self.limits, key) for key in ("minutes", "megabytes", "sounds", "letters", "hear_minutes")
-            },
+            "absent": self.engine.absent,
+            "limits": asdict(self.limits),
             "too_large": self.limits.too_large,
         }
         text = json.dumps(facts).replace("<", "\\u003c")
@@ -296,6 +321,23 @@ class Site:
             if left < 0:
                 break
         return JSONResponse({"detail": self.limits.too_large}, 413)
+
+
+class StartError(Exception):
+    """The page could not be started; one plain sentence."""
+
+
+def is_taken(port: int) -> bool:
+    """Whether another program answers at a port of this computer."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:  # ports below 1024: Gradio says it
+            return False
+        except OSError:
+            return True
+    return False
 
 
 async def limited_body(request: Request, most: int) -> bytes:

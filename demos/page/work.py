@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from page import pictures
-from page.asking import Asked
+from page.asking import Asked, reason
 from page.engine import Engine
 from page.jobs import Ticket
 from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
 from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
+from separation.hub import ModelError
 from separation.job import block_seconds
 from separation.naming import slug
 from separation.query import Query
@@ -149,7 +150,7 @@ class Work:
             Cancelled: by the ticket.
         """
         reader = inspect(self.source, self.limits)
-        separator = self.engine.separator(model)
+        separator = self.engine.separator(model, self.ticket.check)
         try:
             frames, level = self._read(reader, separator, len(asked))
         except AudioError as error:
@@ -241,8 +242,8 @@ class Work:
         try:
             asked = [example_of(query, self.limits) for query in queries]
             return separator.stream(asked, result.sample_rate, result.channels, level)
-        except (ValueError, OSError) as error:  # of a picture, or of a query that says nothing
-            raise Refusal(f"This cannot be asked for: {type(error).__name__}.") from None
+        except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query that says nothing
+            raise Refusal(reason(error, self.folder.parent)) from None
 
     def _blocks(self, reader: Reader) -> Iterator[Tensor]:
         """The recording's blocks, with a chance to stop before each."""

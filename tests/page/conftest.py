@@ -95,6 +95,8 @@ def fake(serve, tmp_path_factory):
     """The page with a double in the place of the model; one minute and 3 MB at most."""
     script = str(Path(__file__).with_name("fake_server.py"))
     temporary = tmp_path_factory.mktemp("server")
+    if os.environ.get("PAGE_MODEL"):  # for pictures of what people see: PAGE_MODEL=default
+        script = str(ROOT / "demos" / "app.py")
     server = serve([sys.executable, script, "--max-minutes", "1", "--max-megabytes", "12"], TMPDIR=str(temporary))
     server.temporary = temporary
     return server

@@ -53,14 +53,29 @@ def card(name, description, queries):
     return Card(name, description, queries, 32000, "20 MB", "MIT", "none", ROOT)
 
 
+def load(name):
+    print("load", name, flush=True)
+    return Separator()
+
+
 def main():
     jobs.PATIENCE = 600.0  # a busy machine is no closed page
     torch.set_num_threads(1)
     cards = [card("double", "gives a known gain", ("text", "audio")), card("other", "the same", ("text",))]
-    engine = Engine(cards, lambda name: Separator(), ["dog bark", "door knock", "rain", "siren"])
+    absent = [
+        {
+            "name": "far",
+            "size": "1.2 GB",
+            "licence": "MIT",
+            "description": "elsewhere",
+            "home": "",
+            "command": "fetch far",
+        }
+    ]
+    engine = Engine(cards, load, ["dog bark", "door knock", "rain", "siren"], absent)
     options = app.parse(sys.argv[1:])
-    app.serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes, waiting=4))
+    return app.serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes, waiting=4))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """The real program with a real, tiny model of random weights: no connection leaves, nothing stays behind."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from page.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio's client's own
@@ -147,6 +149,89 @@ def test_the_remix_script_lists_and_mixes(tiny_model, recording, tmp_path):
     listed = [line for line in done.stdout.splitlines() if line.startswith("may be heard: ")]
     assert len(listed) == len(separator.hear(waveform, rate))
     assert "rain: presence " in done.stdout
+
+
+def test_a_busy_machine_does_not_keep_the_page_from_starting(serve, tmp_path):
+    """Gradio's own look at its address takes longer than the 3 s that it allows; models are loaded afterwards."""
+    late = "import httpx\ndef head(*_, **__): raise httpx.ReadTimeout('busy')\nhttpx.head = head\n"
+    (tmp_path / "sitecustomize.py").write_text(late, encoding="utf-8")
+    script = str(Path(__file__).with_name("fake_server.py"))
+    server = serve([sys.executable, script], PYTHONPATH=f"{tmp_path}:{ROOT}")
+    server.wait("load double", 300)
+    starts = [line.split()[0] for line in server.lines if line.startswith(("The page is at", "load"))]
+    assert starts[:2] == ["The", "load"]
+    server.close()
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path):
+    script = str(Path(__file__).with_name("fake_server.py"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, script, "--port", str(number)], capture_output=True, text=True, timeout=900,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"Another program already answers at port {number}: --port takes another one.\n"
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ValueError("Please set share=True"), "The page could not be started: ValueError."),
+        (OSError("Cannot find empty port"), "The page could not be started at 127.0.0.1, port 7860 to 7959: "
+         "the address cannot be used, or this computer is too busy just now."),
+    ],
+)  # fmt: skip
+def test_what_gradio_says_of_a_failed_start_is_not_passed_on(error, sentence, tmp_path):
+    pytest.importorskip("gradio")
+    from page.site import Site, StartError
+
+    class Server:
+        def launch(self, **_):
+            raise error
+
+    site = Site.__new__(Site)
+    site.server, site.limits = Server(), Limits()
+    with pytest.raises(StartError) as caught:
+        site.launch("127.0.0.1", None)
+    assert str(caught.value) == sentence
+
+
+def test_models_elsewhere_are_known_with_the_command_that_fetches_them(tiny_model):
+    import app
+
+    engine = app.make_engine([str(tiny_model)], "cpu")
+    assert engine.default == "tiny"
+    absent = {model["name"]: model for model in engine.absent}
+    assert not set(absent) & set(engine.cards)
+    if "audiosep" in absent:
+        assert absent["audiosep"]["command"] == "separate --model audiosep --query rain mix.wav"
+        assert (absent["audiosep"]["size"], "MIT" in absent["audiosep"]["licence"]) == ("1.26 GB", True)
+    assert absent["clipsep"]["command"] == "python demos/app.py --model best_model.pt"
+    assert absent["clipsep"]["home"].startswith("https://")
+
+
+def test_a_released_checkpoint_file_is_a_model(tmp_path):
+    import app
+    import torch
+
+    from separation import ModelError
+    from separation.models.clipsep_unet import CLIPSepUNet
+
+    torch.save(CLIPSepUNet().state_dict(), tmp_path / "mine.pt")
+    engine = app.make_engine([str(tmp_path / "mine.pt")], "cpu")
+    assert engine.default == "mine"
+    assert engine.card("mine").queries == ("text", "image", "embedding")
+    assert engine.card("mine").sample_rate == 16000
+    assert engine.separator("mine").name == "mine"
+    (tmp_path / "other.ckpt").write_bytes(b"nothing")
+    with pytest.raises(ModelError):
+        app.make_engine([str(tmp_path / "other.ckpt")], "cpu")
 
 
 @pytest.mark.parametrize("script", ["api_client.py", "finetune.py", "remix.py", "separate_file.py"])

@@ -1,7 +1,10 @@
 """A person at the page: headless Chromium chooses a file, asks, waits, listens, mixes, cancels, errs."""
 
 import io
+import os
 import re
+import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +129,44 @@ def test_the_mixer_gives_what_it_says(page, recording):
     assert np.abs(samples_of(page, "#remix-save") - np.float32(factor) * recording[1]).max() < 1e-5
     page.click("#remix-listen")
     page.wait_for_selector('#switch [data-key="remix"][aria-checked="true"]')
+
+
+def test_only_the_newest_mix_can_be_downloaded(page, recording):
+    """While a mix is made there is no address to save; an answer to older settings neither gives one nor says so."""
+    held, holding = [], [True]
+    page.route("**/gradio_api/call/remix", lambda route: held.append(route) if holding[0] else route.continue_())
+    choose(page, recording[0])
+    ask(page, "half, quarter")
+    status(page, "Done")
+    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
+    while not held:
+        page.wait_for_timeout(50)
+    page.fill(".mixer .line >> nth=1 >> input[type=range]", "6")
+    page.wait_for_timeout(500)
+    assert page.get_attribute("#remix-save", "href") is None
+    factor = 0.5 + 0.25 * (10 ** (6 / 20) - 1)
+    with page.expect_download() as caught:
+        page.click("#remix-save")
+        page.wait_for_timeout(300)
+        holding[0] = False
+        for route in reversed(held):
+            route.continue_()
+    mixed = soundfile.read(io.BytesIO(caught.value.path().read_bytes()), dtype="float32")[0]
+    assert np.abs(mixed - np.float32(factor) * recording[1]).max() < 1e-5
+    assert page.get_attribute("#remix-save", "href").startswith("/files/")
+    assert page.inner_text("#remix-note") == ""
+
+    holding[0], held[:] = True, []
+    page.check(".mixer .line >> nth=0 >> input[type=checkbox]")
+    while not held:
+        page.wait_for_timeout(50)
+    assert page.get_attribute("#remix-save", "href") is None  # nor that of the mix before
+    page.uncheck(".mixer .line >> nth=1 >> input[type=checkbox]")
+    holding[0] = False
+    held[0].fulfill(status=200, body="no answer")  # an older failure is not told either
+    page.wait_for_selector('#remix-save[href^="/files/"]')
+    assert page.inner_text("#remix-note") == ""
+    assert np.abs(samples_of(page, "#remix-save") - np.float32(0.75) * recording[1]).max() < 1e-5
 
 
 def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, recording):
@@ -256,6 +297,84 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page, recording, sc
     assert contrast(page, ".pill >> nth=0") > 4.5
     assert contrast(page, "#limits" if page.is_visible("#limits") else "#query-hint") > 4.5
     assert contrast(page, "#separate") > 4.5
+
+
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+OVER = """() => [...document.querySelectorAll("main *, header *, #player *")].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.width && getComputedStyle(e).position !== "absolute" && (box.left < -0.5 || box.right > innerWidth + 0.5);
+}).map((e) => `${e.tagName} ${e.id} ${e.className}`)"""
+PLACES = """() => Object.fromEntries(["drop", "chips", "model", "separate", "cancel", "status", "results"].map((id) => {
+  const { left, top, width } = document.getElementById(id).getBoundingClientRect();
+  return [id, [left, top + scrollY, width]];
+}))"""
+
+
+@pytest.fixture
+def shots(tmp_path):
+    """Where pictures of the page are put; PAGE_SCREENSHOTS names another folder, to look at them."""
+    folder = Path(os.environ.get("PAGE_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", SIZES)
+def test_pictures_of_the_page(page, recording, shots, device, scheme):
+    """Empty, with results and at the mixer: of the right size, nothing beyond the edge, nothing moved by results."""
+    width, height = SIZES[device]
+
+    def picture(name, whole=True):
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        assert not page.evaluate(OVER)
+        path = shots / f"{device}_{scheme}_{name}.png"
+        if whole:  # in a window of that height, so that the player does not lie over the middle
+            tall = page.evaluate("() => document.documentElement.scrollHeight")
+            page.set_viewport_size({"width": width, "height": max(height, tall)})
+        page.screenshot(path=path)
+        page.set_viewport_size({"width": width, "height": height})
+        across, down = struct.unpack(">II", path.read_bytes()[16:24])
+        assert across == width
+        assert down >= height if whole else down == height
+
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": height})
+    picture("empty")
+    if os.environ.get("PAGE_MODEL"):  # a real model is asked for what is in the first example
+        page.click("#examples button >> nth=0")
+        page.wait_for_selector("#separate:not([disabled])")
+    else:
+        choose(page, recording[0])
+        page.fill("#query", "half, nothing")
+        page.press("#query", "Enter")
+    page.wait_for_function("() => !document.getElementById('heard-label').textContent.startsWith('Listening')")
+    before = page.evaluate(PLACES)
+    page.click("#separate")
+    status(page, "Done")
+    page.wait_for_function("() => [...document.querySelectorAll('.strip img')].every((image) => image.naturalWidth)")
+    assert page.evaluate(PLACES) == before
+    assert float(page.get_attribute("html", "data-shift") or 0) < 0.02
+    assert contrast(page, ".track small >> nth=0") > 4.5
+    assert contrast(page, ".unit >> nth=0") > 4.5
+    beyond = "(e) => e.getBoundingClientRect().right > e.closest('.plot').getBoundingClientRect().right"
+    assert not any(page.eval_on_selector_all(".db span", f"(all) => all.map({beyond})"))  # no label is cut
+    picture("results")
+    foot = page.eval_on_selector("#keys", "element => element.getBoundingClientRect().top + scrollY")
+    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
+    page.wait_for_selector('#remix-save[href^="/files/"]')
+    page.locator(".mixer").scroll_into_view_if_needed()
+    assert page.eval_on_selector("#keys", "element => element.getBoundingClientRect().top + scrollY") == foot
+    picture("mixer", whole=False)
+
+
+def test_limits_and_models_elsewhere_can_be_read(page):
+    page.click("#all-limits summary")
+    limits = page.inner_text("#limit-list")
+    for words in ("1 minute, 12 MB, 8 channels, 1 to 384 kHz", "up to 8 at once", "Example clips: up to 1 min"):
+        assert words in limits
+    assert page.get_attribute("#model optgroup option", "disabled") is not None
+    page.click("#absent summary")
+    assert page.inner_text("#absent-list") == "far · 1.2 GB · MIT · elsewhere. Fetched by fetch far"
 
 
 def contrast(page, selector):

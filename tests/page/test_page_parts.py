@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from gains import GainSeparator, GainStream
 from page import pictures
-from page.asking import Asked, asked_of, check_forms
+from page.asking import Asked, asked_of, check_forms, reason
 from page.engine import Engine
 from page.guard import Guard, is_loopback
 from page.hear import hear
@@ -20,6 +21,8 @@ from page.store import Store
 from page.work import Work, archive, draw_sound, inspect, remix, stems
 
 from separation.description import Card, ModelError
+from separation.encoders.base import EncoderError
+from separation.encoders.examples import segments
 from separation.plot import RANGE, Spectrogram
 
 
@@ -93,9 +96,9 @@ def test_a_recording_outside_the_limits_is_refused(tmp_path):
         "channels": ((100, 9), 8000, "9 channels"),
         "rate": ((100, 1), 400, "sample rate is 400 Hz"),
     }
-    for name, (shape, rate, reason) in cases.items():
+    for name, (shape, rate, why) in cases.items():
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(shape, np.float32), rate)
-        with pytest.raises(Refusal, match=reason):
+        with pytest.raises(Refusal, match=why):
             inspect(tmp_path / f"{name}.wav", Limits(minutes=0.1))
 
 
@@ -306,7 +309,93 @@ def test_models_are_known_by_name_only_and_two_stay_loaded():
             engine.separator(name)
 
 
+def test_nobody_waits_for_another_model_and_waiting_can_be_stopped():
+    gate, loaded = threading.Event(), []
+
+    def load(name):
+        loaded.append(name)
+        assert name == "a" or gate.wait(600)
+        return Separator()
+
+    engine = make_engine(load)
+    ready = engine.separator("a")
+    ticket = Ticket(Progress(1.0, 1.0))
+    ended = []
+
+    def want():
+        try:
+            engine.separator("b", ticket.check)
+        except Cancelled:
+            ended.append("cancelled")
+
+    waiting = [threading.Thread(target=want) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    while "b" not in loaded:
+        time.sleep(0.001)
+    assert engine.separator("a") is ready  # while the other one is still loaded
+    ticket.stop()
+    for thread in waiting:
+        thread.join(600)
+    assert ended == ["cancelled"] * 2
+    gate.set()
+    engine.separator("b")
+    assert loaded == ["a", "b"]  # once for all
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again():
+    answers = [ModelError("b is damaged."), Separator()]
+
+    def load(name):
+        answer = answers.pop(0)
+        if isinstance(answer, ModelError):
+            raise answer
+        return answer
+
+    engine = make_engine(load)
+    with pytest.raises(ModelError, match="b is damaged"):
+        engine.separator("b")
+    assert engine.separator("b")
+
+
 # --- work
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            EncoderError("{root}/0a/recording.png cannot be read as a picture."),
+            "This file cannot be read as a picture.",
+        ),
+        (OSError("gone"), "This cannot be asked for: a file or word of the query is not usable (OSError)."),
+    ],
+)
+def test_why_something_cannot_be_asked_for_is_said_without_the_servers_paths(
+    store, recording, monkeypatch, error, sentence
+):
+    def refuse(self, *_):
+        raise type(error)(*(str(part).format(root=store.root) for part in error.args))
+
+    monkeypatch.setattr(Separator, "stream", refuse)
+    with pytest.raises(Refusal) as caught:
+        Work(make_engine(), Limits(), Ticket(Progress(1.0, 24.0)), recording[0], store.new()).run(asked("1"), "a")
+    assert str(caught.value) == sentence
+
+
+def test_the_packages_own_sentences_are_passed_on(tmp_path):
+    with pytest.raises(Refusal, match="A query holds no word; say what to take out, for example: dog barking"):
+        asked_of(["!?"], ["rain"], Limits(), None)
+    with pytest.raises(ValueError) as caught:
+        segments(torch.zeros(1, 0), 8)
+    assert reason(caught.value) == "An example recording has at least one sample."
+
+
+def test_an_empty_example_is_refused_in_words(tmp_path, store, recording):
+    soundfile.write(tmp_path / "example.wav", np.zeros((0, 1)), 8000)
+    query = asked_of([{"audio": {}}], [], Limits(), lambda file: tmp_path / "example.wav")
+    with pytest.raises(Refusal, match="This file holds no audio"):
+        Work(make_engine(), Limits(), Ticket(Progress(1.0, 24.0)), recording[0], store.new()).run(query, "a")
 
 
 def test_targets_and_residuals_add_up_and_say_what_was_heard(result, recording):

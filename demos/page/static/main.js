@@ -231,8 +231,33 @@ function keys(event) {
   if (event.key >= "1" && event.key <= "3" && key) player.select(key);
 }
 
-$("limits").textContent = `Up to ${facts.limits.minutes} minutes and ${facts.limits.megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
+/** All limits in words; the first ones also stand where a file is dropped. */
+function tellLimits({ minutes, megabytes, channels, rates, sounds, letters, example_minutes: example, hear_minutes: hear, active, waiting, keep_minutes: keep }) {
+  const length = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
+  $("limits").textContent = `Up to ${length} and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
+  $("limit-list").append(...[
+    `Recordings: up to ${length}, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
+    `Sounds: up to ${sounds} at once, each up to ${letters} letters.`,
+    `Example clips: up to ${duration(60 * example)}.`,
+    `Suggestions: from the first ${duration(60 * hear)}.`,
+    `${active} recordings are worked on at once, ${waiting} more wait; files go after ${duration(60 * keep)} without use.`,
+  ].map((text) => el("li", {}, text)));
+}
+
+/** Models of the registry that are not on this computer: in the list, but not to be chosen, and how to get them below. */
+function tellAbsent(models) {
+  $("absent").hidden = !models.length;
+  if (!models.length) return;
+  $("model").append(el("optgroup", { label: "Not on this computer" }, ...models.map(({ name }) => el("option", { disabled: true }, name))));
+  $("absent").firstElementChild.textContent = models.length === 1 ? "1 more model, not on this computer" : `${models.length} more models, not on this computer`;
+  $("absent-list").append(...models.map(({ name, size, licence, description, home, command }) => el("li", {},
+    el("strong", {}, name), ` · ${[size === "unknown" ? "" : size, licence, description].filter(Boolean).join(" · ")}. `,
+    home ? `From ${home}, then ` : "Fetched by ", el("code", {}, command))));
+}
+
+tellLimits(facts.limits);
 $("model").append(...facts.models.map(({ name }) => el("option", { value: name }, name)));
+tellAbsent(facts.absent);
 $("examples").append(...facts.examples.map(({ title }, number) => el("button", { type: "button", class: "button quiet small", on: { click: () => takeExample(number) } }, title)));
 $("model").addEventListener("change", () => { showModel(); if (recording) hear(); });
 for (const form of ["audio", "image"]) $(`add-${form}`).addEventListener("click", () => {

@@ -1,8 +1,6 @@
-// Everything below "Result": sounds with their spectrograms, and the mixer.
-import { call } from "./api.js";
+// Everything below "Result": sounds with their spectrograms; mixer.js has the mixer.
 import { $, clock, el } from "./dom.js";
-
-const SMALLEST = -24, LARGEST = 12;
+import { mixer } from "./mixer.js";
 
 export function showResults(result, player) {
   const file = (name) => `/files/${result.job}/${name}`;
@@ -104,47 +102,4 @@ function seconds(total) {
     axis.append(label);
   }
   return axis;
-}
-
-function mixer(result, player, file) {
-  const state = result.sounds.map(() => ({ on: true, db: 0 }));
-  const listen = el("button", { type: "button", class: "button", id: "remix-listen" }, "Listen to the mix");
-  const save = el("a", { class: "button quiet", id: "remix-save", download: "remix.wav", role: "link" }, "Download the mix (wav)");
-  const note = el("span", { class: "hint", role: "status" });
-  let timer = 0, ready = null;
-  const gains = () => state.map(({ on, db }) => (on ? 10 ** (db / 20) : 0));
-  const make = () => (ready ??= call("remix", [result.job, gains()]).then((answer) => {
-    const url = file(answer.path.split(/[\\/]/).pop());
-    save.href = url;
-    player.replace({ key: "remix", url, label: "Your mix" });
-    note.textContent = "";
-  }).catch((error) => { ready = null; note.textContent = error.message; throw error; }));
-  const changed = () => {
-    ready = null;
-    clearTimeout(timer);
-    note.textContent = "Mixing …";
-    timer = setTimeout(() => make().catch(() => {}), 250);
-  };
-  listen.addEventListener("click", () => make().then(() => {
-    player.select("remix", ["mixture", "remix"]);
-    if (!player.playing) player.play();
-  }).catch(() => {}));
-  save.addEventListener("click", (event) => {
-    if (ready && save.href) return;
-    event.preventDefault();
-    make().then(() => save.click()).catch(() => {});
-  });
-  save.href = "#";
-  const lines = result.sounds.map((sound, number) => {
-    const output = el("output", {}, "0 dB");
-    const draw = () => { output.textContent = state[number].on ? `${state[number].db > 0 ? "+" : ""}${String(state[number].db).replace("-", "−")} dB` : "off"; slider.disabled = !state[number].on; changed(); };
-    const slider = el("input", { type: "range", min: SMALLEST, max: LARGEST, step: 1, value: 0, "aria-label": `Level of ${sound.query}, dB`,
-      on: { input: (event) => { state[number].db = Number(event.target.value); draw(); } } });
-    const box = el("input", { type: "checkbox", checked: true, "aria-label": `${sound.query} in the mix`,
-      on: { change: (event) => { state[number].on = event.target.checked; draw(); } } });
-    return el("div", { class: "line" }, el("span", { class: "name", title: sound.query }, sound.query), el("label", { class: "on" }, box, "on"), slider, output);
-  });
-  return el("div", { class: "mixer", role: "group", "aria-label": "Mixer" }, el("h3", {}, "Mix anew"),
-    el("p", { class: "hint" }, "Turn each sound up, down or off; the rest of the recording stays as it is."), ...lines,
-    el("div", { class: "foot" }, listen, save, note));
 }
