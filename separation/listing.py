@@ -20,7 +20,7 @@ from separation.data.wordings import wordings
 from separation.models.base import ConditionedModel
 
 LIKELY = 0.15
-"""Probability from which a sound is listed: half of what is listed then is there (`benchmarks/listing.py`)."""
+"""Probability from which a sound is listed: a third of what is listed then is there (`benchmarks/listing.py`)."""
 
 SAME = 0.75
 """Cosine of two sounds' conditions from which they are taken for one."""
