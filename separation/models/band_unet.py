@@ -222,9 +222,11 @@ class BandUNet(ConditionedModel):
         """See `ConditionedModel.separate`."""
         spectrum = self.stft(mixture)
         analysis = self.analyse(self.features(spectrum))
-        # One query after another: the maps of one are small enough to be reused from cache to cache.
+        # One query after another: the maps of one are small enough to be reused from cache to cache. Norms that measure
+        # their statistics, however, must see all queries at once.
+        at_once = conditions.shape[1] if self.bottom[1].training else 1
         length = mixture.shape[-1]
-        targets = [self.target(spectrum, analysis, condition, length) for condition in conditions.split(1, dim=1)]
+        targets = [self.target(spectrum, analysis, some, length) for some in conditions.split(at_once, dim=1)]
         return torch.cat(targets, dim=1), self.presence(analysis, conditions)
 
     def target(self, spectrum: Tensor, analysis: Analysis, conditions: Tensor, length: int) -> Tensor:
