@@ -947,12 +947,16 @@ def test_delay_gives_back_in_any_pieces():
 
 def test_a_shield_holds_a_signal_back():
     done = []
-    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
-        with interrupts.shield():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
-            done.append(1)
-        done.append(2)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with it ignored
+    try:
+        with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+            with interrupts.shield():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.05)
+                done.append(1)
+            done.append(2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == [1]
 
 
