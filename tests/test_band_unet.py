@@ -50,6 +50,15 @@ def test_operations_grow_with_the_length(default):
     assert giga_macs(default, 8, 1) == pytest.approx(2 * giga_macs(default, 4, 1), rel=0.05)
 
 
+def test_mixed_precision_separates_nearly_the_same(model):
+    mixture = noise(0.5, channels=2)
+    whole, _ = separate(model, mixture, "dog", "rain")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = separate(model, mixture, "dog", "rain")
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() < 0.05 * whole.norm()
+
+
 @pytest.mark.parametrize("length", [1, 2, 499, 500, 501, 3999, 4000, 4001, 10007])
 def test_any_length_and_number_of_channels(model, length):
     for channels in (1, 2, 5):

@@ -40,6 +40,17 @@ def test_every_variant_separates(options):
     assert torch.allclose(model(mixture, conditions[:, 1]), targets[:, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [CLIPSepUNet, BiModalUNet])
+def test_mixed_precision_separates_nearly_the_same(kind):
+    model = build(kind)
+    mixture, conditions = noise(1, 2, 3000), noise(1, 2, model.condition_dim, seed=1)
+    whole, _ = model.separate(mixture, conditions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = model.separate(mixture, conditions)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() < 0.05 * whole.norm()
+
+
 def test_without_a_query_the_condition_picks_an_output():
     model = build(fusion="none")
     first, second = torch.eye(2)[None].unbind(1)

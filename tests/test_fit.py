@@ -86,6 +86,17 @@ def test_tensorboard_holds_sounds_and_pictures_of_the_first_mixtures(fitted, dat
     assert {"train/snr", "val/sdri", "speed/memory_gb"} <= set(tags["scalars"])
 
 
+def test_a_fit_in_mixed_precision_scores_in_single(data, tmp_path, capsys):
+    half = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 1, "trainer.num_sanity_val_steps": 2}
+    run(*arguments("fit", data, tmp_path, **COUNT, **half))
+    capsys.readouterr()
+    run(*arguments("test", data, tmp_path, **COUNT, ckpt_path=tmp_path / "best.ckpt"))  # in 32 bits
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| pair | "))
+    assert float(line.split("|")[3]) == pytest.approx(logged(tmp_path, "val/sdri")[2], abs=0.006)
+    run(*arguments("test", data, tmp_path, **COUNT, **half, ckpt_path=tmp_path / "best.ckpt"))
+    assert line in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_validate_and_test_print_the_table_of_a_checkpoint(fitted, data, tmp_path, capsys, subcommand):
     run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))

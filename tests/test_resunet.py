@@ -38,6 +38,15 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) / 10
 
 
+def test_mixed_precision_separates_nearly_the_same(tiny):
+    model, mixture, conditions = tiny(), noise(1, 2, 5000), noise(1, 2, 4, seed=1)
+    whole, _ = model.separate(mixture, conditions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = model.separate(mixture, conditions)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() < 0.05 * whole.norm()
+
+
 def test_shapes_and_condition(tiny):
     model = tiny()
     mixture, conditions = noise(2, 3, 5000), noise(2, 2, 4, seed=1)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +25,10 @@ from separation.encoders.sentence import SentenceEncoder
 from separation.encoders.sound import SoundEncoder
 from separation.losses import MaskError
 from separation.models.band_unet import BandUNet
-from separation.objectives import base
+from separation.objectives import bands, base
 from separation.objectives.bands import BandSupervised, sounding, tagging_loss
 from separation.objectives.base import calibrate
+from separation.objectives.confusable import confusable, unlike
 from separation.objectives.contrastive import Contrastive, matching_loss
 from separation.objectives.optimisers import AdamW, adamw_cosine
 
@@ -178,6 +180,48 @@ def test_the_gradient_reaches_every_parameter(manifest):
     assert all(torch.isfinite(p.grad).all() for p in module.model.parameters())
     others = [name for name, p in module.named_parameters() if p.grad is not None and not name.startswith("model.")]
     assert others == []
+
+
+def test_absent_queries_ask_for_what_the_mixture_is_taken_for(manifest):
+    module, batch = tiny_supervised(absent_near=1.0), batch_of(manifest)
+    bank, sounds = module.encoder.embed_sentences(batch.bank), sounding(batch)
+    conditions = module.encoder.embed_sentences(batch.sentences)
+    logits = torch.zeros(len(batch.labels), len(bank), 5)
+    free = unlike(bank, batch.labels, sounds)
+    wanted = [next(n for n in range(len(bank)) if free[row, n]) for row in range(len(logits))]
+    for row, label in enumerate(wanted):
+        logits[row, label, 3] = 1e3  # surest in one frame
+        logits[row, batch.labels[row, 0], :] = 2e3  # this one sounds
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "confusable", partial(confusable, nearest=1))
+        nearer = module.nearer(batch, conditions, bank, logits)
+    for row, label in enumerate(wanted):
+        for slot in range(sounds.shape[1]):
+            expected = conditions[row, slot] if sounds[row, slot] else bank[label]
+            assert torch.equal(nearer[row, slot], expected)
+    assert (~sounds).any()
+
+
+def test_a_share_of_the_absent_queries_is_asked_anew(manifest):
+    module, batch = tiny_supervised(absent_near=0.3), batch_of(manifest, batch_size=100)
+    bank, sounds = module.encoder.embed_sentences(batch.bank), sounding(batch)
+    conditions = module.encoder.embed_sentences(batch.sentences)
+    torch.manual_seed(0)
+    nearer = module.nearer(batch, conditions, bank, torch.randn(100, len(bank), 5))
+    changed = (nearer != conditions).any(-1)
+    assert not changed[sounds].any()
+    assert 0.1 < changed[~sounds].float().mean() < 0.4
+    assert tiny_supervised().nearer(batch, conditions, bank, torch.zeros(1)) is conditions
+
+
+def test_labels_that_mean_the_same_are_not_asked_for_in_vain():
+    bank = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), dim=-1)
+    labels = torch.tensor([[0, 2], [0, 2]])
+    sounds = torch.tensor([[True, False], [True, True]])
+    candidates = unlike(bank, labels, sounds)
+    assert candidates.tolist() == [[False, False, True, True], [False] * 4]
+    drawn = confusable(torch.zeros(2, 4, 3), candidates, 50, nearest=3)
+    assert set(drawn[0].tolist()) == {2, 3} and set(drawn[1].tolist()) == {-1}
 
 
 def test_a_source_that_was_cut_in_a_pause_is_neither_asked_for_nor_absent(manifest):

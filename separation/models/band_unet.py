@@ -231,7 +231,9 @@ class BandUNet(ConditionedModel):
 
     def target(self, spectrum: Tensor, analysis: Analysis, conditions: Tensor, length: int) -> Tensor:
         """Waveforms (batch, queries, channels, length) of what the masks let through."""
-        real, imaginary = (self.to_bins @ self.mask(analysis, conditions)).unbind(2)
+        mask = self.mask(analysis, conditions)
+        with torch.autocast(mask.device.type, enabled=False):
+            real, imaginary = (self.to_bins @ mask).unbind(2)
         masked = (
             torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
         )  # (batch, queries, channels, bins, frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -57,3 +58,8 @@ class ConditionedModel(nn.Module):
         Only networks that say so in `hears` have it.
         """
         raise NotImplementedError
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """x in single precision where autocast has computed less: there are no complex numbers of bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

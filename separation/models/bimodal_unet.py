@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, at_least_single
 from separation.models.windows import count, in_windows, reach
 
 SLOPE = 0.2
@@ -229,7 +229,7 @@ class BiModalUNet(ConditionedModel):
         embedding, hidden = condition.split([EMBEDDING, TOKENS * WIDTH], dim=-1)
         maps = self.net_sound(torch.log1p(magnitude)[:, None], hidden.unflatten(-1, (TOKENS, WIDTH)))
         query = torch.sigmoid(self.net_clap["fc"](embedding))
-        return torch.sigmoid(self.net_synthesizer(query, maps))
+        return torch.sigmoid(at_least_single(self.net_synthesizer(query, maps)))
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`; the presence logits are zero, for nothing estimates them."""

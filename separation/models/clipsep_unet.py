@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, at_least_single
 from separation.models.windows import in_windows, reach
 from separation.stft import log_frequency, resample_rows
 
@@ -318,7 +318,7 @@ class CLIPSepUNet(ConditionedModel):
         spectrum = self.spectrum(repeated(mixture) if at_once else mixture)  # (batch, channels, 513, frames)
         features = self.features(spectrum.abs().square().sum(1).sqrt())
         size, hop = (features.shape[-1],) * 2 if at_once else (WINDOW, WINDOW_HOP)
-        mask = in_windows(features, size, hop, lambda window: self._padded(masks, window, conditions))
+        mask = at_least_single(in_windows(features, size, hop, lambda window: self._padded(masks, window, conditions)))
         mask = resample_rows(mask, self.among_rows)
         if self.faithful:
             mask = (mask > THRESHOLD).to(mask.dtype)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, at_least_single
 
 SLOPE = 0.01
 MOMENTUM = 0.01
@@ -213,7 +213,7 @@ class ResUNet30(ConditionedModel):
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, bins, frames) and condition (batch, dim) to the complex mask (batch, bins, frames)."""
         betas = {name: linear(condition) for name, linear in self.film.items()}
-        logits = self.base(magnitude.transpose(1, 2)[:, None], betas).transpose(2, 3)
+        logits = at_least_single(self.base(magnitude.transpose(1, 2)[:, None], betas).transpose(2, 3))
         factor, real, imaginary = logits.unbind(1)
         real, imaginary = torch.tanh(real), torch.tanh(imaginary)
         length = (real.square() + imaginary.square()).sqrt().clamp_min(ROTATION_FLOOR)

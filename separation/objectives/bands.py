@@ -19,6 +19,7 @@ from separation.encoders.sound import SoundEncoder
 from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
 from separation.objectives.base import Objective
+from separation.objectives.confusable import confusable, unlike
 from separation.objectives.ranks import per_rank
 
 INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # a frame's level under the source's loudest frame
@@ -34,6 +35,8 @@ class BandSupervised(Objective):
             `audio_share_end` at the last step.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
         absent_from, absent_ramp, absent_weight: step at which the absent term enters, steps until it has full weight.
+        absent_near: share of the absent queries that ask for what the network itself takes the mixture for, see
+            `confusable.py`.
         tagging_weight: weight of the presence term.
         common: see `Objective`.
     """
@@ -51,13 +54,14 @@ class BandSupervised(Objective):
         absent_from: int = 1500,
         absent_ramp: int = 1000,
         absent_weight: float = 0.15,
+        absent_near: float = 0.0,
         tagging_weight: float = 5.0,
         **common: Any,
     ) -> None:
         super().__init__(model, encoder, **common)
         self.audio_share, self.audio_share_end, self.text_noise = audio_share, audio_share_end, text_noise
         self.absent_from, self.absent_ramp, self.absent_weight = absent_from, absent_ramp, absent_weight
-        self.tagging_weight = tagging_weight
+        self.absent_near, self.tagging_weight = absent_near, tagging_weight
 
     def noisy(self, sentences: Tensor) -> Tensor:
         """Sentence vectors with noise: wordings nobody wrote down."""
@@ -75,6 +79,15 @@ class BandSupervised(Objective):
             conditions[by_audio] = self.encoder.embed_log_mel(self.encoder.log_mel(batch.sources[by_audio]))
         return conditions
 
+    def nearer(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
+        """Conditions (batch, slots, dim), a share of the absent ones for what could be taken for what sounds."""
+        if self.absent_near == 0:
+            return conditions
+        sounds = sounding(batch)
+        labels = confusable(logits, unlike(bank, batch.labels, sounds), sounds.shape[1])
+        chosen = ~sounds & (labels >= 0) & (torch.rand(sounds.shape, device=sounds.device) < self.absent_near)
+        return torch.where(chosen[..., None], bank[labels.clamp_min(0)].to(conditions.dtype), conditions)
+
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         conditions = self.conditions(batch)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -83,10 +96,11 @@ class BandSupervised(Objective):
             features = self.model.features(mixture[:, None])
             error = MaskError(mixture, spectra, self.model.to_bins)
             bank = self.encoder.embed_sentences(self.noisy(batch.bank))
-        self.remember(batch.sources.sum(1, keepdim=True), conditions)
         analysis = self.model.analyse(features)
-        mask = self.model.mask(analysis, conditions)
         logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()
+        conditions = self.nearer(batch, conditions, bank, logits.detach())
+        self.remember(batch.sources.sum(1, keepdim=True), conditions)
+        mask = self.model.mask(analysis, conditions)
         losses = self.losses(batch, error, mask)
         losses["tagging"] = tagging_loss(logits, batch, spectra)
         ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))

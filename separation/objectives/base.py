@@ -155,8 +155,12 @@ class Objective(lightning.LightningModule):
             self.calibrate()
 
     def validation_step(self, rendered: Rendered, index: int) -> None:
-        """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent."""
-        self.scores.append(self.scored(rendered))
+        """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent.
+
+        In single precision whatever the training's: the figures are those that `python -m separation.evaluate` prints.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            self.scores.append(self.scored(rendered))
 
     def on_validation_epoch_end(self) -> None:
         """Means over all ranks' mixtures; `validate` prints the table too."""
@@ -174,7 +178,8 @@ class Objective(lightning.LightningModule):
 
     def test_step(self, rendered: Rendered, index: int) -> None:
         """As in validation; the table is printed at the end."""
-        self.scores.append(self.scored(rendered))
+        with torch.autocast(self.device.type, enabled=False):
+            self.scores.append(self.scored(rendered))
 
     def on_test_epoch_end(self) -> None:
         lines = summary(gathered(self.scores))
