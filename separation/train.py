@@ -6,16 +6,19 @@ import re
 import sys
 from argparse import ArgumentError
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from separation.compat import make_importable
 from separation.data.manifest import DataError
 from separation.description import ModelError
+from separation.earlier_runs import set_aside
 from separation.evaluate import EvaluationError
 from separation.run_folder import CONFIG, parts
 
 make_importable()  # before Lightning, which a torchvision that does not load takes down with it
 import lightning  # noqa: E402
+from lightning.fabric.utilities.rank_zero import rank_zero_only  # noqa: E402
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback  # noqa: E402
 
 NO_UNION = "Does not validate against any of the Union subtypes"
@@ -55,6 +58,14 @@ class CLI(LightningCLI):
             if NO_UNION in str(error):
                 raise ArgumentError(None, str(error)) from error
             raise
+
+    @rank_zero_only
+    def before_fit(self) -> None:
+        """A run that does not go on from an earlier one in its folder leaves that one's checkpoints as they are."""
+        aside = set_aside(Path(self.trainer.default_root_dir), self.config[self.subcommand].get("ckpt_path"))
+        if aside is not None:
+            message = f"The checkpoints of an earlier run now lie in {aside}; --ckpt_path goes on from one of them."
+            print(message, file=sys.stderr)
 
 
 def sentence(message: str) -> str:

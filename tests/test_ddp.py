@@ -67,3 +67,14 @@ def test_validation_scores_every_mixture_once_however_they_are_spread(one, two, 
     wanted, found = logged(one, name), logged(two, name)
     assert sorted(wanted) == sorted(found) == [2, 5]
     assert [found[step] for step in (2, 5)] == pytest.approx([wanted[step] for step in (2, 5)], abs=1e-2)
+
+
+def test_weights_that_a_loss_leaves_out_and_batches_without_one_do_not_stop_two_processes(data, one, tmp_path):
+    """Plain DDP waits for a gradient of every weight from every rank."""
+    options = OPTIONS | {"model": "parts.Waveforms", "data.validation_count": 0, "trainer.max_epochs": 1}
+    apart = {"trainer.strategy": "ddp", "trainer.devices": 2, "data.batch_size": 2}
+    done = run_apart(arguments("fit", data, tmp_path, **options, **apart), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert stored["global_step"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in stored["state_dict"].values())

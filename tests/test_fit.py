@@ -86,6 +86,18 @@ def test_tensorboard_holds_sounds_and_pictures_of_the_first_mixtures(fitted, dat
     assert {"train/snr", "val/sdri", "speed/memory_gb"} <= set(tags["scalars"])
 
 
+def test_a_new_run_leaves_an_earlier_ones_checkpoints_apart(data, tmp_path, capsys):
+    for steps in (1, 2, 3):
+        run(*arguments("fit", data, tmp_path, **{"trainer.max_steps": steps}))
+    assert f"The checkpoints of an earlier run now lie in {tmp_path / 'earlier_2'}" in capsys.readouterr().err
+    found = {file.relative_to(tmp_path): torch.load(file, weights_only=True) for file in tmp_path.rglob("*.ckpt")}
+    steps = {str(file): checkpoint["global_step"] for file, checkpoint in found.items()}
+    assert steps == {"earlier_1/last.ckpt": 1, "earlier_2/last.ckpt": 2, "last.ckpt": 3}
+    run(*arguments("fit", data, tmp_path, ckpt_path=tmp_path / "last.ckpt"))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 6
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 3
+
+
 def test_a_fit_in_mixed_precision_scores_in_single(data, tmp_path, capsys):
     half = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 1, "trainer.num_sanity_val_steps": 2}
     run(*arguments("fit", data, tmp_path, **COUNT, **half))

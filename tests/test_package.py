@@ -51,6 +51,7 @@ READING_ORDER = (
     "checkpoints",
     "listing",
     "run_folder",
+    "earlier_runs",
     "hub",
     "query",
     "conditions",

@@ -11,6 +11,7 @@ from separation import ModelError, Query, Separator, list_models
 from separation.checkpoints.convert import main as convert
 from separation.checkpoints.families import recognise
 from separation.checkpoints.registry import RELEASED
+from separation.encoders.released import ReleasedEncoder
 from separation.encoders.tagger import TaggerEncoder, Tags
 from separation.hub import load_model
 from separation.models import bimodal_unet, clipsep_unet, resunet
@@ -335,3 +336,17 @@ def test_command_with_a_file_whose_encoder_is_missing(tmp_path, capsys, monkeypa
     assert "'Dogg' is no AudioSet class; close to it: Dog" in capsys.readouterr().err
     assert cli.main([*by_class, "Animal", "--subclasses", str(tmp_path / "mix.wav")]) == 2
     assert "get ontology.json from github.com/audioset/ontology" in capsys.readouterr().err
+
+
+def test_parts_that_are_built_late_are_where_their_encoder_is():
+    encoder = ReleasedEncoder("audiosep", 4)
+    first, second = FakeTagger(), FakeTagger()
+    for part in (first, second):
+        part.weight = torch.nn.Parameter(torch.ones(2))
+    encoder.keep("audio", first)
+    assert not first.weight.requires_grad and not first.training
+    encoder.to("meta")
+    assert first.weight.device.type == "meta"
+    encoder.keep("text", second)
+    assert second.weight.device.type == "meta"
+    assert encoder.state_dict() == {} and not list(encoder.children())

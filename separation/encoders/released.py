@@ -60,6 +60,20 @@ class ReleasedEncoder(QueryEncoder):
         self.unit_length = family in UNIT_LENGTH
         self.tensors: dict[str, Tensor] = {}
         self.parts: dict[str, QueryEncoder] = {}
+        self.register_buffer("place", torch.zeros(()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReleasedEncoder:
+        """What `to` and its like do; here to the built parts too, which are no submodules because they are built late."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for part in self.parts.values():
+            part._apply(fn)  # type: ignore[no-untyped-call]
+        return self
+
+    def keep(self, form: str, part: QueryEncoder) -> QueryEncoder:
+        """Keeps a part that has just been built, frozen, where this encoder is."""
+        place: Any = self.place
+        self.parts[form] = part.eval().requires_grad_(False).to(place.device)
+        return part
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The published encoder tensors, as they came."""
@@ -84,7 +98,7 @@ class ReleasedEncoder(QueryEncoder):
             raise UnsupportedQueryError(f'The model "{self.family}" takes no {form}; it takes {forms}.')
         if form not in self.parts:
             build = BUILDERS.get(self.family) or clip(self.prompts)
-            self.parts[form] = build(self.tensors, form).eval().requires_grad_(False)
+            self.keep(form, build(self.tensors, form))
         return self.parts[form]
 
     def encode_text(self, texts: list[str]) -> Tensor:

@@ -31,7 +31,7 @@ class StatesEncoder(ReleasedEncoder):
         self.modalities = frozenset({"text", "audio"})
         self.weights = weights
         if clap is not None:
-            self.parts["clap"] = clap
+            self.keep("clap", clap)
 
     @property
     def clap(self) -> ClapEncoder:
@@ -39,7 +39,7 @@ class StatesEncoder(ReleasedEncoder):
         if "clap" not in self.parts:
             home = "https://huggingface.co/lukewys/laion_clap"
             path = self.weights or cached(BIMODAL_CLAP_FILE, "the encoder CLAP", home)
-            self.parts["clap"] = ClapEncoder.from_file(path).eval().requires_grad_(False)
+            self.keep("clap", ClapEncoder.from_file(path))
         return self.parts["clap"]  # type: ignore[return-value]
 
     def encode_text(self, texts: list[str]) -> Tensor:

@@ -18,13 +18,14 @@ from separation.encoders.base import QueryEncoder
 from separation.encoders.stand_in import without_files
 from separation.evaluate import Score, score, summary, table
 from separation.models.base import ConditionedModel
+from separation.objectives.norms import calibrate, without_synchronising
 from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.ranks import gathered, world
 from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder, start
 from separation.separator import Separator
 
-CALIBRATION_BATCHES = 12
+CALIBRATION_BATCHES, CALIBRATION_QUERIES = 12, 4
 RANDOM = "random"
 
 
@@ -85,8 +86,10 @@ class Objective(lightning.LightningModule):
 
     def remember(self, mixture: Tensor, conditions: Tensor) -> None:
         """Keeps a batch for `calibrate`: mixture (batch, channels, time), conditions (batch, queries, dim)."""
-        # Half precision is plenty for means and variances, and these examples go into every checkpoint.
-        self.recent.append((mixture.detach().half(), conditions.detach()))
+        # Half precision and a few queries are plenty for means and variances, and these examples go into every
+        # checkpoint: the bi-modal network's conditions have 59,648 numbers each.
+        some = conditions.detach()[:, :: -(-conditions.shape[1] // CALIBRATION_QUERIES)]
+        self.recent.append((mixture.detach().half(), some.half()))
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         seed_step(self)
@@ -111,6 +114,7 @@ class Objective(lightning.LightningModule):
             self.calibrated_at = self.global_step
 
     def on_fit_start(self) -> None:
+        without_synchronising(self.average)
         if self.backend is not None:
             compile_parts(self.model, self.backend)
 
@@ -123,14 +127,20 @@ class Objective(lightning.LightningModule):
         self.recent.clear()
         self.recent.extend((mixture, conditions) for mixture, conditions in checkpoint.get("recent", []))
 
-    def usable(self, loss: Tensor) -> Tensor | None:
+    def usable(self, loss: Tensor | None) -> Tensor | None:
         """The loss, or, as one batch that cannot be scored must not cost the run, nothing where it is not finite.
 
-        Lightning leaves out a step that returns nothing. Of several ranks none may: there it moves nothing.
+        Lightning leaves out a step that returns nothing. Of several ranks none may: there it moves nothing, and every
+        weight has a part in every loss, because each rank waits for the others' gradients of all of them.
+
+        Args:
+            loss: a scalar; nothing where the batch had nothing to learn from.
         """
-        if torch.isfinite(loss):
-            return loss
-        return None if world() == 1 else 0.0 * torch.stack([p.sum() for p in self.trained().parameters()]).sum()
+        finite = loss is not None and bool(torch.isfinite(loss))
+        if world() == 1:
+            return loss if finite else None
+        idle = 0.0 * torch.stack([p.sum() for p in self.trained().parameters() if p.requires_grad]).sum()
+        return idle + loss if finite else idle
 
     def trained(self) -> nn.Module:
         """What the optimiser moves."""
@@ -198,29 +208,3 @@ def compile_parts(module: nn.Module, backend: str | Callable[..., Any]) -> None:
             compile_parts(part, backend)
         else:
             part.compile(backend=backend)
-
-
-@torch.no_grad()
-def calibrate(model: ConditionedModel, examples: deque[tuple[Tensor, Tensor]]) -> None:
-    """Measures the batch norms' means and variances anew: averaged weights need statistics of their own.
-
-    Without it the averaged model is worse than the last one (docs/experiments.md).
-
-    Args:
-        model: changed in place; one without batch norms stays as it is.
-        examples: mixtures (batch, channels, time) with their conditions (batch, queries, dim).
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not examples or not norms:
-        return
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the examples
-        norm.train()
-    device = norms[0].weight.device
-    for mixture, conditions in examples:
-        model.separate(mixture.float().to(device), conditions.to(device))
-    for norm, value in zip(norms, momentum, strict=True):
-        norm.momentum = value
-        norm.eval()

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separation.encoders.base import QueryEncoder
-
 MOST = 100_000  # vectors kept; 512 numbers each are 200 MB
 
 
@@ -54,10 +52,3 @@ def name_of(query: Any) -> Hashable:
         names = tuple(name_of(part) for part in query)
         return Unnamed() if any(isinstance(name, Unnamed) for name in names) else names
     return query if isinstance(query, str | int | Path) else Unnamed()
-
-
-def put_on(encoder: QueryEncoder, device: torch.device) -> None:
-    """Moves the parts that an encoder built at its first query; its own are moved by Lightning."""
-    parts = getattr(encoder, "parts", None)
-    for part in parts.values() if isinstance(parts, dict) else ():
-        part.to(device)

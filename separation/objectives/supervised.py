@@ -23,7 +23,7 @@ from separation.losses.waveform import l1_loss, si_sdr_loss
 from separation.models.base import ConditionedModel
 from separation.objectives.base import Objective
 from separation.objectives.ranks import per_rank
-from separation.objectives.remembered import Remembered, put_on
+from separation.objectives.remembered import Remembered
 
 Loss = Literal["l1", "si_sdr", "snr", "binary_mask", "ratio_mask"]
 Form = Literal["text", "image", "label", "none"]
@@ -114,7 +114,6 @@ class Supervised(Objective):
         if not given:
             raise ValueError("Queries by image need pictures; the data has none (see data/pictured.py).")
         flat = [query for row in given for query in row]
-        put_on(self.encoder, self.device)
         encode: Callable[[list[Any]], Tensor] = getattr(self.encoder, f"encode_{form}")
         return encode(flat) if self.learn_encoder else self.remembered(flat, encode)
 

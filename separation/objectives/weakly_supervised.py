@@ -109,7 +109,7 @@ class WeaklySupervised(Objective):
         mixtures, targets, conditions, fits = self.mixtures(batch)
         self.log("train/without_partner", 1 - fits.float().mean())
         if not fits.any():
-            return None
+            return self.usable(None)
         observe = getattr(self.encoder, "observe", None)
         if observe is not None:
             observe(batch.drawn[fits], conditions)

@@ -1,0 +1,28 @@
+"""Keeps what an earlier training left in a folder apart from what a new one writes there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+KEPT = ("last.ckpt", "best.ckpt")
+
+
+def set_aside(folder: Path, going_on_from: str | None) -> Path | None:
+    """Moves an earlier run's checkpoints into `earlier_1`, `earlier_2`, ...: `last.ckpt` is always the latest run's.
+
+    Args:
+        folder: the new run's folder.
+        going_on_from: the checkpoint that the new run goes on from; one in the folder means that it is the same run.
+
+    Returns:
+        The folder they are in now; none where nothing was moved.
+    """
+    found = [folder / name for name in KEPT if (folder / name).is_file()]
+    if not found or (going_on_from and Path(going_on_from).resolve().parent == folder.resolve()):
+        return None
+    number = next(n for n in range(1, 10**6) if not (folder / f"earlier_{n}").exists())
+    aside = folder / f"earlier_{number}"
+    aside.mkdir()
+    for file in found:
+        file.rename(aside / file.name)
+    return aside
