@@ -4,8 +4,8 @@
 
 The list has one absent query on each of 100 mixtures, and its median hides the tail that people complain about. Here
 every `pair` row is asked for `--queries` labels drawn from all that the list or the model knows; left out are those
-that sound and those that mean nearly the same (cosine of sentence vectors). "Near" are the fifth of them that lie nearest to the
-mixture in the model's joint space of sounds and texts, "far" are the others.
+that sound and those that mean nearly the same (cosine of sentence vectors). "Near" are the fifth of them that lie
+nearest to the mixture in the model's joint space of sounds and texts, "far" are the others.
 """
 
 from __future__ import annotations
@@ -61,10 +61,9 @@ def line(name: str, answers: list[dict[str, Any]]) -> str:
 
 def table(answers: list[dict[str, Any]]) -> str:
     """Markdown."""
-    head = (
-        f"| absent queries | count | median, dB under the mixture | tenth percentile | less than {LOUD:g} dB under | "
-    )
-    head += "presence from 0.5 on |\n|---|---|---|---|---|---|\n"
+    columns = ["absent queries", "count", "median, dB under the mixture", "tenth percentile"]
+    columns += [f"less than {LOUD:g} dB under", "presence from 0.5 on"]
+    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
     parts = ("all", answers), *((n, [a for a in answers if a["near"] == (n == "near")]) for n in ("near", "far"))
     return head + "\n".join(line(name, part) for name, part in parts)
 

@@ -63,7 +63,7 @@ class ReleasedEncoder(QueryEncoder):
         self.register_buffer("place", torch.zeros(()), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReleasedEncoder:
-        """What `to` and its like do; here to the built parts too, which are no submodules because they are built late."""
+        """What `to` and its like do; here to the parts too, which are no submodules because they are built late."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for part in self.parts.values():
             part._apply(fn)  # type: ignore[no-untyped-call]

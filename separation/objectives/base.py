@@ -136,11 +136,12 @@ class Objective(lightning.LightningModule):
         Args:
             loss: a scalar; nothing where the batch had nothing to learn from.
         """
-        finite = loss is not None and bool(torch.isfinite(loss))
+        if loss is not None and not torch.isfinite(loss):
+            loss = None
         if world() == 1:
-            return loss if finite else None
+            return loss
         idle = 0.0 * torch.stack([p.sum() for p in self.trained().parameters() if p.requires_grad]).sum()
-        return idle + loss if finite else idle
+        return idle if loss is None else idle + loss
 
     def trained(self) -> nn.Module:
         """What the optimiser moves."""
