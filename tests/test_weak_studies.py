@@ -4,9 +4,11 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save
 from tiny import vectors, write_corpus, write_manifest
 from torch import nn
 
@@ -116,8 +118,14 @@ def test_both_studies_in_miniature(folder, tmp_path, monkeypatch, capsys):
 
     common = ["--data", str(folder), "--seeds", "2", "--steps", "2", "--mixtures", "2", "--batch_size", "2"]
     monkeypatch.setattr(sys, "argv", ["weak_text", *common, "--labels", "6", "--made", "8", "--encoder_steps", "2",
-                                      "--encoder_batch", "4", "--json", str(tmp_path / "a.json")])  # fmt: skip
+                                      "--encoder_batch", "4", "--json", str(tmp_path / "a.json"),
+                                      "--keep", str(tmp_path / "joint.safetensors")])  # fmt: skip
     weak_text.main()
+    kept = (tmp_path / "joint.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(weak_text, "fit", None)  # what is kept is not trained anew
+        again = weak_text.joint_space(tmp_path, SimpleNamespace(keep=tmp_path / "joint.safetensors"))
+    assert save(again.state_dict()) == kept and not again.training
     monkeypatch.setattr(sys, "argv", ["uss_anchors", *common, "--labels", "3", "--tagger_steps", "2",
                                       "--tagger_batch", "3", "--json", str(tmp_path / "b.json")])  # fmt: skip
     uss_anchors.main()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import Scores, clean_pairs, common_labels, finish, fit, options, over_seeds
+from safetensors.torch import load_file, save_file
 from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.captioned import CaptionedData
@@ -90,15 +91,20 @@ def write(folder: Path, name: str, clips: list[Clip]) -> Path:
 
 
 def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
-    """The encoder, trained on its own half."""
+    """The encoder, trained on its own half, or as an earlier study has kept it."""
     torch.manual_seed(0)
     encoder = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(16, 32, 64, 128), hidden=256)
+    if arguments.keep and arguments.keep.exists():
+        encoder.load_state_dict(load_file(arguments.keep))
+        return encoder.eval()
     data = ClipData(
         manifest, arguments.data, arguments.cache, batch_size=arguments.encoder_batch, seconds=SECONDS,
         batches=max(1, arguments.encoder_steps // 4), sample_rate=RATE,
     )  # fmt: skip
     seconds = fit(Contrastive(encoder, AdamW(2e-3, 0.05, 50)), data, arguments.encoder_steps, 0)
     print(f"joint space: {arguments.encoder_steps} steps, {seconds:.0f} s", flush=True)
+    if arguments.keep:
+        save_file(encoder.state_dict(), arguments.keep)
     return encoder.eval()
 
 
@@ -171,6 +177,9 @@ def main() -> None:
     )
     parser.add_argument("--encoder_steps", type=int, default=500)
     parser.add_argument("--encoder_batch", type=int, default=48)
+    parser.add_argument(
+        "--keep", type=Path, help="safetensors file: the joint encoder is kept there and taken from there"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arms, recordings, facts = study(arguments, Path(folder))
