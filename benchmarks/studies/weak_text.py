@@ -104,7 +104,7 @@ def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
     seconds = fit(Contrastive(encoder, AdamW(2e-3, 0.05, 50)), data, arguments.encoder_steps, 0)
     print(f"joint space: {arguments.encoder_steps} steps, {seconds:.0f} s", flush=True)
     if arguments.keep:
-        save_file(encoder.state_dict(), arguments.keep)
+        save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, arguments.keep)
     return encoder.eval()
 
 
