@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,8 @@ Held = tuple[Clip, Tensor]
 class StreamedData(QueriedData):
     """Mix-and-separate as in `QueriedData`, from a folder of shards instead of a manifest's recordings.
 
-    An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held.
+    An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held. Those
+    of them that are still held when the stream ends get their turn then, so that short streams are trained on too.
 
     Args:
         shards: where `separation-data shard` wrote, a folder or an http(s) address.
@@ -74,7 +74,8 @@ class StreamedData(QueriedData):
                 chosen.append(held[number])
         if len(chosen) < self.sources:
             raise DataError(
-                f"{self.shards}: {clip[0].path} fits none of the last {len(held)} clips; hold more of them."
+                f"{self.shards}: {clip[0].path} cannot be mixed with {self.sources - 1} of the {len(held)} clips that "
+                "are held; hold more of them, or stream more clips."
             )
         return chosen
 
@@ -103,19 +104,35 @@ class Mixtures(IterableDataset[Queried]):
     def __iter__(self) -> Iterator[Queried]:
         worker = info.id if (info := get_worker_info()) else 0
         rng = np.random.default_rng((self.seed, self.epoch, self.rank, worker))
-        held: deque[Held] = deque(maxlen=self.held)
         waiting: list[list[Held]] = []
-        for clip in self.clips:
-            if len(held) == self.held:
-                waiting.append(self.mixture(clip, held, rng))
-            held.append(clip)
+        for clip, held in self.turns():
+            waiting.append(self.mixture(clip, held, rng))
             if len(waiting) == self.size:
                 yield self.batch(waiting, rng)
                 waiting = []
 
+    def turns(self) -> Iterator[tuple[Held, deque[Held]]]:
+        """Every clip that gets a mixture of its own, with those that are held when its turn comes.
+
+        How many there are depends on the number of clips alone, which is the same on every rank.
+        """
+        held: deque[Held] = deque(maxlen=self.held)
+        had: deque[bool] = deque(maxlen=self.held)  # whether each of them has had its turn
+        for clip in self.clips:
+            full = len(held) == self.held
+            if full:
+                yield clip, held
+            held.append(clip)
+            had.append(full)
+        yield from ((clip, held) for clip, done in zip(list(held), had, strict=True) if not done)
+
 
 class StreamLoader:
-    """An epoch's batches; a training that goes on in the middle of one passes over those that it has had."""
+    """An epoch's batches; a training that goes on in the middle of one passes over those that it has had.
+
+    Raises:
+        DataError: while it is read, the epoch has not a single batch.
+    """
 
     def __init__(self, data: StreamedData) -> None:
         self.data = data
@@ -125,7 +142,15 @@ class StreamLoader:
         loader = DataLoader(
             Mixtures(self.data, epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
         )
-        yield from islice(loader, first, None)
+        count = 0
+        for count, batch in enumerate(loader, 1):
+            if count > first:
+                yield batch
+        if count == 0:  # a training whose length is counted in steps would wait for the first one for ever
+            raise DataError(
+                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} mixtures in any of "
+                f"{max(1, self.data.workers)} workers; stream more clips, or lower data.batch_size or data.workers."
+            )
 
     def state_dict(self) -> dict[str, int]:
         """Nothing is kept, as in `Loader`."""
