@@ -25,8 +25,8 @@ Held = tuple[Clip, Tensor]
 class StreamedData(QueriedData):
     """Mix-and-separate as in `QueriedData`, from a folder of shards instead of a manifest's recordings.
 
-    An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held. Those
-    of them that are still held when the stream ends get their turn then, so that short streams are trained on too.
+    An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held.
+    Those of them that are still held when the stream ends get their turn then: short streams are trained on too.
 
     Args:
         shards: where `separation-data shard` wrote, a folder or an http(s) address.
