@@ -60,6 +60,19 @@ def test_clips_are_decoded_to_mono_full_scale_at_one_rate(tmp_path):
     assert corpus.samples.numel() == sum(corpus.lengths) == 16000 * 2 + 1600
 
 
+def test_a_recording_s_own_level_is_kept_beside_it(tmp_path, two_sounds):
+    manifest = write_corpus(tmp_path, labels=2, recordings=1)
+    soundfile.write(tmp_path / rows_of(manifest)[1]["path"], np.ones(8000) / 64, 8000)
+    for _ in range(2):  # decoded, from the cache
+        corpus = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache", foley=1)
+        assert corpus.peaks[:2] == pytest.approx([0.3, 1 / 64], rel=1e-3)
+        made = synthesise("dog bark", 5.0, 8000, 1000)
+        [number] = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]
+        assert corpus.peaks[number] == pytest.approx(np.abs(made).max())
+    quiet = corpus.waveform(1) * corpus.peaks[1]
+    assert np.abs(quiet.numpy() - 1 / 64).max() < 1e-6
+
+
 def test_clips_are_grouped_by_label_and_recording(tmp_path):
     manifest = write_corpus(tmp_path, labels=3, recordings=2)
     rows = rows_of(manifest)
@@ -191,7 +204,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path, start, seconds, reason):
     soundfile.write(tmp_path / "a.wav", np.ones(8000) / 2, 8000)
     with pytest.raises(DataError, match=reason):
         decode(tmp_path / "a.wav", 8000, start, seconds)
-    assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)) == 8000
+    assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)[0]) == 8000
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")

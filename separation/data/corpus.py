@@ -23,12 +23,17 @@ from separation.data.manifest import Clip, DataError, read_manifest
 FULL_SCALE = 32767.0
 BROKEN_LIMIT = 0.01
 FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
-CACHE_FORMAT = 2  # of what a cache file holds; part of its name
+CACHE_FORMAT = 3  # of what a cache file holds; part of its name
 
 
-def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> np.ndarray:
-    """A part of a file (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway).
+Sound = tuple[np.ndarray, float]
+"""Samples (time,) as int16 at full scale, and the peak that they had before they were scaled."""
 
+
+def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> Sound:
+    """A part of a file as mono at `sample_rate`, scaled to full scale, and its own peak.
+
+    Most mixing sets the level anyway, and quiet clips keep their bits; what wants the recorded level has the peak.
     Raises as `cut.read_part`.
     """
     import soxr
@@ -38,7 +43,7 @@ def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.
     peak = float(np.abs(mono).max(initial=0.0))
     if peak == 0.0:
         raise DataError(f"{path}: nothing is left of it at {sample_rate} Hz.")
-    return np.round(mono / peak * FULL_SCALE).astype(np.int16)
+    return np.round(mono / peak * FULL_SCALE).astype(np.int16), peak
 
 
 class Corpus:
@@ -51,6 +56,10 @@ class Corpus:
         sample_rate: rate to decode to, Hz.
         cache: folder for the decoded samples; none = decode each time.
         foley: procedural clips added for each sound that `foley` can make, besides the recordings.
+
+    Attributes:
+        clips: those that could be read.
+        peaks: their largest samples as they were recorded, where `waveform` has brought them to one.
 
     Raises:
         DataError: there are no clips, or more than 1 % of the recordings cannot be read. Fewer are reported once, by
@@ -85,6 +94,7 @@ class Corpus:
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         readable = [i for i, n in enumerate(lengths) if n > 0]
         self.clips = [clips[i] for i in readable]
+        self.peaks: list[float] = decoded.peaks[readable].tolist()
         self.starts, self.lengths = starts[readable].tolist(), lengths[readable].tolist()
         self.labels = sorted({clip.label for clip in self.clips})
         # label -> recording -> clip numbers: drawing goes down this tree, so that no recording outweighs its label.
@@ -96,7 +106,7 @@ class Corpus:
         return len(self.clips)
 
     def waveform(self, number: int) -> Tensor:
-        """Clip `number` as (time,) float32 in [-1, 1]."""
+        """Clip `number` as (time,) float32 in [-1, 1], its peak at one."""
         start = self.starts[number]
         return self.samples[start : start + self.lengths[number]].float() / FULL_SCALE
 
@@ -114,13 +124,14 @@ def synthesised(count: int) -> list[Clip]:
     ]
 
 
-def synthesise_clip(clip: Clip, sample_rate: int) -> np.ndarray:
-    """A procedural clip's samples (time,) as int16."""
+def synthesise_clip(clip: Clip, sample_rate: int) -> Sound:
+    """A procedural clip, as `decode` gives recordings."""
     from separation.data.foley import synthesise
 
     seed = int(clip.path.rsplit(".", 1)[1])
     wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, seed)
-    return np.round(wave / np.abs(wave).max() * FULL_SCALE).astype(np.int16)
+    peak = float(np.abs(wave).max())
+    return np.round(wave / peak * FULL_SCALE).astype(np.int16), peak
 
 
 @dataclass
@@ -128,17 +139,19 @@ class Decoded:
     """What is kept of clips.
 
     samples: (time,) int16, one clip after another. lengths: (clips,), samples of each, 0 where it could not be read.
-    broken: what is wrong with those.
+    peaks: (clips,), see `Sound`. broken: what is wrong with those that could not be read.
     """
 
     samples: np.ndarray
     lengths: np.ndarray
+    peaks: np.ndarray
     broken: list[str]
 
 
 def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> Decoded:
     """All clips; those that cannot be read have no samples and a line that says why."""
-    decoded, broken = [], []
+    decoded: list[Sound] = []
+    broken = []
     for clip in clips:
         try:
             decoded.append(
@@ -148,8 +161,10 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> Decoded:
             )
         except BROKEN as error:
             broken.append(complaint(root / clip.path, error))
-            decoded.append(np.zeros(0, dtype=np.int16))
-    return Decoded(np.concatenate(decoded), np.array([len(d) for d in decoded], dtype=np.int64), broken)
+            decoded.append((np.zeros(0, dtype=np.int16), 0.0))
+    samples, peaks = zip(*decoded, strict=True)
+    lengths = np.array([len(each) for each in samples], dtype=np.int64)
+    return Decoded(np.concatenate(samples), lengths, np.array(peaks), broken)
 
 
 def report(broken: list[str], recordings: int) -> None:
@@ -195,11 +210,12 @@ def store(decoded: Decoded, file: Path) -> None:
     """Writes a cache file; a kill leaves none rather than a part of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    np.savez(partial, samples=decoded.samples, lengths=decoded.lengths, broken=np.array(decoded.broken, dtype=str))
+    broken = np.array(decoded.broken, dtype=str)
+    np.savez(partial, samples=decoded.samples, lengths=decoded.lengths, peaks=decoded.peaks, broken=broken)
     partial.replace(file)
 
 
 def restored(file: Path) -> Decoded:
     """What `store` wrote; nothing in it is unpickled."""
     with np.load(file, allow_pickle=False) as stored:
-        return Decoded(stored["samples"], stored["lengths"], stored["broken"].tolist())
+        return Decoded(stored["samples"], stored["lengths"], stored["peaks"], stored["broken"].tolist())

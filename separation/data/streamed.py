@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from separation.data.manifest import Clip, DataError
-from separation.data.queried import Queried, QueriedData
+from separation.data.queried import PAUSE, Queried, QueriedData
 from separation.data.shards import ShardedClips
 
 Held = tuple[Clip, Tensor]
@@ -52,7 +52,8 @@ class StreamedData(QueriedData):
 
     def clips_of(self, epoch: int) -> ShardedClips:
         """The stream of one epoch, of which every rank gets as many clips."""
-        clips = ShardedClips(self.shards, "train", self.buffer, self.seed, even=True)
+        levels = self.gains.as_recorded
+        clips = ShardedClips(self.shards, "train", self.buffer, self.seed, even=True, as_recorded=levels)
         if clips.sample_rate != self.sample_rate:
             raise DataError(
                 f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {self.sample_rate}."
@@ -81,7 +82,7 @@ class StreamedData(QueriedData):
 
     def batch(self, mixtures: list[list[Held]], rng: np.random.Generator) -> Queried:
         """Cut, levelled and called."""
-        waves = [[self.part(wave, rng) for _, wave in mixture] for mixture in mixtures]
+        waves = [[self.part(wave, rng, PAUSE * float(wave.abs().max())) for _, wave in each] for each in mixtures]
         sources = torch.stack([self.gains(torch.stack(each), rng) for each in waves])
         asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
         texts = [[self.called(clip, rng) for clip in clips] for clips in asked]
