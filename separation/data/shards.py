@@ -2,8 +2,8 @@
 
 The engine is WebDataset (github.com/webdataset/webdataset): shards are plain tar files that any tool opens, nothing in
 them is unpickled, and it brings no more than `braceexpand`. A clip is `<number>.flac` (mono, 16 bit, peak at full
-scale, as in `corpus.py`) and `<number>.json` (its row of the manifest, and the recording's own peak). `<split>.json` beside
-the shards lists them.
+scale, as in `corpus.py`) and `<number>.json` (its row of the manifest, and the recording's own peak). `<split>.json`
+beside the shards lists them.
 
 An epoch permutes the shards, gives every rank and every worker of it some of them, and shuffles clips in a buffer; all
 of it is a function of (seed, epoch).
