@@ -17,6 +17,7 @@ from separation import train
 from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
 from separation.data.streamed import StreamedData
+from separation.data.streamed_tagged import StreamedTaggedData
 from separation.encoders.sound import SoundEncoder
 from separation.encoders.stand_in import StandIn
 from separation.encoders.table import TableEncoder
@@ -90,6 +91,12 @@ def test_clips_may_stream_in():
     cli = of_recipe("clipsep_text", "--config", str(CONF / "override" / "streamed.yaml"), "--data.shards", "elsewhere")
     assert isinstance(cli.datamodule, StreamedData)
     assert (cli.datamodule.shards, cli.datamodule.sources, cli.datamodule.length) == ("elsewhere", 2, 65535)
+
+
+def test_labelled_clips_may_stream_in():
+    cli = of_recipe("uss", "--config", str(CONF / "override" / "streamed_tagged.yaml"), "--data.shards", "elsewhere")
+    assert isinstance(cli.datamodule, StreamedTaggedData)
+    assert (cli.datamodule.shards, cli.datamodule.labels, cli.datamodule.classes) == ("elsewhere", "audioset", 527)
 
 
 @pytest.mark.parametrize("name", RECIPES)

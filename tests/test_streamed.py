@@ -91,7 +91,7 @@ def test_what_filled_the_held_clips_and_is_still_there_gets_its_turn(folder):
 
 
 def test_an_epoch_without_a_batch_is_an_error(folder):
-    with pytest.raises(DataError, match=r"an epoch of it makes no batch of 32 mixtures in any of 1 workers; "):
+    with pytest.raises(DataError, match=r"an epoch of it makes no batch of 32 in any of 1 workers; "):
         epoch(streamed(folder, held=256, batch_size=32))
 
 

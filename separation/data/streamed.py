@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,42 @@ from separation.data.queried import PAUSE, Queried, QueriedData
 from separation.data.shards import ShardedClips
 
 Held = tuple[Clip, Tensor]
+
+
+class Streamed(Protocol):
+    """A data module whose clips stream in.
+
+    shards, buffer: see `StreamedData`. The others are those of `CorpusData`.
+    """
+
+    shards: str
+    buffer: int
+    batch_size: int
+    seed: int
+    sample_rate: int
+    workers: int
+
+    def position(self) -> tuple[int, int]: ...
+
+    def stream(self, epoch: int) -> IterableDataset[Any]: ...
+
+
+def clips_of(data: Streamed, epoch: int, as_recorded: bool = False) -> ShardedClips:
+    """The stream of one epoch, of which every rank gets as many clips.
+
+    Raises:
+        DataError: as `ShardedClips`, or the shards are at another rate than the training.
+    """
+    clips = ShardedClips(data.shards, "train", data.buffer, data.seed, even=True, as_recorded=as_recorded)
+    if clips.sample_rate != data.sample_rate:
+        raise DataError(f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {data.sample_rate}.")
+    clips.set_epoch(epoch)
+    return clips
+
+
+def generator(*numbers: int) -> np.random.Generator:
+    """This worker's generator, of these numbers and its own."""
+    return np.random.default_rng((*numbers, info.id if (info := get_worker_info()) else 0))
 
 
 class StreamedData(QueriedData):
@@ -50,16 +86,9 @@ class StreamedData(QueriedData):
     def load(self) -> None:
         """Nothing: each epoch opens its stream."""
 
-    def clips_of(self, epoch: int) -> ShardedClips:
-        """The stream of one epoch, of which every rank gets as many clips."""
-        levels = self.gains.as_recorded
-        clips = ShardedClips(self.shards, "train", self.buffer, self.seed, even=True, as_recorded=levels)
-        if clips.sample_rate != self.sample_rate:
-            raise DataError(
-                f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {self.sample_rate}."
-            )
-        clips.set_epoch(epoch)
-        return clips
+    def stream(self, epoch: int) -> Mixtures:
+        """The batches of one epoch."""
+        return Mixtures(self, epoch)
 
     def mixture(self, clip: Held, held: deque[Held], rng: np.random.Generator) -> list[Held]:
         """A clip and others of those held that may be mixed with it.
@@ -96,15 +125,14 @@ class Mixtures(IterableDataset[Queried]):
     """The batches that one worker makes of its clips of one epoch."""
 
     def __init__(self, data: StreamedData, epoch: int) -> None:
-        self.clips, self.epoch = data.clips_of(epoch), epoch
+        self.clips, self.epoch = clips_of(data, epoch, data.gains.as_recorded), epoch
         self.seed, self.rank = data.seed, data.ranks()[0]
         self.held, self.size = data.held, data.batch_size
         self.mixture: Callable[..., list[Held]] = data.mixture
         self.batch: Callable[..., Queried] = data.batch
 
     def __iter__(self) -> Iterator[Queried]:
-        worker = info.id if (info := get_worker_info()) else 0
-        rng = np.random.default_rng((self.seed, self.epoch, self.rank, worker))
+        rng = generator(self.seed, self.epoch, self.rank)
         waiting: list[list[Held]] = []
         for clip, held in self.turns():
             waiting.append(self.mixture(clip, held, rng))
@@ -135,13 +163,13 @@ class StreamLoader:
         DataError: while it is read, the epoch has not a single batch.
     """
 
-    def __init__(self, data: StreamedData) -> None:
+    def __init__(self, data: Streamed) -> None:
         self.data = data
 
-    def __iter__(self) -> Iterator[Queried]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, first = self.data.position()
         loader = DataLoader(
-            Mixtures(self.data, epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
+            self.data.stream(epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
         )
         count = 0
         for count, batch in enumerate(loader, 1):
@@ -149,7 +177,7 @@ class StreamLoader:
                 yield batch
         if count == 0:  # a training whose length is counted in steps would wait for the first one for ever
             raise DataError(
-                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} mixtures in any of "
+                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} in any of "
                 f"{max(1, self.data.workers)} workers; stream more clips, or lower data.batch_size or data.workers."
             )
 
