@@ -185,6 +185,22 @@ def test_clips_are_divided_once_by_their_number(manifest):
     assert power.tolist() == pytest.approx((again.uniform(0.5, 1.5, 2) / 2).tolist(), rel=2e-2)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"isolated": 2}, "takes isolated_manifest and isolated: isolated lacks isolated_manifest"),
+        ({"isolated_manifest": True}, "takes isolated_manifest and isolated: isolated_manifest lacks isolated"),
+        ({"isolated_manifest": True, "isolated": 13}, "isolated is a number from 0 to batch_size, 12, and not 13"),
+        ({"isolated_manifest": True, "isolated": -1}, "isolated is a number from 0 to batch_size, 12, and not -1"),
+    ],
+)
+def test_semi_supervised_training_is_never_left_out_silently(manifest, settings, words):
+    if "isolated_manifest" in settings:
+        settings = settings | {"isolated_manifest": manifest}
+    with pytest.raises(ValueError, match=words):
+        CaptionedData(manifest, **settings)
+
+
 def test_isolated_recordings_come_beside(manifest):
     batch = batch_of(manifest, isolated_manifest=manifest, isolated=2)
     assert batch.isolated.shape == (2, 2, 4000) and batch.clips.shape == (3, 2, 4000)

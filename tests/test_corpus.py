@@ -1,6 +1,7 @@
 """The corpus in memory: decoding, grouping, cache, and what happens to files that cannot be read."""
 
 import csv
+import os
 import shutil
 import subprocess
 
@@ -57,6 +58,19 @@ def test_clips_are_decoded_to_mono_full_scale_at_one_rate(tmp_path):
         assert wave.abs().max() == 1.0
     assert corpus.samples.dtype == torch.int16
     assert corpus.samples.numel() == sum(corpus.lengths) == 16000 * 2 + 1600
+
+
+def test_a_recording_s_own_level_is_kept_beside_it(tmp_path, two_sounds):
+    manifest = write_corpus(tmp_path, labels=2, recordings=1)
+    soundfile.write(tmp_path / rows_of(manifest)[1]["path"], np.ones(8000) / 64, 8000)
+    for _ in range(2):  # decoded, from the cache
+        corpus = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache", foley=1)
+        assert corpus.peaks[:2] == pytest.approx([0.3, 1 / 64], rel=1e-3)
+        made = synthesise("dog bark", 5.0, 8000, 1000)
+        [number] = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]
+        assert corpus.peaks[number] == pytest.approx(np.abs(made).max())
+    quiet = corpus.waveform(1) * corpus.peaks[1]
+    assert np.abs(quiet.numpy() - 1 / 64).max() < 1e-6
 
 
 def test_clips_are_grouped_by_label_and_recording(tmp_path):
@@ -145,6 +159,14 @@ def test_more_than_one_in_a_hundred_stops(many, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_procedural_clips_do_not_dilute_the_limit(many, two_sounds):
+    rows = rows_of(many)
+    rows[37]["path"] = rows[38]["path"] = "nowhere.wav"
+    manifest = write_manifest(many.with_name("diluted.csv"), rows)
+    with pytest.raises(DataError, match=r"2 of 100 clips cannot be read; the first: .*nowhere\.wav"):
+        Corpus(manifest, sample_rate=8000, foley=60)  # 2 of 220 would pass
+
+
 def test_decode_names_a_silent_file(tmp_path):
     break_file(tmp_path / "a.wav", "silent")
     with pytest.raises(DataError, match=r"a\.wav: the clip is silent or not finite\."):
@@ -182,7 +204,7 @@ def test_a_part_that_is_not_there_is_named(tmp_path, start, seconds, reason):
     soundfile.write(tmp_path / "a.wav", np.ones(8000) / 2, 8000)
     with pytest.raises(DataError, match=reason):
         decode(tmp_path / "a.wav", 8000, start, seconds)
-    assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)) == 8000
+    assert len(decode(tmp_path / "a.wav", 8000, 0.0, 1.04)[0]) == 8000
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
@@ -243,7 +265,64 @@ def test_the_cache_of_other_recordings_is_not_taken(tmp_path):
     assert lengths == [[8000], [4000]]
 
 
-def test_broken_clips_stay_left_out_when_the_cache_is_read(many, tmp_path, capsys):
+def test_the_cache_of_another_folder_with_the_same_manifest_is_not_taken(tmp_path):
+    lengths = []
+    for name, seconds in (("a", 1.0), ("b", 0.5)):
+        manifest = write_corpus(tmp_path / name, labels=1, recordings=1, seconds=seconds)
+        write_manifest(manifest, [row | {"seconds": ""} for row in rows_of(manifest)])
+        lengths.append(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache").lengths)
+    assert (tmp_path / "a/manifest.csv").read_bytes() == (tmp_path / "b/manifest.csv").read_bytes()
+    assert lengths == [[8000], [4000]]
+
+
+def test_a_file_that_was_replaced_is_decoded_again(tmp_path):
+    manifest = write_corpus(tmp_path, labels=2, recordings=1)
+    first = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    tone = tmp_path / first.clips[0].path
+    before = tone.stat()
+    soundfile.write(tone, 0.3 * np.sin(np.arange(8000)), 8000)  # of the same size
+    os.utime(tone, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    second = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
+    assert tone.stat().st_size == before.st_size
+    assert np.abs(second.waveform(0).numpy() - expected(tone, 8000)).max() <= 1 / FULL_SCALE
+    assert torch.equal(first.waveform(1), second.waveform(1))
+
+
+def test_a_file_that_was_repaired_comes_back(many, tmp_path, capsys):
+    rows = rows_of(many)
+    late = tmp_path / "late.wav"
+    rows[5] |= {"path": str(late), "seconds": ""}
+    manifest = write_manifest(many.with_name("repaired.csv"), rows)
+    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 99
+    assert capsys.readouterr().out == f"left out: {late}: there is no such file.\n"
+    soundfile.write(late, np.ones(800) / 2, 8000)
+    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 100
+    assert capsys.readouterr().out == ""
+
+
+def test_broken_clips_are_named_again_when_the_cache_is_read(many, tmp_path, capsys):
+    rows = rows_of(many)
+    rows[5]["path"] = "nowhere.wav"
+    manifest = write_manifest(many.with_name("named.csv"), rows)
+    printed = []
+    for _ in range(2):
+        Corpus(manifest, sample_rate=8000, cache=tmp_path)
+        printed.append(capsys.readouterr().out)
+    assert printed == [f"left out: {many.parent / 'nowhere.wav'}: there is no such file.\n"] * 2
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_limit_holds_for_what_comes_from_the_cache(many, tmp_path, monkeypatch):
+    rows = rows_of(many)
+    rows[5]["path"] = "nowhere.wav"
+    manifest = write_manifest(many.with_name("strict.csv"), rows)
+    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path)) == 99
+    monkeypatch.setattr(module, "BROKEN_LIMIT", 0.001)
+    with pytest.raises(DataError, match=r"1 of 100 clips cannot be read; the first: .*nowhere\.wav"):
+        Corpus(manifest, sample_rate=8000, cache=tmp_path)
+
+
+def test_broken_clips_stay_left_out_when_the_cache_is_read(many, tmp_path):
     rows = rows_of(many)
     rows[5]["path"] = "nowhere.wav"
     manifest = write_manifest(many.with_name("cached.csv"), rows)

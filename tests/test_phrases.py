@@ -1,7 +1,11 @@
 """Captions split into phrases, and phrases put into slots."""
 
+from itertools import permutations
+
 import pytest
 
+from separation.data.foley import SOUNDS
+from separation.data.made import SEVERAL, listed
 from separation.data.phrases import phrases, slots
 
 
@@ -22,6 +26,33 @@ from separation.data.phrases import phrases, slots
         ("A handsaw and sandpaper", ["A handsaw", "Sandpaper"]),  # no joint within a word
         ("Over the hills a horn sounds", ["Over the hills a horn sounds"]),
         ("und während es regnet", ["Und während es regnet"]),
+        # Points and commas within numbers and abbreviations, and none behind them
+        ("A 2.5 hp motor runs, birds sing", ["A 2.5 hp motor runs", "Birds sing"]),
+        ("1,000 bees buzz at 7 a.m. while rain falls", ["1,000 bees buzz at 7 a.m.", "Rain falls"]),
+        ("A bang.and a river,a stream", ["A bang", "A river", "A stream"]),
+        # What says how stays with what sounds
+        ("Loud, fast-moving water", ["Loud, fast-moving water"]),
+        ("Wind, loud and harsh buzzing", ["Wind", "Loud and harsh buzzing"]),
+        ("Humming of engines near and far", ["Humming of engines near and far"]),
+        ("A plane gets closer and louder, a man speaks", ["A plane gets closer and louder", "A man speaks"]),
+        ("Steps come closer and closer", ["Steps come closer and closer"]),
+        ("Water runs softly then quickly", ["Water runs softly then quickly"]),
+        (
+            "A saw turns slowly and continuously as birds sing",
+            ["A saw turns slowly and continuously", "Birds sing"],
+        ),
+        ("A bee and a fly", ["A bee", "A fly"]),  # which ends in -ly
+        ("A drill runs and then stops", ["A drill runs and then stops"]),
+        ("A boy cries and a woman talks as well", ["A boy cries", "A woman talks as well"]),
+        ("Bubbling water, along with a voice", ["Bubbling water", "A voice"]),
+        # Several people who do one thing
+        ("Engine hum with man and woman speaking", ["Engine hum", "Man and woman speaking"]),
+        ("A man, a young woman and a child talk while it rains", ["A man, a young woman and a child talk", "It rains"]),
+        ("Coughing by a woman and child", ["Coughing by a woman and child"]),
+        ("A dog barks and a man speaks", ["A dog barks", "A man speaks"]),
+        ("A man speaks and a woman laughs", ["A man speaks", "A woman laughs"]),
+        ("Distant, loud", ["Distant, loud"]),
+        ("Loud", ["Loud"]),
         ("  ", []),
         (" , and .", []),
     ],
@@ -33,6 +64,12 @@ def test_phrases(caption, found):
 def test_no_phrase_is_a_mere_joint():
     for caption in ("It revs, and then it stops", "Steps and, while, rain", "and", "Then"):
         assert not {"And", "Then", "While", "And then"} & set(phrases(caption))
+
+
+def test_captions_of_made_mixtures_are_split_into_their_labels():
+    for one, other in permutations(sorted(SOUNDS), 2):
+        caption = SEVERAL.format(listed([one, other]))
+        assert [phrase.lower() for phrase in phrases(caption)] == [one.lower(), other.lower()]
 
 
 def test_slots_are_filled_in_turn():

@@ -45,6 +45,21 @@ def test_random_gains_are_within_their_bounds_and_divided_by_the_number():
     assert RandomGains(3.0, 3.0)(ones, rng).max() == 0.5  # clipped at 1
 
 
+@pytest.mark.parametrize("polluted", [0.0, 1.0])
+def test_gains_act_on_the_recordings_own_levels(manifest, polluted):
+    def peaks(**arguments):
+        data = ready(manifest, polluted=polluted, pollution_db=(60.0, 60.0), **arguments)
+        return (
+            data.drawn([np.random.default_rng(i) for i in range(20)], np.random.default_rng(0)).sources.abs().amax(-1)
+        )
+
+    factors = peaks(gains=RandomGains()) * 2 / 0.3  # tones of 0.3, two in a mixture
+    assert 0.49 < factors.min() < 0.6 and 1.4 < factors.max() < 1.52
+    assert peaks(gains=RandomGains(1.5, 1.5)) == pytest.approx(0.225 * np.ones((20, 2)), rel=0.01)  # nothing is clipped
+    assert peaks(gains=RandomGains(1.5, 1.5, as_recorded=False)) == pytest.approx(0.5 * np.ones((20, 2)))
+    assert peaks(gains=EnergyGains(-10, -10))[:, 0] == pytest.approx(0.3 * np.ones(20), rel=0.01)
+
+
 def test_energy_ratios_are_whole_decibels_and_the_first_source_stays():
     rng = np.random.default_rng(0)
     sources = torch.from_numpy(rng.normal(0, 0.05, (2, 4000))).float()

@@ -1,5 +1,6 @@
 """Every shipped YAML: it builds what it describes, alone and with the debugging override; wrong keys are refused."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from separation import train
 from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
 from separation.data.streamed import StreamedData
+from separation.data.streamed_tagged import StreamedTaggedData
 from separation.encoders.sound import SoundEncoder
 from separation.encoders.stand_in import StandIn
+from separation.encoders.table import TableEncoder
 from separation.objectives.base import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -90,6 +93,12 @@ def test_clips_may_stream_in():
     assert (cli.datamodule.shards, cli.datamodule.sources, cli.datamodule.length) == ("elsewhere", 2, 65535)
 
 
+def test_labelled_clips_may_stream_in():
+    cli = of_recipe("uss", "--config", str(CONF / "override" / "streamed_tagged.yaml"), "--data.shards", "elsewhere")
+    assert isinstance(cli.datamodule, StreamedTaggedData)
+    assert (cli.datamodule.shards, cli.datamodule.labels, cli.datamodule.classes) == ("elsewhere", "audioset", 527)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_can_be_tried_without_any_file(name):
     cli = of_recipe(name, "--config", DEBUG)
@@ -123,6 +132,52 @@ def test_a_wrong_key_is_an_error_that_names_it(key, capsys):
     with pytest.raises(SystemExit):
         of_recipe("clipsep_nit", f"--{key}=1")
     assert key.rsplit(".", 1)[1] in capsys.readouterr().err
+
+
+# As the dataset's own list spells the labels that CLIPSep's lists have without commas; and what is easily torn apart.
+WITH_COMMAS = (
+    "alligators, crocodiles hissing", "bee, wasp, etc. buzzing", "bird chirping, tweeting", "cattle, bovinae cowbell",
+    "child speech, kid speaking", "donkey, ass braying", "electric shaver, electric razor shaving",
+    "engine accelerating, revving, vroom", "female speech, woman speaking", "fly, housefly buzzing",
+    "heart sounds, heartbeat", "ice cream truck, ice cream van", "male speech, man speaking",
+    "motorboat, speedboat acceleration", "pigeon, dove cooing", "playing marimba, xylophone",
+    "playing steel guitar, slide guitar", "playing violin, fiddle", "race car, auto racing",
+    "railroad car, train wagon", "rowboat, canoe, kayak rowing", "subway, metro, underground",
+    "vehicle horn, car horn, honking",
+)  # fmt: skip
+HYPHENS = ("chimpanzee pant-hooting", "dog bow-wow", "horse clip-clop", "police car (siren)")
+
+
+def labelsep_labels():
+    content = yaml.safe_load((CONF / "recipe" / "labelsep.yaml").read_text(encoding="utf-8"))
+    return content["model"]["init_args"]["encoder"]["init_args"]["labels"]
+
+
+def test_labelsep_knows_vggsound_s_labels_in_both_spellings():
+    labels = labelsep_labels()
+    table = TableEncoder(labels, embedding_dim=2)
+    assert (len(labels), labels) == (309, sorted(labels))
+    assert [label for label in labels if "- " in label or "," in label] == []
+    for spelling in WITH_COMMAS:
+        assert labels[table.index(spelling)] == spelling.replace(",", "")
+    for label in HYPHENS:
+        assert labels[table.index(label)] == label
+
+
+def test_labelsep_s_labels_are_those_of_the_published_lists(data_root):
+    def column(name, number):
+        with (data_root / "text" / name).open(newline="", encoding="utf-8") as file:
+            return {row[number] for row in csv.reader(file)}
+
+    labels, published = labelsep_labels(), column("vggsound/stat.csv", 0)
+    assert sorted(label.replace(",", "") for label in published) == labels
+    assert {label for label in published if "," in label} == set(WITH_COMMAS)
+    assert column("clipsep_eval/vggsound_test-good.csv", 3) | column("clipsep_eval/vggsound_test-no-music.csv", 3) <= (
+        set(labels)
+    )
+    recipe, own = TableEncoder(labels, embedding_dim=2), TableEncoder(sorted(published), embedding_dim=2)
+    assert {recipe.index(label) for label in published} == set(range(309))
+    assert {own.index(label) for label in labels} == set(range(309))
 
 
 def test_a_wrong_key_in_a_file_is_an_error_that_names_it(elsewhere, capsys):

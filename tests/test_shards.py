@@ -49,6 +49,32 @@ def test_a_shard_holds_what_the_corpus_does(manifest, folder):
         assert torch.equal(read[clip.recording][1], corpus.waveform(number))
 
 
+def test_clips_may_come_at_the_levels_of_their_recordings(folder, tmp_path):
+    for (clip, wave), (same, full) in zip(ShardedClips(folder, as_recorded=True), ShardedClips(folder), strict=True):
+        assert clip == same
+        assert wave.abs().max().item() == pytest.approx(0.3, abs=5e-3)
+        assert torch.allclose(wave / wave.abs().max(), full, atol=1e-6)
+
+
+def test_shards_that_did_not_note_levels_serve_without_them(folder, tmp_path):
+    for path in folder.iterdir():
+        if path.suffix != ".tar":
+            shutil.copy(path, tmp_path)
+            continue
+        with tarfile.open(path) as old, tarfile.open(tmp_path / path.name, "w") as new:
+            for member in old:
+                content = old.extractfile(member).read()
+                if member.name.endswith("json"):
+                    row = json.loads(content)
+                    del row["peak"]
+                    content = json.dumps(row).encode()
+                    member.size = len(content)
+                new.addfile(member, io.BytesIO(content))
+    assert len(list(ShardedClips(tmp_path))) == CLIPS
+    with pytest.raises(DataError, match=r"train\.json: its shards are of a version that did not note levels"):
+        next(iter(ShardedClips(tmp_path, as_recorded=True)))
+
+
 def test_shards_are_plain_and_equally_long(folder):
     index = json.loads((folder / "train.json").read_text())
     assert [shard["clips"] for shard in index["shards"]] == [7, 7, 6, 6]

@@ -46,7 +46,9 @@ def test_an_epoch_makes_a_mixture_of_every_clip_after_those_that_are_held(folder
 def test_sources_are_the_clips_at_the_levels_asked_for(folder):
     batch = epoch(streamed(folder, gains=RandomGains(low=1.0, high=1.0)))[0]
     assert batch.texts == batch.labels
-    assert batch.sources.abs().amax(-1).min() > 0.4  # shards hold clips at full scale, corpora likewise
+    assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.15), atol=3e-3)  # tones at 0.3
+    batch = epoch(streamed(folder, gains=RandomGains(low=1.0, high=1.0, as_recorded=False)))[0]
+    assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.5), atol=1e-3)
 
 
 def test_epochs_differ_and_repeat(folder):
@@ -71,6 +73,38 @@ def test_ranks_and_workers_share_the_clips_and_end_together(folder, monkeypatch)
         seen.append(epoch(data))
     assert len(seen[0]) == len(seen[1]) == (CLIPS // 2 - 2) // 2
     assert not torch.equal(seen[0][0].sources, seen[1][0].sources)
+
+
+@pytest.mark.parametrize("held", [CLIPS, CLIPS + 1, 256])
+def test_a_stream_that_is_shorter_than_what_is_held_is_mixed_at_its_end(folder, held):
+    batches = epoch(streamed(folder, held=held, batch_size=2))
+    assert len(batches) == CLIPS // 2
+    firsts = [texts[0] for batch in batches for texts in batch.labels]
+    assert sorted(firsts) == sorted([f"tone {label}" for label in range(13)] * 2)  # every clip once
+    assert all(len(set(labels)) == 2 for batch in batches for labels in batch.labels)
+
+
+def test_what_filled_the_held_clips_and_is_still_there_gets_its_turn(folder):
+    data = streamed(folder, held=16, batch_size=1)
+    assert len(epoch(data)) == (CLIPS - 16) + (16 - (CLIPS - 16))  # the last 10 push 10 of the first 16 out
+    assert len(epoch(streamed(folder, held=13, batch_size=1))) == 13  # twice what is held: nothing is left over
+
+
+def test_an_epoch_without_a_batch_is_an_error(folder):
+    with pytest.raises(DataError, match=r"an epoch of it makes no batch of 32 in any of 1 workers; "):
+        epoch(streamed(folder, held=256, batch_size=32))
+
+
+def test_an_epoch_of_which_all_was_seen_is_none(folder):
+    assert epoch(streamed(folder), first=5) == []
+
+
+def test_a_stream_of_one_kind_of_sound_is_an_error(tmp_path):
+    manifest = write_corpus(tmp_path, labels=1, recordings=4, seconds=0.05)
+    write_shards(manifest, tmp_path / "s", shards=1, sample_rate=RATE)
+    words = r"\d\.wav cannot be mixed with 1 of the 4 clips that are held; hold more of them, or stream more clips\."
+    with pytest.raises(DataError, match=words):
+        epoch(streamed(tmp_path / "s", held=256))
 
 
 def test_clips_that_do_not_go_together_are_an_error(folder):

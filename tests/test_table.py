@@ -15,6 +15,16 @@ def test_a_label_gives_its_row():
     assert encoder.state_dict().keys() == {"label_net.weight"}
 
 
+def test_labels_are_found_whatever_their_commas_case_and_blanks():
+    encoder = OneHotEncoder(["bird chirping tweeting", "bee, wasp, etc. buzzing", "police car (siren)"])
+    spellings = ["Bird chirping,tweeting", "bird chirping, tweeting", "bee wasp etc. buzzing", "police  car (siren)"]
+    assert [encoder.index(label) for label in spellings] == [0, 0, 1, 2]
+    with pytest.raises(ValueError, match="each once"):
+        OneHotEncoder(["fly, housefly buzzing", "fly housefly buzzing"])
+    with pytest.raises(EncoderError, match=r"close to it: bee, wasp, etc\. buzzing"):
+        encoder.index("bee, wasps, etc. buzzing")
+
+
 def test_one_hot():
     assert OneHotEncoder(LABELS).encode_label(["rain", "dog barking"]).tolist() == [[0, 1, 0], [1, 0, 0]]
 

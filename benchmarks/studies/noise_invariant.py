@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import clean_pairs, common_labels, finish, fit, held_out, options, over_seeds, score_pairs
 
 from separation.data.corpus import Corpus
+from separation.data.gains import RandomGains
 from separation.data.queried import QueriedData
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.clipsep_unet import CLIPSepUNet
@@ -50,6 +51,7 @@ def train_and_score(arguments, corpus, labels, pairs, arm: str, seed: int) -> li
         batches=arguments.steps,
         seed=seed,
         balance=0.5,
+        gains=RandomGains(as_recorded=False),
         polluted=pollution * arguments.polluted,
         pollution_db=tuple(arguments.pollution_db),
         validation_count=0,

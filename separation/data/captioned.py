@@ -100,6 +100,9 @@ class CaptionedData(MixtureData):
         isolated_manifest: recordings of one sound each, for semi-supervised training.
         isolated: mixtures of those in a batch, beside its `batch_size` others and not more than these.
         common: see `CorpusData`; `seconds` is a clip's length.
+
+    Raises:
+        ValueError: one of `isolated` and `isolated_manifest` is given without the other, or `isolated` is impossible.
     """
 
     def __init__(
@@ -114,6 +117,11 @@ class CaptionedData(MixtureData):
         **common: Any,
     ) -> None:
         super().__init__(*args, **common)
+        if bool(isolated) != (isolated_manifest is not None):
+            given, other = ("isolated", "isolated_manifest") if isolated else ("isolated_manifest", "isolated")
+            raise ValueError(f"semi-supervised training takes isolated_manifest and isolated: {given} lacks {other}")
+        if not 0 <= isolated <= self.batch_size:
+            raise ValueError(f"isolated is a number from 0 to batch_size, {self.batch_size}, and not {isolated}")
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated = isolated_manifest, isolated
         self.alone: Drawn | None = None
@@ -121,7 +129,7 @@ class CaptionedData(MixtureData):
     def ready(self, corpus: Corpus) -> None:
         source = Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
         self.mixtures = Drawn(source, self.clips, self.length, self.slots)
-        if self.isolated and self.isolated_manifest is not None:
+        if self.isolated_manifest is not None:
             singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache)
             single = Mixed(singles, 1, self.made, self.seconds, self.seed + 1)
             self.alone = Drawn(single, self.clips, self.length, 1)

@@ -1,7 +1,8 @@
 """A corpus in memory: every clip decoded once, at one rate, ready to be cut and mixed.
 
 4.5 hours at 32 kHz are 1 GB of 16-bit samples. The decoded samples are kept in a cache file beside the run, because
-decoding takes longer than a short training leg.
+decoding takes longer than a short training leg. That file is of one manifest, one folder and the files as they were:
+when one of them is replaced, all are decoded anew.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +23,17 @@ from separation.data.manifest import Clip, DataError, read_manifest
 FULL_SCALE = 32767.0
 BROKEN_LIMIT = 0.01
 FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
+CACHE_FORMAT = 3  # of what a cache file holds; part of its name
 
 
-def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> np.ndarray:
-    """A part of a file (time,) as mono int16 at `sample_rate`, scaled to full scale (mixing sets the level anyway).
+Sound = tuple[np.ndarray, float]
+"""Samples (time,) as int16 at full scale, and the peak that they had before they were scaled."""
 
+
+def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> Sound:
+    """A part of a file as mono at `sample_rate`, scaled to full scale, and its own peak.
+
+    Most mixing sets the level anyway, and quiet clips keep their bits; what wants the recorded level has the peak.
     Raises as `cut.read_part`.
     """
     import soxr
@@ -35,7 +43,7 @@ def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.
     peak = float(np.abs(mono).max(initial=0.0))
     if peak == 0.0:
         raise DataError(f"{path}: nothing is left of it at {sample_rate} Hz.")
-    return np.round(mono / peak * FULL_SCALE).astype(np.int16)
+    return np.round(mono / peak * FULL_SCALE).astype(np.int16), peak
 
 
 class Corpus:
@@ -49,9 +57,13 @@ class Corpus:
         cache: folder for the decoded samples; none = decode each time.
         foley: procedural clips added for each sound that `foley` can make, besides the recordings.
 
+    Attributes:
+        clips: those that could be read.
+        peaks: their largest samples as they were recorded, where `waveform` has brought them to one.
+
     Raises:
-        DataError: there are no clips, or more than 1 % of them cannot be read. Fewer are reported once, by path, and
-            left out.
+        DataError: there are no clips, or more than 1 % of the recordings cannot be read. Fewer are reported once, by
+            path, and left out, whether they are decoded or come from the cache.
     """
 
     def __init__(
@@ -67,23 +79,22 @@ class Corpus:
         if manifest is None and not foley:
             raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
         clips = (read_manifest(manifest, split) if manifest else []) + synthesised(foley)
-        asked = f"{split} {sample_rate} {foley}{root or ''}"
-        key = hashlib.sha256((manifest.read_bytes() if manifest else b"") + asked.encode()).hexdigest()[:16]
-        file = cache / f"corpus_{key}.npz" if cache else None
-        if file is not None and file.exists():
-            stored = np.load(file, allow_pickle=False)
-            samples, lengths = stored["samples"], stored["lengths"]
-        else:
-            samples, lengths = decode_all(clips, root or (manifest or Path()).parent, sample_rate)
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-                np.savez(partial, samples=samples, lengths=lengths)
-                partial.replace(file)
-        self.samples = torch.from_numpy(samples)
+        folder = root or (manifest or Path()).parent
+        file = None
+        if cache is not None:
+            asked = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
+            file = cache / f"corpus_{fingerprint(manifest, clips, folder, asked)}.npz"
+        cached = file is not None and file.exists()
+        decoded = restored(file) if file is not None and cached else decode_all(clips, folder, sample_rate)
+        report(decoded.broken, sum(clip.source != FOLEY for clip in clips))
+        if file is not None and not cached:
+            store(decoded, file)
+        lengths = decoded.lengths
+        self.samples = torch.from_numpy(decoded.samples)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         readable = [i for i, n in enumerate(lengths) if n > 0]
         self.clips = [clips[i] for i in readable]
+        self.peaks: list[float] = decoded.peaks[readable].tolist()
         self.starts, self.lengths = starts[readable].tolist(), lengths[readable].tolist()
         self.labels = sorted({clip.label for clip in self.clips})
         # label -> recording -> clip numbers: drawing goes down this tree, so that no recording outweighs its label.
@@ -95,7 +106,7 @@ class Corpus:
         return len(self.clips)
 
     def waveform(self, number: int) -> Tensor:
-        """Clip `number` as (time,) float32 in [-1, 1]."""
+        """Clip `number` as (time,) float32 in [-1, 1], its peak at one."""
         start = self.starts[number]
         return self.samples[start : start + self.lengths[number]].float() / FULL_SCALE
 
@@ -113,18 +124,34 @@ def synthesised(count: int) -> list[Clip]:
     ]
 
 
-def synthesise_clip(clip: Clip, sample_rate: int) -> np.ndarray:
-    """A procedural clip's samples (time,) as int16."""
+def synthesise_clip(clip: Clip, sample_rate: int) -> Sound:
+    """A procedural clip, as `decode` gives recordings."""
     from separation.data.foley import synthesise
 
     seed = int(clip.path.rsplit(".", 1)[1])
     wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, seed)
-    return np.round(wave / np.abs(wave).max() * FULL_SCALE).astype(np.int16)
+    peak = float(np.abs(wave).max())
+    return np.round(wave / peak * FULL_SCALE).astype(np.int16), peak
 
 
-def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """All samples one after another, and each clip's length (0 for a clip that could not be read)."""
-    decoded, broken = [], []
+@dataclass
+class Decoded:
+    """What is kept of clips.
+
+    samples: (time,) int16, one clip after another. lengths: (clips,), samples of each, 0 where it could not be read.
+    peaks: (clips,), see `Sound`. broken: what is wrong with those that could not be read.
+    """
+
+    samples: np.ndarray
+    lengths: np.ndarray
+    peaks: np.ndarray
+    broken: list[str]
+
+
+def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> Decoded:
+    """All clips; those that cannot be read have no samples and a line that says why."""
+    decoded: list[Sound] = []
+    broken = []
     for clip in clips:
         try:
             decoded.append(
@@ -134,9 +161,61 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> tuple[np.ndar
             )
         except BROKEN as error:
             broken.append(complaint(root / clip.path, error))
-            decoded.append(np.zeros(0, dtype=np.int16))
+            decoded.append((np.zeros(0, dtype=np.int16), 0.0))
+    samples, peaks = zip(*decoded, strict=True)
+    lengths = np.array([len(each) for each in samples], dtype=np.int64)
+    return Decoded(np.concatenate(samples), lengths, np.array(peaks), broken)
+
+
+def report(broken: list[str], recordings: int) -> None:
+    """Names what was left out of so many recordings; procedural clips are never broken and do not count.
+
+    Raises:
+        DataError: it is more than 1 % of them.
+    """
     for line in broken:
         print(f"left out: {line}")
-    if len(broken) > BROKEN_LIMIT * len(clips):
-        raise DataError(f"{len(broken)} of {len(clips)} clips cannot be read; the first: {broken[0]}")
-    return np.concatenate(decoded), np.array([len(d) for d in decoded], dtype=np.int64)
+    if len(broken) > BROKEN_LIMIT * recordings:
+        raise DataError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
+
+
+# The cache
+
+
+def fingerprint(manifest: Path | None, clips: list[Clip], folder: Path, asked: str) -> str:
+    """All that decoded samples depend on, in 16 characters.
+
+    The manifest alone does not do: another folder may have the same one, and a file may be replaced under its name.
+    """
+    if manifest is None:
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+    root = os.path.realpath(folder)
+    key = hashlib.sha256(manifest.read_bytes())
+    key.update(os.fsencode(f"{asked} {root}"))
+    for path in dict.fromkeys(clip.path for clip in clips if clip.source != FOLEY):
+        key.update(stamp(os.path.join(root, path)))
+    return key.hexdigest()[:16]
+
+
+def stamp(path: str) -> bytes:
+    """A file's size in bytes and its time of change in nanoseconds; of a missing one, that it is missing."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return b"missing\n"
+    return f"{found.st_size} {found.st_mtime_ns}\n".encode()
+
+
+def store(decoded: Decoded, file: Path) -> None:
+    """Writes a cache file; a kill leaves none rather than a part of one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+    broken = np.array(decoded.broken, dtype=str)
+    np.savez(partial, samples=decoded.samples, lengths=decoded.lengths, peaks=decoded.peaks, broken=broken)
+    partial.replace(file)
+
+
+def restored(file: Path) -> Decoded:
+    """What `store` wrote; nothing in it is unpickled."""
+    with np.load(file, allow_pickle=False) as stored:
+        return Decoded(stored["samples"], stored["lengths"], stored["peaks"], stored["broken"].tolist())

@@ -10,7 +10,14 @@ FLOOR = 1e-10
 
 
 class Gains:
-    """What brings sources (sources, time) to their levels in the mixture, which is their sum."""
+    """What brings sources (sources, time) to their levels in the mixture, which is their sum.
+
+    Attributes:
+        as_recorded: the sources that it is given are at their recordings' own levels, and not with each clip's peak at
+            one.
+    """
+
+    as_recorded = False
 
     def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
         """Sources (sources, time) to the same."""
@@ -20,12 +27,15 @@ class Gains:
 class RandomGains(Gains):
     """CLIPSep's: each source by a random factor, clipped to [-1, 1] and divided by the number of sources.
 
+    It acts on the recordings' own levels: with every peak at one, half of the sources would be cut off at [-1, 1].
+
     Args:
         low, high: bounds of the factor.
+        as_recorded: see `Gains`; false takes every clip with its peak at one.
     """
 
-    def __init__(self, low: float = 0.5, high: float = 1.5) -> None:
-        self.low, self.high = low, high
+    def __init__(self, low: float = 0.5, high: float = 1.5, as_recorded: bool = True) -> None:
+        self.low, self.high, self.as_recorded = low, high, as_recorded
 
     def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
         """Sources (sources, time) to the same."""
@@ -44,6 +54,7 @@ class EnergyGains(Gains):
         whole: draw whole numbers of dB, both bounds among them.
         peak: that a mixture which exceeds 1 is scaled to.
         least, most: bounds of the factor that equals energies.
+        as_recorded: see `Gains`.
     """
 
     def __init__(
@@ -54,9 +65,10 @@ class EnergyGains(Gains):
         peak: float = 0.9,
         least: float = 0.02,
         most: float = 50.0,
+        as_recorded: bool = True,
     ) -> None:
         self.low, self.high, self.whole, self.peak = low, high, whole, peak
-        self.least, self.most = least, most
+        self.least, self.most, self.as_recorded = least, most, as_recorded
 
     def decibels(self, rng: np.random.Generator) -> float:
         """A change of level."""

@@ -39,6 +39,7 @@ class Polluted:
             raise ValueError(f"the share of polluted clips lies between 0 and 1, not at {share}")
         self.corpus, self.share, self.low, self.high, self.seed = corpus, share, low, high, seed
         self.clips, self.labels, self.tree = corpus.clips, corpus.labels, corpus.tree
+        self.peaks = corpus.peaks  # of the clean clips: what is mixed into them has its level from theirs
         self.sample_rate = corpus.sample_rate
 
     def __len__(self) -> int:

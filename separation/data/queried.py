@@ -22,7 +22,7 @@ from separation.data.manifest import Clip
 from separation.data.pollution import Polluted, unrelated
 from separation.data.wordings import texts_of
 
-PAUSE = 1e-3  # root mean square below which a cut counts as silent
+PAUSE = 1e-3  # root mean square, with the whole clip's peak at one, below which a cut counts as silent
 ATTEMPTS = 5
 
 
@@ -127,12 +127,15 @@ class QueriedData(MixtureData):
         """A part of a clip (time,), with its pictures: none here, see `pictured.py`. Pauses are passed over."""
         return self.part(self.sounds.waveform(number), rng), []
 
-    def part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
-        """The mixture's length of a clip (time,), from a random place that is no pause if there is one."""
+    def part(self, wave: Tensor, rng: np.random.Generator, pause: float = PAUSE) -> Tensor:
+        """The mixture's length of a clip (time,), from a random place that is no pause if there is one.
+
+        `pause` is the root mean square below which a place counts as one.
+        """
         for _ in range(ATTEMPTS):
             start = int(rng.integers(max(0, wave.numel() - self.length) + 1))
             part = self.fitted(wave, start, rng)
-            if part.square().mean().sqrt() > PAUSE:
+            if part.square().mean().sqrt() > pause:
                 break
         return part
 
@@ -151,7 +154,10 @@ class QueriedData(MixtureData):
         """One mixture: its sources, and the queries' texts, labels and pictures."""
         numbers = self.numbers(rng)
         cuts = [self.cut(number, rng) for number in numbers]
-        waves = self.gains(torch.stack([wave for wave, _ in cuts]), rng)
+        waves = torch.stack([wave for wave, _ in cuts])
+        if self.gains.as_recorded:
+            waves = waves * torch.tensor([self.sounds.peaks[number] for number in numbers])[:, None]
+        waves = self.gains(waves, rng)
         asked = [self.clips[number] for number in numbers[: self.asked]]
         texts = [self.called(clip, rng) for clip in asked]
         return waves, texts, [clip.label for clip in asked], [shown for _, shown in cuts[: self.asked]]

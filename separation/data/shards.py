@@ -2,7 +2,8 @@
 
 The engine is WebDataset (github.com/webdataset/webdataset): shards are plain tar files that any tool opens, nothing in
 them is unpickled, and it brings no more than `braceexpand`. A clip is `<number>.flac` (mono, 16 bit, peak at full
-scale, as in `corpus.py`) and `<number>.json` (its row of the manifest). `<split>.json` beside the shards lists them.
+scale, as in `corpus.py`) and `<number>.json` (its row of the manifest, and the recording's own peak). `<split>.json`
+beside the shards lists them.
 
 An epoch permutes the shards, gives every rank and every worker of it some of them, and shuffles clips in a buffer; all
 of it is a function of (seed, epoch).
@@ -34,6 +35,7 @@ from separation.data.manifest import Clip, DataError, read_manifest
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
+PEAK = "peak"  # key beside a clip's row in a shard
 
 
 def engine() -> Any:
@@ -111,13 +113,13 @@ def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sampl
         with partial.open("wb") as file, engine().TarWriter(file, encoder=False, mtime=0) as writer:
             for number, clip in numbered:
                 try:
-                    samples = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
+                    samples, peak = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
                 except BROKEN as error:
                     failed.append(complaint(root / clip.path, error))
                     continue
                 flac = io.BytesIO()
                 soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
-                row = json.dumps(asdict(clip), ensure_ascii=False).encode()
+                row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
                 writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
         partial.replace(path)
     finally:
@@ -140,18 +142,28 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         buffer: clips that are held to be shuffled; 0 = in the order of the shards.
         seed: of the order.
         even: ends every rank and worker after equally many clips, which DDP needs; a few clips are then missed.
+        as_recorded: gives clips at the recordings' own levels; otherwise every clip's peak is at one.
 
     Raises:
         DataError: there is no such index, it is not one, or webdataset is not installed.
     """
 
-    def __init__(self, folder: Path | str, split: str = "train", buffer: int = 1000, seed: int = 0, even: bool = False):
+    def __init__(
+        self,
+        folder: Path | str,
+        split: str = "train",
+        buffer: int = 1000,
+        seed: int = 0,
+        even: bool = False,
+        as_recorded: bool = False,
+    ) -> None:
         super().__init__()
         engine()
         self.folder = str(folder).rstrip("/") if WEB.fullmatch(str(folder)) else str(Path(folder).absolute())
         self.index = f"{self.folder}/{split}.json"
         self.sample_rate, self.shards = _read_index(self.index)
         self.buffer, self.seed, self.even, self.epoch = buffer, seed, even, 0
+        self.as_recorded = as_recorded
         self.place = engine().utils.pytorch_worker_info()[:2]
 
     def set_epoch(self, epoch: int) -> None:
@@ -188,7 +200,12 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
             if not {"flac", "json"} <= set(sample):
                 raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
             got += 1
-            yield _decoded(sample)
+            clip, wave, peak = _decoded(sample)
+            if self.as_recorded and peak is None:
+                raise DataError(
+                    f"{self.index}: its shards are of a version that did not note levels: write them again."
+                )
+            yield clip, wave * peak if self.as_recorded and peak is not None else wave
         if got < expected and got < wanted:
             raise DataError(f"{self.index}: its shards hold {got} clips where {expected} are listed.")
 
@@ -234,10 +251,12 @@ def _read_index(address: str) -> tuple[int, list[tuple[str, int]]]:
     return sample_rate, shards
 
 
-def _decoded(sample: dict[str, Any]) -> tuple[Clip, Tensor]:
+def _decoded(sample: dict[str, Any]) -> tuple[Clip, Tensor, float | None]:
+    """A clip, its waveform (time,) with the peak at one, and its own peak where that was noted."""
     import soundfile
 
     row = json.loads(sample["json"])
+    peak = row.pop(PEAK, None)
     clip = Clip(**row | {"labels": tuple(row["labels"]), "captions": tuple(row["captions"])})
     samples, _ = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
-    return clip, torch.from_numpy(samples).float() / FULL_SCALE
+    return clip, torch.from_numpy(samples).float() / FULL_SCALE, peak

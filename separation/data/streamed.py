@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,16 +16,53 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from separation.data.manifest import Clip, DataError
-from separation.data.queried import Queried, QueriedData
+from separation.data.queried import PAUSE, Queried, QueriedData
 from separation.data.shards import ShardedClips
 
 Held = tuple[Clip, Tensor]
+
+
+class Streamed(Protocol):
+    """A data module whose clips stream in.
+
+    shards, buffer: see `StreamedData`. The others are those of `CorpusData`.
+    """
+
+    shards: str
+    buffer: int
+    batch_size: int
+    seed: int
+    sample_rate: int
+    workers: int
+
+    def position(self) -> tuple[int, int]: ...
+
+    def stream(self, epoch: int) -> IterableDataset[Any]: ...
+
+
+def clips_of(data: Streamed, epoch: int, as_recorded: bool = False) -> ShardedClips:
+    """The stream of one epoch, of which every rank gets as many clips.
+
+    Raises:
+        DataError: as `ShardedClips`, or the shards are at another rate than the training.
+    """
+    clips = ShardedClips(data.shards, "train", data.buffer, data.seed, even=True, as_recorded=as_recorded)
+    if clips.sample_rate != data.sample_rate:
+        raise DataError(f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {data.sample_rate}.")
+    clips.set_epoch(epoch)
+    return clips
+
+
+def generator(*numbers: int) -> np.random.Generator:
+    """This worker's generator, of these numbers and its own."""
+    return np.random.default_rng((*numbers, info.id if (info := get_worker_info()) else 0))
 
 
 class StreamedData(QueriedData):
     """Mix-and-separate as in `QueriedData`, from a folder of shards instead of a manifest's recordings.
 
     An epoch is every clip once, as a mixture's first source; the first ones of each worker only fill what is held.
+    Those of them that are still held when the stream ends get their turn then: short streams are trained on too.
 
     Args:
         shards: where `separation-data shard` wrote, a folder or an http(s) address.
@@ -50,15 +86,9 @@ class StreamedData(QueriedData):
     def load(self) -> None:
         """Nothing: each epoch opens its stream."""
 
-    def clips_of(self, epoch: int) -> ShardedClips:
-        """The stream of one epoch, of which every rank gets as many clips."""
-        clips = ShardedClips(self.shards, "train", self.buffer, self.seed, even=True)
-        if clips.sample_rate != self.sample_rate:
-            raise DataError(
-                f"{clips.index}: the shards are at {clips.sample_rate} Hz, the training at {self.sample_rate}."
-            )
-        clips.set_epoch(epoch)
-        return clips
+    def stream(self, epoch: int) -> Mixtures:
+        """The batches of one epoch."""
+        return Mixtures(self, epoch)
 
     def mixture(self, clip: Held, held: deque[Held], rng: np.random.Generator) -> list[Held]:
         """A clip and others of those held that may be mixed with it.
@@ -74,13 +104,14 @@ class StreamedData(QueriedData):
                 chosen.append(held[number])
         if len(chosen) < self.sources:
             raise DataError(
-                f"{self.shards}: {clip[0].path} fits none of the last {len(held)} clips; hold more of them."
+                f"{self.shards}: {clip[0].path} cannot be mixed with {self.sources - 1} of the {len(held)} clips that "
+                "are held; hold more of them, or stream more clips."
             )
         return chosen
 
     def batch(self, mixtures: list[list[Held]], rng: np.random.Generator) -> Queried:
         """Cut, levelled and called."""
-        waves = [[self.part(wave, rng) for _, wave in mixture] for mixture in mixtures]
+        waves = [[self.part(wave, rng, PAUSE * float(wave.abs().max())) for _, wave in each] for each in mixtures]
         sources = torch.stack([self.gains(torch.stack(each), rng) for each in waves])
         asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
         texts = [[self.called(clip, rng) for clip in clips] for clips in asked]
@@ -94,38 +125,61 @@ class Mixtures(IterableDataset[Queried]):
     """The batches that one worker makes of its clips of one epoch."""
 
     def __init__(self, data: StreamedData, epoch: int) -> None:
-        self.clips, self.epoch = data.clips_of(epoch), epoch
+        self.clips, self.epoch = clips_of(data, epoch, data.gains.as_recorded), epoch
         self.seed, self.rank = data.seed, data.ranks()[0]
         self.held, self.size = data.held, data.batch_size
         self.mixture: Callable[..., list[Held]] = data.mixture
         self.batch: Callable[..., Queried] = data.batch
 
     def __iter__(self) -> Iterator[Queried]:
-        worker = info.id if (info := get_worker_info()) else 0
-        rng = np.random.default_rng((self.seed, self.epoch, self.rank, worker))
-        held: deque[Held] = deque(maxlen=self.held)
+        rng = generator(self.seed, self.epoch, self.rank)
         waiting: list[list[Held]] = []
-        for clip in self.clips:
-            if len(held) == self.held:
-                waiting.append(self.mixture(clip, held, rng))
-            held.append(clip)
+        for clip, held in self.turns():
+            waiting.append(self.mixture(clip, held, rng))
             if len(waiting) == self.size:
                 yield self.batch(waiting, rng)
                 waiting = []
 
+    def turns(self) -> Iterator[tuple[Held, deque[Held]]]:
+        """Every clip that gets a mixture of its own, with those that are held when its turn comes.
+
+        How many there are depends on the number of clips alone, which is the same on every rank.
+        """
+        held: deque[Held] = deque(maxlen=self.held)
+        had: deque[bool] = deque(maxlen=self.held)  # whether each of them has had its turn
+        for clip in self.clips:
+            full = len(held) == self.held
+            if full:
+                yield clip, held
+            held.append(clip)
+            had.append(full)
+        yield from ((clip, held) for clip, done in zip(list(held), had, strict=True) if not done)
+
 
 class StreamLoader:
-    """An epoch's batches; a training that goes on in the middle of one passes over those that it has had."""
+    """An epoch's batches; a training that goes on in the middle of one passes over those that it has had.
 
-    def __init__(self, data: StreamedData) -> None:
+    Raises:
+        DataError: while it is read, the epoch has not a single batch.
+    """
+
+    def __init__(self, data: Streamed) -> None:
         self.data = data
 
-    def __iter__(self) -> Iterator[Queried]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, first = self.data.position()
         loader = DataLoader(
-            Mixtures(self.data, epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
+            self.data.stream(epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
         )
-        yield from islice(loader, first, None)
+        count = 0
+        for count, batch in enumerate(loader, 1):
+            if count > first:
+                yield batch
+        if count == 0:  # a training whose length is counted in steps would wait for the first one for ever
+            raise DataError(
+                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} in any of "
+                f"{max(1, self.data.workers)} workers; stream more clips, or lower data.batch_size or data.workers."
+            )
 
     def state_dict(self) -> dict[str, int]:
         """Nothing is kept, as in `Loader`."""

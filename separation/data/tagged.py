@@ -114,11 +114,14 @@ class TaggedData(MixtureData):
 
     def fitted(self, clip: int, place: int) -> Tensor:
         """A clip (time,) of the wanted length."""
-        wave = self.source.waveform(clip)
+        return self.part(self.source.waveform(clip), np.random.default_rng((self.seed, PLACE, place)))
+
+    def part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
+        """A clip's samples (time,) brought to the wanted length: silence behind it, or a random part of it."""
         room = self.length - wave.numel()
         if room >= 0:
             return F.pad(wave, (0, room))
-        start = int(np.random.default_rng((self.seed, PLACE, place)).integers(-room + 1))
+        start = int(rng.integers(-room + 1))
         return wave[start : start + self.length]
 
     def epoch(self, number: int) -> Positions:  # type: ignore[override]

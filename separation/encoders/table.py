@@ -14,8 +14,13 @@ from separation.tensors import Tensors, under
 Label = str | int
 
 
+def spelled(label: str) -> str:
+    """A label as labels are compared: published lists of one dataset differ in case, commas and blanks."""
+    return " ".join(label.replace(",", " ").split()).lower()
+
+
 class LabelEncoder(QueryEncoder):
-    """Labels of a fixed list to rows; a base for the tables below."""
+    """Labels of a fixed list to rows; a base for the tables below. Labels are found as `spelled` spells them."""
 
     modalities = frozenset({"label"})
     unit_length = False
@@ -23,7 +28,7 @@ class LabelEncoder(QueryEncoder):
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
         self.labels = list(labels)
-        self.numbers = {" ".join(label.split()).lower(): number for number, label in enumerate(self.labels)}
+        self.numbers = {spelled(label): number for number, label in enumerate(self.labels)}
         if not self.labels or len(self.numbers) < len(self.labels):
             raise ValueError("a table of labels needs one label or more, each once")
 
@@ -33,11 +38,11 @@ class LabelEncoder(QueryEncoder):
         Raises:
             EncoderError: there is no such label; the message names close ones.
         """
-        number = label if isinstance(label, int) else self.numbers.get(" ".join(label.split()).lower(), -1)
+        number = label if isinstance(label, int) else self.numbers.get(spelled(label), -1)
         if not 0 <= number < len(self.labels):
             from difflib import get_close_matches
 
-            close = [self.labels[self.numbers[name]] for name in get_close_matches(str(label).lower(), self.numbers)]
+            close = [self.labels[self.numbers[name]] for name in get_close_matches(spelled(str(label)), self.numbers)]
             hint = f"; close to it: {', '.join(close)}" if close else ""
             raise EncoderError(f"{label!r} is none of the {len(self.labels)} labels of this model{hint}.")
         return number
