@@ -61,7 +61,9 @@ def line(name: str, answers: list[dict[str, Any]]) -> str:
 
 def table(answers: list[dict[str, Any]]) -> str:
     """Markdown."""
-    head = f"| absent queries | count | median, dB under the mixture | tenth percentile | less than {LOUD:g} dB under | "
+    head = (
+        f"| absent queries | count | median, dB under the mixture | tenth percentile | less than {LOUD:g} dB under | "
+    )
     head += "presence from 0.5 on |\n|---|---|---|---|---|---|\n"
     parts = ("all", answers), *((n, [a for a in answers if a["near"] == (n == "near")]) for n in ("near", "far"))
     return head + "\n".join(line(name, part) for name, part in parts)

@@ -1,11 +1,18 @@
 """Two processes that train together do what one does with batches twice as large."""
 
+import contextlib
+import io
+
 import pytest
 import torch
+from tiny import write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from parts import QUIET, arguments, logged, run, run_apart, write_data
+
+from separation.data.manifest import read_manifest
+from separation.data.validation import draw_rows
 
 pytestmark = QUIET
 # No batch statistics, and nothing random in a step: each rank would draw its own noise.
@@ -67,3 +74,23 @@ def test_validation_scores_every_mixture_once_however_they_are_spread(one, two, 
     wanted, found = logged(one, name), logged(two, name)
     assert sorted(wanted) == sorted(found) == [2, 5]
     assert [found[step] for step in (2, 5)] == pytest.approx([wanted[step] for step in (2, 5)], abs=1e-2)
+
+
+def test_rows_that_have_no_score_are_counted_over_all_ranks(data, one, tmp_path):
+    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 5)
+    drawn[0]["target"] = "missing.wav"  # of the first rank
+    drawn[3]["target"] = "gone.wav"  # of the second
+    write_manifest(tmp_path / "list.csv", drawn, list(drawn[0]))
+    listed = {"data.validation": tmp_path / "list.csv", "data.validation_root": data, "data.validation_every": 1}
+    options = OPTIONS | listed | {"ckpt_path": one / "last.ckpt"}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run(*arguments("validate", data, tmp_path / "alone", **options), stand_in=False)
+    apart = {"trainer.strategy": "ddp", "trainer.devices": 2}
+    done = run_apart(arguments("validate", data, tmp_path / "both", **options, **apart), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("5 rows: 3 scored.") == 1
+    assert "Left out, 2 rows whose recordings are missing: missing.wav; gone.wav." in done.stdout
+    tables = [
+        [line for line in text.splitlines() if line.startswith("| ")] for text in (printed.getvalue(), done.stdout)
+    ]
+    assert len(tables[0]) > 8 and tables[0] == tables[1]
