@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentError
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from separation.compat import make_importable
 from separation.data.manifest import DataError
@@ -22,6 +22,8 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only  # noqa: E402
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback  # noqa: E402
 
 NO_UNION = "Does not validate against any of the Union subtypes"
+LIGHTNINGS = ("best", "last", "hpc", "registry")  # what else than a file a checkpoint can be called
+MISFIT, SHOWN = "Error(s) in loading state_dict", 150  # what torch says, and how much of what follows is shown
 NOISE = re.compile(rf"{NO_UNION}|Subtypes:|Errors:|(- )?Expected a <class 'NoneType'>")
 
 
@@ -51,6 +53,15 @@ class CLI(LightningCLI):
         parser.set_defaults({"weights_only": True})  # Lightning unpickles checkpoints from the web otherwise
         return parser
 
+    def _parse_ckpt_path(self) -> None:
+        check_checkpoint(self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path"))
+        super()._parse_ckpt_path()
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.config.subcommand]
+        check_backend(config)
+        follow(config, roots_of(config))
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -62,10 +73,83 @@ class CLI(LightningCLI):
     @rank_zero_only
     def before_fit(self) -> None:
         """A run that does not go on from an earlier one in its folder leaves that one's checkpoints as they are."""
-        aside = set_aside(Path(self.trainer.default_root_dir), self.config[self.subcommand].get("ckpt_path"))
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if checkpoint in LIGHTNINGS:  # it looks for one in the folder
+            return
+        aside = set_aside(Path(self.trainer.default_root_dir), checkpoint)
         if aside is not None:
             message = f"The checkpoints of an earlier run now lie in {aside}; --ckpt_path goes on from one of them."
             print(message, file=sys.stderr)
+
+
+def check_checkpoint(path: Any) -> None:
+    """Sees that a checkpoint is one before anything is built.
+
+    Args:
+        path: what `--ckpt_path` was given; words that Lightning knows (`last`) and web addresses are let through.
+
+    Raises:
+        ModelError: there is no such file, or it is no checkpoint.
+    """
+    import torch
+
+    if not path or path in LIGHTNINGS or "://" in str(path):
+        return
+    file = Path(str(path))
+    if not file.is_file():
+        raise ModelError(f"{file}: there is no such checkpoint.")
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        whole = {"state_dict", "global_step"} <= stored.keys()
+    except Exception:  # whatever a reader of pickles and archives may raise at a file of another kind
+        whole = False
+    if not whole:
+        raise ModelError(f"{file}: it is no checkpoint of a training, or is damaged.")
+
+
+def check_backend(config: Any) -> None:
+    """Sees that the backend of `--model.compile` exists: torch itself asks for it in the middle of the first step.
+
+    Raises:
+        ModelError: there is none of this name.
+    """
+    name = plain(config.get("model")).get("init_args", {}).get("compile")
+    if name is None:
+        return
+    from torch import _dynamo
+
+    if name not in _dynamo.list_backends(exclude_tags=()):  # with those for debugging
+        known = ", ".join(_dynamo.list_backends())
+        raise ModelError(f"model.compile: there is no backend {name}; these are: {known}.")
+
+
+def roots_of(config: Any) -> set[str]:
+    """The folders that the given YAML files have as `trainer.default_root_dir`."""
+    import yaml
+
+    files = [yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")) or {} for file in config.get("config") or []]
+    return {str(root) for file in files if (root := (file.get("trainer") or {}).get("default_root_dir"))}
+
+
+def follow(config: Any, roots: set[str]) -> None:
+    """Logs go where checkpoints go: loggers that still write to a recipe's folder follow `default_root_dir`.
+
+    Args:
+        config: of the subcommand; changed in place.
+        roots: the recipes' folders.
+    """
+    root, loggers = config.trainer.get("default_root_dir"), config.trainer.get("logger")
+    if not root:
+        return
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = plain(logger).get("init_args", {})
+        if str(arguments.get("save_dir")) in roots:
+            arguments["save_dir"] = str(root)
+
+
+def plain(part: Any) -> Any:
+    """A part of a configuration; an empty one where there is none."""
+    return part if hasattr(part, "get") else {}
 
 
 def sentence(message: str) -> str:
@@ -102,8 +186,17 @@ def main() -> None:
             seed_everything_default=0,
         )
     except (ArgumentError, DataError, EvaluationError, ModelError) as error:
-        print(f"separation-train: {sentence(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        stop(str(error))
+    except RuntimeError as error:
+        if not str(error).startswith(MISFIT):
+            raise
+        stop(f"The checkpoint is one of another model: {str(error).splitlines()[1].strip()[:SHOWN]}")
+
+
+def stop(message: str) -> NoReturn:
+    """Ends the program with a sentence."""
+    print(f"separation-train: {sentence(message)}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

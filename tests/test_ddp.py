@@ -1,11 +1,18 @@
 """Two processes that train together do what one does with batches twice as large."""
 
+import contextlib
+import io
+
 import pytest
 import torch
+from tiny import write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from parts import QUIET, arguments, logged, run, run_apart, write_data
+
+from separation.data.manifest import read_manifest
+from separation.data.validation import draw_rows
 
 pytestmark = QUIET
 # No batch statistics, and nothing random in a step: each rank would draw its own noise.
@@ -78,3 +85,23 @@ def test_weights_that_a_loss_leaves_out_and_batches_without_one_do_not_stop_two_
     stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert stored["global_step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in stored["state_dict"].values())
+
+
+def test_rows_that_have_no_score_are_counted_over_all_ranks(data, one, tmp_path):
+    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 5)
+    drawn[0]["target"] = "missing.wav"  # of the first rank
+    drawn[3]["target"] = "gone.wav"  # of the second
+    write_manifest(tmp_path / "list.csv", drawn, list(drawn[0]))
+    listed = {"data.validation": tmp_path / "list.csv", "data.validation_root": data, "data.validation_every": 1}
+    options = OPTIONS | listed | {"ckpt_path": one / "last.ckpt"}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run(*arguments("validate", data, tmp_path / "alone", **options), stand_in=False)
+    apart = {"trainer.strategy": "ddp", "trainer.devices": 2}
+    done = run_apart(arguments("validate", data, tmp_path / "both", **options, **apart), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("5 rows: 3 scored.") == 1
+    assert "Left out, 2 rows whose recordings are missing: missing.wav; gone.wav." in done.stdout
+    tables = [
+        [line for line in text.splitlines() if line.startswith("| ")] for text in (printed.getvalue(), done.stdout)
+    ]
+    assert len(tables[0]) > 8 and tables[0] == tables[1]

@@ -379,7 +379,14 @@ def test_a_metric_whose_package_is_missing_is_refused_by_name(run, monkeypatch):
 
 
 def test_the_commands_errors_are_sentences(root, run):
-    assert run(list_of=("--mixtures", str(root / "none.csv")))[0] == 1
+    none, manifest = root / "none.csv", root / "manifest.csv"
+    status, _, said = run(list_of=("--mixtures", str(none)))
+    assert (status, said) == (1, f"{none}: the list of mixtures cannot be read (no such file or directory).\n")
+    manifest.write_text("path,split,recording_id,labels\na.wav,train,r,dog\n")
+    status, _, said = run(list_of=("--mixtures", str(manifest)))
+    assert (status, said) == (1, f"{manifest}: it is no list of mixtures, for it lacks the column id.\n")
+    status, _, said = run("--report", str(root / "nowhere" / "report.json"))
+    assert (status, said) == (1, f"{root / 'nowhere' / 'report.json'}: no such file or directory.\n")
     status, _, said = run(list_of=("--protocol", "audiosep/esc51"))
     assert (status, said.count("\n")) == (1, 1)
     assert 'There is no protocol "audiosep/esc51"; did you mean' in said

@@ -7,11 +7,12 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny import vectors
+from tiny import vectors, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import QUIET, RATE, arguments, logged, run, write_data
+from parts import QUIET, RATE, RECIPE, arguments, logged, run, write_data
+from parts import read as csv_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from separation import Separator, cli
@@ -110,6 +111,111 @@ def test_a_fit_in_mixed_precision_scores_in_single(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_validate_and_test_print_the_mixture_and_an_oracle_mask_beside_the_model(
+    fitted, data, tmp_path, capsys, subcommand
+):
+    run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
+    printed = capsys.readouterr().out
+    assert "5 rows: 5 scored." in printed
+    tables = printed.split("All systems, mean over rows")[1]
+    heads = [line for line in tables.splitlines() if ", n = " in line]
+    assert heads == ["| pair, n = 4 | SDR | SDRi | SI-SDR |", "| absent, n = 1 | dB under the mixture |"]
+    lines = [line for line in tables.split("| absent, n")[0].splitlines()[1:] if line.startswith("| ")]
+    cells = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in lines}
+    mixture, oracle, model = (cells[name] for name in ("mixture (nothing done)", "oracle mask", "model"))
+    sdri = [float(system[1].split()[0].rstrip(";")) for system in (mixture, oracle, model)]
+    assert sdri[0] == 0.0 and sdri[1] > max(5.0, sdri[2])
+    assert sdri[2] == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=0.006)
+
+
+@pytest.fixture(scope="module")
+def listed(data, tmp_path_factory):
+    """A list of six rows: one whose target is silent, one whose recording is missing, one whose is broken."""
+    folder = tmp_path_factory.mktemp("listed")
+    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 6, absent=0.0)
+    for name in {row[clip] for row in drawn for clip in ("target", "interference1", "example")}:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / name, folder / name)
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    (folder / "broken.wav").write_bytes(b"no sound")
+    for number, name in enumerate(("silent", "missing", "broken"), 1):
+        drawn[number]["target"] = f"{name}.wav"
+    write_manifest(folder / "list.csv", drawn, list(drawn[0]))
+    return folder / "list.csv"
+
+
+EVERY = {"data.validation_every": 1}
+LEFT_OUT = [
+    "Left out, 1 rows whose recordings are missing: missing.wav.",
+    "Left out, 1 rows whose recordings cannot be read: pair0003: ",
+    "Left out, 1 rows with a silent signal: pair0001: the target is silent.",
+]
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_rows_that_have_no_score_are_counted_and_named(fitted, data, listed, tmp_path, capsys, subcommand):
+    options = {"ckpt_path": fitted / "best.ckpt", "data.validation": listed, **EVERY}
+    run(*arguments(subcommand, data, tmp_path, **options))
+    printed = capsys.readouterr().out
+    assert "6 rows: 3 scored." in printed
+    assert all(line in printed for line in LEFT_OUT)
+    lines = [line for line in printed.splitlines() if line.startswith("| pair | 3 | ")]
+    assert len(lines) == 1 and "nan" not in printed
+    separator = Separator.from_pretrained(fitted)
+    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 6, absent=0.0)
+    values = [score(separator, render(drawn[number], data)).value for number in (0, 4, 5)]
+    assert float(lines[0].split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
+
+
+def test_a_fit_goes_on_without_them_and_says_so_once(data, listed, tmp_path, capsys):
+    run(*arguments("fit", data, tmp_path, **{"data.validation": listed, **EVERY}))
+    printed = capsys.readouterr().out
+    assert [printed.count(line) for line in LEFT_OUT] == [1, 1, 1]
+    assert "oracle" not in printed
+    scores = logged(tmp_path, "val/sdri")
+    assert sorted(scores) == [2, 5] and np.isfinite(list(scores.values())).all()
+
+
+def test_a_list_of_nothing_but_missing_recordings_stops_at_once(data, listed, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(*arguments("fit", data, tmp_path, **{"data.validation": listed, **EVERY, "data.validation_root": tmp_path}))
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"separation-train: {listed}: none of its 6 rows has its recordings in {tmp_path}."
+
+
+def test_a_fit_without_validation_says_why(data, tmp_path, capsys):
+    rows = [row | {"split": "train"} for row in csv_rows(data / "manifest.csv") if row["split"] == "train"]
+    write_manifest(tmp_path / "m.csv", rows, list(rows[0]))
+    run(*arguments("fit", data, tmp_path, **COUNT, **{"data.manifest": tmp_path / "m.csv", "data.root": data}))
+    why = f"{tmp_path / 'm.csv'}: the manifest has no rows with split validation."
+    assert f"Nothing is validated, so there will be no best.ckpt: {why}" in capsys.readouterr().out
+    assert {file.name for file in tmp_path.glob("*.ckpt")} == {"last.ckpt"}
+    run(*arguments("fit", data, tmp_path, **{"data.manifest": tmp_path / "m.csv", "data.root": data}))
+    assert "Nothing is validated" not in capsys.readouterr().out  # it was asked for
+    with pytest.raises(SystemExit):
+        run(*arguments("validate", data, tmp_path, **COUNT, **{"data.manifest": tmp_path / "m.csv"}))
+    assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {why}"
+
+
+def test_a_test_without_its_split_says_what_it_takes(fitted, data, tmp_path, capsys):
+    run(*arguments("test", data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
+    why = f"{data / 'manifest.csv'}: the manifest has no rows with split test."
+    assert f"Tested on split validation: {why}" in capsys.readouterr().out.splitlines()
+
+
+def test_logs_follow_the_folder_of_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = arguments("fit", data, tmp_path / "mine", **{"trainer.max_epochs": 1, "trainer.logger": None})
+    run(*given)
+    assert (tmp_path / "mine" / "log" / "version_0" / "metrics.csv").is_file()
+    assert (tmp_path / "mine" / "tensorboard" / "version_0").is_dir()
+    assert not (tmp_path / "runs").exists()
+    written = yaml.safe_load((tmp_path / "mine" / "log" / "version_0" / "config.yaml").read_text())
+    saved = [logger["init_args"]["save_dir"] for logger in written["trainer"]["logger"]]
+    assert saved == [str(tmp_path / "mine")] * 2
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_validate_and_test_print_the_table_of_a_checkpoint(fitted, data, tmp_path, capsys, subcommand):
     run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| pair | ")]
@@ -177,13 +283,33 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--data.batchsize=3", "data: separation.data.datamodule.MixtureData: Option 'batchsize' is not accepted."),
         ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch=3."),
         ("--data.validation=none.csv", "none.csv: there is no such list of validation mixtures."),
+        ("--ckpt_path=/nope.ckpt", "/nope.ckpt: there is no such checkpoint."),
+        (f"--ckpt_path={RECIPE}", f"{RECIPE}: it is no checkpoint of a training, or is damaged."),
+        ("--data.validation=manifest.csv", "manifest.csv: it is no list of mixtures, for it lacks the column id."),
     ],
 )
-def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, capsys, option, said):
+def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch, capsys, option, said):
+    monkeypatch.chdir(data)
     with pytest.raises(SystemExit) as stop:
         run(*arguments("fit", data, tmp_path), option)
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {said}"
+
+
+def test_a_backend_that_does_not_exist_is_named(data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(*arguments("fit", data, tmp_path, **{"model.compile": "nosuch"}))
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("separation-train: model.compile: there is no backend nosuch; these are: ")
+    assert "inductor" in said
+
+
+def test_a_checkpoint_of_another_network_is_one_sentence(fitted, data, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        other = {"model.model.stream_dim": 8, "ckpt_path": fitted / "best.ckpt"}
+        run(*arguments("test", data, tmp_path, **COUNT, **other))
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("separation-train: The checkpoint is one of another model: size mismatch for model.")
 
 
 NESTED = """Parser key "model":

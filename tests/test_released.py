@@ -225,7 +225,10 @@ def test_without_the_text_encoder(tmp_path, name, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     separator = Separator.from_pretrained(write(tmp_path, name))
-    with pytest.raises(ModelError, match=r"The weights of the encoder CL\w+ are missing: get .* from https://"):
+    hint = r"; without them the command separate takes embeddings alone \(--query-embedding\)\.$"
+    with pytest.raises(
+        ModelError, match=r"The weights of the encoder CL\w+ are missing: get .* from https://.*" + hint
+    ):
         separator(torch.randn(1, 2000), "dog", 16000)
     with pytest.raises(ValueError, match="numbers, not shape"):
         separator(torch.randn(1, 2000), torch.ones(3), 16000)

@@ -5,9 +5,10 @@ import pytest
 import soundfile
 from tiny import write_corpus
 
-from separation.data.manifest import read_manifest
-from separation.data.protocol import SAMPLE_RATE, render
-from separation.data.validation import Rows, draw_rows, drawn_rows
+from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.protocol import SAMPLE_RATE, LeftOut, example, render
+from separation.data.protocols.base import fingerprint
+from separation.data.validation import Rows, draw_rows, drawn_rows, with_examples
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_what_cannot_be_scored_is_left_out_and_said(tmp_path, capsys):
     for row in rows:
         # Behind a silent target everything is silent; a silent interference spoils a pair only.
         spoilt = row["target"] == silent or (row["interference1"] == silent and row["kind"] == "pair")
-        assert (row in good) == (not spoilt and broken not in row.values())
+        assert (row in good) == (not spoilt and broken not in (row["target"], row["interference1"]))
     assert 0 < len(good) < 12
     assert f"{12 - len(good)} of 12 validation mixtures are left out" in capsys.readouterr().out
 
@@ -82,3 +83,167 @@ def test_ranks_share_the_rows(clips, folder):
     shares = [Rows(rows, folder, rank, 2) for rank in range(2)]
     assert [len(share) for share in shares] == [3, 2]
     assert [share[1].row["id"] for share in shares] == [rows[2]["id"], rows[3]["id"]]
+
+
+# --- Clips that are parts of longer files --------------------------------------------------------
+
+HERTZ = (300, 700, 1500, 3000, 5000)
+PARTS = 8.0, 3.0, 6.5, 2.0, 7.0  # s of a file, one tone after another
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A folder with one long file of five tones, and their clips; the last is open: to the end, by the manifest."""
+    folder = tmp_path_factory.mktemp("parts")
+    tones = [np.sin(2 * np.pi * f * np.arange(round(s * 16000)) / 16000) for f, s in zip(HERTZ, PARTS, strict=True)]
+    soundfile.write(folder / "long.wav", 0.3 * np.concatenate(tones), 16000)
+    starts = np.cumsum([0, *PARTS])
+    clips = [
+        Clip("long.wav", f"{hertz}", "", f"r{n}", "s", PARTS[n] if n < 4 else 0.0, start=float(starts[n]))
+        for n, hertz in enumerate(HERTZ)
+    ]
+    return folder, clips
+
+
+def heard(wave):
+    """The loudest frequency of what sounds in a wave (time,), Hz, and from when to when, s."""
+    sounding = np.flatnonzero(np.abs(wave) > 1e-3)
+    strongest = np.abs(np.fft.rfft(wave)).argmax() / len(wave) * SAMPLE_RATE
+    return strongest, (sounding[-1] - sounding[0] + 1) / SAMPLE_RATE, sounding[0] / SAMPLE_RATE
+
+
+def test_a_clip_is_its_part_of_a_longer_file_and_no_more(parts):
+    folder, clips = parts
+    targets = set()
+    for row in drawn_rows(clips, folder, 40, absent=0.0):
+        hertz, seconds, first = heard(render(row, folder).target)
+        number = HERTZ.index(int(row["query"]))
+        assert hertz == pytest.approx(HERTZ[number], rel=0.01)
+        assert seconds == pytest.approx(min(5.0, PARTS[number]), abs=0.02)
+        assert first == pytest.approx(float(row["target_offset"]), abs=0.02)
+        spectrum = np.abs(np.fft.rfft(render(row, folder).target)) ** 2
+        near = np.abs(np.fft.rfftfreq(5 * SAMPLE_RATE, 1 / SAMPLE_RATE) - HERTZ[number]) < 50
+        assert spectrum[near].sum() > 0.99 * spectrum.sum()  # nothing of what lies before and behind
+        targets.add(number)
+    assert targets == set(range(5))
+
+
+def test_a_length_that_the_manifest_leaves_open_is_measured(folder, clips):
+    known = draw_rows(clips, 20)
+    opened = [Clip(c.path, c.label, c.caption, c.recording, c.source, 0.0) for c in clips]
+    assert draw_rows(opened, 20, root=folder) == known
+    for row in known:
+        assert render(row, folder).mixture.any()
+        assert float(row["target_seconds"]) == 5.0 and float(row["target_offset"]) == 0.0
+
+
+def test_the_hash_of_rows_tells_how_much_of_a_file_a_clip_is(clips):
+    from separation.data.protocol import VALIDATION
+
+    rows = draw_rows(clips, 3)
+    plain = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
+    assert fingerprint(rows, VALIDATION) != fingerprint(plain, VALIDATION)
+    changed = [row | {"target_seconds": "1.0"} for row in rows]
+    assert fingerprint(changed, VALIDATION) != fingerprint(rows, VALIDATION)
+
+
+# --- What is asked for ---------------------------------------------------------------------------
+
+SEVERAL = [("bark", "dog", "animal"), ("dog", "animal"), ("cat", "animal"), ("bark", "dog"), ("dog",), ("rain",)]
+SEVERAL += [("rain", "wind"), ("bell",)]
+
+
+def test_no_two_clips_of_a_row_share_a_label_and_what_is_absent_is_no_label_of_theirs():
+    clips = [Clip(f"{n}.wav", "", "", f"r{n}", "s", 6.0, labels=labels) for n, labels in enumerate(SEVERAL)]
+    labels = {clip.path: set(clip.labels) for clip in clips}
+    rows = draw_rows(clips, 200, absent=0.5)
+    assert len(rows) == 200
+    for row in rows:
+        target, interference = labels[row["target"]], labels[row["interference1"]]
+        assert not target & interference
+        assert (row["query"] in target | interference) == (row["kind"] == "pair")
+    assert {row["query"] for row in rows if row["kind"] == "absent"} == {"bark", "dog", "cat", "rain", "bell"}
+
+
+def test_clips_that_always_share_a_label_give_no_mixture_and_that_is_said(tmp_path, capsys):
+    clips = [Clip(f"{n}.wav", "", "", f"r{n}", "s", 6.0, labels=(name, "music")) for n, name in enumerate("abc")]
+    assert draw_rows(clips, 5) == []
+    with pytest.raises(DataError, match=r"^every two clips have a sound in common\.$"):
+        drawn_rows(clips, tmp_path, 5)
+    with pytest.raises(DataError, match=r"^mixtures are drawn from 3 labels or more, and there are 2\.$"):
+        drawn_rows([clips[0], clips[1]], tmp_path, 5)
+
+
+def test_clips_without_labels_are_asked_for_by_caption(folder, clips):
+    several = [Clip(c.path, "", "", c.recording, c.source, c.seconds, captions=(c.caption, "A tone.")) for c in clips]
+    assert draw_rows(several, 3) == []  # all share a caption
+    captioned = [Clip(c.path, "", c.caption, c.recording, c.source, c.seconds) for c in clips]
+    by_path = {clip.path: clip for clip in captioned}
+    rows = drawn_rows(captioned, folder, 50)
+    assert [row["kind"] for row in rows] == ["pair"] * 4 + ["absent"] + (["pair"] * 4 + ["absent"]) * 9
+    for row in rows:
+        target, interference = by_path[row["target"]], by_path[row["interference1"]]
+        assert target.recording != interference.recording
+        if row["kind"] == "pair":
+            assert row["query"] == row["phrase"] == target.caption
+        else:
+            assert row["query"] not in (target.caption, interference.caption)
+            assert row["query"] in {clip.caption for clip in captioned}
+    mixed = [*clips, Clip("other.wav", "", "Something else.", "r", "s", 5.0)]
+    assert draw_rows(mixed, 20) == draw_rows(clips, 20)  # what has no label is not asked for among what has
+
+
+# --- Recordings that show what is asked for ------------------------------------------------------
+
+
+def test_a_row_names_another_recording_of_what_it_asks_for(clips, folder):
+    recording = {clip.path: clip.recording for clip in clips}
+    label = {clip.path: clip.label for clip in clips}
+    for row in draw_rows(clips, 20):
+        assert label[row["example"]] == row["query"]
+        assert recording[row["example"]] not in (recording[row["target"]], recording[row["interference1"]])
+        shown = example(render(row, folder))
+        assert len(shown) == 5 * SAMPLE_RATE
+        hertz = np.abs(np.fft.rfft(shown)).argmax() / 5
+        assert hertz == pytest.approx(300 * 1.6 ** int(row["query"].removeprefix("tone ")) * 1.02, rel=0.03)
+
+
+def test_without_one_the_target_shows_itself_and_nothing_shows_what_is_absent(folder, clips):
+    rows = [{k: v for k, v in row.items() if not k.startswith("example")} for row in draw_rows(clips, 20)]
+    for row in rows:
+        rendered = render(row, folder)
+        shown = example(rendered)
+        if row["kind"] == "pair":
+            assert shown is rendered.target
+        else:
+            assert shown == LeftOut(f"{row['id']}: no recording shows “{row['query']}”")
+    gone = example(render(rows[0] | {"example": "gone.wav"}, folder))
+    assert isinstance(gone, LeftOut) and gone.why.startswith(f"{rows[0]['id']}: ") and "gone.wav" in gone.why
+
+
+def test_a_list_s_examples_are_the_targets_of_its_other_rows():
+    row = {"kind": "pair", "interference1": "x.wav", "target_start": "1"}
+    rows = [
+        row | {"query": "dog", "target": "a.wav"},
+        row | {"query": "dog", "target": "b.wav", "target_seconds": "2"},
+        row | {"query": "cat", "target": "c.wav"},
+        row | {"query": "dog", "target": "d.wav", "kind": "absent"},
+        row | {"query": "rain", "target": "d.wav", "kind": "absent"},
+        row | {"query": "dog", "target": "e.wav", "example": "own.wav"},
+    ]
+    found = with_examples(rows)
+    assert [each.get("example") for each in found] == ["b.wav", "a.wav", None, "a.wav", None, "own.wav"]
+    assert (found[0]["example_start"], found[0]["example_seconds"]) == ("1", "2")
+
+
+def test_in_the_place_of_what_cannot_be_read_stands_why(clips, folder, tmp_path):
+    (tmp_path / "noise.wav").write_bytes(b"no sound")
+    row = draw_rows(clips, 1)[0]
+    missing = Rows([row | {"target": "gone.wav"}], tmp_path)[0]
+    assert missing == LeftOut("gone.wav", missing=True)
+    for name in {row["target"], row["interference1"]}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    broken = Rows([row | {"target": "noise.wav"}], tmp_path)[0]
+    assert isinstance(broken, LeftOut) and not broken.missing
+    assert broken.why.startswith("pair0000: ") and "noise.wav" in broken.why

@@ -1,6 +1,7 @@
 """Weak supervision from labels: the tagger, its data, the anchors' way into a training step, small runs."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +16,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from separation.data.corpus import Corpus
 from separation.data.made import Padded
-from separation.data.manifest import Clip, DataError
-from separation.data.protocol import Rendered
+from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.protocol import Rendered, render
 from separation.data.tagged import AUDIOSET, Positions, TaggedBatch, TaggedData, class_of
+from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.frame_tagger import FrameTagger, linear_softmax
 from separation.encoders.panns import Frames
+from separation.encoders.stand_in import StandIn
 from separation.models.band_unet import BandUNet
+from separation.objectives.base import Objective
 from separation.objectives.optimisers import AdamW
 from separation.objectives.tagging import Tagging
 from separation.objectives.weakly_supervised import WeaklySupervised
+from separation.separator import Separator
 
 RATE, HOP = 8000, 160
 LABELS = ["tone 0", "tone 1", "tone 2", "tone 3"]
@@ -346,3 +351,71 @@ def test_a_weakly_supervised_run_leaves_plain_data_with_the_classes_means(manife
     result = separator(torch.randn(RATE), "tone 2", RATE)
     assert torch.isfinite(result.target).all()
     assert torch.allclose(separator.conditions(["tone 2"])[0], stored["encoder.means"][2])
+
+
+class Ears(StandIn):
+    """As the published embedding of USS: takes recordings alone."""
+
+    sample_rate = RATE
+
+    def __init__(self):
+        super().__init__(4, {"audio"})
+        self.heard = []
+
+    def encode_audio(self, waveform, sample_rate):
+        self.heard.append((waveform.cpu(), sample_rate))
+        return super().encode_audio(waveform, sample_rate)
+
+
+def test_an_encoder_that_takes_recordings_alone_is_validated_by_another_recording_of_the_class(tmp_path):
+    manifest = write_corpus(tmp_path, labels=4, recordings=2, seconds=1.5, split="validation")
+    source = TaggedData(manifest, sample_rate=RATE, labels=LABELS, validation_count=10)
+    source.setup("validate")
+    encoder = Ears()
+    module = asked(encoder)
+    module.on_validation_start()
+    [loader] = source.val_dataloader()
+    for index, item in enumerate(loader):
+        module.validation_step(item, index)
+        wave, rate = encoder.heard[-1]
+        hertz = np.abs(np.fft.rfft(wave[0].numpy())).argmax() * rate / wave.shape[-1]
+        label, recording = item.row["query"].removeprefix("tone "), item.row["example"].split("/")[-1][0]
+        assert hertz == pytest.approx(300 * 1.6 ** int(label) * (1 + 0.02 * int(recording)), rel=0.01)
+        assert item.row["example"] not in (item.row["target"], item.row["interference1"])
+        condition = encoder.encode_audio(wave, rate)
+        estimate = Separator(module.average, encoder)(torch.from_numpy(item.mixture), condition[0], item.sample_rate)
+        again = module.separator()(torch.from_numpy(item.mixture), item.row["query"], item.sample_rate)
+        assert torch.equal(again.target, estimate.target)  # what Examples draws
+    assert len(module.outcome.scores) == 10
+    assert {score.kind for score in module.outcome.scores} == {"pair", "absent"}
+
+
+def asked(encoder):
+    """An objective on an encoder, in a validation of a training."""
+    module = Objective(model(), encoder)
+    module._trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
+    return module
+
+
+def test_what_no_recording_shows_is_counted(tmp_path):
+    manifest = write_corpus(tmp_path, labels=4, recordings=1, seconds=1.5, split="validation")
+    rows = draw_rows(read_manifest(manifest, "validation"), 5)
+    module = asked(Ears())
+    module.on_validation_start()
+    for row in rows:
+        module.validation_step(render({k: v for k, v in row.items() if k[:7] != "example"}, tmp_path), 0)
+    assert [score.kind for score in module.outcome.scores] == ["pair"] * 4  # each by its own target
+    assert module.outcome.broken == [f"absent0004: no recording shows “{rows[4]['query']}”"]
+    assert torch.isfinite(module.separator()(torch.randn(RATE), "never shown", RATE).target).all()  # in Examples
+
+
+def test_rows_that_ask_for_no_class_are_left_out_of_every_stage(tmp_path, capsys):
+    manifest = write_corpus(tmp_path, labels=4, recordings=2, seconds=1.5, split="test")
+    source = TaggedData(manifest, sample_rate=RATE, labels=LABELS[:3], validation_count=20)
+    source.setup("test")
+    [loader] = source.test_dataloader()
+    asks = [item.row["query"] for item in loader]
+    assert set(asks) == set(LABELS[:3])
+    assert f"{20 - len(asks)} of 20 mixtures are left out: they ask for no class." in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"none of the 20 mixtures asks for one of the classes\."):
+        TaggedData(manifest, sample_rate=RATE, labels=["bell"], validation_count=20).drawn_from("test")

@@ -17,10 +17,10 @@ from separation.data.corpus import Corpus
 from separation.data.loader import Loader
 from separation.data.manifest import DataError, read_manifest
 from separation.data.mixing import Augment, Batch, Drawn, Mixer
-from separation.data.protocol import read_rows
+from separation.data.protocol import Row, place_of_files, read_rows
 from separation.data.texts import Texts
 from separation.data.treatment import stacked
-from separation.data.validation import Rows, drawn_rows
+from separation.data.validation import Rows, drawn_rows, with_examples
 
 make_importable()  # before Lightning, which a torchvision that does not load takes down with it
 import lightning  # noqa: E402
@@ -189,32 +189,76 @@ class MixtureData(CorpusData):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        self.rows = self.listed() if self.validation else self.drawn_from("validation")
-        if not self.rows and self.trainer is not None:
+        self.rows = [] if stage == "test" else self.validated(stage)
+        if stage != "test" and not self.rows and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list at each epoch's end
 
-    def listed(self) -> list[dict[str, str]]:
-        """The given list's rows."""
+    def validated(self, stage: str | None) -> list[Row]:
+        """Rows to validate on; a training goes on without any, and says so.
+
+        Raises:
+            DataError: there is no such list, or nothing to `validate`.
+        """
+        try:
+            return self.listed() if self.validation else self.drawn_from("validation")
+        except DataError as error:
+            if self.validation or stage == "validate":
+                raise
+            if self.validation_count > 0:
+                self.say(f"Nothing is validated, so there will be no best.ckpt: {error}")
+            return []
+
+    def listed(self) -> list[Row]:
+        """The given list's rows.
+
+        Raises:
+            DataError: it cannot be read, or holds no row of use.
+        """
         assert self.validation is not None
         if not self.validation.is_file():
             raise DataError(f"{self.validation}: there is no such list of validation mixtures.")
-        return read_rows(self.validation)
+        rows = read_rows(self.validation)
+        if not any(isinstance(place_of_files(row, self.from_folder()), Path) for row in rows):
+            raise DataError(
+                f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
+            )
+        return self.of_use(with_examples(rows), str(self.validation))
 
-    def drawn_from(self, split: str) -> list[dict[str, str]]:
-        """Rows drawn from a split of the manifest; none where it has no such rows."""
-        if self.validation_count == 0 or self.manifest is None:
-            return []
+    def drawn_from(self, split: str) -> list[Row]:
+        """Rows drawn from a split of the manifest.
+
+        Raises:
+            DataError: says why there are none.
+        """
+        if self.validation_count == 0:
+            raise DataError("data.validation_count is 0.")
+        if self.manifest is None:
+            raise DataError("there is no manifest, and no data.validation.")
+        clips = read_manifest(self.manifest, split)
         try:
-            clips = read_manifest(self.manifest, split)
-        except DataError:
-            return []
-        return drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
+            rows = drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
+        except DataError as error:
+            raise DataError(f"{self.manifest}, split {split}: {error}") from None
+        return self.of_use(rows, f"{self.manifest}, split {split}")
+
+    def of_use(self, rows: list[Row], where: str) -> list[Row]:
+        """The rows that can be asked for.
+
+        Raises:
+            DataError: there are none.
+        """
+        return rows
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all ranks."""
+        if self.ranks()[0] == 0:
+            print(text)
 
     def from_folder(self) -> Path:
         """Where the paths of fixed mixtures start."""
         return self.validation_root or (self.manifest or Path()).parent
 
-    def fixed(self, rows: list[dict[str, str]]) -> list[Loader]:
+    def fixed(self, rows: list[Row]) -> list[Loader]:
         """Loader of fixed mixtures, or none where there are none."""
         share = Rows(rows, self.from_folder(), *self.ranks())
         return [Loader(lambda epoch: share, len(share), lambda: (0, 0))] if rows else []
@@ -223,12 +267,24 @@ class MixtureData(CorpusData):
         return self.fixed(self.rows[:: self.validation_every] if self.validation else self.rows)
 
     def test_dataloader(self) -> list[Loader]:
-        rows = self.rows if self.validation else self.drawn_from("test") or self.rows
-        if not rows:
-            raise DataError(
-                f"{self.manifest or 'no manifest'}: nothing to test on: give data.validation, or rows of split test."
-            )
-        return self.fixed(rows)
+        return self.fixed(self.listed() if self.validation else self.tested())
+
+    def tested(self) -> list[Row]:
+        """Rows drawn from split `test`, or, where that has none, from split `validation`, which is said.
+
+        Raises:
+            DataError: there are neither.
+        """
+        try:
+            return self.drawn_from("test")
+        except DataError as error:
+            why = error
+        try:
+            rows = self.drawn_from("validation")
+        except DataError:
+            raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why}") from None
+        self.say(f"Tested on split validation: {why}")
+        return rows
 
 
 class ClipData(CorpusData):

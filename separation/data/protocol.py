@@ -4,7 +4,9 @@ The columns of a row, all texts: `id`; `kind` (`pair`, `three`, `absent`: the qu
 `query` (label or caption to ask by), `phrase` (other words for it), `label` (the class it counts for; `query` where it
 is not given); `snr_db` of the target against each interference (empty: as loud as they are); `target`, `interference1`,
 `interference2`: paths, each with `_start` (where a longer clip is cut) and `_offset` (where a shorter one is put), in
-seconds; `mixture`: the path of a ready mixture, then nothing is mixed.
+seconds, and perhaps with `_seconds` (a clip is that part of its file, from `_start` on, and no more); `mixture`: the
+path of a ready mixture, then nothing is mixed; `example`, with `_start` and `_seconds`: another recording of what is
+asked for, for models that are asked by sound.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from separation.data.manifest import DataError
+from separation.pending import reason
+
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
+NEEDED = ("id", "kind", "query", "target", "snr_db")
 CLIPS = ("target", "interference1", "interference2")
 Row = dict[str, str]
 
@@ -55,12 +61,36 @@ class Rendered:
     mixture: np.ndarray
     target: np.ndarray
     sample_rate: int = SAMPLE_RATE
+    folder: Path = Path()  # where the row's paths start
+
+
+@dataclass  # not frozen: as above
+class LeftOut:
+    """A row without a mixture; `why` names the recording that is missing, or says what is the matter with one."""
+
+    why: str
+    missing: bool = False
 
 
 def read_rows(path: Path, kind: str | None = None) -> list[Row]:
-    """The list's rows, all or of one kind (pair, three, absent)."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if kind is None or row["kind"] == kind]
+    """The list's rows, all or of one kind (pair, three, absent).
+
+    Raises:
+        DataError: the file cannot be read, or is no list of mixtures.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except OSError as error:
+        raise DataError(f"{path}: the list of mixtures cannot be read ({reason(error)}).") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise DataError(f"{path}: the list of mixtures is no CSV text.") from None
+    if missing := [column for column in NEEDED if column not in (reader.fieldnames or [])]:
+        raise DataError(f"{path}: it is no list of mixtures, for it lacks the column {missing[0]}.")
+    if not rows:
+        raise DataError(f"{path}: the list of mixtures has no rows.")
+    return [row for row in rows if kind is None or row["kind"] == kind]
 
 
 def clips_of(row: Row) -> list[str]:
@@ -91,13 +121,22 @@ def read_part(path: Path, start: float, seconds: float, sample_rate: int) -> np.
 
 
 def placed(
-    path: Path, start: float, offset: float, mixing: Mixing = VALIDATION, length: int | None = None
+    path: Path,
+    start: float,
+    offset: float,
+    mixing: Mixing = VALIDATION,
+    length: int | None = None,
+    seconds: float = 0.0,
 ) -> np.ndarray:
     """A clip (time,) in `length` samples: cut from `start` when longer, put at `offset` into silence when shorter.
 
-    The mixing's seconds are the length where none is given, and where it has none, the clip's own length is.
+    The mixing's seconds are the length where none is given, and where it has none, the clip's own length is. With
+    `seconds` the clip is that much of the file from `start` on; otherwise it is the whole file.
     """
-    clip = read_clip(path, mixing.sample_rate)
+    if seconds:
+        clip, start = read_part(path, start, seconds, mixing.sample_rate), 0.0
+    else:
+        clip = read_clip(path, mixing.sample_rate)
     if length is None:
         length = len(clip) if mixing.seconds is None else round(mixing.seconds * mixing.sample_rate)
     if mixing.repeat and len(clip) < length and len(clip):
@@ -130,7 +169,7 @@ def gain(target: np.ndarray, interference: np.ndarray, snr_db: str, mixing: Mixi
 
 
 def place_of(row: Row, name: str, what: str) -> float:
-    """A clip's start or offset, in seconds; 0 where the row says nothing."""
+    """A clip's start, offset or length, in seconds; 0 where the row says nothing."""
     return float(row.get(f"{name}_{what}") or 0)
 
 
@@ -142,7 +181,8 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
     for name in CLIPS:
         if row.get(name):
             places = place_of(row, name, "start"), place_of(row, name, "offset")
-            waves.append(placed(root / row[name], *places, mixing, len(waves[0]) if waves else None))
+            length, seconds = len(waves[0]) if waves else None, place_of(row, name, "seconds")
+            waves.append(placed(root / row[name], *places, mixing, length, seconds))
     mixture = waves[0].copy()
     for wave in waves[1:]:
         mixture += wave.astype(np.float64) * gain(waves[0], wave, row["snr_db"], mixing)
@@ -151,7 +191,50 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
     highest = float(np.abs(mixture).max(initial=0))
     if mixing.peak is not None and highest > mixing.peak:
         scale *= mixing.peak_to / highest
-    return Rendered(row, mixture * scale, target * scale, mixing.sample_rate)
+    return Rendered(row, mixture * scale, target * scale, mixing.sample_rate, root)
+
+
+def place_of_files(row: Row, root: Path) -> Path | str:
+    """The root, where all of a row's recordings are below it, or the first path that is missing."""
+    return next((name for name in clips_of(row) if not (root / name).is_file()), root)
+
+
+def attempt(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rendered | LeftOut:
+    """A row as audio, or why there is none.
+
+    Args:
+        row: of a list.
+        place: the folder that its paths start from, or the path of a recording that is missing.
+        mixing: how it becomes audio.
+    """
+    import soundfile
+
+    if isinstance(place, str):
+        return LeftOut(place, missing=True)
+    try:
+        return render(row, place, mixing)
+    except (soundfile.SoundFileError, OSError) as error:
+        return LeftOut(f"{row['id']}: {error}")
+
+
+def example(rendered: Rendered) -> np.ndarray | LeftOut:
+    """A recording (time,) of what is asked for: the row's example, else the target as it is in the mixture.
+
+    An absent query without an example cannot be asked by sound.
+    """
+    import soundfile
+
+    row = rendered.row
+    if not row.get("example"):
+        return (
+            LeftOut(f"{row['id']}: no recording shows “{row['query']}”") if row["kind"] == "absent" else rendered.target
+        )
+    path, rate = rendered.folder / row["example"], rendered.sample_rate
+    try:
+        found = read_part(path, place_of(row, "example", "start"), place_of(row, "example", "seconds") or SECONDS, rate)
+    except (soundfile.SoundFileError, OSError) as error:
+        return LeftOut(f"{row['id']}: {error}")
+    return found if len(found) else LeftOut(f"{row['id']}: its example is empty")
 
 
 def ready(row: Row, root: Path, mixing: Mixing) -> Rendered:
@@ -164,4 +247,4 @@ def ready(row: Row, root: Path, mixing: Mixing) -> Rendered:
             read_part(root / row[name], start, mixing.seconds, mixing.sample_rate) for name in ("target", "mixture")
         )
     length = min(len(target), len(mixture))
-    return Rendered(row, mixture[:length], target[:length], mixing.sample_rate)
+    return Rendered(row, mixture[:length], target[:length], mixing.sample_rate, root)

@@ -16,6 +16,8 @@ from separation.data.balanced import BalancedSampler
 from separation.data.corpus import Corpus
 from separation.data.datamodule import MixtureData
 from separation.data.made import Padded
+from separation.data.manifest import DataError
+from separation.data.protocol import Row
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 PLACE = 3  # marks the generator of where a clip is cut
@@ -80,10 +82,16 @@ class TaggedData(MixtureData):
         super().__init__(*args, **common)
         self.labels = labels
 
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        if self.labels is not None:
-            self.rows = [row for row in self.rows if class_of(row["query"], self.labels) is not None]
+    def of_use(self, rows: list[Row], where: str) -> list[Row]:
+        """The rows that ask for a class."""
+        if self.labels is None:
+            return rows
+        known = [row for row in rows if class_of(row["query"], self.labels) is not None]
+        if not known:
+            raise DataError(f"{where}: none of the {len(rows)} mixtures asks for one of the classes.")
+        if len(known) < len(rows):
+            self.say(f"{where}: {len(rows) - len(known)} of {len(rows)} mixtures are left out: they ask for no class.")
+        return known
 
     def ready(self, corpus: Corpus) -> None:
         self.use(corpus, corpus.labels)

@@ -141,8 +141,8 @@ def cached(filename: str, what: str, home: str) -> Path:
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise EncoderError(
-            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}, "
-            "or give embeddings (--query-embedding)."
+            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}; "
+            "without them the command separate takes embeddings alone (--query-embedding)."
         )
     return found
 

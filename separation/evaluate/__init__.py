@@ -4,8 +4,19 @@
 """
 
 from separation.evaluate.command import main
-from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, evaluate, score, score_row, score_rows
-from separation.evaluate.tables import FEW, by_class, compare, line, summary, table
+from separation.evaluate.scoring import (
+    EvaluationError,
+    Outcome,
+    Plan,
+    Score,
+    evaluate,
+    joined,
+    score,
+    score_by,
+    score_row,
+    score_rows,
+)
+from separation.evaluate.tables import FEW, by_class, compare, left_out, line, summary, table, tables
 from separation.separator import Separator
 
 __all__ = [
@@ -18,11 +29,15 @@ __all__ = [
     "by_class",
     "compare",
     "evaluate",
+    "joined",
+    "left_out",
     "line",
     "main",
     "score",
+    "score_by",
     "score_row",
     "score_rows",
     "summary",
     "table",
+    "tables",
 ]

@@ -21,13 +21,12 @@ from separation.data.protocols.base import Protocol, ProtocolError, Sources, fin
 from separation.data.protocols.registry import all_protocols, find
 from separation.evaluate.measures import DEFAULT, possible, wanted
 from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, score_rows
-from separation.evaluate.tables import AGGREGATES, by_class, class_table, compare, compare_table, summary, table
+from separation.evaluate.tables import by_class, class_table, compare, left_out, tables
 from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
+from separation.pending import reason
 from separation.progress import Progress
 from separation.separator import Separator
-
-SHOWN = 5  # names of what was left out that are printed
 
 
 def metric_names(text: str) -> tuple[str, ...]:
@@ -116,21 +115,6 @@ def train_clips(root: Path) -> Counter[str] | None:
     """How many train clips each class has, where a manifest lies with the recordings."""
     manifest = root / "manifest.csv"
     return Counter(clip.label for clip in read_manifest(manifest, "train")) if manifest.is_file() else None
-
-
-def left_out(outcome: Outcome) -> list[str]:
-    """What was not scored and why, in a few sentences."""
-    said = []
-    for reasons, what in (
-        (outcome.missing, "whose recordings are missing"),
-        (outcome.broken, "whose recordings cannot be read"),
-        (outcome.silent, "with a silent signal"),
-    ):
-        if reasons:
-            names = list(dict.fromkeys(reasons))
-            more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            said.append(f"Left out, {len(reasons)} rows {what}: {'; '.join(names[:SHOWN])}{more}.")
-    return said
 
 
 def facts(protocol: Protocol, rows: list[Row], outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
@@ -240,10 +224,7 @@ def print_tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None, aggregate: str, classes: bool
 ) -> None:
     """The model alone, all systems, and classes on request."""
-    print("\nSDRi of the model (suppression of absent queries), mean over rows:\n")
-    print(table(summary(scores, clips)))
-    print(f"\nAll systems, {AGGREGATES[aggregate]}; behind the semicolon the median of the rows:\n")
-    print(compare_table(cells))
+    print(tables(scores, cells, clips, aggregate))
     if classes:
         print(f"\n{class_table(scores, main_kind(scores))}")
 
@@ -260,5 +241,7 @@ def main(argv: list[str] | None = None) -> int:
         root = options.root or options.mixtures.parent if options.mixtures else protocol.recordings(options.root)
         rows = read_rows(options.mixtures) if options.mixtures else protocol.rows(root, options.lists)
         return run(protocol, root, rows, options)
-    except (ProtocolError, EvaluationError, ModelError, MissingPackage, DataError, FileNotFoundError) as error:
+    except (ProtocolError, EvaluationError, ModelError, MissingPackage, DataError) as error:
         parser.exit(1, f"{error}\n")
+    except OSError as error:
+        parser.exit(1, f"{error.filename or 'a file'}: {reason(error)}.\n")

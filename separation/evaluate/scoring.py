@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from separation.data.protocol import VALIDATION, Mixing, Rendered, Row, read_rows, render
+from separation.data.protocol import VALIDATION, LeftOut, Mixing, Rendered, Row, attempt, read_rows, render
 from separation.evaluate.measures import SUPPRESSION, Array, Signals, measure
 from separation.metrics import PUBLISHED_FLOOR, energy, sdri, suppression
 from separation.metrics.oracle import oracle_estimate
@@ -71,6 +71,24 @@ class Outcome:
     def rows(self) -> int:
         """How many there were."""
         return len(self.scores) + len(self.missing) + len(self.broken) + len(self.silent)
+
+    def take(self, item: Rendered | LeftOut, score: Callable[[Rendered], Score]) -> None:
+        """Scores a row, or counts it where it has no score."""
+        if isinstance(item, LeftOut):
+            (self.missing if item.missing else self.broken).append(item.why)
+        elif name := silence(item):
+            self.silent.append(f"{item.row['id']}: the {name} is silent")
+        else:
+            self.scores.append(score(item))
+
+
+def joined(outcomes: Iterable[Outcome]) -> Outcome:
+    """What became of all rows, of which each outcome has a part."""
+    whole = Outcome()
+    for part in outcomes:
+        for one in fields(Outcome):
+            getattr(whole, one.name).extend(getattr(part, one.name))
+    return whole
 
 
 def query_of(row: Row, column: str) -> str:
@@ -169,24 +187,10 @@ def score_rows(
     Raises:
         EvaluationError: the model's output holds NaN or infinity, or a row has no query.
     """
-    import soundfile
-
     outcome = Outcome()
     for done, row in enumerate(rows):
         tell(done)
-        place = locate(row)
-        if isinstance(place, str):
-            outcome.missing.append(place)
-            continue
-        try:
-            rendered = render(row, place, plan.mixing)
-        except (soundfile.SoundFileError, OSError) as error:
-            outcome.broken.append(f"{row['id']}: {error}")
-            continue
-        if name := silence(rendered):
-            outcome.silent.append(f"{row['id']}: the {name} is silent")
-        else:
-            outcome.scores.append(score_by(separator, rendered, plan))
+        outcome.take(attempt(row, locate(row), plan.mixing), lambda rendered: score_by(separator, rendered, plan))
     return outcome
 
 

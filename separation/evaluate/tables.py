@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from separation.evaluate.measures import MEASURES, SUPPRESSION, Array
-from separation.evaluate.scoring import Score
+from separation.evaluate.scoring import Outcome, Score
 from separation.metrics import bootstrap
 
 FEW = 4  # classes with fewer train clips are reported apart
 SYSTEMS = {"mixture": "mixture (nothing done)", "oracle": "oracle mask", "metrics": "model"}
+SHOWN = 5  # names of what was left out that are printed
 AGGREGATES = {
     "mean": "mean over rows; 95 % interval by recording",
     "class mean": "mean over each class, then over classes; 95 % interval by class",
@@ -160,3 +161,30 @@ def compare_table(cells: list[dict[str, Any]]) -> str:
             rows.append(f"| {system} | " + " | ".join(texts) + " |")
         tables.append("\n".join(rows))
     return "\n\n".join(tables)
+
+
+def tables(
+    scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
+) -> str:
+    """Markdown: the model alone, then beside the mixture and an oracle mask."""
+    return (
+        "\nSDRi of the model (suppression of absent queries), mean over rows:\n\n"
+        f"{table(summary(scores, clips))}\n"
+        f"\nAll systems, {AGGREGATES[aggregate]}; behind the semicolon the median of the rows:\n\n"
+        f"{compare_table(cells)}"
+    )
+
+
+def left_out(outcome: Outcome) -> list[str]:
+    """What was not scored and why, in a few sentences."""
+    said = []
+    for reasons, what in (
+        (outcome.missing, "whose recordings are missing"),
+        (outcome.broken, "whose recordings cannot be read"),
+        (outcome.silent, "with a silent signal"),
+    ):
+        if reasons:
+            names = list(dict.fromkeys(reasons))
+            more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            said.append(f"Left out, {len(reasons)} rows {what}: {'; '.join(names[:SHOWN])}{more}.")
+    return said

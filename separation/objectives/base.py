@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from copy import deepcopy
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,23 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from separation.data.protocol import Rendered
+from separation.data.protocol import LeftOut, Rendered, example
 from separation.encoders.base import QueryEncoder
+from separation.encoders.shown import Shown
 from separation.encoders.stand_in import without_files
-from separation.evaluate import Score, score, summary, table
+from separation.evaluate import (
+    EvaluationError,
+    Outcome,
+    Plan,
+    Score,
+    compare,
+    joined,
+    left_out,
+    score_by,
+    summary,
+    tables,
+)
+from separation.evaluate.measures import DEFAULT
 from separation.models.base import ConditionedModel
 from separation.objectives.norms import calibrate, without_synchronising
 from separation.objectives.optimisers import AdamW, adamw_cosine
@@ -27,6 +39,7 @@ from separation.separator import Separator
 
 CALIBRATION_BATCHES, CALIBRATION_QUERIES = 12, 4
 RANDOM = "random"
+FULL = Plan(metrics=DEFAULT, oracle=True)  # in a training SDRi alone
 
 
 class Objective(lightning.LightningModule):
@@ -69,7 +82,8 @@ class Objective(lightning.LightningModule):
         self.optimiser, self.ema, self.backend = optimiser or AdamW(), ema, compile
         self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
         self.calibrated_at = -1
-        self.scores: list[Score] = []
+        self.outcome, self.plan, self.shown = Outcome(), Plan(), Shown(encoder.embedding_dim, encoder.unit_length)
+        self.said: list[str] = []
 
     # Training
 
@@ -154,49 +168,91 @@ class Objective(lightning.LightningModule):
 
     def separator(self) -> Separator:
         """The averaged weights as people will use them."""
-        return Separator(self.average, self.encoder, type(self).__name__, self.device)
+        encoder = self.shown if self.asked_by_sound() else self.encoder
+        return Separator(self.average, encoder, type(self).__name__, self.device)
+
+    def asked_by_sound(self) -> bool:
+        """Whether mixtures are asked by recordings, because the encoder takes neither texts nor labels."""
+        return "audio" in self.encoder.modalities and not {"text", "label"} & self.encoder.modalities
+
+    def show(self, rendered: Rendered) -> LeftOut | None:
+        """Shows the recording that stands for a mixture's query; why there is none, where there is none."""
+        row, found = rendered.row, example(rendered)
+        if isinstance(found, LeftOut):
+            return found
+        waveform = torch.from_numpy(found).float()[None].to(self.device)
+        with torch.no_grad():
+            condition = self.encoder.encode_audio(waveform, rendered.sample_rate)
+        self.shown.show(row["query"], condition[0].float())
+        return None
 
     def scored(self, rendered: Rendered) -> Score:
         """The result for one mixture."""
-        return score(self.separator(), rendered)
+        return score_by(self.separator(), rendered, self.plan)
 
-    def on_validation_start(self) -> None:
-        self.scores = []
-        if self.trainer.state.fn == "fit":
-            self.calibrate()
-
-    def validation_step(self, rendered: Rendered, index: int) -> None:
-        """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent.
+    def take(self, item: Rendered | LeftOut) -> None:
+        """Scores a mixture, or counts it where it has no score.
 
         In single precision whatever the training's: the figures are those that `python -m separation.evaluate` prints.
         """
         with torch.autocast(self.device.type, enabled=False):
-            self.scores.append(self.scored(rendered))
+            if isinstance(item, Rendered) and self.asked_by_sound():
+                item = self.show(item) or item
+            self.outcome.take(item, self.scored)
+
+    def on_validation_start(self) -> None:
+        fitting = self.trainer.state.fn == "fit"
+        self.outcome, self.plan = Outcome(), Plan() if fitting else FULL
+        if fitting:
+            self.calibrate()
+
+    def validation_step(self, item: Rendered | LeftOut, index: int) -> None:
+        """SDRi of a mixture's target, dB, or how far the output lies under the mixture where the query is absent."""
+        self.take(item)
 
     def on_validation_epoch_end(self) -> None:
-        """Means over all ranks' mixtures; `validate` prints the table too."""
-        scores = [score for score in gathered(self.scores) if isfinite(score.value)]  # a silent target has no SDRi
-        present = [score.value for score in scores if score.kind != "absent"]
-        absent = [score.value for score in scores if score.kind == "absent"]
+        """Means over all ranks' mixtures; `validate` prints the tables too."""
+        outcome = self.judged()
+        present = [score.value for score in outcome.scores if score.kind != "absent"]
+        absent = [score.value for score in outcome.scores if score.kind == "absent"]
         for name, values in (("val/sdri", present), ("val/absent_db", absent)):
             if values:
                 self.log(name, sum(values) / len(values), prog_bar=True, sync_dist=True)
         if self.trainer.state.fn == "validate":
-            self.print(table(summary(scores)))
+            self.report(outcome)
+        elif (lines := left_out(outcome)) and lines != self.said and not self.trainer.sanity_checking:
+            self.print("\n".join(lines))
+            self.said = lines  # once is enough
 
     def on_test_start(self) -> None:
-        self.scores = []
+        self.outcome, self.plan = Outcome(), FULL
 
-    def test_step(self, rendered: Rendered, index: int) -> None:
-        """As in validation; the table is printed at the end."""
-        with torch.autocast(self.device.type, enabled=False):
-            self.scores.append(self.scored(rendered))
+    def test_step(self, item: Rendered | LeftOut, index: int) -> None:
+        """As in validation; the tables are printed at the end."""
+        self.take(item)
 
     def on_test_epoch_end(self) -> None:
-        lines = summary(gathered(self.scores))
-        self.print(table(lines))
-        for line in lines:
+        outcome = self.judged()
+        self.report(outcome)
+        for line in summary(outcome.scores):
             self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
+
+    def judged(self) -> Outcome:
+        """What became of all ranks' mixtures.
+
+        Raises:
+            EvaluationError: none could be scored.
+        """
+        outcome = joined(gathered([self.outcome]))
+        if not outcome.scores and not self.trainer.sanity_checking:
+            why = " ".join(left_out(outcome))
+            raise EvaluationError(f"None of the {outcome.rows} mixtures can be scored. {why}")
+        return outcome
+
+    def report(self, outcome: Outcome) -> None:
+        """Prints the figures of the model, of the mixture as it is and of an oracle mask, and what was left out."""
+        self.print("\n".join([f"{outcome.rows} rows: {len(outcome.scores)} scored.", *left_out(outcome)]))
+        self.print(tables(outcome.scores, compare(outcome.scores, self.plan.metrics)))
 
 
 def compile_parts(module: nn.Module, backend: str | Callable[..., Any]) -> None:

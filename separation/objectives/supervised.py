@@ -16,7 +16,7 @@ from torch import Tensor
 from separation.data.protocol import Rendered
 from separation.data.queried import Queried
 from separation.encoders.base import QueryEncoder
-from separation.evaluate import Score, score
+from separation.evaluate import Score, score_by
 from separation.losses.levels import snr_loss
 from separation.losses.masks import best_order, binary_masks, loudness_weight, ratio_masks, weighted_bce
 from separation.losses.waveform import l1_loss, si_sdr_loss
@@ -200,5 +200,5 @@ class Supervised(Objective):
             return super().scored(rendered)
         separator = self.separator()
         rows = [rendered.row | {OUTPUT: str(number + 1)} for number in range(self.model.condition_dim)]
-        scores = [score(separator, replace(rendered, row=row), OUTPUT) for row in rows]
+        scores = [score_by(separator, replace(rendered, row=row), replace(self.plan, column=OUTPUT)) for row in rows]
         return replace(max(scores, key=lambda found: found.value), query=rendered.row["query"])

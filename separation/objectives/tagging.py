@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.data.protocol import Rendered
+from separation.data.protocol import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.frame_tagger import FrameTagger
 from separation.objectives.base import RANDOM
@@ -59,9 +59,9 @@ class Tagging(lightning.LightningModule):
         self.log("train/top1", hit.mean(), prog_bar=True)
         return loss
 
-    def validation_step(self, rendered: Rendered, index: int) -> None:
+    def validation_step(self, rendered: Rendered | LeftOut, index: int) -> None:
         """Whether the class asked for is among the two that are surest in a mixture of two sounds."""
-        if rendered.row["kind"] == "absent":
+        if isinstance(rendered, LeftOut) or rendered.row["kind"] == "absent":
             return
         mixture = torch.from_numpy(rendered.mixture).float()[None]
         probabilities = self.encoder.probabilities(mixture, rendered.sample_rate)[0]

@@ -14,6 +14,7 @@ from separation.data.protocol import CLIPS, VALIDATION, Mixing, Row, clips_of
 
 LISTS = "SEPARATION_LISTS"
 PLACED = tuple(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset"))
+PARTS = tuple(f"{name}_seconds" for name in CLIPS)
 COLUMNS = ("id", "kind", "query", "phrase", "label", "snr_db", *PLACED, "mixture")
 
 
@@ -143,12 +144,14 @@ def named(variable: str) -> Path | None:
 def fingerprint(rows: Iterable[Row], mixing: Mixing) -> str:
     """Hash of all that decides on the audio and the queries: the rows, column by column, and the mixing.
 
-    Of the mixing only what is not by default, so that a new setting leaves known hashes as they are.
+    Of the mixing only what is not by default, and of the clips' lengths those that are given, so that a new setting
+    leaves known hashes as they are.
     """
     special = {name: value for name, value in asdict(mixing).items() if value != getattr(VALIDATION, name)}
     digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())
     for row in rows:
-        digest.update(json.dumps([row.get(column) or "" for column in COLUMNS], ensure_ascii=False).encode())
+        cells = [row.get(column) or "" for column in COLUMNS] + [f"{c}={row[c]}" for c in PARTS if row.get(c)]
+        digest.update(json.dumps(cells, ensure_ascii=False).encode())
     return digest.hexdigest()
 
 
