@@ -292,7 +292,8 @@ def test_padding_is_not_attended_to():
 
 def test_states_of_padding_are_zero():
     states = torch.randn(2, 77, 768)
-    clap = SimpleNamespace(encode_tokens=lambda tokens, mask: (states, torch.ones(2, 512)))
+    clap = torch.nn.Module()
+    clap.encode_tokens = lambda tokens, mask: (states, torch.ones(2, 512))
     found = StatesEncoder(clap=clap)
     mask = torch.zeros(2, 77, dtype=torch.long)
     mask[0, :5], mask[1, :9] = 1, 1
