@@ -49,9 +49,8 @@ def test_random_gains_are_within_their_bounds_and_divided_by_the_number():
 def test_gains_act_on_the_recordings_own_levels(manifest, polluted):
     def peaks(**arguments):
         data = ready(manifest, polluted=polluted, pollution_db=(60.0, 60.0), **arguments)
-        return (
-            data.drawn([np.random.default_rng(i) for i in range(20)], np.random.default_rng(0)).sources.abs().amax(-1)
-        )
+        drawn = data.drawn([np.random.default_rng(i) for i in range(20)], np.random.default_rng(0))
+        return data.mixed(drawn).sources.abs().amax(-1)
 
     factors = peaks(gains=RandomGains()) * 2 / 0.3  # tones of 0.3, two in a mixture
     assert 0.49 < factors.min() < 0.6 and 1.4 < factors.max() < 1.52
@@ -77,6 +76,28 @@ def test_several_backgrounds_together_have_the_ratio():
     sources = torch.from_numpy(rng.normal(0, 0.05, (4, 4000))).float()
     first, *others = EnergyGains(3, 3)(sources, rng)
     assert decibel(first.square().sum() / sum(others).square().sum()) == pytest.approx(-3.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("gains", [RandomGains(0.5, 1.5), EnergyGains(-10, 10)])
+def test_a_batch_is_levelled_as_its_mixtures_one_by_one(gains):
+    rng = np.random.default_rng(3)
+    sources = torch.from_numpy(rng.uniform(-1, 1, (6, 3, 400)) * np.logspace(-3, 0, 6)[:, None, None]).float()
+    sources[2, 1:] = 0  # nothing is divided by
+    drawn = torch.stack([gains.draw(3, np.random.default_rng(n)) for n in range(6)])
+    together = gains.applied(sources, drawn)
+    for number, mixture in enumerate(sources):
+        assert torch.allclose(together[number], gains(mixture, np.random.default_rng(number)), atol=1e-6)
+    assert torch.isfinite(together).all()
+
+
+def test_levels_are_set_where_the_batch_is(manifest):
+    data = ready(manifest, gains=EnergyGains(-10, 10))
+    batch = data.drawn([np.random.default_rng(i) for i in range(4)], np.random.default_rng(0))
+    mixed = data.on_after_batch_transfer(batch, 0)
+    assert mixed.levels is None and batch.levels.shape == (4, 2)
+    assert torch.equal(mixed.sources[:, 0], batch.sources[:, 0])
+    assert not torch.equal(mixed.sources[:, 1], batch.sources[:, 1])
+    assert data.mixed(mixed) is mixed and data.on_after_batch_transfer("a row", 0) == "a row"
 
 
 def test_a_mixture_over_full_scale_is_scaled_down():

@@ -61,11 +61,14 @@ class NoPhase(BandUNet):
 class Levelled(Gains):
     """Sources within 5 dB of each other, their mixture at the level that the networks are used at."""
 
-    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sources (sources, time) to the same."""
-        gains = torch.from_numpy(10 ** (rng.uniform(-2.5, 2.5, len(sources)) / 20)).float()
-        sources = sources * (gains / sources.square().mean(-1).sqrt().clamp_min(1e-4))[:, None]
-        return sources * (BandUNet.input_level / sources.sum(0).square().mean().sqrt())
+    def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
+        """A factor for each source."""
+        return torch.from_numpy(10 ** (rng.uniform(-2.5, 2.5, sources) / 20)).float()
+
+    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+        """See `Gains`."""
+        sources = sources * (drawn / sources.square().mean(-1).sqrt().clamp_min(1e-4))[..., None]
+        return sources * (BandUNet.input_level / sources.sum(-2).square().mean(-1).sqrt())[..., None, None]
 
 
 BASE = "as chosen: 64 bands, complex mask, joint space"

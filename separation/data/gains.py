@@ -1,4 +1,7 @@
-"""How loud the sources of a training mixture are, as the published systems choose it."""
+"""How loud the sources of a training mixture are, as the published systems choose it.
+
+What is random is drawn with the mixture; the sources are brought to their levels in whole batches, on the device.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,17 @@ class Gains:
 
     as_recorded = False
 
-    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sources (sources, time) to the same."""
+    def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
+        """What is random in the levels of one mixture of so many sources: (numbers,), float32."""
         raise NotImplementedError
+
+    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+        """Sources (..., sources, time) with what was drawn for their mixtures (..., numbers) to the same."""
+        raise NotImplementedError
+
+    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
+        """One mixture's sources (sources, time) to the same."""
+        return self.applied(sources, self.draw(len(sources), rng))
 
 
 class RandomGains(Gains):
@@ -37,10 +48,13 @@ class RandomGains(Gains):
     def __init__(self, low: float = 0.5, high: float = 1.5, as_recorded: bool = True) -> None:
         self.low, self.high, self.as_recorded = low, high, as_recorded
 
-    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sources (sources, time) to the same."""
-        factors = torch.from_numpy(rng.uniform(self.low, self.high, len(sources))).to(sources.dtype)
-        return (sources * factors[:, None]).clamp(-1, 1) / len(sources)
+    def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
+        """A factor for each source."""
+        return torch.from_numpy(rng.uniform(self.low, self.high, sources)).float()
+
+    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+        """See `Gains`."""
+        return (sources * drawn[..., None]).clamp(-1, 1) / sources.shape[-2]
 
 
 class EnergyGains(Gains):
@@ -76,18 +90,24 @@ class EnergyGains(Gains):
             rng.integers(int(self.low), int(self.high) + 1) if self.whole else rng.uniform(self.low, self.high)
         )
 
-    def rescaled(self, wave: Tensor, reference: Tensor, rng: np.random.Generator) -> Tensor:
-        """A wave (time,) at the reference's energy, then louder or quieter."""
-        ratio = (wave.square().mean() / reference.square().mean().clamp_min(FLOOR)).sqrt()
-        return wave / ratio.clamp(self.least, self.most) * 10 ** (self.decibels(rng) / 20)
+    def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
+        """Changes of level, dB: of each source but the first, then of their sum."""
+        return torch.tensor([self.decibels(rng) for _ in range(sources)])
 
-    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
-        """Sources (sources, time) to the same."""
-        first = sources[0]
-        others = torch.stack([self.rescaled(wave, first, rng) for wave in sources[1:]])
-        background = others.sum(0)
+    def rescaled(self, waves: Tensor, reference: Tensor, decibels: Tensor) -> Tensor:
+        """Waves (..., waves, time) at the reference's energy (..., 1, time), then louder or quieter (..., waves)."""
+        power, wanted = waves.square().mean(-1), reference.square().mean(-1).clamp_min(FLOOR)
+        factor = 10 ** (decibels / 20) / (power / wanted).sqrt().clamp(self.least, self.most)
+        return waves * factor[..., None]
+
+    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+        """See `Gains`."""
+        first = sources[..., :1, :]
+        others = self.rescaled(sources[..., 1:, :], first, drawn[..., :-1])
+        background = others.sum(-2, keepdim=True)
         # One factor for all of them, so that they still add up to what their sum was scaled to.
-        factor = self.rescaled(background, first, rng).norm() / background.norm().clamp_min(FLOOR)
-        scaled = torch.cat([first[None], others * factor])
-        top = float(scaled.sum(0).abs().max())
-        return scaled * (self.peak / top) if top > 1 else scaled
+        louder = self.rescaled(background, first, drawn[..., -1:]).norm(dim=-1, keepdim=True)
+        factor = louder / background.norm(dim=-1, keepdim=True).clamp_min(FLOOR)  # (..., 1, 1)
+        scaled = torch.cat([first, others * factor], dim=-2)
+        top = scaled.sum(-2).abs().amax(-1)[..., None, None]
+        return torch.where(top > 1, scaled * (self.peak / top.clamp_min(1)), scaled)

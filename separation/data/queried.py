@@ -7,7 +7,7 @@ objective encodes them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,8 @@ ATTEMPTS = 5
 class Queried:
     """Mixtures' sources and the queries for the first `asked` of them.
 
-    sources: (batch, sources, time); the mixture is their sum. texts, labels: for each mixture, `asked` strings.
+    sources: (batch, sources, time); the mixture is their sum. levels: (batch, numbers), what `Gains` has drawn for
+    their levels; none where they are at their levels. texts, labels: for each mixture, `asked` strings.
     pictures: the same, of lists of pictures; empty where the data has none.
     """
 
@@ -38,6 +39,7 @@ class Queried:
     texts: list[list[str]]
     labels: list[list[str]]
     pictures: list[list[list[Any]]] = field(default_factory=list)
+    levels: Tensor | None = None
 
     @property
     def asked(self) -> int:
@@ -150,24 +152,29 @@ class QueriedData(MixtureData):
             raise ValueError(f"{clip.path} has neither label nor caption to ask for it by.")
         return texts[int(rng.integers(len(texts)))]
 
-    def item(self, rng: np.random.Generator) -> tuple[Tensor, list[str], list[str], list[list[Any]]]:
-        """One mixture: its sources, and the queries' texts, labels and pictures."""
+    def item(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[str], list[str], list[list[Any]]]:
+        """One mixture: its sources, what was drawn for their levels, and the queries' texts, labels and pictures."""
         numbers = self.numbers(rng)
         cuts = [self.cut(number, rng) for number in numbers]
         waves = torch.stack([wave for wave, _ in cuts])
         if self.gains.as_recorded:
             waves = waves * torch.tensor([self.sounds.peaks[number] for number in numbers])[:, None]
-        waves = self.gains(waves, rng)
+        levels = self.gains.draw(len(waves), rng)
         asked = [self.clips[number] for number in numbers[: self.asked]]
         texts = [self.called(clip, rng) for clip in asked]
-        return waves, texts, [clip.label for clip in asked], [shown for _, shown in cuts[: self.asked]]
+        return waves, levels, texts, [clip.label for clip in asked], [shown for _, shown in cuts[: self.asked]]
 
     def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Queried:  # type: ignore[override]
         """One batch, of one mixture for each generator."""
-        sources, texts, labels, pictures = zip(*map(self.item, items), strict=True)
+        sources, levels, texts, labels, pictures = zip(*map(self.item, items), strict=True)
         seen = list(pictures) if all(shown for row in pictures for shown in row) else []
-        return Queried(torch.stack(sources), list(texts), list(labels), seen)
+        return Queried(torch.stack(sources), list(texts), list(labels), seen, torch.stack(levels))
 
     def mixed(self, batch: Any) -> Any:
-        """As it is: levels are set when a mixture is drawn."""
-        return batch
+        """A batch with its sources at their levels, on the device where it is; other things as they are."""
+        if not isinstance(batch, Queried) or batch.levels is None:
+            return batch
+        return replace(batch, sources=self.gains.applied(batch.sources, batch.levels), levels=None)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return self.mixed(batch)

@@ -110,12 +110,13 @@ class StreamedData(QueriedData):
         return chosen
 
     def batch(self, mixtures: list[list[Held]], rng: np.random.Generator) -> Queried:
-        """Cut, levelled and called."""
+        """Cut and called, with what was drawn for the levels."""
         waves = [[self.part(wave, rng, PAUSE * float(wave.abs().max())) for _, wave in each] for each in mixtures]
-        sources = torch.stack([self.gains(torch.stack(each), rng) for each in waves])
+        levels = torch.stack([self.gains.draw(len(each), rng) for each in waves])
         asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
         texts = [[self.called(clip, rng) for clip in clips] for clips in asked]
-        return Queried(sources, texts, [[clip.label for clip in clips] for clips in asked])
+        labels = [[clip.label for clip in clips] for clips in asked]
+        return Queried(torch.stack([torch.stack(each) for each in waves]), texts, labels, levels=levels)
 
     def train_dataloader(self) -> Any:
         return StreamLoader(self)
