@@ -550,3 +550,23 @@ def test_attribution_of_the_real_manifest():
     lines = model_card.attribution("default", clips, "CC BY 4.0").splitlines()
     named = Counter(title for line in lines if line.startswith("- ") for title in re.findall(r"`([^`]*)`", line))
     assert named == Counter(clip.title for clip in clips)
+
+
+def test_absent_queries_mean_nothing_that_sounds():
+    absent = load("absent")
+    labels, alike = ["cat", "dog", "hound", "rain", "bell"], np.eye(5, dtype=bool)
+    alike[1, 2] = alike[2, 1] = True
+    row = {"target_label": "dog", "interference1_label": "rain"}
+    drawn = absent.absent_labels(labels, alike, row, 7, 20)
+    assert sorted(drawn) == ["bell", "cat"]
+    assert absent.absent_labels(labels, alike, row, 7, 20) == drawn
+    assert len(absent.absent_labels(labels, alike, row, 7, 1)) == 1
+
+
+def test_the_table_of_absent_queries_counts_what_is_loud_and_what_is_near():
+    absent = load("absent")
+    answers = [{"under_db": db, "presence": db / 20, "near": db < 5} for db in (0.0, 4.0, 8.0, 12.0, 16.0)]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in absent.table(answers).splitlines()[2:]]
+    assert rows[0] == ["all", "5", "8.0", "1.6", "40%", "40%"]
+    assert rows[1] == ["near", "2", "2.0", "0.4", "100%", "0%"]
+    assert rows[2] == ["far", "3", "12.0", "8.8", "0%", "67%"]
