@@ -18,6 +18,7 @@ import lightning
 import two_ranks
 from fixtures import arrays, needs_fixtures
 from lightning.pytorch.callbacks import ModelCheckpoint
+from ranks import together
 
 from separation.data.captioned import CaptionedBatch, CaptionedData, Drawn
 from separation.data.corpus import Corpus
@@ -382,7 +383,7 @@ def test_texts_are_encoded_once(manifest):
 
 
 def test_two_processes_have_the_loss_and_gradient_of_one_with_the_doubled_batch(tmp_path):
-    torch.multiprocessing.spawn(two_ranks.work, (str(tmp_path),), nprocs=2)
+    together(["-m", "two_ranks"], tmp_path, tmp_path)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name, network in two_ranks.networks().items():
         loss, gradients = two_ranks.measured(network, slice(0, 8))

@@ -1,16 +1,13 @@
 """Noise invariant training: its losses written out, its gradients at the start, several devices, pictures."""
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from queries import DIM, encoder, logged, noises, queried, unet
+from ranks import together
 from torch.nn import functional as F
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
@@ -25,8 +22,6 @@ from separation.losses.masks import best_order
 from separation.losses.noise import combined_masks, noise_excess, noise_invariant_bce
 from separation.objectives.noise_invariant import NoiseInvariant
 from separation.objectives.optimisers import AdamW
-
-TESTS = Path(__file__).parent
 
 
 def masks(*shape, seed=0, low=0.05, high=0.95):
@@ -196,11 +191,11 @@ def test_the_noise_heads_are_dropped_at_test():
 RANK = """
 import sys, torch, torch.distributed as dist
 from queries import noises, queried, encoder, logged, unet
+from ranks import leave, meet
 from separation.objectives.noise_invariant import NoiseInvariant
-rank, world, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-module = NoiseInvariant(unet(0, noise_heads=2), encoder(), noise_weight=5.0, gamma=float(sys.argv[4]))
+folder, gamma = sys.argv[1], float(sys.argv[2])
+rank, world = meet()
+module = NoiseInvariant(unet(0, noise_heads=2), encoder(), noise_weight=5.0, gamma=gamma)
 terms = logged(module)
 sources = noises(batch=4)[2 * rank : 2 * rank + 2]
 loss = module.eval().loss_of(sources, module.conditions(queried(sources)))
@@ -210,7 +205,7 @@ for value in (gradient, loss := loss.detach()):
     dist.all_reduce(value)
 if rank == 0:
     torch.save({"loss": loss / world, "gradient": gradient / world}, f"{folder}/found.pt")
-dist.destroy_process_group()
+leave()
 """
 
 
@@ -227,15 +222,7 @@ def test_two_devices_give_the_loss_and_gradient_of_one_with_the_doubled_batch(tm
     loss = module.loss_of(sources, conditions)
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", RANK]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(tmp_path), str(module.gamma)], env=os.environ | {"PYTHONPATH": path}
-        )
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
+    together(["-c", RANK], tmp_path, tmp_path, module.gamma)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     assert found["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(found["gradient"], gradient, rtol=1e-3, atol=1e-6)

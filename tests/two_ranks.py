@@ -1,9 +1,10 @@
-"""What a second process of a test does: contrastive losses of half a batch on each of two gloo processes."""
+"""What each of two gloo processes of a test does: contrastive losses of half a batch."""
 
-import os
+import sys
 
 import torch
 import torch.distributed as dist
+from ranks import leave, meet
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -70,18 +71,19 @@ def measured(network, part):
     return loss.detach(), {name: p.grad for name, p in inner.named_parameters() if p.grad is not None}
 
 
-def work(rank, folder):
-    """One of two processes: leaves the mean loss of both and DDP's gradients."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def work(folder):
+    """Leaves the mean loss of both processes and DDP's gradients in `folder`."""
+    rank, world = meet()
     found = {}
     for name, network in networks().items():
         wrapped = DistributedDataParallel(network, find_unused_parameters=True)
         loss, gradients = measured(wrapped, slice(4 * rank, 4 * rank + 4))
         dist.all_reduce(loss)
-        found[name] = (loss / 2, gradients)
+        found[name] = (loss / world, gradients)
     if rank == 0:
         torch.save(found, f"{folder}/found.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    leave()
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
