@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,12 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 NO_UNION = "Does not validate against any of the Union subtypes"
 LIGHTNINGS = ("best", "last", "hpc", "registry")  # what else than a file a checkpoint can be called
 MISFIT, SHOWN = "Error(s) in loading state_dict", 150  # what torch says, and how much of what follows is shown
+# Lightning's, on what is meant: a folder that holds the logs already, encoders that are frozen, its own use of torch.
+NEEDLESS = (
+    "Checkpoint directory .* exists and is not empty",
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 NOISE = re.compile(rf"{NO_UNION}|Subtypes:|Errors:|(- )?Expected a <class 'NoneType'>")
 
 
@@ -175,6 +182,8 @@ def sentence(message: str) -> str:
 
 def main() -> None:
     """Entry point. Objective and data are given by their class paths in the YAML."""
+    for message in NEEDLESS:
+        warnings.filterwarnings("ignore", message)
     try:
         CLI(
             lightning.LightningModule,
