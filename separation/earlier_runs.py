@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-KEPT = ("last.ckpt", "best.ckpt")
+KEPT = ("last*.ckpt", "best*.ckpt")
 
 
 def set_aside(folder: Path, going_on_from: str | None) -> Path | None:
@@ -17,7 +17,7 @@ def set_aside(folder: Path, going_on_from: str | None) -> Path | None:
     Returns:
         The folder they are in now; none where nothing was moved.
     """
-    found = [folder / name for name in KEPT if (folder / name).is_file()]
+    found = [file for name in KEPT for file in sorted(folder.glob(name)) if file.is_file()]
     if not found or (going_on_from and Path(going_on_from).resolve().parent == folder.resolve()):
         return None
     number = next(n for n in range(1, 10**6) if not (folder / f"earlier_{n}").exists())

@@ -48,6 +48,17 @@ class KeepConfig(SaveConfigCallback):
         if self.described is not None:
             checkpoint[CONFIG] = self.described
 
+    @rank_zero_only
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """A run that does not go on from an earlier one in its folder leaves that one's checkpoints as they are.
+
+        Not before all is ready: a run that cannot begin takes nothing out of its folder.
+        """
+        aside = set_aside(Path(trainer.default_root_dir), trainer.ckpt_path)
+        if aside is not None:
+            message = f"The checkpoints of an earlier run now lie in {aside}; --ckpt_path goes on from one of them."
+            print(message, file=sys.stderr)
+
 
 class CLI(LightningCLI):
     """Lightning's command line, whose errors can be caught, and which takes no key for one that begins with it."""
@@ -76,17 +87,6 @@ class CLI(LightningCLI):
             if NO_UNION in str(error):
                 raise ArgumentError(None, str(error)) from error
             raise
-
-    @rank_zero_only
-    def before_fit(self) -> None:
-        """A run that does not go on from an earlier one in its folder leaves that one's checkpoints as they are."""
-        checkpoint = self.config[self.subcommand].get("ckpt_path")
-        if checkpoint in LIGHTNINGS:  # it looks for one in the folder
-            return
-        aside = set_aside(Path(self.trainer.default_root_dir), checkpoint)
-        if aside is not None:
-            message = f"The checkpoints of an earlier run now lie in {aside}; --ckpt_path goes on from one of them."
-            print(message, file=sys.stderr)
 
 
 def check_checkpoint(path: Any) -> None:

@@ -99,6 +99,43 @@ def test_a_new_run_leaves_an_earlier_ones_checkpoints_apart(data, tmp_path, caps
     assert len(list(tmp_path.rglob("*.ckpt"))) == 3
 
 
+def test_a_run_that_cannot_begin_leaves_its_folder_as_it_is(data, tmp_path, capsys):
+    run(*arguments("fit", data, tmp_path, **{"trainer.max_steps": 1}))
+    with pytest.raises(SystemExit):
+        run(*arguments("fit", data, tmp_path, **{"data.manifest": tmp_path / "none.csv"}))
+    assert "none.csv" in capsys.readouterr().err
+    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_run_goes_on_in_a_folder_that_is_spelt_otherwise_or_was_moved(data, tmp_path, moved):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    run(*arguments("fit", data, tmp_path / "run", **COUNT, **{"trainer.max_epochs": 1}))
+    folder = (tmp_path / "run").rename(tmp_path / "other") if moved else tmp_path / "link"
+    best = torch.load(folder / "best.ckpt", weights_only=True)
+    key = next(key for key in best["callbacks"] if key.startswith("Best"))
+    # No later score is higher, so the best stays if the run knows it.
+    state = torch.load(folder / "last.ckpt", weights_only=True)
+    kept = state["callbacks"][key]
+    kept["best_model_score"] = kept["kth_value"] = torch.tensor(99.0)
+    kept["best_k_models"] = dict.fromkeys(kept["best_k_models"], torch.tensor(99.0))
+    torch.save(state, folder / "last.ckpt")
+    run(*arguments("fit", data, folder, **COUNT, **{"trainer.max_epochs": 2}, ckpt_path=folder / "last.ckpt"))
+    found = {file.name: torch.load(file, weights_only=True)["global_step"] for file in folder.glob("*.ckpt")}
+    assert found == {"last.ckpt": 6, "best.ckpt": 3}
+
+
+def test_a_run_that_goes_on_from_an_earlier_one_finds_its_own_best(data, tmp_path):
+    for _ in range(2):
+        run(*arguments("fit", data, tmp_path, **COUNT, **{"trainer.max_epochs": 1}))
+    again = tmp_path / "earlier_1" / "last.ckpt"
+    run(*arguments("fit", data, tmp_path, **COUNT, **{"trainer.max_epochs": 2}, ckpt_path=again))
+    found = {file.relative_to(tmp_path): torch.load(file, weights_only=True) for file in tmp_path.rglob("*.ckpt")}
+    steps = {str(file): checkpoint["global_step"] for file, checkpoint in found.items()}
+    earlier = {f"earlier_{run}/{name}.ckpt": 3 for run in (1, 2) for name in ("best", "last")}
+    assert steps == earlier | {"last.ckpt": 6, "best.ckpt": 6}
+
+
 def test_a_fit_in_mixed_precision_scores_in_single(data, tmp_path, capsys):
     half = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 1, "trainer.num_sanity_val_steps": 2}
     run(*arguments("fit", data, tmp_path, **COUNT, **half))

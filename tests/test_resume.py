@@ -13,11 +13,14 @@ from parts import ENCODER, NETWORK, QUIET, RATE, arguments, logged, run, run_apa
 
 from separation.callbacks.checkpoints import Last
 from separation.data.datamodule import ClipData, MixtureData
+from separation.data.tagged import TaggedData
+from separation.encoders.frame_tagger import FrameTagger
 from separation.encoders.sound import SoundEncoder
 from separation.models.band_unet import BandUNet
 from separation.objectives.bands import BandSupervised
 from separation.objectives.contrastive import Contrastive
 from separation.objectives.optimisers import AdamW
+from separation.objectives.tagging import Tagging
 
 pytestmark = QUIET
 TERMS = ("train/snr", "train/sdri", "train/absent", "train/tagging")
@@ -112,7 +115,12 @@ def contrastive():
     return Contrastive(SoundEncoder(**ENCODER), AdamW(warmup=2))
 
 
-@pytest.mark.parametrize("objective, kind", [(supervised, MixtureData), (contrastive, ClipData)])
+def tagging():
+    labels = [f"tone {number}" for number in range(4)]
+    return Tagging(FrameTagger(labels, sample_rate=RATE, channels=(4, 8, 8), hidden=16), AdamW(warmup=2))
+
+
+@pytest.mark.parametrize("objective, kind", [(supervised, MixtureData), (contrastive, ClipData), (tagging, TaggedData)])
 def test_a_run_that_ended_in_its_first_epoch_goes_on_there(data, straight, tmp_path, objective, kind):
     """Lightning makes the first epoch's loader before it knows where a resumed run stands."""
 

@@ -92,6 +92,18 @@ def test_what_filled_the_held_clips_and_is_still_there_gets_its_turn(folder):
     assert len(epoch(streamed(folder, held=13, batch_size=1))) == 13  # twice what is held: nothing is left over
 
 
+@pytest.mark.parametrize(("shards", "workers", "held"), [(3, 0, 6), (5, 2, 4), (5, 2, 8), (4, 2, 20)])
+def test_every_epoch_has_the_batches_that_are_said_beforehand(tmp_path, shards, workers, held):
+    """By their number Lightning knows how long a training is, which the learning rate needs."""
+    manifest = write_corpus(tmp_path, labels=13, recordings=2, seconds=0.05)
+    write_shards(manifest, tmp_path / "s", shards=shards, sample_rate=RATE)
+    data = streamed(tmp_path / "s", held=held, batch_size=2, workers=workers)
+    said = len(data.train_dataloader())
+    for number in range(3):
+        data.position = lambda number=number: (number, 0)
+        assert len(list(data.train_dataloader())) == said > 0
+
+
 def test_an_epoch_without_a_batch_is_an_error(folder):
     with pytest.raises(DataError, match=r"an epoch of it makes no batch of 32 in any of 1 workers; "):
         epoch(streamed(folder, held=256, batch_size=32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -9,16 +10,38 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class InRunFolder(ModelCheckpoint):
-    """Saves into `trainer.default_root_dir` where no other folder is given."""
+    """Saves into `trainer.default_root_dir` where no other folder is given, one file under its one name."""
+
+    same_run = False
+
+    def __init__(self, dirpath: str | None = None, **kept: Any) -> None:
+        super().__init__(dirpath=dirpath, enable_version_counter=False, **kept)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = self.dirpath or trainer.default_root_dir
+        self.dirpath = real(self.dirpath or trainer.default_root_dir)
         super().setup(trainer, pl_module, stage)
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.same_run = real(os.path.dirname(str(trainer.ckpt_path))) == self.dirpath
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What was best so far, where the run goes on in its folder; in another it begins anew."""
-        if state_dict.get("dirpath") == self.dirpath:
-            super().load_state_dict(state_dict)
+        """What was best so far, where the run goes on in its folder and the file is still there; else it begins anew.
+
+        The folder may have been moved or be spelt otherwise: what counts is where the checkpoint lies that the run goes
+        on from.
+        """
+        here = str(self.dirpath)
+        best = os.path.join(here, os.path.basename(state_dict["best_model_path"]))
+        if not self.same_run or not os.path.isfile(best):
+            return
+        scores = dict.fromkeys([best], state_dict["best_model_score"])
+        moved = {"dirpath": here, "best_model_path": best, "kth_best_model_path": best, "best_k_models": scores}
+        super().load_state_dict(state_dict | moved | {"last_model_path": ""})
+
+
+def real(folder: str) -> str:
+    """A folder's one spelling; web addresses as they are."""
+    return folder if "://" in folder else os.path.realpath(folder)
 
 
 class Last(InRunFolder):
@@ -30,7 +53,7 @@ class Last(InRunFolder):
     """
 
     def __init__(self, every_n_train_steps: int = 200, dirpath: str | None = None) -> None:
-        super().__init__(dirpath=dirpath, save_last=True, save_top_k=0, every_n_train_steps=every_n_train_steps)
+        super().__init__(dirpath, save_last=True, save_top_k=0, every_n_train_steps=every_n_train_steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
@@ -47,4 +70,4 @@ class Best(InRunFolder):
 
     def __init__(self, monitor: str = "val/sdri", dirpath: str | None = None) -> None:
         kept: dict[str, Any] = {"filename": "best", "mode": "max", "save_on_train_epoch_end": False}
-        super().__init__(dirpath=dirpath, monitor=monitor, **kept)
+        super().__init__(dirpath, monitor=monitor, **kept)

@@ -141,7 +141,7 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         split: which split.
         buffer: clips that are held to be shuffled; 0 = in the order of the shards.
         seed: of the order.
-        even: ends every rank and worker after equally many clips, which DDP needs; a few clips are then missed.
+        even: ends every rank and worker after equally many clips in every epoch, which DDP needs; a few are missed.
         as_recorded: gives clips at the recordings' own levels; otherwise every clip's peak is at one.
 
     Raises:
@@ -179,6 +179,10 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         return [self.shards[number] for number in order][rank::ranks][worker::workers]
 
+    def each(self, ranks: int, workers: int) -> int:
+        """Clips that each worker of each rank can be given in every epoch, whichever shards are its own."""
+        return sum(sorted(count for _, count in self.shards)[: len(self.shards) // ranks // workers])
+
     def __iter__(self) -> Iterator[tuple[Clip, Tensor]]:
         rank, ranks, worker, workers = engine().utils.pytorch_worker_info()
         if ranks == 1:
@@ -189,10 +193,8 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
                 "write a multiple of the ranks, at least one for every worker."
             )
         mine = self.share(rank, ranks, worker, workers)
-        wanted = expected = sum(count for _, count in mine)
-        if self.even:
-            shares = [self.share(r, ranks, w, workers) for r in range(ranks) for w in range(workers)]
-            wanted = min(sum(count for _, count in each) for each in shares)
+        expected = sum(count for _, count in mine)
+        wanted = self.each(ranks, workers) if self.even else expected
         got = 0
         for sample in self._stream([name for name, _ in mine]):
             if got == wanted:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +39,24 @@ class Streamed(Protocol):
 
     def position(self) -> tuple[int, int]: ...
 
-    def stream(self, epoch: int) -> IterableDataset[Any]: ...
+    def ranks(self) -> tuple[int, int]: ...
+
+    def stream(self, epoch: int) -> Stream: ...
+
+
+class Stream(Protocol):
+    """The batches of one epoch, as `DataLoader` takes them.
+
+    clips: what they are made of.
+    """
+
+    clips: ShardedClips
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def turns_of(self, clips: int) -> int:
+        """How many items a worker makes of so many clips."""
+        ...
 
 
 def clips_of(data: Streamed, epoch: int, as_recorded: bool = False) -> ShardedClips:
@@ -156,31 +175,47 @@ class Mixtures(IterableDataset[Queried]):
             had.append(full)
         yield from ((clip, held) for clip, done in zip(list(held), had, strict=True) if not done)
 
+    def turns_of(self, clips: int) -> int:
+        """How many `turns` so many clips give: the first ones that are held have none unless they stay to the end."""
+        return clips if clips < self.held else max(clips - self.held, self.held)
+
 
 class StreamLoader:
     """An epoch's batches; a training that goes on in the middle of one passes over those that it has had.
 
     Raises:
-        DataError: while it is read, the epoch has not a single batch.
+        DataError: an epoch has not a single batch.
     """
 
     def __init__(self, data: Streamed) -> None:
         self.data = data
 
+    def __len__(self) -> int:
+        """Batches of an epoch, of each the same number: by it Lightning knows how long a training is."""
+        return self.count
+
+    @cached_property
+    def count(self) -> int:
+        """See `__len__`; the shards' index is read once."""
+        stream, workers = self.data.stream(0), max(1, self.data.workers)
+        turns = stream.turns_of(stream.clips.each(self.data.ranks()[1], workers))
+        count = workers * (turns // self.data.batch_size)
+        if count == 0:
+            raise DataError(
+                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} in any of "
+                f"{workers} workers; stream more clips, or lower data.batch_size or data.workers."
+            )
+        return count
+
     def __iter__(self) -> Iterator[Any]:
         epoch, first = self.data.position()
         loader = DataLoader(
-            self.data.stream(epoch), batch_size=None, num_workers=self.data.workers, generator=torch.Generator()
+            self.data.stream(epoch),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.data.workers,
+            generator=torch.Generator(),
         )
-        count = 0
-        for count, batch in enumerate(loader, 1):
-            if count > first:
-                yield batch
-        if count == 0:  # a training whose length is counted in steps would wait for the first one for ever
-            raise DataError(
-                f"{self.data.shards}: an epoch of it makes no batch of {self.data.batch_size} in any of "
-                f"{max(1, self.data.workers)} workers; stream more clips, or lower data.batch_size or data.workers."
-            )
+        yield from islice(loader, first, self.count)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing is kept, as in `Loader`."""

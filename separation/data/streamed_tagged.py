@@ -92,6 +92,10 @@ class Draws(IterableDataset[TaggedBatch]):
         for _ in range(min(came, self.data.held)):
             yield held
 
+    def turns_of(self, clips: int) -> int:
+        """As many as there are clips."""
+        return clips
+
     def numbers(self, labels: tuple[str, ...]) -> list[int]:
         """The classes of labels, each once; labels that are none are left out."""
         for label in labels:

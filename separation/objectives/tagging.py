@@ -15,6 +15,7 @@ from separation.data.tagged import TaggedBatch
 from separation.encoders.frame_tagger import FrameTagger
 from separation.objectives.base import RANDOM
 from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder
 
 SURE = 1e-6
@@ -48,6 +49,9 @@ class Tagging(lightning.LightningModule):
         chosen = (torch.rand(len(batch.tags), 1, device=batch.tags.device) < self.mixup).float()
         waveforms = batch.waveforms + chosen * batch.waveforms.roll(1, 0)
         return waveforms, torch.maximum(batch.tags, chosen * batch.tags.roll(1, 0))
+
+    def on_train_batch_start(self, batch: TaggedBatch, index: int) -> None:
+        seed_step(self)
 
     def training_step(self, batch: TaggedBatch, index: int) -> Tensor:
         waveforms, tags = self.mixed(batch)
