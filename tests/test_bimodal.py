@@ -209,6 +209,41 @@ def test_isolated_recordings_come_beside(manifest):
     assert batch.names[0] != batch.names[1]
 
 
+def test_two_ranks_draw_what_one_does_with_the_doubled_batch(manifest):
+    isolated = {"isolated_manifest": manifest}
+    one = data(manifest, batch_size=4, isolated=2, **isolated)
+    halves = [data(manifest, batch_size=2, isolated=1, **isolated) for _ in range(2)]
+    for rank, half in enumerate(halves):
+        half.ranks = lambda rank=rank: (rank, 2)
+    for index in range(2):
+        whole, parts = one.epoch(1)[index], [half.epoch(1)[index] for half in halves]
+        for name in ("clips", "isolated"):
+            assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+        assert whole.names == parts[0].names + parts[1].names
+    assert torch.equal(data(manifest, batch_size=4).epoch(1)[1].clips, whole.clips)  # isolated ones change no other
+
+
+@pytest.mark.parametrize(("as_recorded", "loudest"), [(True, 0.3 * 1.5), (False, 1.5)])
+def test_clips_have_their_own_level_or_a_peak_of_one(manifest, as_recorded, loudest):
+    """Tones at 0.3, times 0.5 to 1.5, divided by their number."""
+    batch = batch_of(manifest, sources=0, batch_size=40, as_recorded=as_recorded)
+    peaks = 2 * batch.clips.abs().amax(-1)
+    assert loudest / 3 * 0.98 <= peaks.min() < loudest / 2
+    assert loudest * 0.9 < peaks.max() <= loudest * 1.01
+
+
+def test_recorded_clips_are_cut_off_at_full_scale_as_published(manifest):
+    module = data(manifest, sources=0, as_recorded=True)
+    module.mixtures.peaks = [1.0] * len(module.mixtures.peaks)
+    waves = torch.stack([module.mixtures.waves([0, 1], np.random.default_rng(seed)) for seed in range(20)])
+    assert 2 * waves.abs().max() == 1
+
+
+def test_clips_that_are_made_have_no_recorded_level(manifest):
+    with pytest.raises(ValueError, match="as_recorded must be false"):
+        CaptionedData(manifest, sources=2, as_recorded=True)
+
+
 def test_captions_of_the_manifest_are_taken_as_they_are(manifest):
     batch = batch_of(manifest, sources=0, slots=3)
     assert all(caption.startswith("A tone of") for caption in batch.captions)

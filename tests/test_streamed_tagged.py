@@ -54,6 +54,12 @@ def test_an_epoch_draws_as_many_clips_as_come(folder, held):
         assert {tuple(row) for row in batch.tags.tolist()} <= {(1, 0, 0, 0), (0, 1, 1, 0)}
 
 
+@pytest.mark.parametrize(("as_recorded", "peak"), [(True, 0.3), (False, 1.0)])
+def test_clips_have_their_own_level_or_a_peak_of_one(folder, as_recorded, peak):
+    batch = epoch(streamed(folder, as_recorded=as_recorded))[0]
+    assert batch.waveforms.abs().amax(1).tolist() == pytest.approx([peak] * SIZE, rel=0.02)
+
+
 def test_classes_are_equally_often_among_those_that_are_held(folder):
     data = streamed(folder, held=256)
     drawn = torch.cat([batch.drawn for number in range(20) for batch in epoch(data, number)])

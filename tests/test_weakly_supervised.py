@@ -25,6 +25,7 @@ from separation.encoders.frame_tagger import FrameTagger, linear_softmax
 from separation.encoders.panns import Frames
 from separation.encoders.stand_in import StandIn
 from separation.models.band_unet import BandUNet
+from separation.objectives import weakly_supervised
 from separation.objectives.base import Objective
 from separation.objectives.optimisers import AdamW
 from separation.objectives.tagging import Tagging
@@ -163,6 +164,16 @@ def test_validation_tells_whether_a_class_is_among_the_two_surest(sure, wanted):
     module.validation_step(Rendered(row | {"kind": "absent"}, np.zeros(100), np.zeros(100)), 0)
 
 
+def test_the_loss_is_divided_by_the_items_of_all_ranks(monkeypatch):
+    """So that the mean of the ranks' losses is that of all items, however they are spread."""
+    module, batch = WeaklySupervised(model(), tagger(), KnownPlaces([30] * 4), seconds=0.4).train(), noise_batch()
+    silent_log(module)
+    module.model.eval()
+    alone = module.training_step(batch, 0)
+    monkeypatch.setattr(weakly_supervised, "per_rank", lambda count: (count + 2) / 2)  # the other rank has two items
+    assert module.training_step(batch, 0).item() == pytest.approx(alone.item() * 4 / 3, rel=1e-6)
+
+
 # --- Data ----------------------------------------------------------------------------------------
 
 
@@ -185,6 +196,12 @@ def test_a_batch_s_clips_have_the_class_they_were_drawn_for(manifest):
     wanted = 300 * 1.6**batch.drawn
     assert ((spectrum / wanted - 1).abs() < 0.03).all()
     assert (batch.waveforms[:, round(1.6 * RATE) :] == 0).all()  # shorter clips end in silence
+
+
+@pytest.mark.parametrize(("as_recorded", "peak"), [(True, 0.3), (False, 1.0)])
+def test_clips_have_their_own_level_or_a_peak_of_one(manifest, as_recorded, peak):
+    batch = data(manifest, batch_size=8, as_recorded=as_recorded).batch(0)
+    assert batch.waveforms.abs().amax(1).tolist() == pytest.approx([peak] * 8, rel=0.01)
 
 
 def test_several_labels_and_those_that_are_no_classes(manifest):

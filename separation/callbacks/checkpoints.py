@@ -18,7 +18,7 @@ class InRunFolder(ModelCheckpoint):
         super().__init__(dirpath=dirpath, enable_version_counter=False, **kept)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.dirpath = real(self.dirpath or trainer.default_root_dir)
+        self.dirpath = real(str(self.dirpath or trainer.default_root_dir))
         super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.data.datamodule import MixtureData
+from separation.data.datamodule import Batches, MixtureData
 from separation.data.made import Mixed, excerpt
 from separation.data.manifest import Clip, DataError
 from separation.data.phrases import phrases, slots
@@ -56,13 +56,18 @@ class Drawn:
         count: clips a mixture.
         length: samples of a clip.
         slots: phrases a clip.
+        as_recorded: clips at their recordings' own level, cut off at [-1, 1] after the gain as published; otherwise at
+            the level that the source gives them.
 
     Raises:
         DataError: no clip has a caption.
     """
 
-    def __init__(self, source: Captions, count: int, length: int, slots: int) -> None:
+    def __init__(
+        self, source: Captions | Corpus, count: int, length: int, slots: int, as_recorded: bool = False
+    ) -> None:
         self.source, self.count, self.length, self.slots = source, count, length, slots
+        self.peaks = source.peaks if as_recorded and isinstance(source, Corpus) else None
         self.phrases = [phrases(clip.caption) for clip in source.clips]
         self.usable = [number for number, found in enumerate(self.phrases) if found]
         if len(self.usable) < count:
@@ -80,8 +85,11 @@ class Drawn:
     def waves(self, numbers: list[int], rng: np.random.Generator) -> Tensor:
         """Clips (clips, time) at random levels. They are divided once by their number: their sum is the mixture."""
         waves = torch.stack([excerpt(self.source.waveform(number), self.length, rng) for number in numbers])
-        gains = torch.from_numpy(rng.uniform(*GAINS, len(numbers))).float()
-        return waves * gains[:, None] / len(numbers)
+        gains = torch.from_numpy(rng.uniform(*GAINS, len(numbers))).float()[:, None]
+        if self.peaks is None:
+            return waves * gains / len(numbers)
+        peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
+        return (waves * peaks * gains).clamp(-1, 1) / len(numbers)
 
     def captions(self, numbers: list[int]) -> list[str]:
         """The clips' captions."""
@@ -99,10 +107,13 @@ class CaptionedData(MixtureData):
         made: how many clips are made so.
         isolated_manifest: recordings of one sound each, for semi-supervised training.
         isolated: mixtures of those in a batch, beside its `batch_size` others and not more than these.
+        as_recorded: the manifest's clips at their own levels; otherwise each with its peak at one. Clips that are made
+            have no level of their own.
         common: see `CorpusData`; `seconds` is a clip's length.
 
     Raises:
-        ValueError: one of `isolated` and `isolated_manifest` is given without the other, or `isolated` is impossible.
+        ValueError: one of `isolated` and `isolated_manifest` is given without the other, or `isolated` is impossible;
+            or clips that are made are asked for as they were recorded.
     """
 
     def __init__(
@@ -114,6 +125,7 @@ class CaptionedData(MixtureData):
         made: int = 2000,
         isolated_manifest: Path | None = None,
         isolated: int = 0,
+        as_recorded: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(*args, **common)
@@ -122,13 +134,16 @@ class CaptionedData(MixtureData):
             raise ValueError(f"semi-supervised training takes isolated_manifest and isolated: {given} lacks {other}")
         if not 0 <= isolated <= self.batch_size:
             raise ValueError(f"isolated is a number from 0 to batch_size, {self.batch_size}, and not {isolated}")
+        if sources and as_recorded:
+            raise ValueError("clips that are made of several sources were never recorded: as_recorded must be false")
+        self.as_recorded, self.place = as_recorded, (0, 1)
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated = isolated_manifest, isolated
         self.alone: Drawn | None = None
 
     def ready(self, corpus: Corpus) -> None:
         source = Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
-        self.mixtures = Drawn(source, self.clips, self.length, self.slots)
+        self.mixtures = Drawn(source, self.clips, self.length, self.slots, self.as_recorded)
         if self.isolated_manifest is not None:
             singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache)
             single = Mixed(singles, 1, self.made, self.seconds, self.seed + 1)
@@ -139,11 +154,17 @@ class CaptionedData(MixtureData):
         """Length of a clip."""
         return self.length / self.sample_rate
 
+    def epoch(self, number: int) -> Batches:
+        self.place = self.ranks()  # for `drawn`, which a worker of its own may call
+        return super().epoch(number)
+
     def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> CaptionedBatch:  # type: ignore[override]
         source = self.mixtures
         numbers = [source.numbers(rng) for rng in items]
         filled = [slots(source.phrases[number], self.slots) for each in numbers for number in each]
-        waves, names = self.drawn_alone(items[: self.isolated])
+        rank, world = self.place
+        alone = shared.spawn(world * self.isolated)[rank * self.isolated :][: self.isolated]
+        waves, names = self.drawn_alone(alone)
         return CaptionedBatch(
             clips=torch.stack([source.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]),
             captions=[caption for each in numbers for caption in source.captions(each)],
@@ -155,7 +176,7 @@ class CaptionedData(MixtureData):
 
     def drawn_alone(self, items: Sequence[np.random.Generator]) -> tuple[Tensor, list[str]]:
         """Mixtures of isolated recordings (items, clips, time) with their texts."""
-        if self.alone is None:
+        if self.alone is None or not items:
             return torch.zeros(0, self.clips, self.length), []
         numbers = [self.alone.numbers(rng) for rng in items]
         waves = [self.alone.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]

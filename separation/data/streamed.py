@@ -209,7 +209,7 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch, first = self.data.position()
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.data.stream(epoch),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.data.workers,

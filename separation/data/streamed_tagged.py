@@ -66,7 +66,7 @@ class Draws(IterableDataset[TaggedBatch]):
     """The batches that one worker draws of its clips of one epoch."""
 
     def __init__(self, data: StreamedTaggedData, epoch: int) -> None:
-        self.clips, self.epoch, self.data = clips_of(data, epoch), epoch, data
+        self.clips, self.epoch, self.data = clips_of(data, epoch, data.as_recorded), epoch, data
         self.rank = data.ranks()[0]
         self.labels: list[str] | str = data.labels or []
         self.known: dict[str, int | None] = {}

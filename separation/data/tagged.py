@@ -74,13 +74,16 @@ class TaggedData(MixtureData):
     Args:
         labels: the classes in the tagger's order; the manifest's own, sorted, by default, or "audioset" for the 527
             AudioSet classes. Clips of other labels are left out, and classes without clips are never drawn.
+        as_recorded: clips at their recordings' own levels; otherwise each with its peak at one.
         common: see `CorpusData`; `seconds` is a clip's length. Shorter clips end in silence, of longer ones a random
             part is taken.
     """
 
-    def __init__(self, *args: Any, labels: list[str] | str | None = None, **common: Any) -> None:
+    def __init__(
+        self, *args: Any, labels: list[str] | str | None = None, as_recorded: bool = False, **common: Any
+    ) -> None:
         super().__init__(*args, **common)
-        self.labels = labels
+        self.labels, self.as_recorded = labels, as_recorded
 
     def of_use(self, rows: list[Row], where: str) -> list[Row]:
         """The rows that ask for a class."""
@@ -99,6 +102,7 @@ class TaggedData(MixtureData):
     def use(self, source: Corpus | Padded, names: list[str]) -> None:
         """Draws from these clips; `names` are the classes where none were given."""
         self.source = source
+        self.peaks = source.peaks if self.as_recorded and isinstance(source, Corpus) else None
         labels: list[str] | str = self.labels if self.labels is not None else names
         self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
         found = [[class_of(label, labels) for label in clip.labels] for clip in source.clips]
@@ -122,7 +126,10 @@ class TaggedData(MixtureData):
 
     def fitted(self, clip: int, place: int) -> Tensor:
         """A clip (time,) of the wanted length."""
-        return self.part(self.source.waveform(clip), np.random.default_rng((self.seed, PLACE, place)))
+        wave = self.source.waveform(clip)
+        if self.peaks is not None:
+            wave = wave * self.peaks[clip]
+        return self.part(wave, np.random.default_rng((self.seed, PLACE, place)))
 
     def part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
         """A clip's samples (time,) brought to the wanted length: silence behind it, or a random part of it."""

@@ -18,6 +18,7 @@ from separation.losses import snr_loss
 from separation.losses.waveform import l1_loss
 from separation.models.base import ConditionedModel
 from separation.objectives.base import RANDOM, Objective
+from separation.objectives.ranks import per_rank
 
 ANCHORS = ("mined", "random")
 LOSSES = {"l1": l1_loss, "snr": snr_loss}
@@ -108,6 +109,7 @@ class WeaklySupervised(Objective):
     def training_step(self, batch: TaggedBatch, index: int) -> Tensor | None:
         mixtures, targets, conditions, fits = self.mixtures(batch)
         self.log("train/without_partner", 1 - fits.float().mean())
+        count = per_rank(fits.sum())  # asked on every rank, also by one that has nothing to learn from
         if not fits.any():
             return self.usable(None)
         observe = getattr(self.encoder, "observe", None)
@@ -115,6 +117,6 @@ class WeaklySupervised(Objective):
             observe(batch.drawn[fits], conditions)
         self.remember(mixtures[:, None], conditions[:, None])
         estimates = self.model(mixtures[:, None], conditions)[:, 0].float()
-        loss = self.loss(targets, estimates).mean()
+        loss = self.loss(targets, estimates).sum() / count
         self.log("train/loss", loss, prog_bar=True)
         return self.usable(loss)
