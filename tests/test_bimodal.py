@@ -314,6 +314,14 @@ def test_ears_hear_as_the_encoder_and_let_gradients_through():
     assert Ears(StandIn(DIM)).audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
 
 
+def test_a_narrow_network_has_the_released_one_s_shape():
+    networks = BiModalUNet(channels=8), BiModalUNet()
+    narrow, released = ({name: each.shape for name, each in network.state_dict().items()} for network in networks)
+    assert narrow.keys() == released.keys()
+    name = "net_sound.unet_block.submodule.submodule.submodule.submodule.submodule.submodule.downconv.weight"
+    assert (tuple(narrow[name]), tuple(released[name])) == ((64, 64, 4, 4), (512, 512, 4, 4))
+
+
 def test_padding_is_not_attended_to():
     torch.manual_seed(0)
     attention, points = CrossAttention(64, 24), torch.randn(2, 5, 64)

@@ -24,7 +24,8 @@ from separation.models.resunet import ResUNet30
 def narrow(monkeypatch, tmp_path):
     monkeypatch.setattr(resunet, "CHANNELS", (1, 1, 1, 1, 1, 1, 1))
     monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [2] * layers)
-    monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
+    monkeypatch.setattr(bimodal_unet, "CHANNELS", 8)
+    monkeypatch.setattr(bimodal_unet, "MULTIPLES", (1,) * 7)
     monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AUDIOSET_ONTOLOGY", raising=False)
 

@@ -53,7 +53,8 @@ def lively(model):
 )  # fmt: skip
 def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
     monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [4] * layers)
-    monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
+    monkeypatch.setattr(bimodal_unet, "CHANNELS", 8)
+    monkeypatch.setattr(bimodal_unet, "MULTIPLES", (1,) * 7)
     torch.manual_seed(0)
     model = lively(getattr(clipsep_unet if network == "CLIPSepUNet" else bimodal_unet, network)())
     time = torch.arange(round(seconds * sample_rate)) / sample_rate

@@ -21,7 +21,7 @@ CHUNK = 65535  # inputs are padded to multiples of this, 256 frames
 WINDOW, WINDOW_HOP = 512, 375  # frames: a training clip; 6 s, which lie on the grid of whole seconds
 HEADS = 8
 MAPS = 32
-SIZES = (64, 128, 256, 512, 512, 512, 512)
+CHANNELS, MULTIPLES = 64, (1, 2, 4, 8, 8, 8, 8)  # of the levels
 CONDITIONED = (4, 5, 6)  # levels with attention
 TOKENS, WIDTH, EMBEDDING = 77, 768, 512  # of the text tower
 
@@ -128,15 +128,15 @@ class Residual(nn.Module):
 class Level(nn.Module):
     """One level: down, residual block, attention where it has one, everything coarser, up."""
 
-    def __init__(self, level: int, inputs: int, outputs: int) -> None:
+    def __init__(self, level: int, inputs: int, outputs: int, channels: int) -> None:
         super().__init__()
-        width, self.outer, inner = SIZES[level], level == 0, level == len(SIZES) - 1
+        width, self.outer, inner = channels * MULTIPLES[level], level == 0, level == len(MULTIPLES) - 1
         self.downconv = nn.Conv2d(inputs, width, 4, 2, 1, bias=False)
         self.downnorm, self.downresblock = nn.BatchNorm2d(width), Residual(width)
         if level in CONDITIONED:
             self.ca_blocks = nn.ModuleList([Conditioning(width)])
         if not inner:
-            self.submodule = Level(level + 1, width, width)
+            self.submodule = Level(level + 1, width, width, channels)
         coarse = width if inner else 2 * width
         self.upresblock = Residual(coarse)
         self.upconv = nn.Conv2d(coarse, outputs, 3, padding=1, bias=self.outer)
@@ -158,10 +158,10 @@ class Level(nn.Module):
 class SoundNet(nn.Module):
     """Batch norm, then the U-Net: (batch, 1, 512, frames) to (batch, 32, 512, frames)."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.bn0 = nn.BatchNorm2d(1)
-        self.unet_block = Level(0, 1, MAPS)
+        self.unet_block = Level(0, 1, MAPS, channels)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         return self.unet_block(self.bn0(x), hidden)
@@ -192,6 +192,7 @@ class BiModalUNet(ConditionedModel):
 
     Args:
         faithful: compute as published: channel by channel, in hard segments of 131070 samples.
+        channels: of the finest level, a multiple of the heads of attention, 8; by default the released network's 64.
     """
 
     window: Tensor
@@ -205,10 +206,10 @@ class BiModalUNet(ConditionedModel):
     published_otherwise = True
     estimates_presence = False
 
-    def __init__(self, faithful: bool = False) -> None:
+    def __init__(self, faithful: bool = False, channels: int | None = None) -> None:
         super().__init__()
         self.faithful = faithful
-        self.net_sound = SoundNet()
+        self.net_sound = SoundNet(channels or CHANNELS)
         self.net_clap = nn.ModuleDict({"fc": nn.Linear(EMBEDDING, MAPS)})
         self.net_synthesizer = InnerProduct()
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
