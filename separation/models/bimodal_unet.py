@@ -17,7 +17,7 @@ from separation.models.windows import count, in_windows, reach
 SLOPE = 0.2
 N_FFT, HOP = 1022, 256
 SEGMENT = 131070  # samples of a training clip: 512 bins x 512 frames
-CHUNK = 65535  # inputs are padded to multiples of this, 256 frames
+GRID = 128  # frames are padded to multiples of this: seven levels, each of half the frames
 WINDOW, WINDOW_HOP = 512, 375  # frames: a training clip; 6 s, which lie on the grid of whole seconds
 HEADS = 8
 MAPS = 32
@@ -261,8 +261,9 @@ class BiModalUNet(ConditionedModel):
 
 
 def missing(length: int) -> int:
-    """Samples of silence to add: to a multiple of half a training clip, as published; beyond one, to whole windows."""
-    if length <= SEGMENT:
-        return -length % CHUNK
-    windows = count(length // HOP + 1, WINDOW, WINDOW_HOP)
+    """Samples of silence to add: up to a training clip to what the levels divide, beyond one to whole windows."""
+    frames = length // HOP + 1
+    if frames <= WINDOW:
+        return max(0, (frames + -frames % GRID - 1) * HOP - length)
+    windows = count(frames, WINDOW, WINDOW_HOP)
     return ((windows - 1) * WINDOW_HOP + WINDOW - 1) * HOP - length
