@@ -14,6 +14,7 @@ from separation.data.protocol import VALIDATION, Mixing, read_rows, render
 from separation.data.protocols import clipsep, uss
 from separation.data.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
 from separation.data.protocols.registry import all_protocols, find
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 
 ESC50 = "idx,caption,src_wav,noise_wav\n0,dog,1-a-0.wav,5-b-29.wav\n1,sea waves,2-c-11.wav,1-a-0.wav\n"
 
@@ -99,6 +100,16 @@ def test_rows_that_are_not_the_versions_are_refused(tmp_path):
 def test_the_validation_list_is_the_published_one(data_root):
     rows = read_rows(data_root / "validation_mixtures.csv")
     assert rows == find("validation").rows(data_root)
+
+
+def test_the_pairs_of_the_validation_list_are_of_195_recordings(data_root):
+    pairs = [row for row in find("validation").rows(data_root) if row["kind"] == "pair"]
+    rows = with_recordings(pairs, recordings_of(data_root / MANIFEST))
+    assert (len(pairs), len({row["target"] for row in rows}), len({row["recording"] for row in rows})) == (
+        300,
+        244,
+        195,
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in all_protocols() if name.split("/")[0] in ("audiosep", "clipsep")])
