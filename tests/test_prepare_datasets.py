@@ -4,13 +4,16 @@ import shutil
 import subprocess
 from collections import Counter
 
+import numpy as np
 import pytest
+import soundfile
 from layouts import LAYOUTS, film, sound, text
 
 from separation.data.manifest import Clip, DataError, read_entries
-from separation.data.prepare import audioset
+from separation.data.prepare import audioset, musdb18
 from separation.data.prepare.registry import preparer
 from separation.data.prepare.run import against_release, prepare
+from separation.data.protocols.registry import find
 
 
 def prepared(name, root, leak=False, **how):
@@ -236,6 +239,26 @@ def test_musdb18_hq(tmp_path):
     ]
     assert [clip.label for clip in of(entries, "test")] == ["drums", "bass", "other", "vocals"]
     assert {clip.recording for clip in of(entries, "train")} == {"musdb18:A Classic Education - NightOwl"}
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
+def test_musdb18_s_streams_are_taken_out_with_their_mixture(tmp_path):
+    container, names = tmp_path / "test" / "A - song.stem.mp4", ("mixture", "drums", "bass", "other", "vocals")
+    sound(tmp_path / "train" / "B - song" / "vocals.wav")
+    container.parent.mkdir()
+    tones = [word for hertz in range(1, 6) for word in ("-f", "lavfi", "-i", f"sine={1000 * hertz}:duration=0.5")]
+    streams = [word for number in range(5) for word in ("-map", f"{number}:a")]
+    subprocess.run(["ffmpeg", "-v", "error", *tones, *streams, str(container)], check=True, timeout=60)
+    musdb18.take_stems_out(tmp_path)
+    for hertz, name in enumerate(names, 1):
+        wave, rate = soundfile.read(tmp_path / "test" / "A - song" / f"{name}.wav")
+        loudest = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+        assert loudest == pytest.approx(1000 * hertz, abs=5), name
+    assert [row["mixture"] for row in find("uss/musdb18").rows(tmp_path)] == 4 * ["test/A - song/mixture.wav"]
+    (tmp_path / "test" / "A - song" / "mixture.wav").unlink()  # as earlier versions left it
+    musdb18.take_stems_out(tmp_path)
+    files = {path.relative_to(tmp_path / "test").as_posix() for path in (tmp_path / "test").rglob("*")}
+    assert files == {"A - song", container.name, *(f"A - song/{name}.wav" for name in names)}
 
 
 def test_slakh2100(tmp_path):
