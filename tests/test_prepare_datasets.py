@@ -338,7 +338,7 @@ def test_a_cell_that_does_not_end_is_named(tmp_path, name):
         again(name, tmp_path)
 
 
-def test_audioset_segments_end_after_their_start(tmp_path):
+def test_audioset_segments_do_not_end_before_their_start(tmp_path):
     LAYOUTS["audioset-eval"](tmp_path)
     path = tmp_path / "eval_segments.csv"
     text(path, "YTID,start_seconds,end_seconds,positive_labels", "a,40.0,30.0,/m/0k4j")

@@ -45,13 +45,13 @@ def segment(path: Path, number: int, row: list[str]) -> tuple[str, float, float,
     """One row of a list.
 
     Raises:
-        DataError: it is no video with a start, an end after it, and class ids.
+        DataError: it is no video with a start, an end that is not before it, and class ids.
     """
     try:
         start, end, mids = float(row[1]), float(row[2]), row[3].split(",")
     except (IndexError, ValueError):
         raise DataError(f"{path}, row {number}: it is no segment.") from None
-    if not 0 <= start < end < math.inf:
+    if not 0 <= start <= end < math.inf:
         raise DataError(f"{path}, row {number}: {start:g} to {end:g} s is no segment.")
     return row[0], start, end, mids
 
