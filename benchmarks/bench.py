@@ -35,11 +35,12 @@ from speed import cost_table, measure_cost, measure_speed, speed_table
 from separation import ModelError, Separator, __version__
 from separation.data.manifest import DataError, read_manifest
 from separation.data.protocol import read_rows, render
-from separation.evaluate import Score, by_class, score_row, summary
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.evaluate import Score, by_class, score_row, summary, unit
 from separation.hub import find_model
 
 PARTS = ("scores", "speed", "memory", "cost")
-LIST, MANIFEST = "validation_mixtures.csv", "manifest.csv"
+LIST = "validation_mixtures.csv"
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 HEARD = 0.5
 Say = Callable[[str], None]
@@ -55,12 +56,6 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def recordings_of(root: Path) -> dict[str, str]:
-    """Path to recording id, from the manifest: intervals are over recordings, of which a clip may be a part."""
-    clips = [clip for split in ("train", "validation") for clip in read_manifest(root / MANIFEST, split)]
-    return {clip.path: clip.recording for clip in clips}
-
-
 def sounds(row: dict[str, str]) -> list[str]:
     """The paths of a row's clips."""
     return [row[name] for name in ("target", "interference1", "interference2") if row[name]]
@@ -68,7 +63,7 @@ def sounds(row: dict[str, str]) -> list[str]:
 
 def in_training(rows: list[dict[str, str]], root: Path) -> int:
     """How many rows hold a recording that is also in the training data; there should be none."""
-    ids, trained = recordings_of(root), {clip.recording for clip in read_manifest(root / MANIFEST, "train")}
+    ids, trained = recordings_of(root / MANIFEST), {clip.recording for clip in read_manifest(root / MANIFEST, "train")}
     return sum(any(ids.get(path, path) in trained for path in sounds(row)) for row in rows)
 
 
@@ -89,13 +84,9 @@ def oracle_scores(separator: Separator, row: dict[str, str], root: Path, like: S
 
 def score_all(separator: Separator, rows: list[dict[str, str]], root: Path, say: Say = say) -> Scores:
     """Every row's score by what is done to the mixture: nothing, the model by label and by phrase, oracle masks."""
-    ids = recordings_of(root)
     scores: Scores = defaultdict(list)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(with_recordings(rows, recordings_of(root / MANIFEST)), 1):
         label, phrase = (score_row(separator, row, root, column) for column in ("query", "phrase"))
-        label, phrase = (
-            replace(score, recording=ids.get(score.recording, score.recording)) for score in (label, phrase)
-        )
         of_row = {NOTHING: replace(label, value=0.0), LABEL: label, PHRASE: phrase}
         for name, score in (of_row | oracle_scores(separator, row, root, label)).items():
             scores[name].append(score)
@@ -140,6 +131,7 @@ def measure_scores(separator: Separator, root: Path | None, every: int = 1, say:
         "mixtures": len(rows),
         "left_out": len(listed) - len(rows),
         "in_training": in_training(rows, root),
+        "resampled_by": unit(scores[LABEL]),
         "lines": {name: summary(entries, clips) for name, entries in scores.items()},
         "heard_at": HEARD,
         "heard": {name: heard(scores[name]) for name in (LABEL, PHRASE)},
@@ -168,7 +160,8 @@ def scores_table(scores: dict[str, Any]) -> str:
     left_out = f", {scores['left_out']} left out because their recordings are missing" if scores["left_out"] else ""
     heading = "| | " + " | ".join(heads) + " |"
     lines = [
-        f"SDRi in dB, mean with 95 % interval by recording, and median; {scores['mixtures']} mixtures{left_out}.",
+        f"SDRi in dB, mean with 95 % interval by {scores['resampled_by']}, and median; "
+        f"{scores['mixtures']} mixtures{left_out}.",
         "",
         heading,
         "|---" * (heading.count("|") - 1) + "|",

@@ -224,7 +224,8 @@ def scores_section(report: dict[str, Any]) -> str:
     ]
     known = f"{scores['in_training']} of them hold" if scores["in_training"] else "none holds"
     return (
-        f"SDRi in dB, mean and 95 % interval by recording, on {scores['mixtures']} fixed mixtures of {SECONDS} s;"
+        f"SDRi in dB, mean and 95 % interval by {scores.get('resampled_by', 'recording')}, on"
+        f" {scores['mixtures']} fixed mixtures of {SECONDS} s;"
         f" {known} a recording of the training data. For absent queries: how far the output lies under the mixture, dB."
         f" Measured {report['date']}.\n\n{table(head, group_rows(scores))}\n\n"
         "By class, mixtures of two sounds, worst first:\n\n"

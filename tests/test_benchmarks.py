@@ -332,6 +332,7 @@ def test_scores_go_by_recording_not_by_clip(data):
     rows = read_rows(data / "validation_mixtures.csv")
     scores = bench.score_all(KnowsTheTargets(data), rows, data, say=lambda sentence: None)
     assert {score.recording for score in scores[bench.LABEL]} == {f"validation:{label}" for label in SOUNDS.values()}
+    assert bench.measure_scores(KnowsTheTargets(data), data, say=lambda sentence: None)["resampled_by"] == "recording"
 
 
 def test_recordings_that_were_trained_on_are_counted(data):

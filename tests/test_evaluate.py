@@ -19,6 +19,7 @@ from separation import evaluate as module
 from separation.data.protocol import SAMPLE_RATE, read_rows
 from separation.data.protocols.base import ListFile
 from separation.data.protocols.registry import find
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate import (
     EvaluationError,
     Plan,
@@ -30,11 +31,12 @@ from separation.evaluate import (
     score_rows,
     summary,
     table,
+    unit,
 )
-from separation.evaluate.measures import MEASURES
+from separation.evaluate.measures import MEASURES, Signals
 from separation.evaluate.tables import compare_table
 from separation.hub import find_model
-from separation.metrics import bootstrap
+from separation.metrics import bootstrap, segmental_snr
 
 
 class LowPass:
@@ -189,7 +191,7 @@ def test_the_command_prints_the_table_and_writes_all_rows(root, monkeypatch, cap
     assert len(rows) == 6
     assert rows[0]["value"] == pytest.approx(20, abs=0.05)
     before = ("id", "kind", "query", "label", "recording", "esc", "value", "presence")
-    assert tuple(rows[0]) == (*before, "metrics", "mixture", "oracle")
+    assert tuple(rows[0]) == (*before, "metrics", "mixture", "oracle", "file")
     assert rows[0]["mixture"]["sdri"] == 0
     assert rows[4]["metrics"] == {"suppression": pytest.approx(20, abs=0.05)}
 
@@ -198,7 +200,7 @@ def test_the_command_prints_the_table_and_writes_all_rows(root, monkeypatch, cap
 
 
 def score_list(root, metrics=("sdr", "sdri"), separator=None, first=None, **plan):
-    rows = read_rows(root / "list.csv")[:first]
+    rows = with_recordings(read_rows(root / "list.csv")[:first], recordings_of(root / MANIFEST))
     return score_rows(separator or LowPass(), rows, lambda row: root, Plan(metrics=metrics, oracle=True, **plan))
 
 
@@ -390,6 +392,110 @@ def test_the_commands_errors_are_sentences(root, run):
     status, _, said = run(list_of=("--protocol", "audiosep/esc51"))
     assert (status, said.count("\n")) == (1, 1)
     assert 'There is no protocol "audiosep/esc51"; did you mean' in said
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "why"),
+    [
+        ("snr_db", "abc", "its snr_db “abc” is no number"),
+        ("snr_db", "nan", "its snr_db “nan” is not finite"),
+        ("target_start", "x", "its target_start “x” is no number"),
+        ("interference1_offset", "-3", "its interference1_offset “-3” is less than 0"),
+        ("interference1_start", "inf", "its interference1_start “inf” is not finite"),
+        ("target", "", "its target is empty"),
+        ("kind", "duo", "its kind “duo” is none of pair, three, absent"),
+    ],
+)
+def test_rows_that_cannot_be_mixtures_are_refused(root, run, column, cell, why):
+    rows = read_rows(root / "list.csv")
+    rows[2][column] = cell
+    write_manifest(root / "list.csv", rows, list(rows[0]))
+    status, _, said = run()
+    assert (status, said) == (1, f"{root / 'list.csv'}, row 4: {why}.\n")
+
+
+def test_a_row_of_too_few_cells_is_refused(root, run):
+    with (root / "list.csv").open("a", encoding="utf-8") as file:
+        file.write("pair9,pair,hum\n")
+    status, _, said = run()
+    assert (status, said) == (1, f"{root / 'list.csv'}, row 8: it has not as many cells as the header.\n")
+
+
+# What intervals resample
+
+
+@pytest.fixture
+def manifest(root):
+    """Which originals the tones were cut from: two of one, one unknown, one not listed."""
+    files = {"esc10/low": "site:1", "other/low": "site:1", "other/lower": "freesound:?"}
+    common = {"split": "test", "label": "hum", "seconds": 5}
+    rows = [common | {"path": f"audio/{path}.wav", "recording_id": each} for path, each in files.items()]
+    return write_manifest(root / "manifest.csv", rows)
+
+
+def test_intervals_are_by_recording_where_a_manifest_knows_them(root, manifest, run):
+    status, printed, _ = run("--json", str(root / "rows.json"), "--report", str(root / "report.json"))
+    assert status == 0
+    by = "95 % interval by recording (by file where that is unknown)"
+    assert f"mean over rows, {by}:\n" in printed and f"mean over rows; {by}; behind" in printed
+    rows = json.loads((root / "rows.json").read_text())
+    low, high = "audio/other/low.wav", "audio/other/high.wav"
+    assert [row["recording"] for row in rows] == ["site:1", "site:1", "audio/other/lower.wav", "site:1", high, "site:1"]
+    assert [row["file"] for row in rows] == ["audio/esc10/low.wav", low, "audio/other/lower.wav", low, high, low]
+    assert json.loads((root / "report.json").read_text())["rows_resampled_by"] == by.split("by ", 1)[1]
+    assert [each.recording for each in evaluate(LowPass(), root / "list.csv", root)] == [
+        row["recording"] for row in rows
+    ]
+
+
+def test_intervals_are_by_file_without_a_manifest(root, run):
+    printed = run("--report", str(root / "report.json"))[1]
+    assert "mean over rows, 95 % interval by file:" in printed and "mean over rows; 95 % interval by file;" in printed
+    assert json.loads((root / "report.json").read_text())["rows_resampled_by"] == "file"
+
+
+def test_what_is_resampled_has_a_name():
+    known, unknown = replace(score(1.0), file="a.wav"), replace(score(1.0, recording="b.wav"), file="b.wav")
+    assert [unit(each) for each in ([known], [unknown], [])] == ["recording", "file", "file"]
+    assert unit([known, unknown]) == "recording (by file where that is unknown)"
+
+
+def test_recordings_are_found_in_a_protocol_s_folder(root):
+    row = {"target": "low.wav"}
+    known = {"audio/other/low.wav": "site:1"}
+    assert with_recordings([row], known) == [row]
+    assert with_recordings([row], known, ("", "audio/other")) == [row | {"recording": "site:1"}]
+    named = row | {"recording": "mine"}
+    assert with_recordings([named], known, ("audio/other",)) == [named]
+
+
+def test_one_recording_s_rows_are_one_draw(root, manifest):
+    scores = score_list(root).scores[:2]
+    values = np.array([each.value for each in scores])
+    cell = compare(scores, ("sdri",))[-1]
+    assert cell["low"] == cell["high"] == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize(
+    "text", ["path,split,recording_id,labels\na.wav,test,r,dog\n", "file;class\na.wav;dog\n", 'path,split\n"a']
+)
+def test_a_neighbouring_manifest_of_no_use_does_not_end_the_run(root, run, text):
+    (root / "manifest.csv").write_text(text)
+    status, printed, said = run()
+    assert (status, said) == (0, "")
+    assert "| pair | 3 | 20.00 |" in printed and "train clips" not in printed
+
+
+def test_segmental_snr_is_at_16_khz():
+    target, noise = np.random.default_rng(0).standard_normal((2, 2 * SAMPLE_RATE))
+    above = np.fft.rfft(noise)
+    above[: 2 * 9000] = 0  # nothing under 9 kHz
+    estimate = target + 3 * np.fft.irfft(above)
+    signals = Signals(target, target, estimate, target - estimate, SAMPLE_RATE)
+    assert MEASURES["segmental_snr"].of(signals) == 35.0  # what lies over 8 kHz is not heard
+    assert segmental_snr(target, estimate, SAMPLE_RATE) < 0
+    short = Signals(*(wave[:100] for wave in (target, target, estimate, estimate)), SAMPLE_RATE)
+    assert np.isnan(MEASURES["segmental_snr"].of(short))
 
 
 def test_nothing_to_score_is_a_failure_that_says_so(root, run):

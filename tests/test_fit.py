@@ -154,6 +154,7 @@ def test_validate_and_test_print_the_mixture_and_an_oracle_mask_beside_the_model
     run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
     printed = capsys.readouterr().out
     assert "5 rows: 5 scored." in printed
+    assert "All systems, mean over rows; 95 % interval by recording;" in printed
     tables = printed.split("All systems, mean over rows")[1]
     heads = [line for line in tables.splitlines() if ", n = " in line]
     assert heads == ["| pair, n = 4 | SDR | SDRi | SI-SDR |", "| absent, n = 1 | dB under the mixture |"]

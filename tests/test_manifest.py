@@ -161,7 +161,12 @@ def test_a_row_of_another_length_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("{", "row 2: it is no JSON"), ('{"path": "a", "split": "train"}', "row 2: it lacks the key recording_id")],
+    [
+        ("{", "row 2: it is no JSON"),
+        ('{"path": "a", "split": "train"}', "row 2: it lacks the key recording_id"),
+        ('{"path": "a", "split": "train", "recording_id": "r"}', r"row 2: it lacks the key labels\."),
+        ("[]", "row 2: it lacks the key path"),
+    ],
 )
 def test_json_lines_are_checked_too(tmp_path, line, reason):
     good = '{"path": "a.wav", "split": "train", "recording_id": "r", "labels": "dog;cat", "seconds": 1.5}'

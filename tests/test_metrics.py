@@ -330,6 +330,16 @@ def test_stoi_is_pystois():
     assert np.isnan(stoi(clean[:2000], noisy[:2000], RATE))
 
 
+@pytest.mark.parametrize("samples", [1, 200, 3000])
+def test_stoi_of_hardly_anything_is_no_number(samples):
+    pytest.importorskip("pystoi")
+    wave = np.random.default_rng(0).standard_normal(samples)
+    assert np.isnan(stoi(wave, wave, 16000))
+    click = np.zeros(32000)
+    click[16000] = 1.0
+    assert np.isnan(stoi(click, click, 16000))
+
+
 @pytest.mark.parametrize(("function", "name"), [(pesq, "pesq"), (stoi, "pystoi")])
 def test_a_missing_package_is_named(monkeypatch, function, name):
     monkeypatch.setitem(sys.modules, name, None)

@@ -1,13 +1,14 @@
 """What all preparers share: `separation-data`, splits that never leak, files that are not there."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
-from layouts import CANNOT_LEAK, LAYOUTS, sound, text
+from layouts import CANNOT_LEAK, LAYOUTS, film, sound, text
 from tiny import write_corpus, write_manifest
 
 from separation.data.manifest import Clip, DataError, leaks, read_entries
@@ -166,6 +167,16 @@ def test_check_reads_everything(tmp_path, capsys):
         "r: this recording is in test and train.",
         "3 clips are sound, 1 broken, 1 recordings in two splits",
     ]
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
+def test_frames_that_cannot_be_written_are_a_sentence(tmp_path, capsys):
+    film(tmp_path / "a.mp4")
+    text(tmp_path / "m.csv", "path,split,recording_id,labels", "a.mp4,train,r,dog")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "frames"
+    assert run("frames", tmp_path / "m.csv", "--out", out) == 1
+    assert capsys.readouterr().err == f"separation-data: {out}: a part of the path is not a folder.\n"
 
 
 def test_files_are_found_by_stem(tmp_path):

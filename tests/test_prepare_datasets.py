@@ -1,14 +1,19 @@
 """Every preparer on a tiny folder of the published layout."""
 
 import shutil
+import subprocess
+from collections import Counter
 
+import numpy as np
 import pytest
-from layouts import LAYOUTS, sound, text
+import soundfile
+from layouts import LAYOUTS, film, sound, text
 
 from separation.data.manifest import Clip, DataError, read_entries
-from separation.data.prepare import audioset
+from separation.data.prepare import audioset, musdb18
 from separation.data.prepare.registry import preparer
-from separation.data.prepare.run import prepare
+from separation.data.prepare.run import against_release, prepare
+from separation.data.protocols.registry import find
 
 
 def prepared(name, root, leak=False, **how):
@@ -98,6 +103,41 @@ def test_a_whole_video_is_no_segment(tmp_path):
     sound(tmp_path / "audio" / "balanced" / "Y--PJHxphWEs.flac", 60.0)
     with pytest.raises(DataError, match=r"it is 60\.0 s long, the list means 10\.0 s of it"):
         again("audioset-balanced", tmp_path)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="needs ffmpeg and ffprobe, which are not installed"
+)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "m4a"])
+def test_a_whole_video_is_no_segment_in_any_container(tmp_path, suffix):
+    LAYOUTS["audioset-balanced"](tmp_path)
+    (tmp_path / "audio" / "balanced" / "Y--PJHxphWEs.flac").unlink()
+    path = tmp_path / "video" / f"--PJHxphWEs.{suffix}"
+    film(path, 60.0)
+    with pytest.raises(
+        DataError, match=rf"{suffix}: it is 60\.[01] s long, the list means 10\.0 s of it: cut it first"
+    ):
+        again("audioset-balanced", tmp_path)
+    film(path, 9.0)
+    entries, _ = again("audioset-balanced", tmp_path)
+    assert [clip.path for _, clip in entries] == [f"video/--PJHxphWEs.{suffix}"]
+    assert entries[0][1].seconds == pytest.approx(9.0, abs=0.3)  # an encoder adds some
+    path.write_bytes(b"no video")
+    with pytest.raises(DataError, match=rf"{suffix}: it is damaged or no audio \(ffprobe: "):
+        again("audioset-balanced", tmp_path)
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=1"]
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *picture, str(path.with_suffix(".mkv"))], check=True, timeout=60)
+    path.with_suffix(".mkv").replace(path)
+    with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: there is no sound in it\."):
+        again("audioset-balanced", tmp_path)
+
+
+def test_videos_whose_lengths_nobody_can_tell_are_said(tmp_path, monkeypatch):
+    LAYOUTS["vggsound"](tmp_path)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    entries, said = again("vggsound", tmp_path)
+    assert "the lengths of 1 videos were not looked at: that needs ffprobe, and there is none on the PATH." in said
+    assert [clip.seconds for _, clip in entries] == [0.1, 10.0, 0.1]
 
 
 def test_the_published_audioset_lists(data_root):
@@ -201,6 +241,26 @@ def test_musdb18_hq(tmp_path):
     assert {clip.recording for clip in of(entries, "train")} == {"musdb18:A Classic Education - NightOwl"}
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
+def test_musdb18_s_streams_are_taken_out_with_their_mixture(tmp_path):
+    container, names = tmp_path / "test" / "A - song.stem.mp4", ("mixture", "drums", "bass", "other", "vocals")
+    sound(tmp_path / "train" / "B - song" / "vocals.wav")
+    container.parent.mkdir()
+    tones = [word for hertz in range(1, 6) for word in ("-f", "lavfi", "-i", f"sine={1000 * hertz}:duration=0.5")]
+    streams = [word for number in range(5) for word in ("-map", f"{number}:a")]
+    subprocess.run(["ffmpeg", "-v", "error", *tones, *streams, str(container)], check=True, timeout=60)
+    musdb18.take_stems_out(tmp_path)
+    for hertz, name in enumerate(names, 1):
+        wave, rate = soundfile.read(tmp_path / "test" / "A - song" / f"{name}.wav")
+        loudest = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+        assert loudest == pytest.approx(1000 * hertz, abs=5), name
+    assert [row["mixture"] for row in find("uss/musdb18").rows(tmp_path)] == 4 * ["test/A - song/mixture.wav"]
+    (tmp_path / "test" / "A - song" / "mixture.wav").unlink()  # as earlier versions left it
+    musdb18.take_stems_out(tmp_path)
+    files = {path.relative_to(tmp_path / "test").as_posix() for path in (tmp_path / "test").rglob("*")}
+    assert files == {"A - song", container.name, *(f"A - song/{name}.wav" for name in names)}
+
+
 def test_slakh2100(tmp_path):
     entries, _ = prepared("slakh2100", tmp_path)
     assert [(split, clip.path, clip.labels) for split, clip in entries[:2]] == [
@@ -226,3 +286,79 @@ def test_voicebank_demand(tmp_path):
     (tmp_path / "clean_testset_wav" / "p232_002.wav").touch()
     with pytest.raises(DataError, match=r"2 of 5 files of VoiceBank-DEMAND cannot be used; the first: .*noisy"):
         again("voicebank-demand", tmp_path)
+
+
+# --- Lists that are not as published ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(("start", "why"), [("xx", "no number"), ("-1", "no time"), ("nan", "no time")])
+def test_audiocaps_starts_are_times(tmp_path, start, why):
+    LAYOUTS["audiocaps"](tmp_path)
+    path = tmp_path / "dataset" / "train.csv"
+    text(path, "audiocap_id,youtube_id,start_time,caption", "1,abc,30,Rain", f"2,abd,{start},Rain")
+    with pytest.raises(DataError) as error:
+        again("audiocaps", tmp_path)
+    assert str(error.value) == f"{path}, row 3: its start_time “{start}” is {why}."
+
+
+def test_fsd50k_splits_are_its_own(tmp_path):
+    LAYOUTS["fsd50k"](tmp_path)
+    path = tmp_path / "FSD50K.ground_truth" / "dev.csv"
+    text(path, "fname,labels,mids,split", "64760,Guitar,/m/x,validation")
+    with pytest.raises(DataError) as error:
+        again("fsd50k", tmp_path)
+    assert str(error.value) == f"{path}, row 2: its split “validation” is not train or val."
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("esc50", "meta/esc50.csv"),
+        ("audiocaps", "dataset/val.csv"),
+        ("vggsound", "vggsound.csv"),
+        ("audioset-eval", "eval_segments.csv"),
+        ("music", "MUSIC_solo_test.csv"),
+        ("music", "MUSIC_solo_videos.json"),
+    ],
+)
+def test_a_list_in_another_encoding_is_named(tmp_path, name, file):
+    LAYOUTS[name](tmp_path)
+    (tmp_path / file).write_bytes("wárm".encode("latin-1") + (tmp_path / file).read_bytes())
+    with pytest.raises(DataError) as error:
+        again(name, tmp_path)
+    assert str(error.value) == f"{tmp_path / file}: it is not UTF-8 text."
+
+
+@pytest.mark.parametrize("name", ["esc50", "vggsound"])
+def test_a_cell_that_does_not_end_is_named(tmp_path, name):
+    LAYOUTS[name](tmp_path)
+    path = tmp_path / {"esc50": "meta/esc50.csv", "vggsound": "vggsound.csv"}[name]
+    path.write_text(path.read_text(encoding="utf-8") + '"' + 2**25 * "x", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"{path.name}, line \d: field larger than field limit \(16777216\)\."):
+        again(name, tmp_path)
+
+
+def test_audioset_segments_do_not_end_before_their_start(tmp_path):
+    LAYOUTS["audioset-eval"](tmp_path)
+    path = tmp_path / "eval_segments.csv"
+    text(path, "YTID,start_seconds,end_seconds,positive_labels", "a,40.0,30.0,/m/0k4j")
+    with pytest.raises(DataError) as error:
+        again("audioset-eval", tmp_path)
+    assert str(error.value) == f"{path}, row 2: 40 to 30 s is no segment."
+
+
+# --- What the whole release has --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "said"),
+    [
+        ("vggsound", {"train": 183730, "test": 15446}, []),
+        ("vggsound", {"train": 9, "test": 3}, ["the whole release has 15446 test clips, here are 3."]),
+        ("audioset-balanced", {"train": 22000, "validation": 160}, []),
+        ("audioset-balanced", {"train": 21}, ["the whole release has 22160 clips, here are 21."]),
+        ("music", {"train": 3}, []),
+    ],
+)
+def test_only_splits_of_known_size_are_compared(name, here, said):
+    assert against_release(preparer(name), Counter(here)) == said

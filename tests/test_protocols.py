@@ -14,6 +14,7 @@ from separation.data.protocol import VALIDATION, Mixing, read_rows, render
 from separation.data.protocols import clipsep, uss
 from separation.data.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
 from separation.data.protocols.registry import all_protocols, find
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 
 ESC50 = "idx,caption,src_wav,noise_wav\n0,dog,1-a-0.wav,5-b-29.wav\n1,sea waves,2-c-11.wav,1-a-0.wav\n"
 
@@ -99,6 +100,16 @@ def test_rows_that_are_not_the_versions_are_refused(tmp_path):
 def test_the_validation_list_is_the_published_one(data_root):
     rows = read_rows(data_root / "validation_mixtures.csv")
     assert rows == find("validation").rows(data_root)
+
+
+def test_the_pairs_of_the_validation_list_are_of_195_recordings(data_root):
+    pairs = [row for row in find("validation").rows(data_root) if row["kind"] == "pair"]
+    rows = with_recordings(pairs, recordings_of(data_root / MANIFEST))
+    assert (len(pairs), len({row["target"] for row in rows}), len({row["recording"] for row in rows})) == (
+        300,
+        244,
+        195,
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in all_protocols() if name.split("/")[0] in ("audiosep", "clipsep")])
@@ -340,6 +351,54 @@ def test_uss_musdb18_and_voicebank(tmp_path):
     assert (row["target"], row["mixture"]) == ("clean_testset_wav/p232_001.wav", "noisy_testset_wav/p232_001.wav")
     with pytest.raises(ProtocolError, match="holds none of its recordings"):
         find("uss/musdb18").rows(tmp_path / "clean_testset_wav")
+
+
+def test_uss_voicebank_is_one_class_and_separated_at_32_khz(tmp_path):
+    protocol = find("uss/voicebank-demand")
+    assert (protocol.version, protocol.aggregate) == (2, "class median")
+    for name in ("clean", "noisy"):
+        write_wave(tmp_path / f"{name}_testset_wav" / "p232_001.wav", noise(1, 48000), 48000)
+    [row] = protocol.rows(tmp_path)
+    assert (row["query"], row["label"]) == ("speech", "speech")
+    rendered = render(row, tmp_path, protocol.mixing)
+    assert (rendered.sample_rate, rendered.mixture.shape) == (32000, (32000,))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("dcase2024/task9", "source,noise,snr,caption\na,b,-7\n", "row 2: it has 3 cells, where the list has 4."),
+        ("dcase2024/task9", "source,noise,snr\n", "row 1: it has 3 cells, where the list has 4."),
+        ("dcase2024/task9", "", "the list is empty."),
+        ("uss/fsdkaggle2018", "fname,class\na.wav,Bark\n", "its header lacks label; it reads fname,class."),
+        ("uss/fsdkaggle2018", "fname,label\na.wav\n", "row 2: it has 1 cells, where the list has 2."),
+        ("uss/fsd50k", "fname,label\n1,Bark\n", "its header lacks labels; it reads fname,label."),
+        (
+            "audiosep/esc50",
+            "idx,caption,src_wav,noise_wav\n0,dog,a.wav\n",
+            "row 2: it has 3 cells, where the list has 4.",
+        ),
+    ],
+)
+def test_lists_that_lack_cells_are_refused(tmp_path, name, text, said):
+    with pytest.raises(ProtocolError) as error:
+        of_list(name, tmp_path, text)
+    path = tmp_path / find(name).lists[0].names[0]
+    assert str(error.value) == f"{path}{', ' if said.startswith('row') else ': '}{said}"
+
+
+def test_a_list_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes("idx,caption\n0,wárm\n".encode("latin-1"))
+    with pytest.raises(ProtocolError) as error:
+        Sources(tmp_path, {"list.csv": path}).rows("list.csv")
+    assert str(error.value) == f"{path}: the list is no CSV text."
+
+
+def test_a_protocol_s_numbers_are_checked(tmp_path):
+    with pytest.raises(ProtocolError) as error:
+        of_list("dcase2024/task9", tmp_path, "source,noise,snr,caption\na,b,loud,A dog barks\n")
+    assert str(error.value) == "dcase2024/task9, row 0: its snr_db “loud” is no number."
 
 
 def test_a_silent_interference_is_left_as_it_is(tmp_path):

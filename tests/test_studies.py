@@ -118,3 +118,21 @@ def test_the_study_of_noise_invariance_runs(corpus_folder, tmp_path, monkeypatch
     assert [row["arm"] for row in result["table"]] == ["plain", "nit", "clean", "nit - plain", "clean - plain"]
     assert result["settings"]["data"] == corpus_folder.name  # no path of this machine
     assert "| nit - plain |" in capsys.readouterr().out
+
+
+def test_the_study_of_the_network_runs(corpus_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+    network, file = load("network"), tmp_path / "network.json"
+    arms = [network.BASE, network.SENTENCE, "magnitude mask, the mixture's phase"]
+    small = {"seeds": 1, "steps": 1, "batch_size": 2, "mixtures": 2, "labels": 3, "encoder_steps": 1}
+    command = [f"--{key}={value}" for key, value in small.items()]
+    monkeypatch.setattr(
+        sys, "argv", ["study", "--data", str(corpus_folder), *command, "--json", str(file), "--arms", *arms]
+    )
+    network.main()
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert {arm: np.shape(values) for arm, values in result["scores"].items()} == dict.fromkeys(arms, (1, 4))
+    assert np.isfinite([result["scores"][arm] for arm in arms]).all()
+    differences = [f"{arm} - {network.BASE}" for arm in arms[1:]]
+    assert [row["arm"] for row in result["table"]] == [*arms, *differences]
+    assert f"| {network.BASE} |" in capsys.readouterr().out

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import soundfile
-from tiny import write_corpus
+from tiny import write_corpus, write_manifest
 
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.protocol import SAMPLE_RATE, LeftOut, example, render
-from separation.data.protocols.base import fingerprint
+from separation.data.protocol import CLIPS, SAMPLE_RATE, LeftOut, example, render
+from separation.data.protocols.base import COLUMNS, fingerprint
 from separation.data.validation import Rows, draw_rows, drawn_rows, with_examples
 
 
@@ -247,3 +247,23 @@ def test_in_the_place_of_what_cannot_be_read_stands_why(clips, folder, tmp_path)
     broken = Rows([row | {"target": "noise.wav"}], tmp_path)[0]
     assert isinstance(broken, LeftOut) and not broken.missing
     assert broken.why.startswith("pair0000: ") and "noise.wav" in broken.why
+
+
+def test_scores_in_training_know_the_recordings(tmp_path):
+    pytest.importorskip("lightning", reason="needs the extra [train]")
+    from separation.data.datamodule import MixtureData
+
+    columns = (*COLUMNS, *(f"{name}_seconds" for name in CLIPS))  # none is called `recording`
+    manifest = write_corpus(tmp_path, labels=3, recordings=2, split="validation")
+    data = MixtureData(manifest, sample_rate=8000, validation_count=5, validation_absent=0.2)
+    recordings = {clip.path: clip.recording for clip in read_manifest(manifest, "validation")}
+    drawn = data.drawn_from("validation")
+    assert [row["recording"] for row in drawn] == [recordings[row["target"]] for row in drawn]
+    rows = [{column: row.get(column, "") for column in columns} for row in drawn]
+    write_manifest(tmp_path / "list.csv", rows, columns)
+    listed = MixtureData(manifest, sample_rate=8000, validation=tmp_path / "list.csv").listed()
+    assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]
+    elsewhere = tmp_path.parent / f"{tmp_path.name}.csv"
+    manifest.rename(elsewhere)
+    listed = MixtureData(elsewhere, validation=tmp_path / "list.csv", validation_root=tmp_path).listed()
+    assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]

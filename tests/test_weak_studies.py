@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny import vectors, write_corpus, write_manifest
 from torch import nn
 
@@ -112,6 +113,33 @@ def test_a_detector_that_knows_finds_the_whole_sound(folder):
     assert 0.2 < chance < 0.45
 
 
+def test_a_kept_encoder_is_taken_by_its_own_study_alone(folder, tmp_path, monkeypatch, capsys):
+    import weak_text
+
+    file, manifest = tmp_path / "joint.safetensors", tmp_path / "encoder.csv"
+    manifest.write_bytes((folder / "manifest.csv").read_bytes())
+    study = SimpleNamespace(keep=file, data=folder, cache=None, encoder_batch=4, encoder_steps=1)
+    made = weak_text.joint_space(manifest, study)
+    monkeypatch.setattr(weak_text, "fit", None)  # what is kept is not trained anew
+    again = weak_text.joint_space(manifest, study)
+    weights, kept = made.state_dict(), again.state_dict()
+    assert all(torch.equal(kept.pop(name), value) for name, value in weights.items()) and not kept
+    assert not again.training
+    other = SimpleNamespace(**vars(study) | {"encoder_steps": 2})
+    with pytest.raises(SystemExit) as stop:
+        weak_text.joint_space(manifest, other)
+    assert str(stop.value) == f"{file}: it is the encoder of another study, its steps is 1, not 2."
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    manifest.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"another study, its list_sha256 is [0-9a-f]{64}, not [0-9a-f]{64}\.$"):
+        weak_text.joint_space(manifest, study)
+    save_file({name: value.contiguous() for name, value in weights.items()}, file)  # as earlier versions did
+    capsys.readouterr()
+    weak_text.joint_space(manifest, study)
+    said = f"{file}: it does not say what it was trained on; it is taken as this study's.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_both_studies_in_miniature(folder, tmp_path, monkeypatch, capsys):
     import uss_anchors
     import weak_text
@@ -121,12 +149,10 @@ def test_both_studies_in_miniature(folder, tmp_path, monkeypatch, capsys):
                                       "--encoder_batch", "4", "--json", str(tmp_path / "a.json"),
                                       "--keep", str(tmp_path / "joint.safetensors")])  # fmt: skip
     weak_text.main()
-    kept = (tmp_path / "joint.safetensors").read_bytes()
-    with monkeypatch.context() as patch:
-        patch.setattr(weak_text, "fit", None)  # what is kept is not trained anew
-        again = weak_text.joint_space(tmp_path, SimpleNamespace(keep=tmp_path / "joint.safetensors"))
-    assert save(again.state_dict()) == kept
-    assert not again.training
+    with safe_open(tmp_path / "joint.safetensors", "pt") as kept:
+        origin = kept.metadata()
+    assert (origin["half"], origin["steps"], origin["batch"]) == ("encoder", "2", "4")
+    assert origin["labels"] == ";".join(f"tone {n}" for n in range(6))
     monkeypatch.setattr(sys, "argv", ["uss_anchors", *common, "--labels", "3", "--tagger_steps", "2",
                                       "--tagger_batch", "3", "--json", str(tmp_path / "b.json")])  # fmt: skip
     uss_anchors.main()

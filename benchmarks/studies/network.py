@@ -97,7 +97,7 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__, 400, seeds=2, batch_size=8, mixtures=100)
     parser.add_argument("--encoder_steps", type=int, default=500)
-    parser.set_defaults(labels=16, encoder_batch=48)
+    parser.set_defaults(labels=16, encoder_batch=48, keep=None)
     arguments = parser.parse_args()
     train = Corpus(arguments.data / "manifest.csv", "train", arguments.data, RATE, arguments.cache)
     labels = common_labels(train, train, arguments.labels)

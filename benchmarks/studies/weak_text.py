@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from common import Scores, clean_pairs, common_labels, finish, fit, options, over_seeds
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.captioned import CaptionedData
 from separation.data.corpus import Corpus
 from separation.data.datamodule import ClipData
-from separation.data.manifest import Clip, write_manifest
+from separation.data.manifest import Clip, read_manifest, write_manifest
 from separation.encoders.sound import SoundEncoder
 from separation.objectives.bimodal import BiModal
 from separation.objectives.contrastive import Contrastive
@@ -94,7 +95,9 @@ def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
     """The encoder, trained on its own half, or as an earlier study has kept it."""
     torch.manual_seed(0)
     encoder = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(16, 32, 64, 128), hidden=256)
+    origin = trained_on(manifest, arguments) if arguments.keep else {}
     if arguments.keep and arguments.keep.exists():
+        check_origin(arguments.keep, origin)
         encoder.load_state_dict(load_file(arguments.keep))
         return encoder.eval()
     data = ClipData(
@@ -104,8 +107,36 @@ def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
     seconds = fit(Contrastive(encoder, AdamW(2e-3, 0.05, 50)), data, arguments.encoder_steps, 0)
     print(f"joint space: {arguments.encoder_steps} steps, {seconds:.0f} s", flush=True)
     if arguments.keep:
-        save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, arguments.keep)
+        save_file({k: v.contiguous() for k, v in encoder.state_dict().items()}, arguments.keep, origin)
     return encoder.eval()
+
+
+def trained_on(manifest: Path, arguments: Any) -> dict[str, str]:
+    """What an encoder depends on: the list of its half (and so of its labels), steps and batches."""
+    labels = sorted({clip.label for clip in read_manifest(manifest, "train")})
+    return {
+        "list_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "half": manifest.stem,
+        "labels": ";".join(labels),
+        "steps": str(arguments.encoder_steps),
+        "batch": str(arguments.encoder_batch),
+    }
+
+
+def check_origin(file: Path, origin: dict[str, str]) -> None:
+    """Refuses a kept encoder that is not this study's: it could have heard the mixtures' half.
+
+    Raises:
+        SystemExit: it was trained on something else; the message says on what.
+    """
+    with safe_open(file, "pt") as opened:
+        found = opened.metadata() or {}
+    if not found:
+        print(f"{file}: it does not say what it was trained on; it is taken as this study's.", flush=True)
+        return
+    if other := [name for name in origin if found.get(name) != origin[name]]:
+        was, wanted = found.get(other[0]), origin[other[0]]
+        raise SystemExit(f"{file}: it is the encoder of another study, its {other[0]} is {was}, not {wanted}.")
 
 
 def rank(encoder: SoundEncoder, corpus: Corpus, labels: list[str]) -> float:

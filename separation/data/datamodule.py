@@ -18,6 +18,7 @@ from separation.data.loader import Loader
 from separation.data.manifest import DataError, read_manifest
 from separation.data.mixing import Augment, Batch, Drawn, Mixer
 from separation.data.protocol import Row, place_of_files, read_rows
+from separation.data.recordings import MANIFEST, known_of, recordings_of, with_recordings
 from separation.data.texts import Texts
 from separation.data.treatment import stacked
 from separation.data.validation import Rows, drawn_rows, with_examples
@@ -222,7 +223,9 @@ class MixtureData(CorpusData):
             raise DataError(
                 f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
             )
-        return self.of_use(with_examples(rows), str(self.validation))
+        beside = self.from_folder() / MANIFEST
+        known = recordings_of(beside if beside.is_file() or self.manifest is None else self.manifest)
+        return self.of_use(with_examples(with_recordings(rows, known)), str(self.validation))
 
     def drawn_from(self, split: str) -> list[Row]:
         """Rows drawn from a split of the manifest.
@@ -239,7 +242,7 @@ class MixtureData(CorpusData):
             rows = drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
         except DataError as error:
             raise DataError(f"{self.manifest}, split {split}: {error}") from None
-        return self.of_use(rows, f"{self.manifest}, split {split}")
+        return self.of_use(with_recordings(rows, known_of(clips)), f"{self.manifest}, split {split}")
 
     def of_use(self, rows: list[Row], where: str) -> list[Row]:
         """The rows that can be asked for.

@@ -87,8 +87,13 @@ def add_frames(
         out: where the folders of frames go; those that are there are not made again.
         folder: what the frames' paths in the manifest start from.
         say: gets a line for each broken video.
+
+    Raises:
+        DataError: there is no ffmpeg.
+        OSError: the frames cannot be written.
     """
     ffmpeg()
+    out.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is no fault of the first video's
     done = []
     for split, clip in entries:
         video, frames = video_of(clip), ""

@@ -23,7 +23,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ COLUMNS = (
     "source",
 )
 REQUIRED = COLUMNS[:3]
+TEXTS = ("labels", "label", "caption")
+"""One of these has to be there: a manifest without any says nothing of what sounds."""
 JSON_LINES = ".jsonl"
 csv.field_size_limit(2**24)  # a caption is never longer; the default of 128 kB is not much for five of them
 
@@ -133,11 +135,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
 def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file)
     names = reader.fieldnames or []
-    missing = [column for column in REQUIRED if column not in names]
-    if not missing and not {"label", "labels", "caption"} & set(names):
-        missing = ["labels"]
-    if missing:
-        raise DataError(f"{path}: the manifest lacks the column {missing[0]}.")
+    if missing := _missing(names):
+        raise DataError(f"{path}: the manifest lacks the column {missing}.")
     try:
         for number, row in enumerate(reader, 2):
             if None in row or None in row.values():
@@ -155,10 +154,16 @@ def _read_json_lines(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dic
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, row {number}: it is no JSON ({error.msg}).") from None
-        missing = [key for key in REQUIRED if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise DataError(f"{path}, row {number}: it lacks the key {missing[0]}.")
+        if missing := _missing(row if isinstance(row, dict) else ()):
+            raise DataError(f"{path}, row {number}: it lacks the key {missing}.")
         yield number, row
+
+
+def _missing(names: Collection[str]) -> str:
+    """The first column or key that has to be there and is not; empty where none is missing."""
+    if lacking := [name for name in REQUIRED if name not in names]:
+        return lacking[0]
+    return "" if any(name in names for name in TEXTS) else TEXTS[0]
 
 
 def _entry(path: Path, number: int, row: dict[str, Any]) -> Entry:

@@ -6,12 +6,14 @@ is not given); `snr_db` of the target against each interference (empty: as loud 
 `interference2`: paths, each with `_start` (where a longer clip is cut) and `_offset` (where a shorter one is put), in
 seconds, and perhaps with `_seconds` (a clip is that part of its file, from `_start` on, and no more); `mixture`: the
 path of a ready mixture, then nothing is mixed; `example`, with `_start` and `_seconds`: another recording of what is
-asked for, for models that are asked by sound.
+asked for, for models that are asked by sound; `recording`: the original that the target was cut from, which intervals
+resample (the target's path where it is not given).
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,9 @@ from separation.pending import reason
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
 NEEDED = ("id", "kind", "query", "target", "snr_db")
+KINDS = ("pair", "three", "absent")
 CLIPS = ("target", "interference1", "interference2")
+NUMBERS = ("snr_db", *(f"{name}_{what}" for name in (*CLIPS, "example") for what in ("start", "offset", "seconds")))
 Row = dict[str, str]
 
 
@@ -76,7 +80,8 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     """The list's rows, all or of one kind (pair, three, absent).
 
     Raises:
-        DataError: the file cannot be read, or is no list of mixtures.
+        DataError: the file cannot be read, is no list of mixtures, or a row holds something impossible. The message
+            names file, row (the header is row 1) and reason.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -90,7 +95,34 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
         raise DataError(f"{path}: it is no list of mixtures, for it lacks the column {missing[0]}.")
     if not rows:
         raise DataError(f"{path}: the list of mixtures has no rows.")
+    for number, row in enumerate(rows, 2):
+        if why := fault(row):
+            raise DataError(f"{path}, row {number}: {why}.")
     return [row for row in rows if kind is None or row["kind"] == kind]
+
+
+def fault(row: Row) -> str:
+    """Why a row cannot be a mixture, as half a sentence; empty where it can."""
+    if None in row or None in row.values():  # so DictReader marks cells that are too many or too few
+        return "it has not as many cells as the header"
+    if row["kind"] not in KINDS:
+        return f"its kind “{row['kind']}” is none of {', '.join(KINDS)}"
+    if not row["target"]:
+        return "its target is empty"
+    return next((why for column in NUMBERS if (why := fault_of_number(row, column))), "")
+
+
+def fault_of_number(row: Row, column: str) -> str:
+    """Why a cell is not the number that it should be; empty where it is one, or empty itself."""
+    if not (cell := row.get(column)):
+        return ""
+    try:
+        value = float(cell)
+    except ValueError:
+        return f"its {column} “{cell}” is no number"
+    if not math.isfinite(value):
+        return f"its {column} “{cell}” is not finite"
+    return f"its {column} “{cell}” is less than 0" if value < 0 and column != "snr_db" else ""
 
 
 def clips_of(row: Row) -> list[str]:

@@ -16,7 +16,7 @@ from separation.evaluate.scoring import (
     score_row,
     score_rows,
 )
-from separation.evaluate.tables import FEW, by_class, compare, left_out, line, summary, table, tables
+from separation.evaluate.tables import FEW, by_class, compare, left_out, line, summary, table, tables, unit
 from separation.separator import Separator
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "summary",
     "table",
     "tables",
+    "unit",
 ]

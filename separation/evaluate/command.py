@@ -19,9 +19,10 @@ from separation.data.manifest import DataError, read_manifest
 from separation.data.protocol import VALIDATION, Row, read_rows
 from separation.data.protocols.base import Protocol, ProtocolError, Sources, fingerprint
 from separation.data.protocols.registry import all_protocols, find
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.measures import DEFAULT, possible, wanted
 from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, score_rows
-from separation.evaluate.tables import by_class, class_table, compare, left_out, tables
+from separation.evaluate.tables import by_class, class_table, compare, left_out, tables, unit
 from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
 from separation.pending import reason
@@ -112,9 +113,11 @@ def weights_sha256(name: str) -> str:
 
 
 def train_clips(root: Path) -> Counter[str] | None:
-    """How many train clips each class has, where a manifest lies with the recordings."""
-    manifest = root / "manifest.csv"
-    return Counter(clip.label for clip in read_manifest(manifest, "train")) if manifest.is_file() else None
+    """How many train clips each class has; None where no manifest with a train split lies with the recordings."""
+    try:
+        return Counter(clip.label for clip in read_manifest(root / MANIFEST, "train"))
+    except DataError:  # it only serves rows of the table that can be done without
+        return None
 
 
 def facts(protocol: Protocol, rows: list[Row], outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
@@ -198,10 +201,12 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     began = time.perf_counter()
     device = {"device": options.device} if options.device else {}
     load = cache(lambda: Separator.from_pretrained(options.model, **device))
-    outcome = score_chosen(protocol, root, rows[:: options.every], plan, load)
+    chosen = with_recordings(rows[:: options.every], recordings_of(root / MANIFEST), protocol.folders)
+    outcome = score_chosen(protocol, root, chosen, plan, load)
     known = facts(protocol, rows, outcome, options)
     cells = compare(outcome.scores, plan.metrics, protocol.aggregate)
-    write_files(outcome.scores, known | {"aggregate": protocol.aggregate, "figures": cells}, options)
+    measured = {"aggregate": protocol.aggregate, "rows_resampled_by": unit(outcome.scores), "figures": cells}
+    write_files(outcome.scores, known | measured, options)
     if outcome.scores:
         print(f"{load()!r}, asked by {options.query}, {time.perf_counter() - began:.0f} s\n")
     print("\n".join([facts_text(known), *left_out(outcome)]))

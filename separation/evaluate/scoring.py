@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from separation.data.protocol import VALIDATION, LeftOut, Mixing, Rendered, Row, attempt, read_rows, render
+from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.measures import SUPPRESSION, Array, Signals, measure
 from separation.metrics import PUBLISHED_FLOOR, energy, sdri, suppression
 from separation.metrics.oracle import oracle_estimate
@@ -43,7 +44,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Score:
-    """One row's result: `value` in dB is SDRi, or suppression where the query is absent; then the plan's metrics."""
+    """One row's result: `value` in dB is SDRi, or suppression where the query is absent; then the plan's metrics.
+
+    `recording` is the original that the target was cut from, or `file`, the target's path, where that is not known.
+    """
 
     id: str
     kind: str
@@ -56,6 +60,7 @@ class Score:
     metrics: dict[str, float] = field(default_factory=dict)
     mixture: dict[str, float] = field(default_factory=dict)
     oracle: dict[str, float] = field(default_factory=dict)
+    file: str = ""
 
 
 @dataclass
@@ -130,7 +135,8 @@ def score_by(separator: Separator, rendered: Rendered, plan: Plan) -> Score:
         kind=row["kind"],
         query=query,
         label=row.get("label") or row["query"],
-        recording=row["target"],
+        recording=row.get("recording") or row["target"],
+        file=row["target"],
         esc=any(part in ESC for part in Path(row["target"]).parts[1:2]),
         value=suppression(mixture, estimate) if absent else sdri(target, estimate, mixture),
         presence=result.presence,
@@ -195,5 +201,6 @@ def score_rows(
 
 
 def evaluate(separator: Separator, mixtures: Path, root: Path, column: str = "query", every: int = 1) -> list[Score]:
-    """Scores of a list's rows, or of every `every`-th."""
-    return [score_row(separator, row, root, column) for row in read_rows(mixtures)[::every]]
+    """Scores of a list's rows, or of every `every`-th; a manifest beside the recordings says which are of one."""
+    rows = with_recordings(read_rows(mixtures)[::every], recordings_of(root / MANIFEST))
+    return [score_row(separator, row, root, column) for row in rows]

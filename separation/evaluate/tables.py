@@ -16,10 +16,16 @@ FEW = 4  # classes with fewer train clips are reported apart
 SYSTEMS = {"mixture": "mixture (nothing done)", "oracle": "oracle mask", "metrics": "model"}
 SHOWN = 5  # names of what was left out that are printed
 AGGREGATES = {
-    "mean": "mean over rows; 95 % interval by recording",
+    "mean": "mean over rows; 95 % interval by {unit}",
     "class mean": "mean over each class, then over classes; 95 % interval by class",
     "class median": "median of each class, then mean over classes; 95 % interval by class",
 }
+
+
+def unit(scores: Iterable[Score]) -> str:
+    """What is resampled for intervals of means over rows: recordings, files where no recording is known, or either."""
+    known = {score.recording != score.file for score in scores}
+    return "recording (by file where that is unknown)" if len(known) == 2 else "recording" if True in known else "file"
 
 
 def line(name: str, scores: list[Score]) -> dict[str, Any]:
@@ -167,10 +173,12 @@ def tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
 ) -> str:
     """Markdown: the model alone, then beside the mixture and an oracle mask."""
+    resampled = unit(scores)
+    how = AGGREGATES[aggregate].format(unit=resampled)
     return (
-        "\nSDRi of the model (suppression of absent queries), mean over rows:\n\n"
+        f"\nSDRi of the model (suppression of absent queries), mean over rows, 95 % interval by {resampled}:\n\n"
         f"{table(summary(scores, clips))}\n"
-        f"\nAll systems, {AGGREGATES[aggregate]}; behind the semicolon the median of the rows:\n\n"
+        f"\nAll systems, {how}; behind the semicolon the median of the rows:\n\n"
         f"{compare_table(cells)}"
     )
 

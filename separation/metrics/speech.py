@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
-PESQ_RATE = 16000
+SPEECH_RATE = 16000
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi"}
 
 
@@ -37,11 +37,11 @@ def package(metric: str) -> Any:
         raise MissingPackage(sentence) from None
 
 
-def at_pesq_rate(wave: Array, sample_rate: int) -> Array:
+def at_speech_rate(wave: Array, sample_rate: int) -> Array:
     """(time,) at 16 kHz."""
     import soxr
 
-    return wave if sample_rate == PESQ_RATE else soxr.resample(wave, sample_rate, PESQ_RATE)
+    return wave if sample_rate == SPEECH_RATE else soxr.resample(wave, sample_rate, SPEECH_RATE)
 
 
 def pesq(reference: Array, estimate: Array, sample_rate: int) -> float:
@@ -56,13 +56,13 @@ def pesq(reference: Array, estimate: Array, sample_rate: int) -> float:
         MissingPackage: the package `pesq` is not installed.
     """
     module = package("pesq")
-    waves = (at_pesq_rate(wave, sample_rate) for wave in (reference, estimate))
+    waves = (at_speech_rate(wave, sample_rate) for wave in (reference, estimate))
     # The package sees 16-bit integers; silence would divide by zero in there.
     reference, estimate = (np.asarray(wave, dtype=np.float32) for wave in waves)
     if not reference.any() or not estimate.any():
         return float("nan")
     try:
-        return float(module.pesq(PESQ_RATE, reference, estimate, "wb"))
+        return float(module.pesq(SPEECH_RATE, reference, estimate, "wb"))
     except (module.NoUtterancesError, module.BufferTooShortError):
         return float("nan")
 
@@ -86,5 +86,5 @@ def stoi(reference: Array, estimate: Array, sample_rate: int, extended: bool = F
         warnings.simplefilter("error", RuntimeWarning)  # so it says that 30 frames of speech are missing
         try:
             return float(module.stoi(reference, estimate, sample_rate, extended=extended))
-        except RuntimeWarning:
+        except (RuntimeWarning, ValueError):  # of not a single frame it says nothing, and fails on the empty array
             return float("nan")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer, first_folder, plain, rows, unique
+from separation.data.prepare.base import Preparer, first_folder, numbered, plain, seconds_of, unique
 from separation.data.prepare.lookup import Lookup, youtube_stems
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -18,15 +18,20 @@ SPLITS = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """One clip a video, with all of its captions."""
+    """One clip a video, with all of its captions.
+
+    Raises:
+        DataError: a start is no time.
+    """
     files = Lookup(root)
     folder = root if (root / "train.csv").exists() else first_folder(root, "dataset")
     for name, split in SPLITS.items():
-        videos: dict[tuple[str, str], list[dict[str, str]]] = {}
-        for row in rows(folder / name, COLUMNS):
-            videos.setdefault((row["youtube_id"], row["start_time"]), []).append(row)
+        videos: dict[tuple[str, float], list[dict[str, str]]] = {}
+        for number, row in numbered(folder / name, COLUMNS):
+            begin = seconds_of(folder / name, number, "start_time", row["start_time"])
+            videos.setdefault((row["youtube_id"], begin), []).append(row)
         for (video, start), captioned in videos.items():
-            stems = (*youtube_stems(video, float(start)), *(row["audiocap_id"] for row in captioned))
+            stems = (*youtube_stems(video, start), *(row["audiocap_id"] for row in captioned))
             captions = unique(plain(row["caption"]) for row in captioned)
             path, film = files.find(*stems), files.film(*stems)
             yield split, Clip(path, "", "", f"youtube:{video}", "audiocaps", 10.0, frame=film, captions=captions)

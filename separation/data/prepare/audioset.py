@@ -7,12 +7,12 @@ folder and are called by the video's id, with or without a Y in front or the sta
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, opened
+from separation.data.prepare.base import Preparer, cells
 from separation.data.prepare.lookup import Lookup, youtube_stems
 from separation.ontology import classes
 
@@ -31,18 +31,29 @@ def segments(path: Path) -> Iterator[tuple[str, float, float, list[str]]]:
     Raises:
         DataError: the columns are not named, or a row is not like that.
     """
-    with opened(path) as file:
-        named = False
-        for number, cells in enumerate(csv.reader(file, skipinitialspace=True), 1):
-            if not cells or [cell.lstrip("# ") for cell in cells] == HEADER:
-                named |= bool(cells)
-            elif not cells[0].startswith("#"):
-                if not named:
-                    raise DataError(f"{path}: no line before row {number} names the columns {', '.join(HEADER)}.")
-                try:
-                    yield cells[0], float(cells[1]), float(cells[2]), cells[3].split(",")
-                except (IndexError, ValueError):
-                    raise DataError(f"{path}, row {number}: it is no segment.") from None
+    named = False
+    for number, row in cells(path, skipinitialspace=True):
+        if not row or [cell.lstrip("# ") for cell in row] == HEADER:
+            named |= bool(row)
+        elif not row[0].startswith("#"):
+            if not named:
+                raise DataError(f"{path}: no line before row {number} names the columns {', '.join(HEADER)}.")
+            yield segment(path, number, row)
+
+
+def segment(path: Path, number: int, row: list[str]) -> tuple[str, float, float, list[str]]:
+    """One row of a list.
+
+    Raises:
+        DataError: it is no video with a start, an end that is not before it, and class ids.
+    """
+    try:
+        start, end, mids = float(row[1]), float(row[2]), row[3].split(",")
+    except (IndexError, ValueError):
+        raise DataError(f"{path}, row {number}: it is no segment.") from None
+    if not 0 <= start <= end < math.inf:
+        raise DataError(f"{path}, row {number}: {start:g} to {end:g} s is no segment.")
+    return row[0], start, end, mids
 
 
 def reader(*parts: str) -> Callable[[Path], Iterator[Entry]]:

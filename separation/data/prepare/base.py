@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,17 +55,75 @@ def rows(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterato
     """The rows of a published CSV file with a header line.
 
     Raises:
-        DataError: the file cannot be read or its header lacks one of the columns.
+        DataError: the file cannot be read, its header lacks one of the columns, or a row some of the cells.
     """
+    return (row for _, row in numbered(path, columns, encoding))
+
+
+def numbered(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
+    """As `rows`, each with its number (the header is row 1)."""
     with opened(path, encoding) as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(text_of(path, file))
         missing = [column for column in columns if column not in (reader.fieldnames or [])]
         if missing:
             raise DataError(f"{path}: its header lacks {missing[0]}; it reads {','.join(reader.fieldnames or [])}.")
-        for number, row in enumerate(reader, 2):
+        for number, row in enumerate(of_csv(path, reader), 2):
             if any(row[column] is None for column in columns):
                 raise DataError(f"{path}, row {number}: it has not as many cells as the header.")
-            yield row
+            yield number, row
+
+
+def cells(path: Path, **how: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a published CSV file without a header line, each with its number from 1.
+
+    Args:
+        path: the file.
+        how: for `csv.reader`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with opened(path) as file:
+        yield from enumerate(of_csv(path, csv.reader(text_of(path, file), **how)), 1)
+
+
+def text_of(path: Path, file: Iterable[str]) -> Iterator[str]:
+    """A file's lines.
+
+    Raises:
+        DataError: it has another encoding.
+    """
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: it is not {error.encoding.upper()} text.") from None
+
+
+def of_csv(path: Path, reader: Any) -> Iterator[Any]:
+    """What a reader of CSV gives.
+
+    Raises:
+        DataError: something is no CSV, such as a cell that does not end.
+    """
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def seconds_of(path: Path, number: int, column: str, cell: str) -> float:
+    """A time in a published list.
+
+    Raises:
+        DataError: it is no number, or none that can be a time.
+    """
+    try:
+        value = float(cell)
+    except ValueError:
+        raise DataError(f"{path}, row {number}: its {column} “{cell}” is no number.") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise DataError(f"{path}, row {number}: its {column} “{cell}” is no time.")
+    return value
 
 
 def opened(path: Path, encoding: str = "utf-8") -> Any:
@@ -83,11 +142,13 @@ def parsed(path: Path) -> Any:
     """A published JSON file.
 
     Raises:
-        DataError: it cannot be opened or is no JSON.
+        DataError: it cannot be opened, is not UTF-8 or no JSON.
     """
     with opened(path) as file:
         try:
             return json.load(file)
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: it is not UTF-8 text.") from None
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: it is no JSON ({error.msg}).") from None
 

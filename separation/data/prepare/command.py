@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separation.data.manifest import DataError, read_entries, write_manifest
+from separation.pending import reason
 
 HELP = """\
 Makes a manifest (one row a clip, CSV or JSON lines) of a dataset that you have on disk; training reads manifests only.
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except DataError as error:
         print(f"separation-data: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"separation-data: {error.filename or 'a file'}: {reason(error)}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("separation-data: interrupted; nothing half-written is left behind.", file=sys.stderr)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer, parsed, rows, words
+from separation.data.manifest import Clip, DataError, Entry
+from separation.data.prepare.base import Preparer, numbered, parsed, rows, words
 
 DEV = ("fname", "labels", "mids", "split")
 EVAL = ("fname", "labels", "mids")
@@ -19,10 +19,16 @@ SPLITS = {"train": "train", "val": "validation"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The rows of both lists; the first label is the narrowest, its ancestors follow."""
+    """The rows of both lists; the first label is the narrowest, its ancestors follow.
+
+    Raises:
+        DataError: a split is another than those two of the development set.
+    """
     truth = root / "FSD50K.ground_truth"
     known = licences(root, "dev")
-    for row in rows(truth / "dev.csv", DEV):
+    for number, row in numbered(truth / "dev.csv", DEV):
+        if row["split"] not in SPLITS:
+            raise DataError(f"{truth / 'dev.csv'}, row {number}: its split “{row['split']}” is not train or val.")
         yield SPLITS[row["split"]], clip("FSD50K.dev_audio", row, known)
     known = licences(root, "eval")
     for row in rows(truth / "eval.csv", EVAL):

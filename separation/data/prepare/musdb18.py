@@ -2,8 +2,8 @@
 
 Layout: sigsep.github.io/datasets/musdb.html. HQ: `train/<song>/<stem>.wav` and `test/...`. The other has one
 `train/<song>.stem.mp4` a song, its audio streams in the order mixture, drums, bass, other, vocals; they are taken out
-with ffmpeg once, into the folders that HQ has. The 14 validation songs are those of the `musdb` package
-(github.com/sigsep/sigsep-mus-db, musdb/configs/mus.yaml).
+with ffmpeg once, into the folders that HQ has (the protocol `uss/musdb18` reads the mixture there). The 14 validation
+songs are those of the `musdb` package (github.com/sigsep/sigsep-mus-db, musdb/configs/mus.yaml).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from separation.data.manifest import Clip, DataError, Entry
 from separation.data.prepare.base import Preparer, plain
 
-STEMS = ("drums", "bass", "other", "vocals")  # audio streams 1 to 4; 0 is the mixture
+STEMS = ("drums", "bass", "other", "vocals")
+STREAMS = ("mixture", *STEMS)  # of a container, in this order
 VALIDATION = frozenset(
     {
         "Actions - One Minute Smile",
@@ -49,13 +50,15 @@ def clips(root: Path) -> Iterator[Entry]:
 
 
 def take_stems_out(root: Path) -> None:
-    """Writes the stems of every container that has no folder beside it yet; a folder appears only when it is complete.
+    """Writes the mixture and stems of every container that has no such folder beside it yet.
+
+    A folder appears only when it is complete; one of an earlier version, which has no mixture, is completed.
 
     Raises:
         DataError: ffmpeg is not there or cannot read a container.
     """
     containers = sorted(root.glob(f"*/*{CONTAINER}"))
-    waiting = [path for path in containers if not path.with_name(path.name.removesuffix(CONTAINER)).is_dir()]
+    waiting = [path for path in containers if not (folder_of(path) / "mixture.wav").is_file()]
     if waiting and shutil.which("ffmpeg") is None:
         raise DataError(
             f"{waiting[0]}: its stems need ffmpeg, and there is none on the PATH (`musdbconvert` of the musdb package "
@@ -66,21 +69,30 @@ def take_stems_out(root: Path) -> None:
         take_out(path)
 
 
+def folder_of(container: Path) -> Path:
+    """Where a container's streams are written."""
+    return container.with_name(container.name.removesuffix(CONTAINER))
+
+
 def take_out(path: Path) -> None:
-    """Writes one container's stems into the folder beside it."""
-    folder = path.with_name(path.name.removesuffix(CONTAINER))
+    """Writes one container's mixture and stems into the folder beside it."""
+    folder = folder_of(path)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    for stream, stem in enumerate(STEMS, 1):
-        command += ["-map", f"0:a:{stream}", "-c:a", "pcm_s16le", f"file:{partial / stem}.wav"]
+    for number, name in enumerate(STREAMS):
+        command += ["-map", f"0:a:{number}", "-c:a", "pcm_s16le", f"file:{partial / name}.wav"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         shutil.rmtree(partial, ignore_errors=True)
         detail = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise DataError(f"{path}: its stems cannot be taken out (ffmpeg: {detail}).")
-    partial.rename(folder)
+    if folder.is_dir():
+        (partial / "mixture.wav").replace(folder / "mixture.wav")
+        shutil.rmtree(partial)
+    else:
+        partial.rename(folder)
 
 
 LICENCE = "non-commercial, academic; mostly CC BY-NC-SA (see the page)"
@@ -89,7 +101,7 @@ PREPARERS = (
         name="musdb18",
         title="MUSDB18",
         home="https://sigsep.github.io/datasets/musdb.html",
-        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; the stems taken out need another 25 GB.",
+        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; what is taken out needs another 32 GB.",
         licence=LICENCE,
         splits="its own train and test; validation as in the musdb package",
         needs=("train/*", "test/*"),

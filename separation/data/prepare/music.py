@@ -8,12 +8,11 @@ audio, frames, number of frames, instrument), its videos are the test split.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, opened, parsed, words
+from separation.data.prepare.base import Preparer, cells, parsed, words
 from separation.data.prepare.lookup import Lookup
 
 LISTS = ("MUSIC_solo_videos.json", "MUSIC_duet_videos.json")
@@ -41,8 +40,7 @@ def test_videos(root: Path) -> set[str]:
     """Ids of the published test list, where it lies in the folder."""
     if not (root / TEST).exists():
         return set()
-    with opened(root / TEST) as file:
-        return {Path(cells[0]).stem for cells in csv.reader(file) if cells}
+    return {Path(row[0]).stem for _, row in cells(root / TEST) if row}
 
 
 PREPARER = Preparer(

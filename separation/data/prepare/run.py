@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +54,7 @@ def prepare(
     preparer.before(root)
     found = look(preparer.clips(root), root)
     _report_broken(preparer, root, found, say)
+    _report_unmeasured(found, say)
     resolved = without_leaks(found.entries)
     if resolved.dropped:
         names = ", ".join(resolved.recordings[:3])
@@ -80,12 +85,21 @@ def _check_layout(preparer: Preparer, root: Path) -> None:
 
 def look(entries: Iterable[Entry], root: Path) -> Found:
     """Looks for every clip's file and into its header; a length that is not known yet is taken from there."""
-    found = Found()
-    for split, clip in entries:
+
+    def one(entry: Entry) -> Entry | str:
+        split, clip = entry
         try:
-            found.entries.append((split, measured(clip, root / clip.path)))
+            return split, measured(clip, root / clip.path)
         except DataError as error:
-            found.broken.append(str(error))
+            return str(error)
+
+    found = Found()
+    with ThreadPoolExecutor() as pool:  # ffprobe takes some 50 ms a video, and there may be 200,000
+        for each in pool.map(one, entries):
+            if isinstance(each, str):
+                found.broken.append(each)
+            else:
+                found.entries.append(each)
     return found
 
 
@@ -93,27 +107,73 @@ def measured(clip: Clip, path: Path) -> Clip:
     """The clip with the length that its file has, where it is the whole file.
 
     Raises:
-        DataError: the file is missing, empty or has no header that can be read.
+        DataError: the file is missing, empty, has no header that can be read, or is much longer than the list says.
     """
-    import soundfile
-
     try:
         size = path.stat().st_size
     except OSError:
         raise DataError(f"{path}: there is no such file.") from None
     if not size:
         raise DataError(f"{path}: it is empty, 0 bytes.")
-    if path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES:
-        return clip  # opening each with ffmpeg would take hours; `separation-data check` does it
+    seconds = container_seconds(path, bool(clip.seconds)) if in_container(path) else header_seconds(path)
+    if seconds is None:
+        return clip
+    if clip.seconds and seconds > clip.seconds + LONGER:
+        raise DataError(f"{path}: it is {seconds:.1f} s long, the list means {clip.seconds:.1f} s of it: cut it first.")
+    return clip if clip.start else replace(clip, seconds=round(seconds, 6))
+
+
+def in_container(path: Path) -> bool:
+    """Whether only ffmpeg reads a file."""
+    return path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
+
+
+def header_seconds(path: Path) -> float:
+    """The length of a file that libsndfile reads.
+
+    Raises:
+        DataError: it is damaged, no audio, or holds no samples.
+    """
+    import soundfile
+
     try:
-        seconds = soundfile.info(path).duration
+        seconds = float(soundfile.info(path).duration)
     except soundfile.LibsndfileError as error:
         raise DataError(f"{path}: it is damaged or no audio ({error.error_string.rstrip('.')}).") from None
     if not seconds:
         raise DataError(f"{path}: it holds no samples.")
-    if clip.seconds and seconds > clip.seconds + LONGER:
-        raise DataError(f"{path}: it is {seconds:.1f} s long, the list means {clip.seconds:.1f} s of it: cut it first.")
-    return clip if clip.start else replace(clip, seconds=round(seconds, 6))
+    return seconds
+
+
+def container_seconds(path: Path, wanted: bool = True) -> float | None:
+    """The length of the sound in a video or other container as its header has it; nothing is decoded.
+
+    Args:
+        path: the file.
+        wanted: whether its length matters; asking takes time.
+
+    Returns:
+        Seconds; None where it was not asked for, there is no ffprobe to ask, or the header does not say.
+
+    Raises:
+        DataError: ffprobe cannot read the file, or it has no sound.
+    """
+    program = shutil.which("ffprobe")
+    if program is None or not wanted:
+        return None
+    # "file:" keeps a name such as "http:x" from meaning anything else.
+    command = [program, "-v", "error", "-protocol_whitelist", "file", "-select_streams", "a:0", "-of", "json"]
+    command += ["-show_entries", "stream=duration:format=duration", f"file:{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        detail = next(iter(done.stderr.strip().splitlines()), "it gave no reason").removeprefix(f"file:{path}: ")
+        raise DataError(f"{path}: it is damaged or no audio (ffprobe: {detail.rstrip('.')}).")
+    told = json.loads(done.stdout)
+    if not told.get("streams"):
+        raise DataError(f"{path}: there is no sound in it.")
+    # Of some containers (webm, mkv) only the whole has a length.
+    text = told["streams"][0].get("duration") or told.get("format", {}).get("duration")
+    return float(text) if text else None
 
 
 def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[str], None]) -> None:
@@ -126,6 +186,13 @@ def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[
         say(f"left out: {line}")
     if not preparer.complete and broken > 3:
         say(f"left out: {broken} of {total} in all. {preparer.get}")
+
+
+def _report_unmeasured(found: Found, say: Callable[[str], None]) -> None:
+    """Says that uncut videos cannot be told from cut ones where there is no ffprobe."""
+    count = sum(bool(clip.seconds) and in_container(Path(clip.path)) for _, clip in found.entries)
+    if count and shutil.which("ffprobe") is None:
+        say(f"the lengths of {count} videos were not looked at: that needs ffprobe, and there is none on the PATH.")
 
 
 def moved(clip: Clip, root: Path, folder: Path) -> Clip:
@@ -150,7 +217,18 @@ def summary(preparer: Preparer, entries: list[Entry]) -> list[str]:
         recordings, labels = len({clip.recording for clip in clips}), len({each for c in clips for each in c.labels})
         hours = sum(clip.seconds for clip in clips) / 3600
         lines.append(f"{split:<12}{len(clips):>9}{recordings:>12}{hours:>9.2f}{labels:>8}")
-    whole = sum(preparer.counts.values())
-    if whole and sum(counts.values()) != whole:
-        lines.append(f"the whole release has {whole} clips, here are {sum(counts.values())}.")
-    return lines
+    return lines + against_release(preparer, counts)
+
+
+def against_release(preparer: Preparer, counts: Counter[str]) -> list[str]:
+    """A sentence where a folder holds more or less than the whole release, as far as its numbers are known.
+
+    Args:
+        preparer: which dataset; splits whose number it does not know are not compared.
+        counts: clips of each split that are here.
+    """
+    # What --validation holds out is of the train split.
+    known = set(preparer.counts) | ({"validation"} if "train" in preparer.counts else set())
+    whole, here = sum(preparer.counts.values()), sum(count for split, count in counts.items() if split in known)
+    which = "" if known >= set(counts) else f"{' and '.join(preparer.counts)} "
+    return [f"the whole release has {whole} {which}clips, here are {here}."] if whole and whole != here else []

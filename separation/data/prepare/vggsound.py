@@ -6,12 +6,11 @@ train or test. Files are called `<id>_<start, six digits>` with any suffix and l
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, at, opened, plain
+from separation.data.prepare.base import Preparer, at, cells, plain
 from separation.data.prepare.lookup import Lookup
 
 LIST = "vggsound.csv"
@@ -24,14 +23,13 @@ def clips(root: Path) -> Iterator[Entry]:
         DataError: a row is not of four cells as above.
     """
     files = Lookup(root)
-    with opened(root / LIST) as file:
-        for number, cells in enumerate(csv.reader(file), 1):
-            if len(cells) != 4 or not cells[1].isdigit() or cells[3] not in ("train", "test"):
-                raise DataError(f"{root / LIST}, row {number}: it is not “YouTube id, start, label, train or test”.")
-            video, start, label, split = cells
-            stem = f"{video}_{at(float(start))}"
-            path, film, recording = files.find(stem), files.film(stem), f"youtube:{video}"
-            yield split, Clip(path, plain(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=film)
+    for number, row in cells(root / LIST):
+        if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):
+            raise DataError(f"{root / LIST}, row {number}: it is not “YouTube id, start, label, train or test”.")
+        video, start, label, split = row
+        stem = f"{video}_{at(float(start))}"
+        path, film, recording = files.find(stem), files.film(stem), f"youtube:{video}"
+        yield split, Clip(path, plain(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=film)
 
 
 PREPARER = Preparer(

@@ -52,7 +52,7 @@ def mixed(name: str) -> Callable[[Sources], list[Row]]:
 
     def build(sources: Sources) -> list[Row]:
         first = 3 if name == "audiocaps" else 2
-        rows = sources.rows(f"{name}_eval.csv")[1:]
+        rows = sources.rows(f"{name}_eval.csv", first + 2)[1:]
         return [pair(row[0], row[1], row[first], row[first + 1 :], snr_db="0") for row in rows]
 
     return build
@@ -62,7 +62,7 @@ def released(name: str) -> Callable[[Sources], list[Row]]:
     """The same queries of the ready files, by number."""
 
     def build(sources: Sources) -> list[Row]:
-        rows = sources.rows(f"{name}_eval.csv")[1:]
+        rows = sources.rows(f"{name}_eval.csv", 2)[1:]
         return [pair(row[0], row[1], f"segment-{row[0]}.wav", mixture=f"mixture-{row[0]}.wav") for row in rows]
 
     return build
@@ -71,7 +71,7 @@ def released(name: str) -> Callable[[Sources], list[Row]]:
 def audioset(sources: Sources) -> list[Row]:
     """Ten two-second mixtures a class; the column called noise_wav names the mixture."""
     rows = []
-    for _, caption, target, mixture in sources.rows("audioset_eval.csv")[1:]:
+    for _, caption, target, mixture, *_ in sources.rows("audioset_eval.csv", 4)[1:]:
         names = [name.removeprefix(AUDIOSET) for name in (target, mixture)]
         rows.append(pair(names[0].split("/")[-1].removesuffix(",source.wav"), caption, names[0], mixture=names[1]))
     return rows
@@ -79,7 +79,7 @@ def audioset(sources: Sources) -> list[Row]:
 
 def vggsound(sources: Sources) -> list[Row]:
     """A hundred clips with ten partners each."""
-    rows = sources.rows("vggsound_eval.csv")[1:]
+    rows = sources.rows("vggsound_eval.csv", 4)[1:]
     return [pair(row[0], row[3], row[2], mixture=row[1]) for row in rows]
 
 

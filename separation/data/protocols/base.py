@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from separation.data.protocol import CLIPS, VALIDATION, Mixing, Row, clips_of
+from separation.data.protocol import CLIPS, VALIDATION, Mixing, Row, clips_of, fault
+from separation.pending import reason
 
 LISTS = "SEPARATION_LISTS"
 PLACED = tuple(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset"))
@@ -42,10 +43,42 @@ class Sources:
     root: Path
     lists: dict[str, Path] = field(default_factory=dict)
 
-    def rows(self, name: str) -> list[list[str]]:
-        """A list's rows, its heading among them."""
-        with self.lists[name].open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.reader(file) if row]
+    def rows(self, name: str, least: int = 1) -> list[list[str]]:
+        """A list's rows, its heading among them.
+
+        Args:
+            name: of the list.
+            least: how many cells each row must have.
+
+        Raises:
+            ProtocolError: the list cannot be read, is empty, or a row has fewer cells.
+        """
+        path = self.lists[name]
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
+        except OSError as error:
+            raise ProtocolError(f"{path}: the list cannot be read ({reason(error)}).") from None
+        except (UnicodeDecodeError, csv.Error):
+            raise ProtocolError(f"{path}: the list is no CSV text.") from None
+        if not rows:
+            raise ProtocolError(f"{path}: the list is empty.")
+        for number, row in rows:
+            if len(row) < least:
+                raise ProtocolError(f"{path}, row {number}: it has {len(row)} cells, where the list has {least}.")
+        return [row for _, row in rows]
+
+    def columns(self, name: str, *wanted: str) -> list[list[str]]:
+        """A list's cells of some columns, row by row, without the heading.
+
+        Raises:
+            ProtocolError: as `rows`, or the heading lacks a column.
+        """
+        heading = self.rows(name)[0]
+        if missing := [column for column in wanted if column not in heading]:
+            raise ProtocolError(f"{self.lists[name]}: its header lacks {missing[0]}; it reads {','.join(heading)}.")
+        places = [heading.index(column) for column in wanted]
+        return [[row[place] for place in places] for row in self.rows(name, max(places) + 1)[1:]]
 
 
 @dataclass(frozen=True)
@@ -93,11 +126,15 @@ class Protocol:
             lists: the folder of lists; None: what SEPARATION_LISTS says.
 
         Raises:
-            ProtocolError: no folder is named, or a list is missing or not the published one.
+            ProtocolError: no folder is named, a list is missing, not the published one or not like it, or a row cannot
+                be a mixture.
         """
         root = self.recordings(root)
         folders = [folder for folder in (lists or named(LISTS), root) if folder]
         rows = self.build(Sources(root, {each.names[0]: self.find_list(each, folders) for each in self.lists}))
+        for row in rows:
+            if why := fault(row):
+                raise ProtocolError(f"{self.name}, row {row['id']}: {why}.")
         found = fingerprint(rows, self.mixing)
         if self.sha256 and found != self.sha256:
             raise ProtocolError(f"{self.name}: its rows have the hash {found}, but version {self.version} another.")

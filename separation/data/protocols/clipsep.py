@@ -45,8 +45,8 @@ def drawn(targets: ListFile, others: ListFile) -> Callable[[Sources], list[Row]]
     """Rows of two lists of (recording, frames' folder, number of frames, label)."""
 
     def build(sources: Sources) -> list[Row]:
-        rows, candidates = [], sources.rows(others.names[0])
-        for number, (path, _, frames, label) in enumerate(sources.rows(targets.names[0])):
+        rows, candidates = [], sources.rows(others.names[0], 4)
+        for number, (path, _, frames, label, *_) in enumerate(sources.rows(targets.names[0], 4)):
             other = candidates[random.Random(number).randint(0, len(candidates) - 1)]
             starts = {"target_start": start_of(frames), "interference1_start": start_of(other[2])}
             rows.append(pair(number, label.replace("_", " "), path, [other[0]], **starts))

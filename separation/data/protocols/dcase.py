@@ -13,7 +13,7 @@ LIST = "lass_synthetic_validation.csv"
 
 def build(sources: Sources) -> list[Row]:
     """Rows target, noise, SNR, caption; names without their ending."""
-    rows = enumerate(sources.rows(LIST)[1:])
+    rows = enumerate(row[:4] for row in sources.rows(LIST, 4)[1:])
     return [pair(n, caption, f"{name}.wav", [f"{noise}.wav"], snr_db=snr) for n, (name, noise, snr, caption) in rows]
 
 

@@ -1,0 +1,46 @@
+"""Which recording each file was cut from: its clips are not independent, so intervals resample recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from separation.data.manifest import Clip, DataError, read_entries
+from separation.data.protocol import Row
+
+MANIFEST = "manifest.csv"
+
+
+def recordings_of(manifest: Path) -> dict[str, str]:
+    """Path to recording id, of all splits; without those whose recording is unknown.
+
+    Returns:
+        Nothing where there is no such manifest, or it cannot be read: every file then counts as a recording.
+    """
+    try:
+        return known_of(clip for _, clip in read_entries(manifest))
+    except DataError:
+        return {}
+
+
+def known_of(clips: Iterable[Clip]) -> dict[str, str]:
+    """Path to recording id of the clips whose recording is known."""
+    return {clip.path: clip.recording for clip in clips if "?" not in clip.recording}
+
+
+def with_recordings(rows: Iterable[Row], known: Mapping[str, str], folders: Iterable[str] = ("",)) -> list[Row]:
+    """The rows, each with the `recording` of its target where that is known.
+
+    Args:
+        rows: of a list.
+        known: as `recordings_of` gives it.
+        folders: in which the rows' paths may lie, from where the known paths start.
+    """
+    places = tuple(folders)
+
+    def one(row: Row) -> Row:
+        paths = (str(PurePosixPath(folder, row["target"])) for folder in places)
+        found = next((known[path] for path in paths if path in known), "")
+        return row | {"recording": found} if found and not row.get("recording") else row
+
+    return [one(row) for row in rows]
