@@ -1,14 +1,20 @@
 """Validation mixtures drawn from a split: always the same ones, of two sources, some asked for what is not there."""
 
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
 from tiny import write_corpus, write_manifest
 
+from separation.data.corpus import BrokenError
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.protocol import CLIPS, SAMPLE_RATE, LeftOut, example, render
+from separation.data.protocol import CLIPS, SAMPLE_RATE, LeftOut, Rendered, example, read_clip, read_part, render
 from separation.data.protocols.base import COLUMNS, fingerprint
-from separation.data.validation import Rows, draw_rows, drawn_rows, with_examples
+from separation.data.validation import Rows, draw_rows, drawn_rows, holds, measured, usable, with_examples
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +68,142 @@ def test_a_row_renders_to_its_clips_at_its_level(clips, folder):
     assert hertz == pytest.approx(300 * 1.6**label * 1.02, rel=0.03)
 
 
-def test_what_cannot_be_scored_is_left_out_and_said(tmp_path, capsys):
+def test_what_cannot_be_scored_is_left_out_and_said_and_much_of_it_stops(tmp_path, capsys):
     manifest = write_corpus(tmp_path, labels=3, recordings=1, seconds=1.0, split="validation")
     clips = read_manifest(manifest, "validation")
     soundfile.write(tmp_path / clips[0].path, np.zeros(8000), 8000)
     (tmp_path / clips[1].path).write_bytes(b"no sound")
     rows = draw_rows(clips, 12)
-    good = drawn_rows(clips, tmp_path, 12)
+    good = [row for row in rows if usable(row, tmp_path)]
     silent, broken = clips[0].path, clips[1].path
     for row in rows:
         # Behind a silent target everything is silent; a silent interference spoils a pair only.
         spoilt = row["target"] == silent or (row["interference1"] == silent and row["kind"] == "pair")
         assert (row in good) == (not spoilt and broken not in (row["target"], row["interference1"]))
     assert 0 < len(good) < 12
-    assert f"{12 - len(good)} of 12 validation mixtures are left out" in capsys.readouterr().out
+    said = [
+        f"left out: {tmp_path / silent}: the clip is silent or not finite.",
+        f"left out: {tmp_path / broken}: it is damaged or no audio (Format not recognised).",
+        f"{12 - len(good)} of 12 validation mixtures are left out: silent or not readable.",
+    ]
+    stop = f"2 of 3 recordings cannot be read; the first: {said[0].removeprefix('left out: ')}"
+    with pytest.raises(BrokenError, match=f"^{re.escape(stop)}$"):
+        drawn_rows(clips, tmp_path, 12)
+    assert capsys.readouterr().out.splitlines() == said
+
+
+@pytest.fixture
+def hundred(tmp_path):
+    """A folder, the 100 clips in it, and the 40 rows that are drawn from them."""
+    manifest = write_corpus(tmp_path, labels=10, recordings=10, seconds=0.1, split="validation")
+    clips = read_manifest(manifest, "validation")
+    return tmp_path, clips, draw_rows(clips, 40)
+
+
+def asking(rows, path):
+    """The rows that are mixed of a file."""
+    return [row for row in rows if path in (row["target"], row["interference1"])]
+
+
+def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(hundred):
+    folder, clips, rows = hundred
+    broken = max((clip.path for clip in clips), key=lambda path: len(asking(rows, path)))
+    lost, said = asking(rows, broken), []
+    assert len(lost) > 1
+    (folder / broken).write_bytes(b"no sound")
+    assert drawn_rows(clips, folder, 40, say=said.append) == [row for row in rows if row not in lost]
+    assert said == [
+        f"left out: {folder / broken}: it is damaged or no audio (Format not recognised).",
+        f"{len(lost)} of 40 validation mixtures are left out: silent or not readable.",
+    ]
+
+
+def test_two_broken_recordings_of_a_hundred_stop(hundred):
+    folder, clips, rows = hundred
+    for row in rows[:2]:
+        (folder / row["target"]).unlink()
+    drawn = len({row[name] for row in rows for name in ("target", "interference1")})
+    with pytest.raises(BrokenError, match=rf"^2 of {drawn} recordings cannot be read; the first: .*\.wav: there is no"):
+        drawn_rows(clips, folder, 40)
+
+
+def test_samples_that_are_no_numbers_are_not_scored(hundred):
+    folder, clips, rows = hundred
+    path = rows[0]["target"]
+    soundfile.write(folder / path, np.full(800, np.nan), 8000, subtype="FLOAT")
+    said = []
+    assert rows[0] not in drawn_rows(clips, folder, 40, say=said.append)
+    assert said[0] == f"left out: {folder / path}: the clip is silent or not finite."
+
+
+def test_a_pause_does_not_make_a_recording_a_broken_one(tmp_path):
+    clips = []
+    for number, name in enumerate("abc"):
+        wave = np.zeros(8000 * 40)
+        wave[:800] = 0.3
+        soundfile.write(tmp_path / f"{name}.wav", wave, 8000)
+        clips.append(Clip(f"{name}.wav", name, "", f"r{number}", "s", 40.0))
+    said = []
+    with pytest.raises(DataError, match=r"^all 6 mixtures that were drawn are silent or not readable\.$"):
+        drawn_rows(clips, tmp_path, 6, say=said.append)
+    assert said == ["6 of 6 validation mixtures are left out: silent or not readable."]
+
+
+@pytest.mark.parametrize(
+    "start, wanted", [(2.0, True), (6.999, True), (1.9995, True), (1.99, False), (7.0, False), (8.0, False)]
+)
+def test_which_clip_of_a_file_a_row_takes(start, wanted):
+    assert holds(Clip("a.wav", "a", "", "r", "s", 5.0, start=2.0), start) is wanted
+    assert holds(Clip("a.wav", "a", "", "r", "s", 0.0, start=2.0), start) is (start > 1.999)
+
+
+# --- What only ffmpeg reads ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory, folder, clips):
+    """A folder of the same recordings as m4a, and their clips, without a length."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("needs ffmpeg, which is not installed")
+    there, made = tmp_path_factory.mktemp("compressed"), []
+    for number, clip in enumerate(clips):
+        command = [ffmpeg, "-v", "error", "-i", folder / clip.path, "-c:a", "aac", there / f"{number}.m4a"]
+        subprocess.run(command, check=True)
+        made.append(replace(clip, path=f"{number}.m4a", seconds=0.0))
+    return there, made
+
+
+def test_recordings_that_only_ffmpeg_reads_are_mixed(compressed, folder, clips):
+    there, made = compressed
+    assert measured(there / "0.m4a") == pytest.approx(7.0, abs=0.2)
+    said = []
+    assert len(drawn_rows(made, there, 6, say=said.append)) == 6 and said == []
+    wav_of = {clip.path: wav.path for clip, wav in zip(made, clips, strict=True)}
+    for row in draw_rows([replace(clip, seconds=7.0) for clip in made], 4, root=there):
+        found = render(row, there)
+        wanted = render(row | {name: wav_of[row[name]] for name in ("target", "interference1", "example")}, folder)
+        assert found.mixture.shape == wanted.mixture.shape
+        assert np.corrcoef(found.mixture, wanted.mixture)[0, 1] > 0.98
+        assert isinstance(example(found), np.ndarray)
+
+
+def test_a_part_is_cut_out_of_them_to_the_sample(compressed):
+    file = compressed[0] / "0.m4a"
+    whole = read_clip(file, 8000)
+    assert np.array_equal(read_part(file, 1.5, 2.0, 8000), whole[12000:28000])
+    assert len(read_part(file, 6.5, 2.0, 8000)) == len(whole) - 52000
+
+
+def test_a_broken_one_is_named(compressed, tmp_path):
+    row = draw_rows(compressed[1], 1, root=compressed[0])[0]
+    for name in ("target", "interference1"):
+        (tmp_path / row[name]).write_bytes(b"no sound")
+    assert measured(tmp_path / row["target"]) == 0.0
+    (tmp_path / row["example"]).write_bytes(b"no sound")
+    nothing = np.zeros(1, dtype=np.float32)
+    for found in (Rows([row], tmp_path)[0], example(Rendered(row, nothing, nothing, folder=tmp_path))):
+        assert isinstance(found, LeftOut) and str(tmp_path) in found.why and ".m4a" in found.why
 
 
 def test_ranks_share_the_rows(clips, folder):

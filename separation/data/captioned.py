@@ -141,11 +141,14 @@ class CaptionedData(MixtureData):
         self.isolated_manifest, self.isolated = isolated_manifest, isolated
         self.alone: Drawn | None = None
 
+    def others(self) -> list[Path]:
+        return [] if self.isolated_manifest is None else [self.isolated_manifest]
+
     def ready(self, corpus: Corpus) -> None:
         source = Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
         self.mixtures = Drawn(source, self.clips, self.length, self.slots, self.as_recorded)
         if self.isolated_manifest is not None:
-            singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache)
+            singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache, say=self.say)
             single = Mixed(singles, 1, self.made, self.seconds, self.seed + 1)
             self.alone = Drawn(single, self.clips, self.length, 1)
 

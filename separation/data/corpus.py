@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,10 @@ FULL_SCALE = 32767.0
 BROKEN_LIMIT = 0.01
 FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
 CACHE_FORMAT = 3  # of what a cache file holds; part of its name
+
+
+class BrokenError(DataError):
+    """More files of a set are broken than a run goes on without."""
 
 
 Sound = tuple[np.ndarray, float]
@@ -56,6 +61,7 @@ class Corpus:
         sample_rate: rate to decode to, Hz.
         cache: folder for the decoded samples; none = decode each time.
         foley: procedural clips added for each sound that `foley` can make, besides the recordings.
+        say: gets a line for each clip that is left out; of several processes only one should print it.
 
     Attributes:
         clips: those that could be read.
@@ -74,6 +80,7 @@ class Corpus:
         sample_rate: int = 32000,
         cache: Path | None = None,
         foley: int = 0,
+        say: Callable[[str], None] = print,
     ) -> None:
         self.sample_rate = sample_rate
         if manifest is None and not foley:
@@ -86,16 +93,23 @@ class Corpus:
             file = cache / f"corpus_{fingerprint(manifest, clips, folder, asked)}.npz"
         cached = file is not None and file.exists()
         decoded = restored(file) if file is not None and cached else decode_all(clips, folder, sample_rate)
-        report(decoded.broken, sum(clip.source != FOLEY for clip in clips))
+        report(decoded.broken, sum(clip.source != FOLEY for clip in clips), say)
         if file is not None and not cached:
             store(decoded, file)
         lengths = decoded.lengths
         self.samples = torch.from_numpy(decoded.samples)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        readable = [i for i, n in enumerate(lengths) if n > 0]
-        self.clips = [clips[i] for i in readable]
-        self.peaks: list[float] = decoded.peaks[readable].tolist()
-        self.starts, self.lengths = starts[readable].tolist(), lengths[readable].tolist()
+        self.clips = clips
+        self.peaks: list[float] = decoded.peaks.tolist()
+        self.starts: list[int] = starts.tolist()
+        self.lengths: list[int] = lengths.tolist()
+        self.keep([number for number, length in enumerate(lengths) if length > 0])
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Goes on with these clips alone, numbered anew."""
+        self.clips = [self.clips[i] for i in numbers]
+        self.peaks = [self.peaks[i] for i in numbers]
+        self.starts, self.lengths = [self.starts[i] for i in numbers], [self.lengths[i] for i in numbers]
         self.labels = sorted({clip.label for clip in self.clips})
         # label -> recording -> clip numbers: drawing goes down this tree, so that no recording outweighs its label.
         self.tree: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -104,6 +118,10 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def recordings(self) -> int:
+        """How many of the clips are no procedural ones."""
+        return sum(clip.source != FOLEY for clip in self.clips)
 
     def waveform(self, number: int) -> Tensor:
         """Clip `number` as (time,) float32 in [-1, 1], its peak at one."""
@@ -167,16 +185,21 @@ def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> Decoded:
     return Decoded(np.concatenate(samples), lengths, np.array(peaks), broken)
 
 
-def report(broken: list[str], recordings: int) -> None:
+def report(broken: Sequence[str], recordings: int, say: Callable[[str], None] = print) -> None:
     """Names what was left out of so many recordings; procedural clips are never broken and do not count.
 
+    Args:
+        broken: a line for each; what several have in common is said once.
+        recordings: how many there are.
+        say: gets the lines.
+
     Raises:
-        DataError: it is more than 1 % of them.
+        BrokenError: it is more than 1 % of them.
     """
-    for line in broken:
-        print(f"left out: {line}")
+    for line in dict.fromkeys(broken):
+        say(f"left out: {line}")
     if len(broken) > BROKEN_LIMIT * recordings:
-        raise DataError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
+        raise BrokenError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
 
 
 # The cache

@@ -34,8 +34,7 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
         raise DataError(f"{path}: there is no such file.")
     if not path.stat().st_size:
         raise DataError(f"{path}: it is empty, 0 bytes.")
-    with_ffmpeg = path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
-    samples, rate = (_through_ffmpeg if with_ffmpeg else _through_libsndfile)(path, start, seconds)
+    samples, rate = (_through_ffmpeg if needs_ffmpeg(path) else _through_libsndfile)(path, start, seconds)
     if not len(samples):
         raise DataError(f"{path}: there is no sound at {start:g} s." if start else f"{path}: it holds no samples.")
     _check_length(path, len(samples) / rate, seconds)
@@ -50,6 +49,31 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
 def read_clip(root: Path, clip: Clip) -> tuple[np.ndarray, int]:
     """A clip's samples (time,) and rate; raises as `read_part`."""
     return read_part(root / clip.path, clip.start, clip.seconds)
+
+
+def needs_ffmpeg(path: Path) -> bool:
+    """Whether a file is of a kind that only ffmpeg reads."""
+    return path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
+
+
+def decoded(path: Path, end: float = 0.0) -> tuple[np.ndarray, int]:
+    """The samples (time, channels) of such a file from its start at least to `end`, s, and their rate; 0 = all of it.
+
+    Raises:
+        AudioError: as `separation.decode`, or there is no audio in it.
+    """
+    from separation.decode import open_decoder
+
+    decoder = open_decoder(path)
+    rate, chunks, got = decoder.sample_rate, [], 0
+    for chunk in decoder.chunks():
+        chunks.append(chunk)
+        got += len(chunk)
+        if end and got >= round(end * rate):
+            break
+    if not chunks:
+        raise AudioError(f"{path} holds no audio.")
+    return np.concatenate(chunks), rate
 
 
 def complaint(path: Path, error: Exception) -> str:
@@ -89,18 +113,6 @@ def _through_libsndfile(path: Path, start: float, seconds: float) -> tuple[np.nd
 
 def _through_ffmpeg(path: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
     """Decodes from the file's start; long videos are better made into audio files once."""
-    from separation.decode import open_decoder
-
-    decoder = open_decoder(path)
-    rate, chunks, got = decoder.sample_rate, [], 0
-    end = round((start + seconds + 2 * ROUNDING) * rate) if seconds else None
-    for chunk in decoder.chunks():
-        chunks.append(chunk)
-        got += len(chunk)
-        if end is not None and got >= end:
-            break
-    if not chunks:
-        raise AudioError(f"{path} holds no audio.")
-    samples = np.concatenate(chunks)
+    samples, rate = decoded(path, start + seconds + 2 * ROUNDING if seconds else 0.0)
     first = round(start * rate)
     return samples[first : first + _frames(rate, start, seconds, len(samples))], rate

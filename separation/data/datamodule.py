@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from separation.compat import make_importable
-from separation.data.corpus import Corpus
+from separation.data.corpus import BrokenError, Corpus
 from separation.data.loader import Loader
-from separation.data.manifest import DataError, read_manifest
+from separation.data.manifest import DataError, located, read_entries, read_manifest, refuse_leaks
 from separation.data.mixing import Augment, Batch, Drawn, Mixer
 from separation.data.protocol import Row, place_of_files, read_rows
 from separation.data.recordings import MANIFEST, known_of, recordings_of, with_recordings
@@ -65,6 +66,17 @@ class Batches(Dataset[Any]):
         return self.draw(items, np.random.default_rng((self.seed, self.epoch, index, WHOLE_BATCH)))
 
 
+def check_least(least: int, **settings: int) -> None:
+    """Sees that settings, given by their names, are not below their least value.
+
+    Raises:
+        DataError: names the setting.
+    """
+    for name, value in settings.items():
+        if value < least:
+            raise DataError(f"data.{name} is {value}; the least is {least}.")
+
+
 class CorpusData(lightning.LightningDataModule):
     """Shared by all data modules on a corpus: where it lies, how much of it makes an epoch.
 
@@ -86,6 +98,9 @@ class CorpusData(lightning.LightningDataModule):
         validation_count: without a list, so many mixtures are drawn from the manifest's rows of split `validation`
             (in `test`: of split `test`, where there are such), always the same ones; 0 = none.
         validation_absent: share of them whose query sounds in neither source.
+
+    Raises:
+        DataError: a number is out of its range; in `setup` also: a recording stands in two splits, or as `Corpus`.
     """
 
     def __init__(
@@ -109,6 +124,10 @@ class CorpusData(lightning.LightningDataModule):
         validation_absent: float = 0.2,
     ) -> None:
         super().__init__()
+        check_least(0, workers=workers)
+        check_least(1, batch_size=batch_size, batches=batches, sample_rate=sample_rate)
+        if not seconds > 0 or not math.isfinite(seconds):
+            raise DataError(f"data.seconds is {seconds:g}; it is a time of more than 0 s.")
         self.manifest, self.root, self.cache = manifest, root, cache
         self.batch_size, self.length, self.batches = batch_size, round(seconds * sample_rate), batches
         self.seed, self.sample_rate, self.workers = seed, sample_rate, workers
@@ -124,8 +143,28 @@ class CorpusData(lightning.LightningDataModule):
 
     def load(self) -> None:
         """Decodes the clips to train on."""
-        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley)
+        self.refuse_shared()
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.say)
         self.ready(self.corpus)
+
+    def others(self) -> list[Path]:
+        """Manifests besides the first one whose split `train` is trained on."""
+        return []
+
+    def refuse_shared(self) -> None:
+        """Sees that nothing that is trained on stands in another split of the manifest.
+
+        Raises:
+            DataError: names the recording, or the file.
+        """
+        if self.manifest is None:
+            return
+        entries = list(read_entries(self.manifest))
+        refuse_leaks(self.manifest, entries)
+        found = list(located(entries, self.root or self.manifest.parent))
+        for other in self.others():
+            taken = (entry for entry in read_entries(other) if entry[0] == "train")
+            refuse_leaks(other, [*found, *located(taken, self.root or other.parent)])
 
     def ready(self, corpus: Corpus) -> None:
         """What drawing needs besides the clips."""
@@ -156,6 +195,11 @@ class CorpusData(lightning.LightningDataModule):
         if self.trainer is None:
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all ranks."""
+        if self.ranks()[0] == 0:
+            print(text)
 
     def ranks(self) -> tuple[int, int]:
         """This process's number, and how many there are."""
@@ -198,10 +242,12 @@ class MixtureData(CorpusData):
         """Rows to validate on; a training goes on without any, and says so.
 
         Raises:
-            DataError: there is no such list, or nothing to `validate`.
+            DataError: there is no such list, too many recordings are broken, or there is nothing to `validate`.
         """
         try:
             return self.listed() if self.validation else self.drawn_from("validation")
+        except BrokenError:
+            raise
         except DataError as error:
             if self.validation or stage == "validate":
                 raise
@@ -238,10 +284,11 @@ class MixtureData(CorpusData):
         if self.manifest is None:
             raise DataError("there is no manifest, and no data.validation.")
         clips = read_manifest(self.manifest, split)
+        count, seed, absent = self.validation_count, self.seed, self.validation_absent
         try:
-            rows = drawn_rows(clips, self.from_folder(), self.validation_count, self.seed, self.validation_absent)
+            rows = drawn_rows(clips, self.from_folder(), count, seed, absent, self.say)
         except DataError as error:
-            raise DataError(f"{self.manifest}, split {split}: {error}") from None
+            raise type(error)(f"{self.manifest}, split {split}: {error}") from None
         return self.of_use(with_recordings(rows, known_of(clips)), f"{self.manifest}, split {split}")
 
     def of_use(self, rows: list[Row], where: str) -> list[Row]:
@@ -251,11 +298,6 @@ class MixtureData(CorpusData):
             DataError: there are none.
         """
         return rows
-
-    def say(self, text: str) -> None:
-        """Prints a line, once for all ranks."""
-        if self.ranks()[0] == 0:
-            print(text)
 
     def from_folder(self) -> Path:
         """Where the paths of fixed mixtures start."""
@@ -280,10 +322,14 @@ class MixtureData(CorpusData):
         """
         try:
             return self.drawn_from("test")
+        except BrokenError:
+            raise
         except DataError as error:
             why = error
         try:
             rows = self.drawn_from("validation")
+        except BrokenError:
+            raise
         except DataError:
             raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why}") from None
         self.say(f"Tested on split validation: {why}")

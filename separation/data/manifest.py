@@ -14,7 +14,7 @@ A manifest is a CSV file, or JSON lines when its name ends in `.jsonl`, with the
 | `licence`, `source` | whose it is, which dataset it came from |
 
 `path`, `split` and `recording_id` must be there. Columns of other names are left alone. No recording may stand in two
-of the splits: `write_manifest` refuses that (`splits.py` resolves it).
+of the splits: `write_manifest` and every training refuse that (`splits.py` resolves it).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,26 @@ def leaks(entries: Iterable[Entry]) -> dict[str, set[str]]:
     return {name: splits for name, splits in seen.items() if len(splits) > 1}
 
 
+def refuse_leaks(path: Path, entries: Iterable[Entry]) -> None:
+    """Sees that no recording and no file stands in two splits; `path` is the manifest that the message names.
+
+    Raises:
+        DataError: one does; the first is named, the others are counted.
+    """
+    if leaking := leaks(entries):
+        name, splits = min(leaking.items())
+        others = f", and {len(leaking) - 1} more are" if len(leaking) > 1 else ""
+        raise DataError(f"{path}: the recording {name} is in {' and '.join(sorted(splits))}{others}.")
+
+
+def located(entries: Iterable[Entry], root: Path) -> Iterator[Entry]:
+    """The same with whole paths, so that files of several manifests can be compared; `root` is where theirs start."""
+    for split, clip in entries:
+        path = os.path.abspath(root / clip.path)
+        recording = path if clip.recording == clip.path else clip.recording  # a file stands for an unnamed original
+        yield split, replace(clip, path=path, recording=recording)
+
+
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     """Writes (split, clip) pairs as CSV, or JSON lines when the name ends in `.jsonl`; all of it or nothing.
 
@@ -227,10 +247,7 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     entries = list(entries)
     if not entries:
         raise DataError(f"{path}: there is no clip to write.")
-    if leaking := leaks(entries):
-        name, splits = min(leaking.items())
-        others = f", and {len(leaking) - 1} more are" if len(leaking) > 1 else ""
-        raise DataError(f"{path}: the recording {name} is in {' and '.join(sorted(splits))}{others}.")
+    refuse_leaks(path, entries)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from separation.data.cut import decoded, needs_ffmpeg
 from separation.data.manifest import DataError
+from separation.formats import AudioError
 from separation.pending import reason
 
 SAMPLE_RATE, SECONDS = 32000, 5
@@ -133,22 +135,30 @@ def clips_of(row: Row) -> list[str]:
 def read_clip(path: Path, sample_rate: int) -> np.ndarray:
     """A whole recording (time,): the mean of its channels at `sample_rate`."""
     import soundfile
-    import soxr
 
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    clip = samples.mean(axis=1)
-    return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
+    samples, rate = decoded(path) if needs_ffmpeg(path) else soundfile.read(path, dtype="float32", always_2d=True)
+    return resampled(samples.mean(axis=1), rate, sample_rate)
 
 
 def read_part(path: Path, start: float, seconds: float, sample_rate: int) -> np.ndarray:
     """Seconds of a recording (time,), read alone and then resampled."""
     import soundfile
+
+    if needs_ffmpeg(path):  # which has to decode what lies before
+        samples, rate = decoded(path, start + seconds)
+        samples = samples[int(start * rate) :][: int(seconds * rate)]
+    else:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            file.seek(min(int(start * rate), file.frames))
+            samples = file.read(int(seconds * rate), dtype="float32", always_2d=True)
+    return resampled(samples.mean(axis=1), rate, sample_rate)
+
+
+def resampled(clip: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """A clip (time,) at another rate."""
     import soxr
 
-    with soundfile.SoundFile(path) as file:
-        rate = file.samplerate
-        file.seek(min(int(start * rate), file.frames))
-        clip = file.read(int(seconds * rate), dtype="float32", always_2d=True).mean(axis=1)
     return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
 
 
@@ -245,7 +255,7 @@ def attempt(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rendere
         return LeftOut(place, missing=True)
     try:
         return render(row, place, mixing)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, AudioError) as error:
         return LeftOut(f"{row['id']}: {error}")
 
 
@@ -264,7 +274,7 @@ def example(rendered: Rendered) -> np.ndarray | LeftOut:
     path, rate = rendered.folder / row["example"], rendered.sample_rate
     try:
         found = read_part(path, place_of(row, "example", "start"), place_of(row, "example", "seconds") or SECONDS, rate)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, AudioError) as error:
         return LeftOut(f"{row['id']}: {error}")
     return found if len(found) else LeftOut(f"{row['id']}: its example is empty")
 

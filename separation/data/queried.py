@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from separation.data.corpus import Corpus
 from separation.data.datamodule import MixtureData
 from separation.data.gains import Gains, RandomGains
-from separation.data.manifest import Clip
+from separation.data.manifest import Clip, DataError
 from separation.data.pollution import Polluted, unrelated
 from separation.data.wordings import texts_of
 
@@ -61,7 +61,12 @@ class QueriedData(MixtureData):
         polluted: share of the training clips that an unrelated sound is mixed into, see `pollution.py`.
         pollution_db: bounds of a clip's level over that sound.
         common: see `CorpusData`; `balance` 1 draws every recording as often as any other, 0 every label.
+
+    Attributes:
+        has_pictures: whether its batches have pictures to ask by.
     """
+
+    has_pictures = False
 
     def __init__(
         self,
@@ -113,7 +118,7 @@ class QueriedData(MixtureData):
                 chosen.append(number)
             if len(chosen) == self.sources:
                 return chosen
-        raise ValueError(f"The corpus has no {self.sources} clips that may be mixed.")
+        raise DataError(f"{self.manifest or 'data'}: there are no {self.sources} clips that may be mixed.")
 
     def fitted(self, wave: Tensor, start: int, rng: np.random.Generator) -> Tensor:
         """The mixture's length of a clip (time,) from `start`, or the whole of a shorter one."""
@@ -149,7 +154,7 @@ class QueriedData(MixtureData):
             first, other = ((clip.label,), clip.captions) if self.text == "label" else (clip.captions, (clip.label,))
             texts = [text for text in first if text] or [text for text in other if text]
         if not texts:
-            raise ValueError(f"{clip.path} has neither label nor caption to ask for it by.")
+            raise DataError(f"{clip.path}: it has neither label nor caption to ask for it by.")
         return texts[int(rng.integers(len(texts)))]
 
     def item(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[str], list[str], list[list[Any]]]:

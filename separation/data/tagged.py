@@ -20,6 +20,7 @@ from separation.data.manifest import DataError
 from separation.data.protocol import Row
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
+SHOWN = 3  # labels that are none of the classes
 PLACE = 3  # marks the generator of where a clip is cut
 
 
@@ -107,12 +108,23 @@ class TaggedData(MixtureData):
         self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
         found = [[class_of(label, labels) for label in clip.labels] for clip in source.clips]
         self.numbers = [sorted({number for number in each if number is not None}) for each in found]
+        self.say_left_out()
         members: dict[int, list[int]] = {}
         for clip, numbers in enumerate(self.numbers):
             for number in numbers:
                 members.setdefault(number, []).append(clip)
         self.present = sorted(members)
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
+
+    def say_left_out(self) -> None:
+        """Says how many clips are never drawn because they have no class, and what they are called."""
+        left = [clip for clip, numbers in zip(self.source.clips, self.numbers, strict=True) if not numbers]
+        if not left:
+            return
+        names = list(dict.fromkeys(label for clip in left for label in clip.labels)) or ["they have none"]
+        shown = ", ".join(names[:SHOWN] + ["..."] * (len(names) > SHOWN))
+        count = f"{len(left)} of {len(self.source.clips)}"
+        self.say(f"{count} clips are left out: none of their labels is a class ({shown}).")
 
     def batch(self, first: int) -> TaggedBatch:
         """The batch at the sampler's places from `first` on."""

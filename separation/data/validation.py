@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from separation.data.corpus import BROKEN_LIMIT, BrokenError
+from separation.data.cut import BROKEN, complaint, decoded, needs_ffmpeg, read_clip
 from separation.data.manifest import Clip, DataError
-from separation.data.protocol import CLIPS, SECONDS, LeftOut, Rendered, Row, attempt, place_of_files, render
+from separation.data.protocol import CLIPS, SECONDS, LeftOut, Rendered, Row, attempt, clips_of, place_of_files, render
+from separation.formats import AudioError
 
 SNR_DB = (-5, 0, 5)
 TRIES = 100  # draws of a row until its clips fit together
@@ -84,12 +87,18 @@ class Pool:
 
 
 def measured(path: Path) -> float:
-    """A file's length, s; 0 where it cannot be read: such a row is found out when it is rendered."""
+    """A file's length, s; 0 where it cannot be read: such a row is found out when it is rendered.
+
+    What only ffmpeg reads is decoded for it: the lengths that such files name are rounded, or those of their pictures.
+    """
     import soundfile
 
     try:
+        if needs_ffmpeg(path):
+            samples, rate = decoded(path)
+            return len(samples) / rate
         return float(soundfile.info(path).duration)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, AudioError):
         return 0.0
 
 
@@ -177,26 +186,92 @@ def usable(row: Row, root: Path) -> bool:
     """Whether a drawn row can be scored: its files can be read, and no cut that matters has hit a pause."""
     try:
         rendered = render(row, root)
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, RuntimeError, ValueError, AudioError):
         return False
-    mixed = not np.array_equal(rendered.mixture, rendered.target)
+    mixed = np.isfinite(rendered.mixture).all() and not np.array_equal(rendered.mixture, rendered.target)
     return mixed and (row["kind"] == "absent" or bool(rendered.target.any()))
 
 
-def drawn_rows(clips: Sequence[Clip], root: Path, count: int, seed: int = 0, absent: float = 0.2) -> list[Row]:
-    """`draw_rows` without those that cannot be scored, whose number is said.
+def files_of(rows: Sequence[Row]) -> set[str]:
+    """The paths of all recordings that rows are mixed of."""
+    return {path for row in rows for path in clips_of(row)}
+
+
+def broken_files(rows: Sequence[Row], clips: Sequence[Clip], root: Path) -> list[str]:
+    """What is wrong with the recordings of rows that cannot be scored: a line for each file that is broken.
+
+    A clip is judged as it is in a training, as a whole: a pause that a row has hit does no harm to it.
+    """
+    starts: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for name in CLIPS[:2]:
+            starts[row[name]].append(float(row[f"{name}_start"]))
+    found: dict[str, str] = {}
+    for clip in clips:
+        if clip.path in found or not any(holds(clip, start) for start in starts.get(clip.path, ())):
+            continue
+        try:
+            read_clip(root, clip)
+        except BROKEN as error:
+            found[clip.path] = complaint(root / clip.path, error)
+    return list(found.values())
+
+
+def holds(clip: Clip, start: float) -> bool:
+    """Whether what a row takes of a file from `start` on, s, is of this clip; rows give thousandths."""
+    return start - clip.start > -1e-3 and (not clip.seconds or start - clip.start < clip.seconds)
+
+
+def refuse_broken(broken: Sequence[str], drawn: int, there: int) -> None:
+    """Sees that hardly any of the recordings that were drawn from a split are broken.
+
+    Args:
+        broken: a line for each of those.
+        drawn: how many recordings were drawn.
+        there: how many clips the split has. Where a training would go on with one broken clip of so many, one does not
+            stop here either, however few were drawn.
 
     Raises:
+        BrokenError: there are more than 1 %.
+    """
+    if len(broken) > BROKEN_LIMIT * max(drawn, min(there, round(1 / BROKEN_LIMIT))):
+        raise BrokenError(f"{len(broken)} of {drawn} recordings cannot be read; the first: {broken[0]}")
+
+
+def drawn_rows(
+    clips: Sequence[Clip],
+    root: Path,
+    count: int,
+    seed: int = 0,
+    absent: float = 0.2,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """`draw_rows` without those that cannot be scored, whose number is said; recordings that are broken are named.
+
+    Args:
+        clips: of one split.
+        root: folder that their paths start from.
+        count: how many mixtures.
+        seed: of the draw.
+        absent: see `draw_rows`.
+        say: gets the lines; of several processes only one should print them.
+
+    Raises:
+        BrokenError: as `refuse_broken`.
         DataError: none is left; the message says why.
     """
     rows = draw_rows(clips, count, seed, absent, root)
     if not rows:
         raise DataError(why_none(pool_of(clips, root), absent))
     if len(rows) < count:
-        print(f"{count - len(rows)} of {count} validation mixtures are left out: no clips go together.")
+        say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips go together.")
     good = [row for row in rows if usable(row, root)]
     if len(good) < len(rows):
-        print(f"{len(rows) - len(good)} of {len(rows)} validation mixtures are left out: silent or not readable.")
+        broken = broken_files([row for row in rows if row not in good], clips, root)
+        for line in broken:
+            say(f"left out: {line}")
+        say(f"{len(rows) - len(good)} of {len(rows)} validation mixtures are left out: silent or not readable.")
+        refuse_broken(broken, len(files_of(rows)), len(clips))
     if not good:
         raise DataError(f"all {len(rows)} mixtures that were drawn are silent or not readable.")
     return good

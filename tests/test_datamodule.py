@@ -1,0 +1,179 @@
+"""What every data module checks before anything is drawn: its settings, its splits, its clips."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+from tiny import write_corpus, write_manifest
+
+pytest.importorskip("lightning", reason="needs the extra [train]")
+
+from parts import read
+
+from separation.data.captioned import CaptionedData
+from separation.data.datamodule import CorpusData
+from separation.data.manifest import DataError
+from separation.data.queried import QueriedData
+from separation.data.tagged import TaggedData
+
+RATE = 8000
+
+
+def changed(manifest, name, change):
+    """A copy of a manifest beside it, whose rows were changed one by one."""
+    rows = [change(number, row) for number, row in enumerate(read(manifest))]
+    return write_manifest(manifest.parent / name, rows)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_corpus(tmp_path, labels=3, recordings=2, seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ({"workers": -1}, "data.workers is -1; the least is 0."),
+        ({"batch_size": 0}, "data.batch_size is 0; the least is 1."),
+        ({"batches": 0}, "data.batches is 0; the least is 1."),
+        ({"sample_rate": 0}, "data.sample_rate is 0; the least is 1."),
+        ({"seconds": 0.0}, "data.seconds is 0; it is a time of more than 0 s."),
+        ({"seconds": float("nan")}, "data.seconds is nan; it is a time of more than 0 s."),
+    ],
+)
+def test_impossible_settings_are_named(setting, said):
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        CorpusData(**setting)
+
+
+# --- Splits ------------------------------------------------------------------------------------
+
+
+def test_a_recording_in_two_splits_stops_before_anything_is_decoded(manifest, monkeypatch):
+    # The second half is held out, and has two recordings of the first.
+    held = {3: "made:0:0", 4: "made:0:1", 5: "r5"}
+    leaking = changed(
+        manifest,
+        "leaking.csv",
+        lambda n, row: row | ({"recording_id": held[n], "split": "validation"} if n in held else {}),
+    )
+    monkeypatch.setattr("separation.data.corpus.decode", None)
+    said = f"{leaking}: the recording made:0:0 is in train and validation, and 1 more are."
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        QueriedData(manifest=leaking, sample_rate=RATE).setup("fit")
+
+
+def test_a_file_in_two_splits_stops_whatever_its_ids_say(manifest):
+    path = read(manifest)[0]["path"]
+    leaking = changed(manifest, "leaking.csv", lambda n, row: row | ({"path": path, "split": "test"} if n == 5 else {}))
+    said = f"{leaking}: the recording {path} is in test and train."
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        QueriedData(manifest=leaking, sample_rate=RATE).setup("fit")
+
+
+def captioned(manifest, isolated):
+    data = CaptionedData(manifest, isolated_manifest=isolated, isolated=1, sources=2, made=4, sample_rate=RATE)
+    data.setup("fit")
+    return data
+
+
+def test_isolated_recordings_are_none_that_are_validated_on(manifest):
+    held = changed(manifest, "held.csv", lambda n, row: row | {"split": "validation" if n == 3 else "train"})
+    file = manifest.parent / read(manifest)[3]["path"]
+    said = f"{manifest}: the recording {file} is in train and validation, and 1 more are."
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        captioned(held, manifest)
+    # The same file, found from another folder, under another id.
+    (manifest.parent / "singles").mkdir()
+    singles = changed(
+        manifest, "singles/manifest.csv", lambda n, row: row | {"path": f"../{row['path']}", "recording_id": f"x{n}"}
+    )
+    said = f"{singles}: the recording {file} is in train and validation."
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        captioned(held, singles)
+
+
+def test_isolated_recordings_of_the_training_are_welcome(manifest):
+    assert captioned(manifest, manifest).alone is not None
+
+
+# --- Clips that are left out -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory):
+    """A manifest of 100 clips to train on, one of them missing, and 100 to validate on, one of them no sound."""
+    folder = tmp_path_factory.mktemp("hundred")
+    rows = read(write_corpus(folder, labels=10, recordings=10, seconds=0.1))
+    held = read(write_corpus(folder / "held", labels=10, recordings=10, seconds=0.1, split="validation"))
+    held = [row | {"path": f"held/{row['path']}", "recording_id": f"h{n}"} for n, row in enumerate(held)]
+    (folder / rows[7]["path"]).unlink()
+    (folder / held[7]["path"]).write_bytes(b"no sound")
+    return write_manifest(folder / "manifest.csv", rows + held)
+
+
+def of_rank(rank, manifest, **settings):
+    """A data module that is set up as the process of a rank does it."""
+    data = QueriedData(manifest=manifest, sample_rate=RATE, validation_count=100, **settings)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=2, limit_val_batches=1.0)
+    data.setup("fit")
+    return data
+
+
+def test_what_is_left_out_is_said_by_the_first_rank_alone(hundred, capsys):
+    first = of_rank(0, hundred)
+    lost = 100 - len(first.rows)
+    assert 0 < lost < 10
+    assert capsys.readouterr().out.splitlines() == [
+        f"left out: {hundred.parent}/audio/made/tone 0/7.wav: there is no such file.",
+        f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: it is damaged or no audio (Format not recognised).",
+        f"{lost} of 100 validation mixtures are left out: silent or not readable.",
+    ]
+    second = of_rank(1, hundred)
+    assert capsys.readouterr().out == ""
+    assert second.rows == first.rows and len(second.clips) == len(first.clips) == 99
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_broken_recordings_to_score_on_stop_a_run(manifest, split):
+    """A fit goes on without validation where a manifest has none; here it has one, which is broken."""
+    rows = [row | {"split": split if n % 2 else "train"} for n, row in enumerate(read(manifest))]
+    manifest = write_manifest(manifest, rows)
+    for row in rows[1::2]:
+        (manifest.parent / row["path"]).write_bytes(b"no sound")
+    data = QueriedData(manifest=manifest, sample_rate=RATE, validation_count=8)
+    first = manifest.parent / rows[1]["path"]
+    said = f"{manifest}, split {split}: 3 of 3 recordings cannot be read; the first: {first}: it is damaged"
+    with pytest.raises(DataError, match=f"^{re.escape(said)}"):
+        data.setup("fit") if split == "validation" else data.test_dataloader()
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [
+        (["tone 0", "tone 1", "tone 2"], ""),
+        (["tone 1"], "4 of 6 clips are left out: none of their labels is a class (tone 0, tone 2).\n"),
+    ],
+)
+def test_clips_without_a_class_are_said(manifest, capsys, labels, said):
+    data = TaggedData(manifest=manifest, labels=labels, sample_rate=RATE, validation_count=0)
+    data.load()
+    assert capsys.readouterr().out == said
+    assert len({clip for members in data.sampler.members for clip in members}) == 2 * len(labels)
+
+
+def test_of_many_labels_that_are_no_class_the_first_are_named(hundred, capsys):
+    data = TaggedData(manifest=hundred, labels=["tone 3"], sample_rate=RATE, validation_count=0)
+    data.load()
+    said = "89 of 99 clips are left out: none of their labels is a class (tone 0, tone 1, tone 2, ...)."
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+# --- What cannot be mixed or asked for ---------------------------------------------------------
+
+
+def test_sources_that_cannot_be_drawn_are_one_sentence(manifest):
+    data = QueriedData(manifest=manifest, sample_rate=RATE, sources=4, batch_size=1, validation_count=0)
+    data.load()
+    with pytest.raises(DataError, match=rf"^{re.escape(str(manifest))}: there are no 4 clips that may be mixed\.$"):
+        data.epoch(0)[0]
