@@ -1,17 +1,23 @@
 """Mixtures with queries of any form: levels, pollution, texts, and pictures of the same moment."""
 
+import re
+
 import numpy as np
 import pytest
+import soundfile
 import torch
-from tiny import write_corpus
+from tiny import write_corpus, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
+from parts import read
+
+from separation.data import pictured
 from separation.data.corpus import Corpus
 from separation.data.drawn import drawn_frame
 from separation.data.gains import EnergyGains, RandomGains
 from separation.data.manifest import Clip, DataError
-from separation.data.pictured import FrameData
+from separation.data.pictured import FrameData, check_picture
 from separation.data.pollution import Polluted, unrelated
 from separation.data.queried import QueriedData
 
@@ -194,13 +200,20 @@ def ramp(seconds):
     return torch.arange(round(seconds * RATE)).float() / RATE + 1
 
 
+def framed(manifest, folder, frames):
+    """A manifest in a folder whose clips have these pictures."""
+    rows = [row | {"frame": str(frame)} for row, frame in zip(read(manifest), frames, strict=True)]
+    return write_manifest(folder / "framed.csv", rows, list(rows[0]))
+
+
 def with_frames(tmp_path, manifest, count, monkeypatch):
     """Frame data whose clips all have `count` pictures, one a second, and last as long."""
     folder = tmp_path / "frames"
     folder.mkdir()
     for number in range(count):
         drawn_frame("dog bark", number).save(folder / f"{number + 1:06d}.jpg")
-    data = ready(manifest, FrameData, seconds=2.0, root=None)
+    shown = framed(manifest, tmp_path, [folder / "*.jpg"] * 12)
+    data = ready(shown, FrameData, seconds=2.0, root=manifest.parent)
     data.clips = [Clip("a.wav", "a", "", "r", "made", count, frame=str(folder / "*.jpg"))]
     monkeypatch.setattr(data.sounds, "waveform", lambda number: ramp(count))
     return data
@@ -230,10 +243,82 @@ def test_a_clip_with_few_pictures_gives_what_it_has(tmp_path, manifest, monkeypa
 )
 def test_missing_pictures_are_named(tmp_path, manifest, frame, says):
     (tmp_path / "clip.mp4").write_bytes(b"")
-    data = ready(manifest, FrameData)
-    data.root = tmp_path
+    data = FrameData(manifest=manifest, root=tmp_path)
     with pytest.raises(DataError, match=says):
         data.pictures(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
+
+
+def written(folder):
+    """Pictures of several kinds, whole and broken."""
+    picture = drawn_frame("rain", 1)
+    for name in ("whole.jpg", "whole.png", "whole.webp", "whole.bmp"):
+        picture.save(folder / name)
+        (folder / name.replace("whole", "cut")).write_bytes((folder / name).read_bytes()[:-500])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "padded.jpg").write_bytes((folder / "whole.jpg").read_bytes() + b"more" * 1000)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.webp", "cut.bmp", "text.jpg", "empty.png", "gone.jpg"])
+def test_a_broken_picture_is_named(tmp_path, name):
+    path = written(tmp_path) / name
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: it is damaged or no picture\.$"):
+        check_picture(path)
+
+
+def test_whole_pictures_pass(tmp_path):
+    for name in ("whole.jpg", "whole.png", "whole.webp", "whole.bmp", "padded.jpg"):
+        check_picture(written(tmp_path) / name)
+
+
+@pytest.mark.parametrize("name", ["whole.jpg", "whole.png"])
+def test_the_usual_pictures_are_not_decoded_to_be_checked(tmp_path, monkeypatch, name):
+    from PIL.ImageFile import ImageFile
+
+    monkeypatch.setattr(ImageFile, "load", None)  # calling it would make the picture a broken one
+    check_picture(written(tmp_path) / name)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("many"), labels=10, recordings=20, seconds=0.02)
+
+
+def test_clips_whose_pictures_are_broken_are_left_out_and_named_once(tmp_path, many, capsys):
+    pictures = written(tmp_path)
+    frames = [pictures / "whole.jpg"] * 200
+    frames[3], frames[77] = pictures / "gone.jpg", pictures / "cut.jpg"
+    data = ready(framed(many, tmp_path, frames), FrameData, root=many.parent, validation_count=0)
+    rows = read(many)
+    assert capsys.readouterr().out.splitlines() == [
+        f"left out: {rows[3]['path']}: its pictures {pictures / 'gone.jpg'} are not there.",
+        f"left out: {pictures / 'cut.jpg'}: it is damaged or no picture.",
+    ]
+    kept = [row["path"] for number, row in enumerate(rows) if number not in (3, 77)]
+    assert [clip.path for clip in data.clips] == kept
+    drawn = {data.number(np.random.default_rng(seed)) for seed in range(3000)}
+    assert drawn == set(range(198))
+    for number in (0, 3, 100, 197):  # sounds and clips still go together
+        samples, _ = soundfile.read(many.parent / data.clips[number].path)
+        assert np.allclose(data.sounds.waveform(number), samples / np.abs(samples).max(), atol=1e-4)
+
+
+def test_a_picture_that_several_clips_share_is_looked_at_and_named_once(tmp_path, many, capsys, monkeypatch):
+    pictures, seen = written(tmp_path), []
+    monkeypatch.setattr(pictured, "check_picture", lambda path: seen.append(path) or check_picture(path))
+    frames = [pictures / "whole.jpg"] * 198 + [pictures / "cut.jpg"] * 2
+    assert len(ready(framed(many, tmp_path, frames), FrameData, root=many.parent, validation_count=0).clips) == 198
+    assert capsys.readouterr().out == f"left out: {pictures / 'cut.jpg'}: it is damaged or no picture.\n"
+    assert seen == [pictures / "whole.jpg", pictures / "cut.jpg"]
+
+
+def test_broken_pictures_of_more_than_one_percent_stop(tmp_path, many):
+    pictures = written(tmp_path)
+    frames = [pictures / "whole.jpg"] * 197 + [pictures / name for name in ("cut.jpg", "text.jpg", "gone.jpg")]
+    said = f"3 of 200 clips cannot be read; the first: {pictures / 'cut.jpg'}: it is damaged or no picture."
+    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+        ready(framed(many, tmp_path, frames), FrameData, root=many.parent)
 
 
 def test_drawn_pictures_differ_by_sound_and_specimen():

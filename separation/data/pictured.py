@@ -11,29 +11,86 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from separation.data.corpus import FOLEY
+from separation.data.corpus import FOLEY, Corpus, report
 from separation.data.drawn import drawn_frame
 from separation.data.manifest import Clip, DataError
 from separation.data.queried import QueriedData
+from separation.encoders.base import EncoderError
+from separation.encoders.clip import pillow
 
+JPEG, END, TAIL = "JPEG", b"\xff\xd9", 1024  # what ends a picture of that kind, in its last bytes
+CHECKED = "PNG"  # `verify` reads the whole of these
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+def check_picture(path: Path) -> None:
+    """Sees that a picture can be read, decoding it only where nothing less tells: there may be very many.
+
+    Raises:
+        DataError: it is damaged, cut short or no picture.
+    """
+    try:
+        with pillow().open(path) as image:
+            if image.format == CHECKED or (image.format == JPEG and is_whole(path)):
+                image.verify()
+            else:
+                image.load()
+    except EncoderError:
+        raise
+    except Exception:  # whatever readers of a dozen formats raise at bytes that are none of theirs
+        raise DataError(f"{path}: it is damaged or no picture.") from None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a JPEG has its end, which within its data stands nowhere; some programs write a little behind it."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        return END in file.read()
 
 
 class FrameData(QueriedData):
     """As `QueriedData`, with pictures: sound and pictures are of the same moment where there is one a second.
 
-    Procedural clips have drawn pictures (`drawn.py`).
+    Procedural clips have drawn pictures (`drawn.py`). Clips whose pictures are missing or broken are left out, as those
+    are whose recording is.
 
     Args:
         frames: pictures a query, around the middle of the sound.
         margin: seconds at either end of a video in which no middle is chosen.
         common: see `QueriedData`.
+
+    Raises:
+        BrokenError: in `setup`, pictures of more than 1 % of the clips are missing or broken.
     """
+
+    has_pictures = True
 
     def __init__(self, frames: int = 3, margin: int = 3, **common: Any) -> None:
         super().__init__(**common)
         self.frames, self.margin = frames, margin
         self.seen: dict[str, list[Path]] = {}
+
+    def ready(self, corpus: Corpus) -> None:
+        known: dict[str, str] = {}  # of each `frame`, which several clips may share
+        faults = [self.fault(clip, known) for clip in corpus.clips]
+        report([fault for fault in faults if fault], corpus.recordings(), self.say)
+        corpus.keep([number for number, fault in enumerate(faults) if not fault])
+        super().ready(corpus)
+
+    def fault(self, clip: Clip, known: dict[str, str]) -> str:
+        """What is wrong with a clip's pictures, empty where nothing is; `known` says it of those seen before."""
+        if clip.source == FOLEY:
+            return ""
+        if clip.frame not in known:
+            try:
+                for path in self.pictures(clip):
+                    check_picture(path)
+                known[clip.frame] = ""
+            except DataError as error:
+                if not clip.frame:  # others may have one
+                    return str(error)
+                known[clip.frame] = str(error)
+        return known[clip.frame]
 
     def pictures(self, clip: Clip) -> list[Any]:
         """All pictures of a clip, in order.
