@@ -1,6 +1,7 @@
 """The supervised objective: its losses against plain computations, what its queries are, what it refuses."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
 
+from separation.data.manifest import Clip, DataError
+from separation.data.pictured import FrameData
 from separation.data.protocol import Rendered
 from separation.data.queried import QueriedData
-from separation.encoders.base import UnsupportedQueryError
+from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.stand_in import StandIn
 from separation.encoders.table import OneHotEncoder, TableEncoder
 from separation.metrics import sdri
@@ -24,6 +27,30 @@ from separation.objectives.remembered import Remembered
 from separation.objectives.supervised import Supervised
 
 MASKED = {"loss": "binary_mask", "queries": ["text"]}
+
+
+def fitted(module, data):
+    """Begins a training, and no more."""
+    module.trainer = SimpleNamespace(datamodule=data)
+    module.on_fit_start()
+
+
+def test_data_without_pictures_is_refused_before_the_first_step():
+    module = Supervised(unet(), StandIn(DIM, ["text", "image"]), queries=["text", "image"])
+    fitted(module, FrameData())
+    said = r"^model\.queries asks by image, and QueriedData has no pictures; FrameData has\.$"
+    with pytest.raises(DataError, match=said):
+        fitted(module, QueriedData())
+
+
+def test_labels_that_the_table_lacks_are_refused_before_the_first_step():
+    module = Supervised(unet(), TableEncoder(["rain", "dog, bark"], DIM), queries=["label"], learn_encoder=True)
+    data = QueriedData()
+    data.clips = [Clip(f"{n}.wav", label, "", f"{n}", "s", 1.0) for n, label in enumerate(["Dog Bark", "rain"])]
+    fitted(module, data)
+    data.clips.append(Clip("2.wav", "rainy", "", "2", "s", 1.0))
+    with pytest.raises(EncoderError, match=r"^'rainy' is none of the 2 labels of this model; close to it: rain\.$"):
+        fitted(module, data)
 
 
 def step(module, batch):

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from separation.data.manifest import DataError
 from separation.data.protocol import Rendered
-from separation.data.queried import Queried
+from separation.data.queried import Queried, QueriedData
 from separation.encoders.base import QueryEncoder
+from separation.encoders.table import LabelEncoder
 from separation.evaluate import Score, score_by
 from separation.losses.levels import snr_loss
 from separation.losses.masks import best_order, binary_masks, loudness_weight, ratio_masks, weighted_bce
@@ -88,6 +90,23 @@ class Supervised(Objective):
             raise ValueError(f"{encoder} takes no {min(forms - self.encoder.modalities)} queries")
         if self.loss not in WAVEFORM and not all(hasattr(self.model, name) for name in ON_MASKS):
             raise ValueError(f"{model} has no masks on a log-frequency axis; choose a loss of waveforms")
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self.check_data(getattr(self.trainer, "datamodule", None))
+
+    def check_data(self, data: Any) -> None:
+        """Sees that the clips can be asked for, before the first step.
+
+        Raises:
+            DataError: by image, and the data has no pictures.
+            EncoderError: by label, and a clip's is none of the encoder's.
+        """
+        if "image" in self.queries and isinstance(data, QueriedData) and not data.has_pictures:
+            raise DataError(f"model.queries asks by image, and {type(data).__name__} has no pictures; FrameData has.")
+        if "label" in self.queries and isinstance(self.encoder, LabelEncoder):
+            for label in sorted({clip.label for clip in getattr(data, "clips", ())}):
+                self.encoder.index(label)
 
     def trained(self) -> torch.nn.Module:
         """The separator, and the encoder where it learns."""
