@@ -19,8 +19,10 @@ from separation.run_folder import CONFIG, parts
 
 make_importable()  # before Lightning, which a torchvision that does not load takes down with it
 import lightning  # noqa: E402
+from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from lightning.fabric.utilities.rank_zero import rank_zero_only  # noqa: E402
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback  # noqa: E402
+from lightning.pytorch.utilities.model_helpers import is_overridden  # noqa: E402
 
 NO_UNION = "Does not validate against any of the Union subtypes"
 LIGHTNINGS = ("best", "last", "hpc", "registry")  # what else than a file a checkpoint can be called
@@ -80,6 +82,18 @@ class CLI(LightningCLI):
         check_backend(config)
         follow(config, roots_of(config))
 
+    def before_validate(self) -> None:
+        check_scores(self.model, "validate")
+
+    def before_test(self) -> None:
+        check_scores(self.model, "test")
+
+    def instantiate_trainer(self, **arguments: Any) -> lightning.Trainer:
+        try:
+            return super().instantiate_trainer(**arguments)
+        except ValueError as error:  # a name that Lightning does not know
+            raise ArgumentError(None, f"trainer: {error}") from error
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -87,6 +101,17 @@ class CLI(LightningCLI):
             if NO_UNION in str(error):
                 raise ArgumentError(None, str(error)) from error
             raise
+
+
+def check_scores(objective: Any, subcommand: str) -> None:
+    """Sees that an objective can do what is asked for.
+
+    Raises:
+        ModelError: it gives no scores.
+    """
+    step = {"validate": "validation_step", "test": "test_step"}[subcommand]
+    if not is_overridden(step, objective):
+        raise ModelError(f"{type(objective).__name__} has no scores of its own, so there is nothing to {subcommand}.")
 
 
 def check_checkpoint(path: Any) -> None:
@@ -100,6 +125,8 @@ def check_checkpoint(path: Any) -> None:
     """
     import torch
 
+    if path == "best":  # Lightning's word for the best of this very process, which has none yet
+        raise ModelError("--ckpt_path=best: name the file of an earlier run, such as best.ckpt in its folder.")
     if not path or path in LIGHTNINGS or "://" in str(path):
         return
     file = Path(str(path))
@@ -194,12 +221,18 @@ def main() -> None:
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
         )
-    except (ArgumentError, DataError, EvaluationError, ModelError) as error:
-        stop(str(error))
+    except (ArgumentError, DataError, EvaluationError, ModelError, MisconfigurationException) as error:
+        stop(own_text(str(error)))
     except RuntimeError as error:
         if not str(error).startswith(MISFIT):
             raise
         stop(f"The checkpoint is one of another model: {str(error).splitlines()[1].strip()[:SHOWN]}")
+
+
+def own_text(message: str) -> str:
+    """An error's text; of one from a process that draws batches, without the traceback that torch puts before it."""
+    caught = re.match(r"Caught (\w+) in DataLoader worker", message)
+    return re.split(rf"^[\w.]*\b{caught[1]}: ", message, flags=re.MULTILINE)[-1].strip() if caught else message
 
 
 def stop(message: str) -> NoReturn:

@@ -14,16 +14,18 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 from parts import QUIET, RATE, RECIPE, arguments, logged, run, write_data
 from parts import read as csv_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, Dataset
 
 from separation import Separator, cli
-from separation.data.manifest import read_manifest
+from separation.data.manifest import DataError, read_manifest
 from separation.data.protocol import render
 from separation.data.validation import draw_rows
+from separation.encoders.base import EncoderError
 from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate import score
 from separation.hub import ModelError
 from separation.run_folder import CONFIG
-from separation.train import sentence
+from separation.train import main, sentence
 
 pytestmark = QUIET
 COUNT = {"data.validation_count": 5}
@@ -323,6 +325,9 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--data.validation=none.csv", "none.csv: there is no such list of validation mixtures."),
         ("--ckpt_path=/nope.ckpt", "/nope.ckpt: there is no such checkpoint."),
         (f"--ckpt_path={RECIPE}", f"{RECIPE}: it is no checkpoint of a training, or is damaged."),
+        ("--ckpt_path=best", "--ckpt_path=best: name the file of an earlier run, such as best.ckpt in its folder."),
+        ("--data.workers=-1", "data.workers is -1; the least is 0."),
+        ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
         ("--data.validation=manifest.csv", "manifest.csv: it is no list of mixtures, for it lacks the column id."),
     ],
 )
@@ -332,6 +337,60 @@ def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch,
         run(*arguments("fit", data, tmp_path), option)
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {said}"
+
+
+@pytest.mark.parametrize(
+    "option, begins",
+    [
+        ("--trainer.strategy=nosuch", "trainer: You selected an invalid strategy name: `strategy='nosuch'`."),
+        pytest.param(
+            "--trainer.accelerator=cuda",
+            "`CUDAAccelerator` can not run on your system since the accelerator is not available.",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU"),
+        ),
+    ],
+)
+def test_what_lightning_refuses_is_said_without_a_traceback(data, tmp_path, capsys, option, begins):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments("fit", data, tmp_path), option)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"separation-train: {begins}")
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_an_objective_without_scores_says_so(tmp_path, monkeypatch, capsys, subcommand):
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=null"]
+    with pytest.raises(SystemExit) as stop:
+        run(subcommand, "--config", RECIPE.with_name("sound.yaml"), *options)
+    assert stop.value.code == 2
+    said = f"separation-train: Contrastive has no scores of its own, so there is nothing to {subcommand}."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+class Failing(Dataset):
+    """Whose one item raises an error."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("a: b.csv: its DataError: is\nof two lines."), EncoderError("'x' is none of the labels.")]
+)
+def test_an_error_in_a_worker_is_its_own_text(monkeypatch, capsys, error):
+    loader = DataLoader(Failing(error), batch_size=None, num_workers=1)
+    monkeypatch.setattr("separation.train.CLI", lambda *_, **__: list(loader))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"separation-train: {' '.join(str(error).splitlines())}\n"
 
 
 def test_a_backend_that_does_not_exist_is_named(data, tmp_path, capsys):
