@@ -11,6 +11,7 @@ from separation import ModelError, Query, Separator, list_models
 from separation.checkpoints.convert import main as convert
 from separation.checkpoints.families import recognise
 from separation.checkpoints.registry import RELEASED
+from separation.encoders.frame_tagger import FrameTagger
 from separation.encoders.released import ReleasedEncoder
 from separation.encoders.tagger import TaggerEncoder, Tags
 from separation.hub import load_model
@@ -124,6 +125,9 @@ def test_strangers_are_refused(tmp_path):
     assert "holds the tagger PANNs Cnn14, not a separator" in refusal(
         write(tmp_path, "c", {"conv_block6.conv2.weight": torch.ones(1)})
     )
+    tagger = FrameTagger(["a", "b"], channels=(2, 2, 2), hidden=2).state_dict()
+    sentence = refusal(write(tmp_path, "d", {f"encoder.{name}": value for name, value in tagger.items()}))
+    assert sentence.endswith("holds a tagger, not a separator.")
     other = {"ss_model." + k: v for k, v in ResUNet30(300).state_dict().items()}
     assert "conditions of 300 numbers" in refusal(write(tmp_path, "d", other))
     (tmp_path / "text.ckpt").write_text("hello")

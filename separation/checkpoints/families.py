@@ -38,6 +38,7 @@ ENCODERS = {
     "text_branch.embeddings.word_embeddings.weight": "the text encoder CLAP",
     "conv_block6.conv2.weight": "the tagger PANNs Cnn14",
     "visual.conv1.weight": "the encoder CLIP",
+    "encoder.seen": "a tagger",  # a run of `Tagging`
 }
 RATES = {1025: (32000, 2048, 320), 513: (16000, 1024, 160)}  # by the number of bins: sample rate, n_fft, hop
 RESUNETS = {(512, 1025): "audiosep", (527, 1025): "uss", (2048, 1025): "uss-embedding", (512, 513): "dcase2024"}
