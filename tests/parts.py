@@ -133,8 +133,23 @@ def run(*arguments, stand_in=True):
         train.main()
 
 
-def run_apart(command, folder, seconds=600):
-    """`separation-train` in a process of its own, which is killed with all its children when it takes too long."""
+def run_apart(command, folder, seconds=400, attempts=2):
+    """`separation-train` in a process of its own, which is killed with all its children when it takes too long.
+
+    It is then tried once more, without what it left in the folder; see `ranks.together`.
+    """
+    before = set(folder.rglob("*"))
+    for attempt in range(attempts):
+        try:
+            return _apart(command, folder, seconds)
+        except subprocess.TimeoutExpired:
+            if attempt == attempts - 1:
+                raise
+            for path in sorted(set(folder.rglob("*")) - before, reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+def _apart(command, folder, seconds):
     path = os.pathsep.join([str(ROOT / "tests"), os.environ["PYTHONPATH"]])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
