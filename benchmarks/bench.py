@@ -63,7 +63,8 @@ def sounds(row: dict[str, str]) -> list[str]:
 
 def in_training(rows: list[dict[str, str]], root: Path) -> int:
     """How many rows hold a recording that is also in the training data; there should be none."""
-    ids, trained = recordings_of(root / MANIFEST), {clip.recording for clip in read_manifest(root / MANIFEST, "train")}
+    ids, clips = recordings_of(root / MANIFEST), read_manifest(root / MANIFEST, "train")
+    trained = {name for clip in clips for name in (clip.recording, clip.path)}
     return sum(any(ids.get(path, path) in trained for path in sounds(row)) for row in rows)
 
 

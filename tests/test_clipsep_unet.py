@@ -17,7 +17,8 @@ VARIANTS = [{}, {"noise_heads": 2}, {"labels": 7}, {"condition_dim": 256}, {"fus
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     monkeypatch.setattr(clipsep_unet, "widths", lambda layers, finest: [4] * layers)
-    monkeypatch.setattr(bimodal_unet, "SIZES", (8,) * 7)
+    monkeypatch.setattr(bimodal_unet, "CHANNELS", 8)
+    monkeypatch.setattr(bimodal_unet, "MULTIPLES", (1,) * 7)
 
 
 def noise(*shape, seed=0):

@@ -127,6 +127,24 @@ def test_a_run_goes_on_in_a_folder_that_is_spelt_otherwise_or_was_moved(data, tm
     assert found == {"last.ckpt": 6, "best.ckpt": 3}
 
 
+@pytest.mark.parametrize("how", ["last", "link", "best elsewhere"])
+def test_a_run_that_goes_on_knows_its_best(data, tmp_path, how):
+    """However the checkpoint is called, and wherever the best one is kept."""
+    folder = tmp_path / "run"
+    kept = tmp_path / "kept" if how == "best elsewhere" else folder
+    best = f"{{class_path: separation.callbacks.checkpoints.Best, init_args: {{dirpath: {kept}}}}}"
+    callbacks = {"trainer.callbacks": f"[{{class_path: separation.callbacks.checkpoints.Last}}, {best}]"}
+    run(*arguments("fit", data, folder, **COUNT, **callbacks, **{"trainer.max_epochs": 1}))
+    (tmp_path / "link.ckpt").symlink_to(folder / "last.ckpt")
+    checkpoint = {"last": "last", "link": tmp_path / "link.ckpt"}.get(how, folder / "last.ckpt")
+    run(*arguments("fit", data, folder, **COUNT, **callbacks, **{"trainer.max_epochs": 2}, ckpt_path=checkpoint))
+    stored = torch.load(folder / "last.ckpt", weights_only=True)
+    assert stored["global_step"] == 6 and not (folder / "earlier_1").exists()
+    state = next(state for key, state in stored["callbacks"].items() if key.startswith("Best"))
+    scores = [value for version in (0, 1) for value in logged(folder, "val/sdri", version).values()]
+    assert len(scores) == 2 and float(state["best_model_score"]) == pytest.approx(max(scores), abs=1e-5)
+
+
 def test_a_run_that_goes_on_from_an_earlier_one_finds_its_own_best(data, tmp_path):
     for _ in range(2):
         run(*arguments("fit", data, tmp_path, **COUNT, **{"trainer.max_epochs": 1}))

@@ -12,7 +12,7 @@ from layouts import LAYOUTS, film, sound, text
 from separation.data.manifest import Clip, DataError, read_entries
 from separation.data.prepare import audioset, musdb18
 from separation.data.prepare.registry import preparer
-from separation.data.prepare.run import against_release, prepare
+from separation.data.prepare.run import against_release, measured, prepare
 from separation.data.protocols.registry import find
 
 
@@ -130,6 +130,20 @@ def test_a_whole_video_is_no_segment_in_any_container(tmp_path, suffix):
     path.with_suffix(".mkv").replace(path)
     with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: there is no sound in it\."):
         again("audioset-balanced", tmp_path)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="needs ffmpeg and ffprobe, which are not installed"
+)
+@pytest.mark.parametrize(("suffix", "sound", "seconds"), [("mkv", 9.9, 9.9), ("mp4", 10.1, 10.0), ("aac", 4.0, 10.0)])
+def test_the_length_of_a_clip_is_that_of_its_sound(tmp_path, suffix, sound, seconds):
+    """The picture may be longer, headers are not exact, and of a bare stream nobody knows."""
+    path = tmp_path / f"a.{suffix}"
+    picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=10.7:rate=5"] if suffix != "aac" else []
+    tone = ["-f", "lavfi", "-i", f"sine=frequency=440:duration={sound}"]
+    subprocess.run(["ffmpeg", "-v", "error", *picture, *tone, "-c:a", "aac", str(path)], check=True, timeout=60)
+    clip = Clip(path.name, "tone", "", "a", "made", 10.0)
+    assert measured(clip, path).seconds == pytest.approx(seconds, abs=0.06)
 
 
 def test_videos_whose_lengths_nobody_can_tell_are_said(tmp_path, monkeypatch):

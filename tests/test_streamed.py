@@ -109,6 +109,12 @@ def test_an_epoch_without_a_batch_is_an_error(folder):
         epoch(streamed(folder, held=256, batch_size=32))
 
 
+def test_shards_that_do_not_go_round_are_said_before_the_training(folder):
+    data = streamed(folder, workers=8)
+    with pytest.raises(DataError, match=r"4 shards do not go round 1 ranks of 8 workers each: write a multiple"):
+        len(data.train_dataloader())
+
+
 def test_an_epoch_of_which_all_was_seen_is_none(folder):
     assert epoch(streamed(folder), first=5) == []
 

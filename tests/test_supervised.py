@@ -14,7 +14,7 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
 
-from separation.data.manifest import Clip, DataError
+from separation.data.manifest import DataError
 from separation.data.pictured import FrameData
 from separation.data.protocol import Rendered
 from separation.data.queried import QueriedData
@@ -46,9 +46,9 @@ def test_data_without_pictures_is_refused_before_the_first_step():
 def test_labels_that_the_table_lacks_are_refused_before_the_first_step():
     module = Supervised(unet(), TableEncoder(["rain", "dog, bark"], DIM), queries=["label"], learn_encoder=True)
     data = QueriedData()
-    data.clips = [Clip(f"{n}.wav", label, "", f"{n}", "s", 1.0) for n, label in enumerate(["Dog Bark", "rain"])]
+    data.labels = ["Dog Bark", "rain"]
     fitted(module, data)
-    data.clips.append(Clip("2.wav", "rainy", "", "2", "s", 1.0))
+    data.labels.append("rainy")
     with pytest.raises(EncoderError, match=r"^'rainy' is none of the 2 labels of this model; close to it: rain\.$"):
         fitted(module, data)
 

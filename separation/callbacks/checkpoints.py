@@ -8,6 +8,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from separation.earlier_runs import goes_on
+
 
 class InRunFolder(ModelCheckpoint):
     """Saves into `trainer.default_root_dir` where no other folder is given, one file under its one name."""
@@ -22,7 +24,13 @@ class InRunFolder(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.same_run = real(os.path.dirname(str(trainer.ckpt_path))) == self.dirpath
+        folders = (trainer.default_root_dir, str(self.dirpath))
+        self.same_run = any(goes_on(folder, trainer.ckpt_path) for folder in folders)
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """For `--ckpt_path last`, which is looked for before `setup`."""
+        self.dirpath = real(str(self.dirpath or trainer.default_root_dir))
+        return super()._find_last_checkpoints(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """What was best so far, where the run goes on in its folder and the file is still there; else it begins anew.

@@ -161,8 +161,9 @@ class CorpusData(lightning.LightningDataModule):
             return
         entries = list(read_entries(self.manifest))
         refuse_leaks(self.manifest, entries)
-        found = list(located(entries, self.root or self.manifest.parent))
-        for other in self.others():
+        others = self.others()
+        found = list(located(entries, self.root or self.manifest.parent)) if others else []
+        for other in others:
             taken = (entry for entry in read_entries(other) if entry[0] == "train")
             refuse_leaks(other, [*found, *located(taken, self.root or other.parent)])
 
@@ -269,8 +270,7 @@ class MixtureData(CorpusData):
             raise DataError(
                 f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
             )
-        beside = self.from_folder() / MANIFEST
-        known = recordings_of(beside if beside.is_file() or self.manifest is None else self.manifest)
+        known = recordings_of(self.from_folder() / MANIFEST)
         return self.of_use(with_examples(with_recordings(rows, known)), str(self.validation))
 
     def drawn_from(self, split: str) -> list[Row]:

@@ -5,6 +5,7 @@ A manifest's `frame` is one picture, or `folder/*.jpg` for a video's pictures, o
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -71,26 +72,26 @@ class FrameData(QueriedData):
         self.seen: dict[str, list[Path]] = {}
 
     def ready(self, corpus: Corpus) -> None:
-        known: dict[str, str] = {}  # of each `frame`, which several clips may share
-        faults = [self.fault(clip, known) for clip in corpus.clips]
+        asked = [clip for clip in corpus.clips if clip.source != FOLEY]
+        firsts = {clip.frame: clip for clip in reversed(asked) if clip.frame}  # several clips may share a `frame`
+        with ThreadPoolExecutor() as pool:  # it waits for the disk
+            known = dict(zip(firsts, pool.map(self.fault, firsts.values()), strict=True))
+        faults = [
+            "" if clip.source == FOLEY else known[clip.frame] if clip.frame else self.fault(clip)
+            for clip in corpus.clips
+        ]
         report([fault for fault in faults if fault], corpus.recordings(), self.say)
         corpus.keep([number for number, fault in enumerate(faults) if not fault])
         super().ready(corpus)
 
-    def fault(self, clip: Clip, known: dict[str, str]) -> str:
-        """What is wrong with a clip's pictures, empty where nothing is; `known` says it of those seen before."""
-        if clip.source == FOLEY:
-            return ""
-        if clip.frame not in known:
-            try:
-                for path in self.pictures(clip):
-                    check_picture(path)
-                known[clip.frame] = ""
-            except DataError as error:
-                if not clip.frame:  # others may have one
-                    return str(error)
-                known[clip.frame] = str(error)
-        return known[clip.frame]
+    def fault(self, clip: Clip) -> str:
+        """What is wrong with a clip's pictures, empty where nothing is."""
+        try:
+            for path in self._find(clip):
+                check_picture(path)
+        except DataError as error:
+            return str(error)
+        return ""
 
     def pictures(self, clip: Clip) -> list[Any]:
         """All pictures of a clip, in order.
@@ -100,16 +101,15 @@ class FrameData(QueriedData):
         """
         if clip.source == FOLEY:
             return [drawn_frame(clip.label, int(clip.path.rsplit(".", 1)[1]))]
-        frame = clip.frame
-        if not frame:
-            raise DataError(f"{clip.path}: the manifest names no frame for it.")
-        if frame not in self.seen:
-            self.seen[frame] = self._find(clip, frame)
-        return list(self.seen[frame])
+        if clip.frame not in self.seen:
+            self.seen[clip.frame] = self._find(clip)
+        return list(self.seen[clip.frame])
 
-    def _find(self, clip: Clip, frame: str) -> list[Path]:
+    def _find(self, clip: Clip) -> list[Path]:
+        if not clip.frame:
+            raise DataError(f"{clip.path}: the manifest names no frame for it.")
         root = self.root or (self.manifest or Path()).parent
-        path = root / frame
+        path = root / clip.frame
         if any(sign in path.name for sign in "*?["):
             found = sorted(path.parent.glob(path.name))
         elif path.is_dir():

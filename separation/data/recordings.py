@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -24,8 +25,11 @@ def recordings_of(manifest: Path) -> dict[str, str]:
 
 
 def known_of(clips: Iterable[Clip]) -> dict[str, str]:
-    """Path to recording id of the clips whose recording is known."""
-    return {clip.path: clip.recording for clip in clips if "?" not in clip.recording}
+    """Path to recording id of the clips whose recording is known; not of files that hold parts of several."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        found[str(PurePosixPath(clip.path))].add(clip.recording)
+    return {path: next(iter(ids)) for path, ids in found.items() if len(ids) == 1 and "?" not in next(iter(ids))}
 
 
 def with_recordings(rows: Iterable[Row], known: Mapping[str, str], folders: Iterable[str] = ("",)) -> list[Row]:

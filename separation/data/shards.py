@@ -179,6 +179,18 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         return [self.shards[number] for number in order][rank::ranks][worker::workers]
 
+    def check_round(self, ranks: int, workers: int) -> None:
+        """Sees that every rank gets as many shards, and every worker one at least.
+
+        Raises:
+            DataError: they do not.
+        """
+        if len(self.shards) % ranks or len(self.shards) < ranks * workers:
+            raise DataError(
+                f"{self.index}: {len(self.shards)} shards do not go round {ranks} ranks of {workers} workers each: "
+                "write a multiple of the ranks, at least one for every worker."
+            )
+
     def each(self, ranks: int, workers: int) -> int:
         """Clips that each worker of each rank can be given in every epoch, whichever shards are its own."""
         return sum(sorted(count for _, count in self.shards)[: len(self.shards) // ranks // workers])
@@ -187,11 +199,7 @@ class ShardedClips(IterableDataset[tuple[Clip, Tensor]]):
         rank, ranks, worker, workers = engine().utils.pytorch_worker_info()
         if ranks == 1:
             rank, ranks = self.place  # a worker that was spawned rather than forked knows no ranks
-        if len(self.shards) % ranks or len(self.shards) < ranks * workers:
-            raise DataError(
-                f"{self.index}: {len(self.shards)} shards do not go round {ranks} ranks of {workers} workers each: "
-                "write a multiple of the ranks, at least one for every worker."
-            )
+        self.check_round(ranks, workers)
         mine = self.share(rank, ranks, worker, workers)
         expected = sum(count for _, count in mine)
         wanted = self.each(ranks, workers) if self.even else expected

@@ -197,8 +197,9 @@ class StreamLoader:
     @cached_property
     def count(self) -> int:
         """See `__len__`; the shards' index is read once."""
-        stream, workers = self.data.stream(0), max(1, self.data.workers)
-        turns = stream.turns_of(stream.clips.each(self.data.ranks()[1], workers))
+        stream, ranks, workers = self.data.stream(0), self.data.ranks()[1], max(1, self.data.workers)
+        stream.clips.check_round(ranks, workers)
+        turns = stream.turns_of(stream.clips.each(ranks, workers))
         count = workers * (turns // self.data.batch_size)
         if count == 0:
             raise DataError(

@@ -105,7 +105,8 @@ class Supervised(Objective):
         if "image" in self.queries and isinstance(data, QueriedData) and not data.has_pictures:
             raise DataError(f"model.queries asks by image, and {type(data).__name__} has no pictures; FrameData has.")
         if "label" in self.queries and isinstance(self.encoder, LabelEncoder):
-            for label in sorted({clip.label for clip in getattr(data, "clips", ())}):
+            # Clips that stream in are not known beforehand.
+            for label in getattr(data, "labels", ()) if isinstance(data, QueriedData) else ():
                 self.encoder.index(label)
 
     def trained(self) -> torch.nn.Module:

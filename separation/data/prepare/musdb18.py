@@ -60,6 +60,11 @@ def take_stems_out(root: Path) -> None:
     containers = sorted(root.glob(f"*/*{CONTAINER}"))
     waiting = [path for path in containers if not (folder_of(path) / "mixture.wav").is_file()]
     if waiting and shutil.which("ffmpeg") is None:
+        if all((folder_of(path) / f"{stem}.wav").is_file() for path in waiting for stem in STEMS):
+            print(
+                f"{len(waiting)} mixtures are not taken out of their containers: that needs ffmpeg, and there is none."
+            )
+            return
         raise DataError(
             f"{waiting[0]}: its stems need ffmpeg, and there is none on the PATH (`musdbconvert` of the musdb package "
             "makes the same folders)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -21,6 +22,8 @@ BROKEN_LIMIT = 0.01
 LONGER = 1.0
 """Seconds by which a file may be longer than its list says; one that is much longer is the uncut video."""
 SPLITS = ("train", "validation", "test")
+
+BARE = (".aac", ".ac3", ".eac3", ".dts", ".amr")  # their length is guessed from the first bytes
 
 
 @dataclass
@@ -93,9 +96,9 @@ def look(entries: Iterable[Entry], root: Path) -> Found:
         except DataError as error:
             return str(error)
 
-    found = Found()
+    found, listed = Found(), list(entries)  # what is wrong with a list is said before any file is opened
     with ThreadPoolExecutor() as pool:  # ffprobe takes some 50 ms a video, and there may be 200,000
-        for each in pool.map(one, entries):
+        for each in pool.map(one, listed):
             if isinstance(each, str):
                 found.broken.append(each)
             else:
@@ -120,7 +123,9 @@ def measured(clip: Clip, path: Path) -> Clip:
         return clip
     if clip.seconds and seconds > clip.seconds + LONGER:
         raise DataError(f"{path}: it is {seconds:.1f} s long, the list means {clip.seconds:.1f} s of it: cut it first.")
-    return clip if clip.start else replace(clip, seconds=round(seconds, 6))
+    if clip.start or (in_container(path) and seconds > clip.seconds):  # their headers are not exact
+        return clip
+    return replace(clip, seconds=round(seconds, 6))
 
 
 def in_container(path: Path) -> bool:
@@ -148,6 +153,8 @@ def header_seconds(path: Path) -> float:
 def container_seconds(path: Path, wanted: bool = True) -> float | None:
     """The length of the sound in a video or other container as its header has it; nothing is decoded.
 
+    That of the whole container does not do: the picture may be longer. Streams without a container have no header.
+
     Args:
         path: the file.
         wanted: whether its length matters; asking takes time.
@@ -159,21 +166,30 @@ def container_seconds(path: Path, wanted: bool = True) -> float | None:
         DataError: ffprobe cannot read the file, or it has no sound.
     """
     program = shutil.which("ffprobe")
-    if program is None or not wanted:
+    if program is None or not wanted or path.suffix.lower() in BARE:
         return None
     # "file:" keeps a name such as "http:x" from meaning anything else.
     command = [program, "-v", "error", "-protocol_whitelist", "file", "-select_streams", "a:0", "-of", "json"]
-    command += ["-show_entries", "stream=duration:format=duration", f"file:{path}"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    command += ["-show_entries", "stream=duration:stream_tags=DURATION", f"file:{path}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
+    )
     if done.returncode:
         detail = next(iter(done.stderr.strip().splitlines()), "it gave no reason").removeprefix(f"file:{path}: ")
         raise DataError(f"{path}: it is damaged or no audio (ffprobe: {detail.rstrip('.')}).")
     told = json.loads(done.stdout)
     if not told.get("streams"):
         raise DataError(f"{path}: there is no sound in it.")
-    # Of some containers (webm, mkv) only the whole has a length.
-    text = told["streams"][0].get("duration") or told.get("format", {}).get("duration")
-    return float(text) if text else None
+    stream = told["streams"][0]
+    if "duration" in stream:
+        return float(stream["duration"])
+    return clock(stream.get("tags", {}).get("DURATION", ""))
+
+
+def clock(text: str) -> float | None:
+    """Seconds of a time as Matroska has it, `00:00:10.021000000`; None of anything else."""
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
 def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[str], None]) -> None:
