@@ -393,5 +393,6 @@ def test_scores_in_training_know_the_recordings(tmp_path):
     assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]
     elsewhere = tmp_path.parent / f"{tmp_path.name}.csv"
     manifest.rename(elsewhere)
-    listed = MixtureData(elsewhere, validation=tmp_path / "list.csv", validation_root=tmp_path).listed()
+    folders = {"root": tmp_path, "validation_root": tmp_path}
+    listed = MixtureData(elsewhere, validation=tmp_path / "list.csv", **folders).listed()
     assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]

@@ -270,8 +270,15 @@ class MixtureData(CorpusData):
             raise DataError(
                 f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
             )
-        known = recordings_of(self.from_folder() / MANIFEST)
+        known = recordings_of(self.naming())
         return self.of_use(with_examples(with_recordings(rows, known)), str(self.validation))
+
+    def naming(self) -> Path:
+        """The manifest that knows the list's recordings: the one beside them, or the training's if it starts there."""
+        folder = self.from_folder()
+        own = self.manifest is not None and (self.root or self.manifest.parent).resolve() == folder.resolve()
+        beside = folder / MANIFEST
+        return self.manifest if own and self.manifest and not beside.is_file() else beside
 
     def drawn_from(self, split: str) -> list[Row]:
         """Rows drawn from a split of the manifest.

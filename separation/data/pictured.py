@@ -73,7 +73,10 @@ class FrameData(QueriedData):
 
     def ready(self, corpus: Corpus) -> None:
         asked = [clip for clip in corpus.clips if clip.source != FOLEY]
-        firsts = {clip.frame: clip for clip in reversed(asked) if clip.frame}  # several clips may share a `frame`
+        firsts: dict[str, Clip] = {}  # several clips may share a `frame`
+        for clip in asked:
+            if clip.frame:
+                firsts.setdefault(clip.frame, clip)
         with ThreadPoolExecutor() as pool:  # it waits for the disk
             known = dict(zip(firsts, pool.map(self.fault, firsts.values()), strict=True))
         faults = [
