@@ -214,7 +214,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         arms, recordings, facts = study(arguments, Path(folder))
-    finish(vars(arguments) | facts, arms, recordings, MIXED if MIXED in arms else None, arguments.json)
+    finish(vars(arguments) | facts, arms, recordings, MIXED if MIXED in arms else next(iter(arms)), arguments.json)
     if "weak_share_of_supervised" in facts:
         print(f"\nweak reaches {facts['weak_share_of_supervised']:.0%} of the supervised SDRi")
 
