@@ -8,10 +8,11 @@ length gives what one pass over the whole would give, in constant memory.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio import resample
+from separation.audio import AudioError, Reader, resample
 from separation.conditions import as_query, conditions
 from separation.encoders.base import QueryEncoder
 from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
@@ -37,8 +38,15 @@ if TYPE_CHECKING:
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
+BLOCK_SECONDS = 10.0
+BLOCK_VALUES = (
+    2_000_000  # most samples in a block, all channels together: recordings of many channels need no more memory
+)
 
-__all__ = ["ModelError", "Query", "Separation", "Separator", "Stream"]
+Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
+"""Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
+
+__all__ = ["FileSeparation", "ModelError", "Query", "Separation", "Separator", "Stream", "Watch"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,23 @@ class Stream:
         """The remaining (queries, channels, m)."""
         return self._joined(self.runner.flush(), 1)
 
+    def separate(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate a whole recording that is given in blocks (channels, n).
+
+        Yields:
+            For each block, and once at the end, the samples whose target has become final: mixture (channels, m) and
+            targets (queries, channels, m) on the CPU; m may be 0.
+        """
+        held: list[Tensor] = []
+        for block in chain(blocks, [None]):
+            if block is not None:
+                held.append(block)
+            targets = (self.flush() if block is None else self.push(block)).detach().cpu()
+            if held:
+                mixture, count = torch.cat(held, dim=-1), targets.shape[-1]
+                held = [mixture[:, count:]]
+                yield mixture[:, :count], targets
+
     @property
     def presence(self) -> list[float]:
         """Probability per query that it sounds in what has been processed so far; NaN where the model does not say."""
@@ -137,6 +162,59 @@ class Stream:
     def _at_own_rate(self, target: Tensor) -> Tensor:
         """(channels, time) at the model's rate, on its device -> the same at the recording's rate, in memory."""
         return resample(target.float().cpu(), self.model.sample_rate, self.sample_rate)
+
+
+class FileSeparation:
+    """Separates a file of any length in constant memory. Made by `Separator.separate_file`.
+
+    Iterate once: every item is a mixture (channels, n) and its targets (queries, channels, n) on the CPU, in order and
+    without gaps. The residual of a target is mixture - target.
+
+    Attributes:
+        frames: samples per channel.
+        level: of the recording, see `Level`.
+    """
+
+    def __init__(self, stream: Stream, reader: Reader, frames: int, level: float, watch: Watch) -> None:
+        self.stream, self.reader, self.frames, self.level, self.watch = stream, reader, frames, level, watch
+
+    @property
+    def presence(self) -> list[float]:
+        """Probability per query that it sounds in what has been processed so far; NaN where the model does not say."""
+        return list(self.stream.presence)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read the file for the second time.
+
+        Raises:
+            AudioError: the file cannot be read any more, or has another length than at the first time.
+        """
+        done = 0
+        for mixture, targets in self.stream.separate(self._blocks()):
+            if mixture.shape[-1] != targets.shape[-1]:
+                raise RuntimeError(f"the separator returned {targets.shape[-1]} samples for {mixture.shape[-1]}")
+            done += mixture.shape[-1]
+            yield mixture, targets
+        if done != self.frames:
+            raise RuntimeError(f"the separator returned {done} samples for {self.frames}")
+
+    def _blocks(self) -> Iterator[Tensor]:
+        read = 0
+        for block in self.watch(self.reader.blocks(block_seconds(self.reader)), "separating", self.frames):
+            read += block.shape[-1]
+            yield block
+        if read != self.frames:
+            raise AudioError(f"{self.reader.path} changed while it was being read.")
+
+
+def block_seconds(reader: Reader) -> float:
+    """Length of the blocks in which a file is read: ten seconds, less for very many channels."""
+    return min(BLOCK_SECONDS, BLOCK_VALUES / (reader.sample_rate * reader.channels))
+
+
+def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterable[Tensor]:
+    """The `Watch` that shows nothing."""
+    return blocks
 
 
 class Separator:
@@ -242,6 +320,47 @@ class Separator:
         for block in blocks:
             meter.push(block)
         return meter.value
+
+    def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
+        """Read a file for the first time: (samples per channel, level).
+
+        Raises:
+            AudioError: it cannot be read.
+        """
+        frames = 0
+
+        def blocks() -> Iterator[Tensor]:
+            nonlocal frames
+            for block in watch(reader.blocks(block_seconds(reader)), "measuring", reader.frames):
+                frames += block.shape[-1]
+                yield block
+
+        level = float(self.level(blocks()))
+        return frames, level
+
+    def separate_file(self, reader: Reader, queries: Sequence[Query | Plain], watch: Watch = pass_on) -> FileSeparation:
+        """Separate a file of any length block by block; what the command, the page and every batch use.
+
+            file = separator.separate_file(Reader("mix.wav"), ["dog barking"])
+            for mixture, targets in file:
+                target.write(targets[0])
+                residual.write(mixture - targets[0])
+
+        The file is read twice: here for its level and length, then while the result is iterated over.
+
+        Args:
+            reader: the file.
+            queries: what to take out, as in `__call__`; at least one.
+            watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
+
+        Raises:
+            AudioError: the file cannot be read.
+            ValueError: a query is empty.
+            ModelError: the model takes no such query, or what encodes it is missing.
+        """
+        frames, level = self.measure(reader, watch)
+        stream = self.stream(queries, reader.sample_rate, reader.channels, level)
+        return FileSeparation(stream, reader, frames, level, watch)
 
     def stream(self, queries: Sequence[Query | Plain], sample_rate: int, channels: int, level: float) -> Stream:
         """A run over one recording of known level, to be fed block by block.
