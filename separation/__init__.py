@@ -6,7 +6,7 @@
     result = separator(mixture, "dog barking", sample_rate=44100)
     result.target, result.residual
 
-Importing this package loads nothing; what is named here is loaded when it is first used.
+Importing this package loads nothing else. Each public name is loaded from its module when it is first used.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from separation.hub import ModelError, list_models
+    from separation.audio import read, write
+    from separation.errors import ModelError
+    from separation.hub import list_models
     from separation.query import Query
     from separation.separator import Separation, Separator
 
 __version__ = "0.1.0"
-__all__ = ["ModelError", "Query", "Separation", "Separator", "__version__", "list_models"]
+__all__ = ["ModelError", "Query", "Separation", "Separator", "__version__", "list_models", "read", "write"]
 
-_HOMES = {
-    "ModelError": "separation.hub",
+_MODULES = {
+    "ModelError": "separation.errors",
     "Query": "separation.query",
     "Separation": "separation.separator",
     "Separator": "separation.separator",
     "list_models": "separation.hub",
+    "read": "separation.audio",
+    "write": "separation.audio",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from its module at its first use."""
-    if name not in _HOMES:
+    """Load a public name from its module."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'separation' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

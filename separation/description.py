@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
-class ModelError(RuntimeError):
-    """A model's name is unknown or its files are not usable; the message is one plain sentence."""
+from separation.errors import ModelError as ModelError
+from separation.moved import resolve
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def build(description: dict[str, Any]) -> Any:
     from torch import nn
 
     path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
-    module, _, name = path.rpartition(".")
+    module, _, name = resolve(path).rpartition(".")
     if not module.startswith(("separation.models.", "separation.encoders.")):
         raise ModelError(f"The model's config names the class {path!r}, which is not one of this package's.")
     try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from separation.errors import AudioError as AudioError
+
 RF64_BYTES = 4_000_000_000
 """A wav file with more bytes of samples is written as RF64: a RIFF header counts to 4 GB only."""
 
@@ -35,10 +37,6 @@ SUBTYPE_NAMES = {
     "PCM_F32": "FLOAT",
     "FLOAT32": "FLOAT",
 }
-
-
-class AudioError(Exception):
-    """Audio that cannot be read or written; the text is one plain sentence that names the file."""
 
 
 @dataclass(frozen=True)

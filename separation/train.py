@@ -15,10 +15,13 @@ from separation.data.manifest import DataError
 from separation.description import ModelError
 from separation.earlier_runs import set_aside
 from separation.evaluate import EvaluationError
+from separation.moved import resolve_text
 from separation.run_folder import CONFIG, parts
 
 make_importable()  # before Lightning, which a torchvision that does not load takes down with it
 import lightning  # noqa: E402
+import yaml  # noqa: E402
+from jsonargparse import get_loader, set_loader  # noqa: E402
 from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from lightning.fabric.utilities.rank_zero import rank_zero_only  # noqa: E402
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback  # noqa: E402
@@ -207,10 +210,19 @@ def sentence(message: str) -> str:
     return f"{place}{' '.join(rest)}".rstrip(".") + "."
 
 
+READ_YAML = get_loader("yaml")
+
+
+def load_yaml(text: str) -> Any:
+    """Read a part of a configuration, with present paths for classes that have moved."""
+    return READ_YAML(resolve_text(text))
+
+
 def main() -> None:
     """Entry point. Objective and data are given by their class paths in the YAML."""
     for message in NEEDLESS:
         warnings.filterwarnings("ignore", message)
+    set_loader("yaml", load_yaml, (yaml.YAMLError,))
     try:
         CLI(
             lightning.LightningModule,
@@ -220,6 +232,7 @@ def main() -> None:
             save_config_callback=KeepConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
+            args=[resolve_text(argument) for argument in sys.argv[1:]],
         )
     except (ArgumentError, DataError, EvaluationError, ModelError, MisconfigurationException) as error:
         stop(own_text(str(error)))

@@ -1,4 +1,4 @@
-"""What holds for the package as a whole: what it loads, how its files hang together, what is shipped."""
+"""What holds for the package as a whole: what it loads and what is shipped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from test_layers import MODULES
 
 from separation.data.wordings import texts_of, wordings
 
@@ -23,57 +22,6 @@ PACKAGE = ROOT / "separation"
 HEAVY = ("torch", "lightning", "numpy", "scipy", "matplotlib", "soundfile", "soxr", "transformers", "yaml")
 HELP_SECONDS = 0.3
 WEIGHTS_BYTES = 20e6
-
-# A file imports only from what stands before it. The folders stand for all their files: a new network, encoder, dataset
-# or objective needs no line here.
-READING_ORDER = (
-    "formats",
-    "pending",
-    "decode",
-    "encode",
-    "audio",
-    "waveform",
-    "stft",
-    "overlap_add",
-    "level",
-    "presence",
-    "losses",
-    "metrics",
-    "progress",
-    "cache",
-    "description",
-    "tensors",
-    "compat",
-    "ontology",
-    "encoders",
-    "models",
-    "data",
-    "checkpoints",
-    "listing",
-    "run_folder",
-    "earlier_runs",
-    "hub",
-    "query",
-    "conditions",
-    "separator",
-    "evaluate",
-    "export",
-    "objectives",
-    "calibrate",
-    "train",
-    "naming",
-    "inputs",
-    "interrupts",
-    "plot",
-    "callbacks",
-    "tracks",
-    "job",
-    "hearing",
-    "terminal",
-    "options",
-    "cli",
-)
-
 
 # What is loaded
 
@@ -121,61 +69,6 @@ def test_public_names() -> None:
     assert set(separation.__all__) == set(dir(separation))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         separation.nothing  # noqa: B018
-
-
-# How the files hang together
-
-
-def module_name(file: Path) -> str:
-    """For example separation.models.film, of its file."""
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-
-
-def imported(file: Path) -> Iterator[str]:
-    """The package's modules that a file imports anywhere: at its head, in functions, for its types."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file.name} imports relatively: write the full name"
-            # `from separation.data import foley` names a module, `from separation.audio import read` does not.
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else str(node.module) for name in names]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "separation")
-
-
-# The package itself is its modules' front door, not one of them: it names what it offers and loads it at first use.
-IMPORTS = {name: set(imported(file)) - {"separation"} for name, file in MODULES.items() if name != "separation"}
-
-
-def place(name: str) -> int:
-    """A module's place in the reading order."""
-    assert name.split(".")[1] in READING_ORDER, f"{name} has no place in READING_ORDER"
-    return READING_ORDER.index(name.split(".")[1])
-
-
-def test_every_module_has_a_place_in_the_reading_order() -> None:
-    assert {name.split(".")[1] for name in IMPORTS} == set(READING_ORDER)
-
-
-def test_imports_point_upwards() -> None:
-    against = [
-        f"{name} imports {other}"
-        for name, others in IMPORTS.items()
-        for other in others
-        if place(other) > place(name) or other not in MODULES
-    ]
-    assert against == []
-
-
-def test_no_import_cycle() -> None:
-    assert len(list(TopologicalSorter(IMPORTS).static_order())) == len(IMPORTS)
 
 
 # What is shipped
@@ -280,16 +173,15 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
     required = requirements(wheel)
     core, train, shards = required[""], required["train"], required["shards"]
     for name, file in MODULES.items():
-        of_training = name.startswith(("separation.objectives", "separation.callbacks")) or name in (
-            "separation.train",
-            "separation.data.datamodule",
-        )
+        training = ("objectives", "callbacks", "train", "training", "data")
+        of_training = name.split(".")[1:2] and name.split(".")[1] in training
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
                 allowed = core | train if of_training else core
                 allowed |= shards if name == "separation.data.shards" else set()
+                allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
 
 

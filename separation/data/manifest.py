@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from separation.errors import DataError as DataError
 from separation.pending import reason
 
 COLUMNS = (
@@ -47,10 +48,6 @@ TEXTS = ("labels", "label", "caption")
 """One of these has to be there: a manifest without any says nothing of what sounds."""
 JSON_LINES = ".jsonl"
 csv.field_size_limit(2**24)  # a caption is never longer; the default of 128 kB is not much for five of them
-
-
-class DataError(ValueError):
-    """A dataset's files do not say what they should; the message names the file."""
 
 
 @dataclass(frozen=True)

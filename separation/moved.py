@@ -1,0 +1,23 @@
+"""Earlier class paths and where these classes are now.
+
+Model directories, checkpoints and training configurations name classes by their path. Every path goes through
+`resolve`, so that what was written with an earlier version still works.
+"""
+
+from __future__ import annotations
+
+import re
+
+MOVED: dict[str, str] = {
+    # earlier path: present path, one class or function a row
+}
+
+
+def resolve(path: str) -> str:
+    """Return the present path of a class; a path that has not moved is returned as it is."""
+    return MOVED.get(path, path)
+
+
+def resolve_text(text: str) -> str:
+    """Replace every moved class path in a text, such as a YAML file or a command-line argument."""
+    return re.sub(r"(?<![\w.])separation(?:\.\w+)+", lambda match: resolve(match[0]), text)
