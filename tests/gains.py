@@ -1,11 +1,12 @@
-"""A double of the Separator that the command's and the page's tests share: what comes out of it is known.
+"""A Separator that multiplies: the tests of the command and of the page know what comes out of it.
 
-A query says its gain, in words or as a number; the target is gain * mixture and comes late, as a real one does.
+A query says its gain, in words or as a number; the target is gain * mixture and is delayed, as a network's is.
 """
 
 import torch
 
 from separation.listing import Heard
+from separation.separator import Separator, Stream
 
 GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "nothing": 0.0, "double": 2.0, "quarter": 0.25}
 OTHER = 0.3
@@ -41,6 +42,8 @@ class GainStream:
     def flush(self):
         return self.gains * self.tail
 
+    separate = Stream.separate
+
     @property
     def presence(self):
         return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
@@ -56,14 +59,13 @@ class Ears:
         self.samples += block.shape[-1]
 
 
-class GainSeparator:
-    """Has what the command and the page use of a Separator."""
+class GainSeparator(Separator):
+    """Overrides what depends on a network."""
 
-    sample_rate = 32000
-    name = "fake"
     stream_class = GainStream
 
     def __init__(self):
+        self.sample_rate, self.name = 32000, "fake"
         self.streams = []
 
     def level(self, blocks):
@@ -80,4 +82,4 @@ class GainSeparator:
         return HEARD[:most] if listener.samples else []
 
     def encoded(self, query):
-        return query
+        return query if isinstance(query, str) or query.negative else query.name
