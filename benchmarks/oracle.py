@@ -18,7 +18,7 @@ from torch import Tensor
 
 from separation.metrics import sdri
 from separation.metrics.oracle import TINY, bin_mask, power, wiener
-from separation.stft import STFT
+from separation.models.spectra import STFT
 
 Array = NDArray[np.floating[Any]]
 Estimate = Callable[[Tensor, Tensor], Tensor]

@@ -27,7 +27,7 @@ from separation.data.protocol import read_rows, render
 from separation.encoders.sound import SoundEncoder
 from separation.hub import save_model
 from separation.models.band_unet import BandUNet
-from separation.stft import STFT, band_matrix
+from separation.models.spectra import STFT, band_matrix
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RATE = 32000

@@ -8,7 +8,7 @@ import torch
 from separation.models import bimodal_unet, clipsep_unet
 from separation.models.bimodal_unet import BiModalUNet, pack
 from separation.models.clipsep_unet import CLIPSepUNet, repeated
-from separation.stft import log_frequency, resample_rows
+from separation.models.spectra import log_frequency, resample_rows
 
 VARIANTS = [{}, {"noise_heads": 2}, {"labels": 7}, {"condition_dim": 256}, {"fusion": "early"}, {"fusion": "middle"},
             {"fusion": "none"}]  # fmt: skip

@@ -50,7 +50,9 @@ def write_recordings(folder):
         row = {"path": f"{number}.wav", "split": "train", "recording_id": f"r{number // 2 if number > 7 else number}"}
         caption = f"A {label} and sound {number}, then wind | Sound {number} goes on"
         rows.append(row | part | {"labels": f"{label};{label} {number}", "caption": caption, "frame": f"{number}.png"})
-    rows += [row | {"split": "validation", "path": f"v{row['path']}", "recording_id": f"v{n}"} for n, row in enumerate(rows)]
+    rows += [
+        row | {"split": "validation", "path": f"v{row['path']}", "recording_id": f"v{n}"} for n, row in enumerate(rows)
+    ]
     columns = ["path", "split", "recording_id", "labels", "caption", "frame", "start", "seconds"]
     return write_manifest(folder / "manifest.csv", rows, columns)
 

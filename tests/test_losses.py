@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from separation.losses import MaskError, absent_loss, snr_loss
-from separation.stft import STFT, band_matrix
+from separation.models.spectra import STFT, band_matrix
 
 BINS, BANDS, FRAMES = 33, 12, 7
 

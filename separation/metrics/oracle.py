@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from separation.stft import STFT
+from separation.models.spectra import STFT
 
 Array = NDArray[np.floating[Any]]
 TINY = 1e-12

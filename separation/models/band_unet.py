@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
 from separation.models.film import FiLM
-from separation.stft import STFT, band_matrix
+from separation.models.spectra import STFT, band_matrix
 
 POWER_FLOOR = 1e-3  # about -60 dB under white noise of unit variance; less is not looked at (codecs leave traces there)
 FEATURES = 5

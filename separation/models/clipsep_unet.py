@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel, at_least_single
+from separation.models.spectra import log_frequency, resample_rows
 from separation.models.windows import in_windows, reach
-from separation.stft import log_frequency, resample_rows
 
 SLOPE = 0.2
 N_FFT, HOP = 1024, 256

@@ -18,7 +18,7 @@ from separation import Separator
 from separation.checkpoints.families import recognise
 from separation.models.bimodal_unet import pack
 from separation.models.clipsep_unet import repeated
-from separation.stft import resample_rows
+from separation.models.spectra import resample_rows
 
 pytestmark = needs_fixtures
 MASK, WAVE = 1e-4, 1e-5

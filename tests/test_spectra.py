@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from separation.stft import STFT, band_centres, band_matrix
+from separation.models.spectra import STFT, band_centres, band_matrix
 
 SIZES = [(1600, 500, 8), (256, 125, 8), (64, 32, 1), (64, 16, 4), (100, 30, 1)]
 BANDS = [(128, 801, 48), (32, 129, 12), (64, 513, 20), (10, 50, 1)]
