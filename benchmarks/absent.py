@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from separation import Separator
-from separation.data.protocol import read_rows, render
+from separation.data.fixed_mixtures import read_rows, render
 from separation.encoders.sentence import SentenceEncoder
 from separation.metrics import suppression
 

@@ -33,10 +33,10 @@ from oracle import masks, oracle_sdri
 from speed import cost_table, measure_cost, measure_speed, speed_table
 
 from separation import ModelError, Separator, __version__
+from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import DataError, read_manifest
-from separation.data.protocol import read_rows, render
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
-from separation.evaluate import Score, by_class, score_row, summary, unit
+from separation.evaluate import Score, by_class, resampling_unit, score_row, summarize
 from separation.hub import find_model
 
 PARTS = ("scores", "speed", "memory", "cost")
@@ -132,8 +132,8 @@ def measure_scores(separator: Separator, root: Path | None, every: int = 1, say:
         "mixtures": len(rows),
         "left_out": len(listed) - len(rows),
         "in_training": in_training(rows, root),
-        "resampled_by": unit(scores[LABEL]),
-        "lines": {name: summary(entries, clips) for name, entries in scores.items()},
+        "resampled_by": resampling_unit(scores[LABEL]),
+        "lines": {name: summarize(entries, clips) for name, entries in scores.items()},
         "heard_at": HEARD,
         "heard": {name: heard(scores[name]) for name in (LABEL, PHRASE)},
         "classes": class_rows(scores, clips),

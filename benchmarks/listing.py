@@ -21,7 +21,7 @@ from torch import Tensor
 
 from separation import Separator
 from separation.calibrate import listen
-from separation.data.protocol import read_rows
+from separation.data.fixed_mixtures import read_rows
 from separation.listing import LIKELY, fit, heard
 
 FIRST = (1, 3, 5)

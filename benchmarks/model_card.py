@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from separation.data.fixed_mixtures import SECONDS
 from separation.data.manifest import DataError
-from separation.data.protocol import SECONDS
 from separation.evaluate import FEW
 from separation.hub import ModelError, find_model, read_config
 

@@ -25,8 +25,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from separation import Separator
+from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import read_manifest
-from separation.data.protocol import read_rows, render
 from separation.metrics import bootstrap, sdri
 from separation.query import Query
 

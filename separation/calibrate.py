@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from separation.data.corpus import Corpus
+from separation.data.fixed_mixtures import read_rows, render
 from separation.data.mixing import Augment, Mixer
-from separation.data.protocol import read_rows, render
 from separation.hub import read_config
 from separation.listing import ListingRule
 from separation.listing import fit as fit_listing

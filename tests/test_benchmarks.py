@@ -21,9 +21,9 @@ import torch
 from torch import nn
 
 from separation import Separation, Separator
+from separation.data.fixed_mixtures import read_rows, render
 from separation.data.foley import synthesise
 from separation.data.manifest import read_manifest
-from separation.data.protocol import read_rows, render
 from separation.encoders.sound import SoundEncoder
 from separation.hub import save_model
 from separation.models.band_unet import BandUNet

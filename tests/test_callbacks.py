@@ -16,7 +16,7 @@ from separation.callbacks import speed
 from separation.callbacks.checkpoints import Best, Last
 from separation.callbacks.examples import Examples, picture
 from separation.callbacks.speed import Speed, memory
-from separation.data.protocol import Rendered
+from separation.data.fixed_mixtures import Rendered
 from separation.objectives.base import Objective
 
 pytestmark = QUIET

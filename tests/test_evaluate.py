@@ -16,24 +16,24 @@ import torch
 from tiny import write_manifest
 
 from separation import evaluate as module
-from separation.data.protocol import SAMPLE_RATE, read_rows
-from separation.data.protocols.base import ListFile
-from separation.data.protocols.registry import find
+from separation.data.fixed_mixtures import SAMPLE_RATE, read_rows
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate import (
     EvaluationError,
     Plan,
     Score,
     by_class,
-    compare,
+    compare_systems,
     evaluate,
     line,
+    resampling_unit,
     score_rows,
-    summary,
+    summarize,
     table,
-    unit,
 )
 from separation.evaluate.measures import MEASURES, Signals
+from separation.evaluate.protocols.base import ListFile
+from separation.evaluate.protocols.registry import find
 from separation.evaluate.tables import compare_table
 from separation.hub import find_model
 from separation.metrics import bootstrap, segmental_snr
@@ -152,7 +152,7 @@ def test_the_summary_keeps_kinds_and_rare_classes_apart():
         score(7.0, kind="three"),
         score(30.0, kind="absent"),
     ]
-    found = {entry["rows"]: (entry["n"], entry["mean"]) for entry in summary(scores, Counter({"dog": 4, "owl": 3}))}
+    found = {entry["rows"]: (entry["n"], entry["mean"]) for entry in summarize(scores, Counter({"dog": 4, "owl": 3}))}
     assert found == {
         "pair": (3, 3.0),
         "pair, target from ESC-50": (1, 1.0),
@@ -161,7 +161,7 @@ def test_the_summary_keeps_kinds_and_rare_classes_apart():
         "three": (1, 7.0),
         "absent (dB under the mixture)": (1, 30.0),
     }
-    assert [entry["rows"] for entry in summary(scores[3:])] == ["three", "absent (dB under the mixture)"]
+    assert [entry["rows"] for entry in summarize(scores[3:])] == ["three", "absent (dB under the mixture)"]
 
 
 def test_classes_come_worst_first_and_from_pairs_only():
@@ -289,7 +289,7 @@ def scored(label, value, recording=None):
 
 def test_aggregates_over_classes():
     scores = [scored("dog", v) for v in (1.0, 2.0, 9.0)] + [scored("owl", 6.0)]
-    found = {a: compare(scores, ("sdri",), a)[-1] for a in ("mean", "class mean", "class median")}
+    found = {a: compare_systems(scores, ("sdri",), a)[-1] for a in ("mean", "class mean", "class median")}
     assert {name: cell["value"] for name, cell in found.items()} == {
         "mean": 4.5,
         "class mean": 5.0,
@@ -298,19 +298,21 @@ def test_aggregates_over_classes():
     assert (found["class median"]["low"], found["class median"]["high"]) == (2.0, 6.0)
     assert found["mean"]["median"] == 4.0
     with pytest.raises(ValueError, match="no aggregate"):
-        compare(scores, ("sdri",), "mode")
+        compare_systems(scores, ("sdri",), "mode")
 
 
 def test_rows_without_a_figure_are_not_averaged_but_counted():
     scores = [scored("dog", 1.0), scored("dog", float("nan"))]
-    mixture, model = compare(scores, ("sdri",))
+    mixture, model = compare_systems(scores, ("sdri",))
     assert (model["n"], model["rows"], model["value"]) == (1, 2, 1.0)
     assert mixture["n"] == 2
     lines = compare_table([mixture, model]).splitlines()
     assert lines[0] == "| pair, n = 2 | SDRi |"
     assert lines[2] == "| mixture (nothing done) | 0.00; 0.00 |"
     assert lines[3] == "| model | 1.00; 1.00, n = 1 |"
-    assert compare_table(compare([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1] == "| model | none |"
+    assert (
+        compare_table(compare_systems([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1] == "| model | none |"
+    )
 
 
 # The command
@@ -456,8 +458,8 @@ def test_intervals_are_by_file_without_a_manifest(root, run):
 
 def test_what_is_resampled_has_a_name():
     known, unknown = replace(score(1.0), file="a.wav"), replace(score(1.0, recording="b.wav"), file="b.wav")
-    assert [unit(each) for each in ([known], [unknown], [])] == ["recording", "file", "file"]
-    assert unit([known, unknown]) == "recording (by file where that is unknown)"
+    assert [resampling_unit(each) for each in ([known], [unknown], [])] == ["recording", "file", "file"]
+    assert resampling_unit([known, unknown]) == "recording (by file where that is unknown)"
 
 
 def test_recordings_are_found_in_a_protocol_s_folder(root):
@@ -472,7 +474,7 @@ def test_recordings_are_found_in_a_protocol_s_folder(root):
 def test_one_recording_s_rows_are_one_draw(root, manifest):
     scores = score_list(root).scores[:2]
     values = np.array([each.value for each in scores])
-    cell = compare(scores, ("sdri",))[-1]
+    cell = compare_systems(scores, ("sdri",))[-1]
     assert cell["low"] == cell["high"] == pytest.approx(values.mean())
 
 

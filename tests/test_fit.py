@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Dataset
 
 from separation import Separator, cli
+from separation.data.fixed_mixtures import render
 from separation.data.manifest import DataError, read_manifest
-from separation.data.protocol import render
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
 from separation.encoders.sentence import SentenceEncoder

@@ -11,8 +11,8 @@ import soundfile
 
 from separation.data.frames import add_frames, extract, folder_of, video_of
 from separation.data.manifest import Clip, DataError, read_entries, write_manifest
-from separation.data.prepare.command import main
-from separation.data.prepare.musdb18 import STEMS, take_stems_out
+from separation.datasets.command import main
+from separation.datasets.musdb18 import STEMS, take_stems_out
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
 

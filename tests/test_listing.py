@@ -12,7 +12,7 @@ from tiny import noise, tiny_model, tiny_separator, vectors
 
 from separation import Separator, cli, listing
 from separation.calibrate import calibrate_listing, listen
-from separation.data.protocol import read_rows
+from separation.data.fixed_mixtures import read_rows
 from separation.hub import ModelError, load_listing
 from separation.listing import Heard, Listener, ListingRule, fit, heard, spans, surest
 

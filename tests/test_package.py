@@ -151,7 +151,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "separate=separation.cli:main" in scripts.replace(" ", "")
     assert "separation-train=separation.train:main" in scripts.replace(" ", "")
-    assert "separation-data=separation.data.prepare.command:main" in scripts.replace(" ", "")
+    assert "separation-data=separation.datasets.command:main" in scripts.replace(" ", "")
 
 
 def requirements(wheel: Path) -> dict[str, set[str]]:

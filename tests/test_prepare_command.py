@@ -13,11 +13,11 @@ from tiny import write_corpus, write_manifest
 
 from separation.data.manifest import Clip, DataError, leaks, read_entries
 from separation.data.manifest import write_manifest as write
-from separation.data.prepare.base import Preparer, plain, rows, words
-from separation.data.prepare.command import main
-from separation.data.prepare.lookup import Lookup
-from separation.data.prepare.registry import preparer, preparers
-from separation.data.prepare.run import prepare
+from separation.datasets.base import Preparer, plain, rows, words
+from separation.datasets.command import main
+from separation.datasets.lookup import Lookup
+from separation.datasets.registry import preparer, preparers
+from separation.datasets.run import prepare
 
 
 def run(*arguments):
@@ -130,7 +130,7 @@ def test_list_and_show(capsys):
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys\nfrom separation.data.prepare.command import main\n"
+        "import sys\nfrom separation.datasets.command import main\n"
         "try: main(['--help'])\nexcept SystemExit: print({'torch', 'numpy', 'soundfile'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

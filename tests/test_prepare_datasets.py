@@ -10,10 +10,10 @@ import soundfile
 from layouts import LAYOUTS, film, sound, text
 
 from separation.data.manifest import Clip, DataError, read_entries
-from separation.data.prepare import audioset, musdb18
-from separation.data.prepare.registry import preparer
-from separation.data.prepare.run import against_release, measured, prepare
-from separation.data.protocols.registry import find
+from separation.datasets import audioset, musdb18
+from separation.datasets.registry import preparer
+from separation.datasets.run import against_release, measured, prepare
+from separation.evaluate.protocols.registry import find
 
 
 def prepared(name, root, leak=False, **how):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data.protocol import SAMPLE_RATE, placed, read_rows, render
+from separation.data.fixed_mixtures import SAMPLE_RATE, place_clip, read_rows, render
 
 LENGTH = 5 * SAMPLE_RATE
 
@@ -52,13 +52,13 @@ def energy(wave):
 
 
 def test_a_longer_clip_is_cut_from_its_start(root):
-    wave = placed(root / "long.wav", 1.25, 0.0)
+    wave = place_clip(root / "long.wav", 1.25, 0.0)
     assert wave.shape == (LENGTH,)
     assert np.allclose(wave, tone(400, 8)[int(1.25 * SAMPLE_RATE) :][:LENGTH], atol=1e-6)
 
 
 def test_a_shorter_clip_is_put_into_silence(root):
-    wave = placed(root / "short.wav", 0.0, 2.5)
+    wave = place_clip(root / "short.wav", 0.0, 2.5)
     first = int(2.5 * SAMPLE_RATE)
     assert np.allclose(wave[first : first + SAMPLE_RATE], tone(1000, 1), atol=1e-6)
     assert energy(wave[:first]) == energy(wave[first + SAMPLE_RATE :]) == 0
@@ -66,16 +66,16 @@ def test_a_shorter_clip_is_put_into_silence(root):
 
 
 def test_a_clip_that_would_reach_over_the_end_is_cut(root):
-    wave = placed(root / "short.wav", 0.0, 4.75)
+    wave = place_clip(root / "short.wav", 0.0, 4.75)
     assert len(wave) == LENGTH
     assert np.allclose(wave[-SAMPLE_RATE // 4 :], tone(1000, 1)[: SAMPLE_RATE // 4], atol=1e-6)
-    assert len(placed(root / "long.wav", 7.0, 0.0)) == LENGTH
+    assert len(place_clip(root / "long.wav", 7.0, 0.0)) == LENGTH
 
 
 def test_other_rates_are_resampled_and_channels_averaged(root):
-    slow = placed(root / "slow.wav", 0.0, 1.0)[SAMPLE_RATE : 3 * SAMPLE_RATE]
+    slow = place_clip(root / "slow.wav", 0.0, 1.0)[SAMPLE_RATE : 3 * SAMPLE_RATE]
     assert np.abs(slow - tone(1000, 2))[1000:-1000].max() < 1e-4
-    assert np.allclose(placed(root / "stereo.wav", 0.0, 0.0)[: 2 * SAMPLE_RATE], 2 * tone(700, 2), atol=1e-6)
+    assert np.allclose(place_clip(root / "stereo.wav", 0.0, 0.0)[: 2 * SAMPLE_RATE], 2 * tone(700, 2), atol=1e-6)
 
 
 @pytest.mark.parametrize("snr", [-5, 0, 3, 10])
@@ -83,7 +83,9 @@ def test_interference_is_scaled_to_the_snr(root, snr):
     rendered = render(row(snr_db=str(snr)), root)
     interference = rendered.mixture - rendered.target
     assert 10 * np.log10(energy(rendered.target) / energy(interference)) == pytest.approx(snr, abs=1e-3)
-    assert np.allclose(rendered.target, placed(root / "long.wav", 1.25, 0.0), atol=1e-6)  # the target keeps its level
+    assert np.allclose(
+        rendered.target, place_clip(root / "long.wav", 1.25, 0.0), atol=1e-6
+    )
 
 
 def test_two_interferences_each_have_the_snr(root):

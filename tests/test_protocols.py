@@ -10,11 +10,11 @@ import pytest
 import soundfile
 import yaml
 
-from separation.data.protocol import VALIDATION, Mixing, read_rows, render
-from separation.data.protocols import clipsep, uss
-from separation.data.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
-from separation.data.protocols.registry import all_protocols, find
+from separation.data.fixed_mixtures import VALIDATION, Mixing, read_rows, render
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.evaluate.protocols import clipsep, uss
+from separation.evaluate.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
+from separation.evaluate.protocols.registry import all_protocols, find
 
 ESC50 = "idx,caption,src_wav,noise_wav\n0,dog,1-a-0.wav,5-b-29.wav\n1,sea waves,2-c-11.wav,1-a-0.wav\n"
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from separation.data.corpus import Corpus
 from separation.data.manifest import DataError
-from separation.data.prepare.command import main
 from separation.data.shards import ShardedClips, write_shards
+from separation.datasets.command import main
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 

@@ -14,9 +14,9 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
 
+from separation.data.fixed_mixtures import Rendered
 from separation.data.manifest import DataError
 from separation.data.pictured import FrameData
-from separation.data.protocol import Rendered
 from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.stand_in import StandIn

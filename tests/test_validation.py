@@ -11,10 +11,19 @@ import soundfile
 from tiny import write_corpus, write_manifest
 
 from separation.data.corpus import BrokenError
+from separation.data.fixed_mixtures import (
+    CLIPS,
+    SAMPLE_RATE,
+    LeftOut,
+    Rendered,
+    read_clip,
+    read_example,
+    read_part,
+    render,
+)
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.protocol import CLIPS, SAMPLE_RATE, LeftOut, Rendered, example, read_clip, read_part, render
-from separation.data.protocols.base import COLUMNS, fingerprint
 from separation.data.validation import Rows, draw_rows, drawn_rows, holds, measured, usable, with_examples
+from separation.evaluate.protocols.base import COLUMNS, fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +194,7 @@ def test_recordings_that_only_ffmpeg_reads_are_mixed(compressed, folder, clips):
         wanted = render(row | {name: wav_of[row[name]] for name in ("target", "interference1", "example")}, folder)
         assert found.mixture.shape == wanted.mixture.shape
         assert np.corrcoef(found.mixture, wanted.mixture)[0, 1] > 0.98
-        assert isinstance(example(found), np.ndarray)
+        assert isinstance(read_example(found), np.ndarray)
 
 
 def test_a_part_is_cut_out_of_them_to_the_sample(compressed):
@@ -202,7 +211,7 @@ def test_a_broken_one_is_named(compressed, tmp_path):
     assert measured(tmp_path / row["target"]) == 0.0
     (tmp_path / row["example"]).write_bytes(b"no sound")
     nothing = np.zeros(1, dtype=np.float32)
-    for found in (Rows([row], tmp_path)[0], example(Rendered(row, nothing, nothing, folder=tmp_path))):
+    for found in (Rows([row], tmp_path)[0], read_example(Rendered(row, nothing, nothing, folder=tmp_path))):
         assert isinstance(found, LeftOut) and str(tmp_path) in found.why and ".m4a" in found.why
 
 
@@ -266,7 +275,7 @@ def test_a_length_that_the_manifest_leaves_open_is_measured(folder, clips):
 
 
 def test_the_hash_of_rows_tells_how_much_of_a_file_a_clip_is(clips):
-    from separation.data.protocol import VALIDATION
+    from separation.data.fixed_mixtures import VALIDATION
 
     rows = draw_rows(clips, 3)
     plain = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
@@ -330,7 +339,7 @@ def test_a_row_names_another_recording_of_what_it_asks_for(clips, folder):
     for row in draw_rows(clips, 20):
         assert label[row["example"]] == row["query"]
         assert recording[row["example"]] not in (recording[row["target"]], recording[row["interference1"]])
-        shown = example(render(row, folder))
+        shown = read_example(render(row, folder))
         assert len(shown) == 5 * SAMPLE_RATE
         hertz = np.abs(np.fft.rfft(shown)).argmax() / 5
         assert hertz == pytest.approx(300 * 1.6 ** int(row["query"].removeprefix("tone ")) * 1.02, rel=0.03)
@@ -340,12 +349,12 @@ def test_without_one_the_target_shows_itself_and_nothing_shows_what_is_absent(fo
     rows = [{k: v for k, v in row.items() if not k.startswith("example")} for row in draw_rows(clips, 20)]
     for row in rows:
         rendered = render(row, folder)
-        shown = example(rendered)
+        shown = read_example(rendered)
         if row["kind"] == "pair":
             assert shown is rendered.target
         else:
             assert shown == LeftOut(f"{row['id']}: no recording shows “{row['query']}”")
-    gone = example(render(rows[0] | {"example": "gone.wav"}, folder))
+    gone = read_example(render(rows[0] | {"example": "gone.wav"}, folder))
     assert isinstance(gone, LeftOut) and gone.why.startswith(f"{rows[0]['id']}: ") and "gone.wav" in gone.why
 
 

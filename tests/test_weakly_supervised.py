@@ -15,9 +15,9 @@ import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from separation.data.corpus import Corpus
+from separation.data.fixed_mixtures import Rendered, render
 from separation.data.made import Padded
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.protocol import Rendered, render
 from separation.data.tagged import AUDIOSET, Positions, TaggedBatch, TaggedData, class_of
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError, UnsupportedQueryError

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
-from separation.data.protocol import Rendered
+from separation.data.fixed_mixtures import Rendered
 from separation.objectives.base import Objective
 from separation.plot import Spectrogram, draw
 

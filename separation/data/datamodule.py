@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 
 from separation.compat import make_importable
 from separation.data.corpus import BrokenError, Corpus
+from separation.data.fixed_mixtures import Row, locate_files, read_rows
 from separation.data.loader import Loader
 from separation.data.manifest import DataError, located, read_entries, read_manifest, refuse_leaks
 from separation.data.mixing import Augment, Batch, Drawn, Mixer
-from separation.data.protocol import Row, place_of_files, read_rows
 from separation.data.recordings import MANIFEST, known_of, recordings_of, with_recordings
 from separation.data.texts import Texts
 from separation.data.treatment import stacked
@@ -266,7 +266,7 @@ class MixtureData(CorpusData):
         if not self.validation.is_file():
             raise DataError(f"{self.validation}: there is no such list of validation mixtures.")
         rows = read_rows(self.validation)
-        if not any(isinstance(place_of_files(row, self.from_folder()), Path) for row in rows):
+        if not any(isinstance(locate_files(row, self.from_folder()), Path) for row in rows):
             raise DataError(
                 f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
             )

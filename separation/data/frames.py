@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.lookup import VIDEO
+from separation.datasets.lookup import VIDEO
 
 PER_SECOND = 1
 HEIGHT = 256

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from separation.data.fixed_mixtures import Row
 from separation.data.manifest import Clip, DataError, read_entries
-from separation.data.protocol import Row
 
 MANIFEST = "manifest.csv"
 

@@ -15,9 +15,9 @@ from torch.utils.data import Dataset
 from separation.data.balanced import BalancedSampler
 from separation.data.corpus import Corpus
 from separation.data.datamodule import MixtureData
+from separation.data.fixed_mixtures import Row
 from separation.data.made import Padded
 from separation.data.manifest import DataError
-from separation.data.protocol import Row
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 SHOWN = 3  # labels that are none of the classes

@@ -12,8 +12,18 @@ from torch.utils.data import Dataset
 
 from separation.data.corpus import BROKEN_LIMIT, BrokenError
 from separation.data.cut import BROKEN, complaint, decoded, needs_ffmpeg, read_clip
+from separation.data.fixed_mixtures import (
+    CLIPS,
+    SECONDS,
+    LeftOut,
+    Rendered,
+    Row,
+    locate_files,
+    render,
+    row_files,
+    try_render,
+)
 from separation.data.manifest import Clip, DataError
-from separation.data.protocol import CLIPS, SECONDS, LeftOut, Rendered, Row, attempt, clips_of, place_of_files, render
 from separation.formats import AudioError
 
 SNR_DB = (-5, 0, 5)
@@ -39,7 +49,7 @@ class Rows(Dataset[Rendered | LeftOut]):
 
     def __getitem__(self, index: int) -> Rendered | LeftOut:
         row = self.rows[index]
-        return attempt(row, place_of_files(row, self.root))
+        return try_render(row, locate_files(row, self.root))
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ def usable(row: Row, root: Path) -> bool:
 
 def files_of(rows: Sequence[Row]) -> set[str]:
     """The paths of all recordings that rows are mixed of."""
-    return {path for row in rows for path in clips_of(row)}
+    return {path for row in rows for path in row_files(row)}
 
 
 def broken_files(rows: Sequence[Row], clips: Sequence[Clip], root: Path) -> list[str]:

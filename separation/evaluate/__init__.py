@@ -10,13 +10,23 @@ from separation.evaluate.scoring import (
     Plan,
     Score,
     evaluate,
-    joined,
+    merge_outcomes,
     score,
-    score_by,
+    score_mixture,
     score_row,
     score_rows,
 )
-from separation.evaluate.tables import FEW, by_class, compare, left_out, line, summary, table, tables, unit
+from separation.evaluate.tables import (
+    FEW,
+    by_class,
+    compare_systems,
+    describe_skipped,
+    format_tables,
+    line,
+    resampling_unit,
+    summarize,
+    table,
+)
 from separation.separator import Separator
 
 __all__ = [
@@ -27,18 +37,18 @@ __all__ = [
     "Score",
     "Separator",
     "by_class",
-    "compare",
+    "compare_systems",
+    "describe_skipped",
     "evaluate",
-    "joined",
-    "left_out",
+    "format_tables",
     "line",
     "main",
+    "merge_outcomes",
+    "resampling_unit",
     "score",
-    "score_by",
+    "score_mixture",
     "score_row",
     "score_rows",
-    "summary",
+    "summarize",
     "table",
-    "tables",
-    "unit",
 ]

@@ -15,14 +15,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
 from separation.data.manifest import DataError, read_manifest
-from separation.data.protocol import VALIDATION, Row, read_rows
-from separation.data.protocols.base import Protocol, ProtocolError, Sources, fingerprint
-from separation.data.protocols.registry import all_protocols, find
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.measures import DEFAULT, possible, wanted
+from separation.evaluate.protocols.base import Protocol, ProtocolError, Sources, fingerprint
+from separation.evaluate.protocols.registry import all_protocols, find
 from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, score_rows
-from separation.evaluate.tables import by_class, class_table, compare, left_out, tables, unit
+from separation.evaluate.tables import (
+    by_class,
+    class_table,
+    compare_systems,
+    describe_skipped,
+    format_tables,
+    resampling_unit,
+)
 from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
 from separation.pending import reason
@@ -204,12 +211,12 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     chosen = with_recordings(rows[:: options.every], recordings_of(root / MANIFEST), protocol.folders)
     outcome = score_chosen(protocol, root, chosen, plan, load)
     known = facts(protocol, rows, outcome, options)
-    cells = compare(outcome.scores, plan.metrics, protocol.aggregate)
-    measured = {"aggregate": protocol.aggregate, "rows_resampled_by": unit(outcome.scores), "figures": cells}
+    cells = compare_systems(outcome.scores, plan.metrics, protocol.aggregate)
+    measured = {"aggregate": protocol.aggregate, "rows_resampled_by": resampling_unit(outcome.scores), "figures": cells}
     write_files(outcome.scores, known | measured, options)
     if outcome.scores:
         print(f"{load()!r}, asked by {options.query}, {time.perf_counter() - began:.0f} s\n")
-    print("\n".join([facts_text(known), *left_out(outcome)]))
+    print("\n".join([facts_text(known), *describe_skipped(outcome)]))
     if outcome.scores:
         print_tables(outcome.scores, cells, clips, protocol.aggregate, options.classes)
     return 0 if outcome.scores else 1
@@ -229,7 +236,7 @@ def print_tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None, aggregate: str, classes: bool
 ) -> None:
     """The model alone, all systems, and classes on request."""
-    print(tables(scores, cells, clips, aggregate))
+    print(format_tables(scores, cells, clips, aggregate))
     if classes:
         print(f"\n{class_table(scores, main_kind(scores))}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from separation.data.protocol import VALIDATION, LeftOut, Mixing, Rendered, Row, attempt, read_rows, render
+from separation.data.fixed_mixtures import VALIDATION, LeftOut, Mixing, Rendered, Row, read_rows, render, try_render
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.measures import SUPPRESSION, Array, Signals, measure
 from separation.metrics import PUBLISHED_FLOOR, energy, sdri, suppression
@@ -77,7 +77,7 @@ class Outcome:
         """How many there were."""
         return len(self.scores) + len(self.missing) + len(self.broken) + len(self.silent)
 
-    def take(self, item: Rendered | LeftOut, score: Callable[[Rendered], Score]) -> None:
+    def add(self, item: Rendered | LeftOut, score: Callable[[Rendered], Score]) -> None:
         """Scores a row, or counts it where it has no score."""
         if isinstance(item, LeftOut):
             (self.missing if item.missing else self.broken).append(item.why)
@@ -87,7 +87,7 @@ class Outcome:
             self.scores.append(score(item))
 
 
-def joined(outcomes: Iterable[Outcome]) -> Outcome:
+def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
     """What became of all rows, of which each outcome has a part."""
     whole = Outcome()
     for part in outcomes:
@@ -114,10 +114,10 @@ def score_row(separator: Separator, row: Row, root: Path, column: str = "query")
 
 def score(separator: Separator, rendered: Rendered, column: str = "query") -> Score:
     """Separates and scores one mixture; `column` says which of its row's texts is the query."""
-    return score_by(separator, rendered, Plan(column))
+    return score_mixture(separator, rendered, Plan(column))
 
 
-def score_by(separator: Separator, rendered: Rendered, plan: Plan) -> Score:
+def score_mixture(separator: Separator, rendered: Rendered, plan: Plan) -> Score:
     """Separates one mixture and scores it as planned.
 
     Raises:
@@ -196,7 +196,9 @@ def score_rows(
     outcome = Outcome()
     for done, row in enumerate(rows):
         tell(done)
-        outcome.take(attempt(row, locate(row), plan.mixing), lambda rendered: score_by(separator, rendered, plan))
+        outcome.add(
+            try_render(row, locate(row), plan.mixing), lambda rendered: score_mixture(separator, rendered, plan)
+        )
     return outcome
 
 

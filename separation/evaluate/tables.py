@@ -22,7 +22,7 @@ AGGREGATES = {
 }
 
 
-def unit(scores: Iterable[Score]) -> str:
+def resampling_unit(scores: Iterable[Score]) -> str:
     """What is resampled for intervals of means over rows: recordings, files where no recording is known, or either."""
     known = {score.recording != score.file for score in scores}
     return "recording (by file where that is unknown)" if len(known) == 2 else "recording" if True in known else "file"
@@ -43,7 +43,7 @@ def line(name: str, scores: list[Score]) -> dict[str, Any]:
     }
 
 
-def summary(scores: list[Score], clips: Counter[str] | None = None) -> list[dict[str, Any]]:
+def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[dict[str, Any]]:
     """The table: all pairs, those of ESC-50, those of rare classes apart, three sources, absent queries."""
     pairs = [s for s in scores if s.kind == "pair"]
     groups = {"pair": pairs, "pair, target from ESC-50": [s for s in pairs if s.esc]}
@@ -118,7 +118,7 @@ def entry(scores: list[Score], system: str, metric: str, aggregate: str) -> dict
     return cell
 
 
-def compare(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mean") -> list[dict[str, Any]]:
+def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mean") -> list[dict[str, Any]]:
     """Every system's figures by kind of row: the mixture as it is, an oracle mask where there is one, the model."""
     cells = []
     for kind in dict.fromkeys(score.kind for score in scores):
@@ -169,21 +169,21 @@ def compare_table(cells: list[dict[str, Any]]) -> str:
     return "\n\n".join(tables)
 
 
-def tables(
+def format_tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
 ) -> str:
     """Markdown: the model alone, then beside the mixture and an oracle mask."""
-    resampled = unit(scores)
+    resampled = resampling_unit(scores)
     how = AGGREGATES[aggregate].format(unit=resampled)
     return (
         f"\nSDRi of the model (suppression of absent queries), mean over rows, 95 % interval by {resampled}:\n\n"
-        f"{table(summary(scores, clips))}\n"
+        f"{table(summarize(scores, clips))}\n"
         f"\nAll systems, {how}; behind the semicolon the median of the rows:\n\n"
         f"{compare_table(cells)}"
     )
 
 
-def left_out(outcome: Outcome) -> list[str]:
+def describe_skipped(outcome: Outcome) -> list[str]:
     """What was not scored and why, in a few sentences."""
     said = []
     for reasons, what in (

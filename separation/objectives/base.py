@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from separation.data.protocol import LeftOut, Rendered, example
+from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
 from separation.encoders.shown import Shown
 from separation.encoders.stand_in import without_files
@@ -21,12 +21,12 @@ from separation.evaluate import (
     Outcome,
     Plan,
     Score,
-    compare,
-    joined,
-    left_out,
-    score_by,
-    summary,
-    tables,
+    compare_systems,
+    describe_skipped,
+    format_tables,
+    merge_outcomes,
+    score_mixture,
+    summarize,
 )
 from separation.evaluate.measures import DEFAULT
 from separation.models.base import ConditionedModel
@@ -177,7 +177,7 @@ class Objective(lightning.LightningModule):
 
     def show(self, rendered: Rendered) -> LeftOut | None:
         """Shows the recording that stands for a mixture's query; why there is none, where there is none."""
-        row, found = rendered.row, example(rendered)
+        row, found = rendered.row, read_example(rendered)
         if isinstance(found, LeftOut):
             return found
         waveform = torch.from_numpy(found).float()[None].to(self.device)
@@ -188,7 +188,7 @@ class Objective(lightning.LightningModule):
 
     def scored(self, rendered: Rendered) -> Score:
         """The result for one mixture."""
-        return score_by(self.separator(), rendered, self.plan)
+        return score_mixture(self.separator(), rendered, self.plan)
 
     def take(self, item: Rendered | LeftOut) -> None:
         """Scores a mixture, or counts it where it has no score.
@@ -198,7 +198,7 @@ class Objective(lightning.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             if isinstance(item, Rendered) and self.asked_by_sound():
                 item = self.show(item) or item
-            self.outcome.take(item, self.scored)
+            self.outcome.add(item, self.scored)
 
     def on_validation_start(self) -> None:
         fitting = self.trainer.state.fn == "fit"
@@ -220,7 +220,7 @@ class Objective(lightning.LightningModule):
                 self.log(name, sum(values) / len(values), prog_bar=True, sync_dist=True)
         if self.trainer.state.fn == "validate":
             self.report(outcome)
-        elif (lines := left_out(outcome)) and lines != self.said and not self.trainer.sanity_checking:
+        elif (lines := describe_skipped(outcome)) and lines != self.said and not self.trainer.sanity_checking:
             self.print("\n".join(lines))
             self.said = lines  # once is enough
 
@@ -234,7 +234,7 @@ class Objective(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         outcome = self.judged()
         self.report(outcome)
-        for line in summary(outcome.scores):
+        for line in summarize(outcome.scores):
             self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
 
     def judged(self) -> Outcome:
@@ -243,16 +243,16 @@ class Objective(lightning.LightningModule):
         Raises:
             EvaluationError: none could be scored.
         """
-        outcome = joined(gathered([self.outcome]))
+        outcome = merge_outcomes(gathered([self.outcome]))
         if not outcome.scores and not self.trainer.sanity_checking:
-            why = " ".join(left_out(outcome))
+            why = " ".join(describe_skipped(outcome))
             raise EvaluationError(f"None of the {outcome.rows} mixtures can be scored. {why}")
         return outcome
 
     def report(self, outcome: Outcome) -> None:
         """Prints the figures of the model, of the mixture as it is and of an oracle mask, and what was left out."""
-        self.print("\n".join([f"{outcome.rows} rows: {len(outcome.scores)} scored.", *left_out(outcome)]))
-        self.print(tables(outcome.scores, compare(outcome.scores, self.plan.metrics)))
+        self.print("\n".join([f"{outcome.rows} rows: {len(outcome.scores)} scored.", *describe_skipped(outcome)]))
+        self.print(format_tables(outcome.scores, compare_systems(outcome.scores, self.plan.metrics)))
 
 
 def compile_parts(module: nn.Module, backend: str | Callable[..., Any]) -> None:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from separation.data.fixed_mixtures import Rendered
 from separation.data.manifest import DataError
-from separation.data.protocol import Rendered
 from separation.data.queried import Queried, QueriedData
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder
-from separation.evaluate import Score, score_by
+from separation.evaluate import Score, score_mixture
 from separation.losses.levels import snr_loss
 from separation.losses.masks import best_order, binary_masks, loudness_weight, ratio_masks, weighted_bce
 from separation.losses.waveform import l1_loss, si_sdr_loss
@@ -220,5 +220,7 @@ class Supervised(Objective):
             return super().scored(rendered)
         separator = self.separator()
         rows = [rendered.row | {OUTPUT: str(number + 1)} for number in range(self.model.condition_dim)]
-        scores = [score_by(separator, replace(rendered, row=row), replace(self.plan, column=OUTPUT)) for row in rows]
+        scores = [
+            score_mixture(separator, replace(rendered, row=row), replace(self.plan, column=OUTPUT)) for row in rows
+        ]
         return replace(max(scores, key=lambda found: found.value), query=rendered.row["query"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.data.protocol import LeftOut, Rendered
+from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.frame_tagger import FrameTagger
 from separation.objectives.base import RANDOM

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
-from separation.data import protocols
-from separation.data.protocols.base import Protocol, ProtocolError
+from separation.evaluate import protocols
+from separation.evaluate.protocols.base import Protocol, ProtocolError
 
 
 @cache

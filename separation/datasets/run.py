@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry, write_manifest
-from separation.data.prepare.base import Preparer
 from separation.data.splits import hold_out, without_leaks
+from separation.datasets.base import Preparer
 from separation.formats import FFMPEG_SUFFIXES
 
 BROKEN_LIMIT = 0.01

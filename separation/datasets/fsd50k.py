@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, numbered, parsed, rows, words
+from separation.datasets.base import Preparer, numbered, parsed, rows, words
 
 DEV = ("fname", "labels", "mids", "split")
 EVAL = ("fname", "labels", "mids")

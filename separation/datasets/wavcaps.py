@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, parsed, plain
-from separation.data.prepare.lookup import Lookup
+from separation.datasets.base import Preparer, parsed, plain
+from separation.datasets.lookup import Lookup
 
 LISTS = {
     "AudioSet_SL": "as_final.json",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer, first_folder, numbered, plain, seconds_of, unique
-from separation.data.prepare.lookup import Lookup, youtube_stems
+from separation.datasets.base import Preparer, first_folder, numbered, plain, seconds_of, unique
+from separation.datasets.lookup import Lookup, youtube_stems
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 SPLITS = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from separation.data.protocol import CLIPS, VALIDATION, Mixing, Row, clips_of, fault
+from separation.data.fixed_mixtures import CLIPS, VALIDATION, Mixing, Row, row_error, row_files
 from separation.pending import reason
 
 LISTS = "SEPARATION_LISTS"
@@ -133,7 +133,7 @@ class Protocol:
         folders = [folder for folder in (lists or named(LISTS), root) if folder]
         rows = self.build(Sources(root, {each.names[0]: self.find_list(each, folders) for each in self.lists}))
         for row in rows:
-            if why := fault(row):
+            if why := row_error(row):
                 raise ProtocolError(f"{self.name}, row {row['id']}: {why}.")
         found = fingerprint(rows, self.mixing)
         if self.sha256 and found != self.sha256:
@@ -164,7 +164,7 @@ class Protocol:
 
     def locate(self, row: Row, root: Path) -> Path | str:
         """The folder below the root in which all of a row's recordings are, or the first path that is missing."""
-        names = clips_of(row)
+        names = row_files(row)
         for folder in self.folders:
             if all((root / folder / name).is_file() for name in names):
                 return root / folder

@@ -104,7 +104,7 @@ def share(text: str) -> float:
 
 def list_datasets(options: argparse.Namespace) -> int:
     """Prints the datasets."""
-    from separation.data.prepare.registry import preparers
+    from separation.datasets.registry import preparers
 
     for each in preparers().values():
         print(f"{each.name:<20}{each.title:<28}{each.splits}")
@@ -113,7 +113,7 @@ def list_datasets(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Prints what is known of one dataset."""
-    from separation.data.prepare.registry import preparer
+    from separation.datasets.registry import preparer
 
     each = preparer(options.name)
     print(f"{each.title}\n  home      {each.home}\n  get it    {each.get}\n  licence   {each.licence}")
@@ -123,8 +123,8 @@ def show(options: argparse.Namespace) -> int:
 
 def prepare(options: argparse.Namespace) -> int:
     """Writes a dataset's manifest."""
-    from separation.data.prepare.registry import preparer
-    from separation.data.prepare.run import prepare as write
+    from separation.datasets.registry import preparer
+    from separation.datasets.run import prepare as write
 
     output = options.output or options.root / "manifest.csv"
     write(preparer(options.name), options.root, output, options.validation)
@@ -134,8 +134,8 @@ def prepare(options: argparse.Namespace) -> int:
 
 def join(options: argparse.Namespace) -> int:
     """Writes several manifests as one."""
-    from separation.data.prepare.run import moved
     from separation.data.splits import without_leaks
+    from separation.datasets.run import moved
 
     folder = options.output.parent
     entries = [
@@ -153,7 +153,7 @@ def join(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Decodes every clip."""
-    from separation.data.prepare.check import check as look
+    from separation.datasets.check import check as look
 
     checked = look(options.manifest, options.root)
     for line in checked.broken:
@@ -168,7 +168,7 @@ def check(options: argparse.Namespace) -> int:
 def frames(options: argparse.Namespace) -> int:
     """Writes the frames of a manifest's videos, and a manifest that names them."""
     from separation.data.frames import add_frames
-    from separation.data.prepare.run import moved
+    from separation.datasets.run import moved
 
     output = options.output or options.manifest
     entries = list(read_entries(options.manifest))

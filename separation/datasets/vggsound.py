@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, at, cells, plain
-from separation.data.prepare.lookup import Lookup
+from separation.datasets.base import Preparer, at, cells, plain
+from separation.datasets.lookup import Lookup
 
 LIST = "vggsound.csv"
 

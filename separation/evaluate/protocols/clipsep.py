@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from separation.data.protocol import Mixing, Row
-from separation.data.protocols.base import ListFile, Protocol, Sources, pair
+from separation.data.fixed_mixtures import Mixing, Row
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
 
 RATE, LENGTH = 16000, 65535
 HALVED = Mixing(sample_rate=RATE, seconds=LENGTH / RATE, repeat=True, peak=None, scale=0.5)

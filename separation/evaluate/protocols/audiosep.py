@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from separation.data.protocol import Mixing, Row
-from separation.data.protocols.base import ListFile, Protocol, Sources, pair
+from separation.data.fixed_mixtures import Mixing, Row
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
 
 WHOLE = Mixing(sample_rate=32000, seconds=None, peak=None)
 ANEW = Mixing(sample_rate=32000, seconds=None, peak=1.0, peak_to=0.9)

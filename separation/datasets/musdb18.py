@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, plain
+from separation.datasets.base import Preparer, plain
 
 STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = ("mixture", *STEMS)  # of a container, in this order

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, unique, words
+from separation.datasets.base import Preparer, unique, words
 
 SPLITS = ("train", "validation", "test")
 

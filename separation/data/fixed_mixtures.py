@@ -98,12 +98,12 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: the list of mixtures has no rows.")
     for number, row in enumerate(rows, 2):
-        if why := fault(row):
+        if why := row_error(row):
             raise DataError(f"{path}, row {number}: {why}.")
     return [row for row in rows if kind is None or row["kind"] == kind]
 
 
-def fault(row: Row) -> str:
+def row_error(row: Row) -> str:
     """Why a row cannot be a mixture, as half a sentence; empty where it can."""
     if None in row or None in row.values():  # so DictReader marks cells that are too many or too few
         return "it has not as many cells as the header"
@@ -111,10 +111,10 @@ def fault(row: Row) -> str:
         return f"its kind “{row['kind']}” is none of {', '.join(KINDS)}"
     if not row["target"]:
         return "its target is empty"
-    return next((why for column in NUMBERS if (why := fault_of_number(row, column))), "")
+    return next((why for column in NUMBERS if (why := number_error(row, column))), "")
 
 
-def fault_of_number(row: Row, column: str) -> str:
+def number_error(row: Row, column: str) -> str:
     """Why a cell is not the number that it should be; empty where it is one, or empty itself."""
     if not (cell := row.get(column)):
         return ""
@@ -127,7 +127,7 @@ def fault_of_number(row: Row, column: str) -> str:
     return f"its {column} “{cell}” is less than 0" if value < 0 and column != "snr_db" else ""
 
 
-def clips_of(row: Row) -> list[str]:
+def row_files(row: Row) -> list[str]:
     """The paths of all that a row reads."""
     return [row[name] for name in (*CLIPS, "mixture") if row.get(name)]
 
@@ -162,7 +162,7 @@ def resampled(clip: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
 
 
-def placed(
+def place_clip(
     path: Path,
     start: float,
     offset: float,
@@ -224,7 +224,7 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
         if row.get(name):
             places = place_of(row, name, "start"), place_of(row, name, "offset")
             length, seconds = len(waves[0]) if waves else None, place_of(row, name, "seconds")
-            waves.append(placed(root / row[name], *places, mixing, length, seconds))
+            waves.append(place_clip(root / row[name], *places, mixing, length, seconds))
     mixture = waves[0].copy()
     for wave in waves[1:]:
         mixture += wave.astype(np.float64) * gain(waves[0], wave, row["snr_db"], mixing)
@@ -236,12 +236,12 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
     return Rendered(row, mixture * scale, target * scale, mixing.sample_rate, root)
 
 
-def place_of_files(row: Row, root: Path) -> Path | str:
+def locate_files(row: Row, root: Path) -> Path | str:
     """The root, where all of a row's recordings are below it, or the first path that is missing."""
-    return next((name for name in clips_of(row) if not (root / name).is_file()), root)
+    return next((name for name in row_files(row) if not (root / name).is_file()), root)
 
 
-def attempt(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rendered | LeftOut:
+def try_render(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rendered | LeftOut:
     """A row as audio, or why there is none.
 
     Args:
@@ -259,7 +259,7 @@ def attempt(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rendere
         return LeftOut(f"{row['id']}: {error}")
 
 
-def example(rendered: Rendered) -> np.ndarray | LeftOut:
+def read_example(rendered: Rendered) -> np.ndarray | LeftOut:
     """A recording (time,) of what is asked for: the row's example, else the target as it is in the mixture.
 
     An absent query without an example cannot be asked by sound.

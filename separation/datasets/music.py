@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, cells, parsed, words
-from separation.data.prepare.lookup import Lookup
+from separation.datasets.base import Preparer, cells, parsed, words
+from separation.datasets.lookup import Lookup
 
 LISTS = ("MUSIC_solo_videos.json", "MUSIC_duet_videos.json")
 TEST = "MUSIC_solo_test.csv"

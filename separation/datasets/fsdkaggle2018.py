@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer, rows, words
+from separation.datasets.base import Preparer, rows, words
 
 COLUMNS = ("fname", "label")
 LISTS = {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer
+from separation.datasets.base import Preparer
 
 PARTS = {"train": "trainset_28spk_wav", "test": "testset_wav"}
 

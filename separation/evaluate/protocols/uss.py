@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from separation.data.protocol import Mixing, Row
-from separation.data.protocols.base import ListFile, Protocol, ProtocolError, Sources, pair
+from separation.data.fixed_mixtures import Mixing, Row
+from separation.evaluate.protocols.base import ListFile, Protocol, ProtocolError, Sources, pair
 
 RATE, SEGMENT, PER_CLASS, SEED = 32000, 2.0, 100, 1234
 MATCHED = Mixing(RATE, SEGMENT, repeat=True, peak=None, gains=(0.02, 50.0))

@@ -7,17 +7,17 @@ from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 
-from separation.data import prepare
+from separation import datasets
 from separation.data.manifest import DataError
-from separation.data.prepare.base import Preparer
+from separation.datasets.base import Preparer
 
 
 @cache
 def preparers() -> dict[str, Preparer]:
     """Name -> preparer, in the order of the names."""
     found: dict[str, Preparer] = {}
-    for module in pkgutil.iter_modules(prepare.__path__):
-        loaded = import_module(f"{prepare.__name__}.{module.name}") if module.name != "registry" else None
+    for module in pkgutil.iter_modules(datasets.__path__):
+        loaded = import_module(f"{datasets.__name__}.{module.name}") if module.name != "registry" else None
         several = getattr(loaded, "PREPARERS", ()) or (getattr(loaded, "PREPARER", None),)
         found |= {preparer.name: preparer for preparer in several if preparer is not None}
     return dict(sorted(found.items()))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.data.prepare.base import Preparer, rows, words
+from separation.datasets.base import Preparer, rows, words
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 SPLITS = {"4": "validation", "5": "test"}

@@ -5,8 +5,8 @@ The list gives target, noise, SNR and caption. Its columns are read by position,
 
 from __future__ import annotations
 
-from separation.data.protocol import Mixing, Row
-from separation.data.protocols.base import ListFile, Protocol, Sources, pair
+from separation.data.fixed_mixtures import Mixing, Row
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
 
 LIST = "lass_synthetic_validation.csv"
 

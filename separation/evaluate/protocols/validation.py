@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from separation.data.protocol import VALIDATION, Row, read_rows
-from separation.data.protocols.base import Protocol, Sources
+from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
+from separation.evaluate.protocols.base import Protocol, Sources
 
 LIST = Path(__file__).with_name("validation.csv")
 

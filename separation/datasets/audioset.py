@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.data.prepare.base import Preparer, cells
-from separation.data.prepare.lookup import Lookup, youtube_stems
+from separation.datasets.base import Preparer, cells
+from separation.datasets.lookup import Lookup, youtube_stems
 from separation.ontology import classes
 
 HEADER = ["YTID", "start_seconds", "end_seconds", "positive_labels"]
