@@ -83,9 +83,7 @@ def test_interference_is_scaled_to_the_snr(root, snr):
     rendered = render(row(snr_db=str(snr)), root)
     interference = rendered.mixture - rendered.target
     assert 10 * np.log10(energy(rendered.target) / energy(interference)) == pytest.approx(snr, abs=1e-3)
-    assert np.allclose(
-        rendered.target, place_clip(root / "long.wav", 1.25, 0.0), atol=1e-6
-    )
+    assert np.allclose(rendered.target, place_clip(root / "long.wav", 1.25, 0.0), atol=1e-6)
 
 
 def test_two_interferences_each_have_the_snr(root):

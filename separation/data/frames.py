@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from separation.data.manifest import Clip, DataError, Entry
-from separation.datasets.lookup import VIDEO
 
 PER_SECOND = 1
 HEIGHT = 256
 PICTURES = "*.jpg"
+VIDEO = frozenset({"mp4", "webm", "mkv", "mov", "avi", "m4v"})
 
 
 def ffmpeg() -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from separation.data.frames import VIDEO
 from separation.formats import FFMPEG_SUFFIXES, READABLE
-
-VIDEO = frozenset({"mp4", "webm", "mkv", "mov", "avi", "m4v"})
 
 
 class Lookup:
