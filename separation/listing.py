@@ -62,7 +62,7 @@ class Listener:
     """Hears one recording, block by block.
 
     Args:
-        model: a network that `hears`.
+        model: a network that lists sounds.
         conditions: of the sounds to listen for, (sounds, dim).
         sample_rate: of the recording, Hz.
         level: of the recording, see `level.Level`.
@@ -101,7 +101,11 @@ class Listener:
             logits = torch.full((math.ceil(mixture.shape[-1] / self.sample_rate), len(self.conditions)), -math.inf)
         else:
             wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
-            found = self.model.hear(wave[None].to(self.conditions.device), self.conditions[None])[0].float().cpu()
+            found = (
+                self.model.presence_logits(wave[None].to(self.conditions.device), self.conditions[None])[0]
+                .float()
+                .cpu()
+            )
             logits = surest(found, self.model.sample_rate / self.model.stride, wave.shape[-1] / self.model.sample_rate)
         self.seconds.append(logits[0 if self.first else self.margin : end].half())
 

@@ -26,8 +26,7 @@ from separation.encoders.base import QueryEncoder
 from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
 from separation.level import Level, energy
 from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
-from separation.models.base import ConditionedModel
-from separation.models.excluding import Excluding
+from separation.models.base import ConditionedModel, NegativeFilter
 from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
 from separation.query import EMPTY, Query
@@ -269,7 +268,7 @@ class Separator:
         """
         path = find_model(str(name), offline)
         model, encoder = load_model(path)
-        if faithful and not model.published_otherwise:
+        if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
         return cls(
@@ -401,7 +400,7 @@ class Separator:
         Raises:
             ModelError: the model cannot tell.
         """
-        if not self.model.hears:
+        if not self.model.lists_sounds:
             raise ModelError(f"The model {self.name} cannot list what sounds in a recording.")
         return Listener(self.model, self.known.to(self.device), as_rate(sample_rate), level)
 
@@ -456,7 +455,7 @@ class Separator:
         excluded = torch.zeros(len(asked), len(negatives), dtype=torch.bool)
         for place, (number, _) in enumerate(negatives):
             excluded[number, place] = True
-        return Excluding(model, self.conditions([each for _, each in negatives]), excluded)
+        return NegativeFilter(model, self.conditions([each for _, each in negatives]), excluded)
 
     def _gated(self, queries: Sequence[Query]) -> ConditionedModel:
         """The network, or the gate on classes with which its queries were published."""

@@ -36,8 +36,9 @@ from separation.losses.bimodal import (
     same_phrase,
     weighted_l1,
 )
-from separation.models.bimodal_unet import BiModalUNet, CrossAttention, tokens_seen
+from separation.models.bimodal_unet import BiModalUNet, CrossAttention, token_mask
 from separation.models.resunet import ResUNet30
+from separation.models.spectra import STFT
 from separation.objectives.bimodal import BiModal
 from separation.objectives.spectra import Bands, Ears, Magnitudes, resampled, view_of
 
@@ -85,8 +86,7 @@ def batch_of(manifest, **arguments):
 @needs_fixtures
 def test_url_is_the_published_one():
     expected = arrays("clipsep", "bimodal_A")
-    window = SimpleNamespace(window=torch.hann_window(1022))
-    clips = BiModalUNet.spectrum(window, expected["sources"]).abs()
+    clips = STFT(1022, 256, None, "reflect")(expected["sources"]).abs()
     mixture = expected["mag_mix"][None]
     found = reconstruction_loss((expected["mask"] * mixture[0])[None], clips[None], mixture)
     assert float(found) == pytest.approx(float(expected["url_loss"]), rel=1e-5)
@@ -272,11 +272,7 @@ def test_bands_give_what_the_separator_gives():
 
 
 def test_magnitudes_keep_the_mixture_s_phase():
-    fake = SimpleNamespace(window=torch.hann_window(1022))
-    fake.spectrum, fake.waveform = (
-        (lambda w: BiModalUNet.spectrum(fake, w)),
-        (lambda s, n: BiModalUNet.waveform(fake, s, n)),
-    )
+    fake = SimpleNamespace(stft=STFT(1022, 256, None, "reflect"))
     fake.mask = lambda magnitude, condition: condition[:, :1, None].expand_as(magnitude)
     mixture = torch.randn(2, 9000)
     view, shares = Magnitudes(fake), torch.tensor([[[0.25], [1.0]], [[0.5], [0.0]]])
@@ -330,7 +326,7 @@ def test_padding_is_not_attended_to():
     found = attention(points, hidden)
     assert torch.allclose(found[:1], attention(points[:1], hidden[:1, :3]), atol=1e-6)
     assert torch.allclose(found[1:], attention(points[1:], hidden[1:]), atol=1e-6)
-    assert tokens_seen(hidden).sum((1, 2, 3)).tolist() == [3, 7]
+    assert token_mask(hidden).sum((1, 2, 3)).tolist() == [3, 7]
     assert torch.isfinite(attention(points, torch.zeros(2, 7, 24))).all()
 
 

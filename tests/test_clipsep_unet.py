@@ -7,7 +7,7 @@ import torch
 
 from separation.models import bimodal_unet, clipsep_unet
 from separation.models.bimodal_unet import BiModalUNet, pack
-from separation.models.clipsep_unet import CLIPSepUNet, repeated
+from separation.models.clipsep_unet import CLIPSepUNet, repeat_to_period
 from separation.models.spectra import log_frequency, resample_rows
 
 VARIANTS = [{}, {"noise_heads": 2}, {"labels": 7}, {"condition_dim": 256}, {"fusion": "early"}, {"fusion": "middle"},
@@ -88,9 +88,9 @@ def test_one_mask_for_all_channels():
 
 
 @pytest.mark.parametrize(("length", "wanted"), [(1, 65535), (65534, 65535), (65535, 131070), (65536, 131070)])
-def test_repeated_to_whole_periods(length, wanted):
+def test_mixtures_are_repeated_to_whole_periods(length, wanted):
     mixture = torch.arange(length).float()[None, None]
-    tiled = repeated(mixture)
+    tiled = repeat_to_period(mixture)
     assert tiled.shape == (1, 1, wanted)
     assert torch.equal(tiled[0, 0], (torch.arange(wanted) % length).float())
 

@@ -5,8 +5,7 @@ import torch
 from tiny import TinyEncoder, noise, tiny_model
 
 from separation import Query, Separator
-from separation.models.base import ConditionedModel
-from separation.models.excluding import Excluding
+from separation.models.base import ConditionedModel, NegativeFilter
 from separation.overlap_add import OverlapAdd
 from separation.separator import Stream
 
@@ -31,7 +30,7 @@ def tone(hertz, seconds=2.0):
 
 
 def separate(mixture, wanted, negatives, excluded):
-    model = Excluding(Bands(), torch.tensor(negatives), torch.tensor(excluded))
+    model = NegativeFilter(Bands(), torch.tensor(negatives), torch.tensor(excluded))
     return model.separate(mixture[None], torch.tensor(wanted)[None])[0][0]
 
 
@@ -77,7 +76,7 @@ def test_any_length(length):
 def test_segments_equal_the_whole():
     model, encoder = tiny_model(), TinyEncoder()
     vectors = encoder.encode_text(["dog", "rain"])
-    excluding = Excluding(model, vectors[1:], torch.tensor([[True]]))
+    excluding = NegativeFilter(model, vectors[1:], torch.tensor([[True]]))
     mixture = noise(31.3, channels=2)
     whole, pieces = (Stream(excluding, vectors[:1], 32000, 1.0, segment_seconds=12) for _ in range(2))
     whole.runner = OverlapAdd(whole._segment, 10**9, 0)

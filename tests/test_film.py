@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from separation.models.film import FiLM
+from separation.models.band_unet import FiLM
 
 
 def test_scale_and_shift_come_from_the_condition():

@@ -83,7 +83,7 @@ def test_a_recording_is_heard_at_its_level_and_rate():
 
 def test_a_model_that_cannot_tell_says_so():
     separator = tiny_separator()
-    separator.model.hears = False
+    separator.model.lists_sounds = False
     with pytest.raises(ModelError, match="The model tiny cannot list"):
         separator.hear(torch.zeros(1, 100), 8000)
 

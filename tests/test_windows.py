@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from separation.models import bimodal_unet, clipsep_unet
-from separation.models.windows import count, in_windows, weight
+from separation.models.base import Windows
 from separation.overlap_add import OverlapAdd
 from separation.separator import Stream
 
 SIZE, HOP = 256, 125
+WINDOWS = Windows(SIZE, HOP)
 
 
 @pytest.mark.parametrize("frames", [1, 255, 256, 257, 380, 381, 382, 1000])
@@ -20,20 +21,20 @@ def test_what_does_not_depend_on_the_window_comes_back_as_it_was(frames):
         windows.append(window.shape[-1])
         return 2 * window
 
-    assert torch.allclose(in_windows(features, SIZE, HOP, twice), 2 * features, atol=1e-6)
-    assert windows == [SIZE] * count(frames, SIZE, HOP)
+    assert torch.allclose(WINDOWS.process(features, twice), 2 * features, atol=1e-6)
+    assert windows == [SIZE] * WINDOWS.count(frames)
 
 
 def test_weights_of_overlapping_windows_add_up_to_one():
     total = torch.zeros(SIZE + 3 * HOP)
     for number in range(4):
-        total[number * HOP :][:SIZE] += weight(number, 4, SIZE, HOP, total)
+        total[number * HOP :][:SIZE] += WINDOWS.weight(number, 4, total)
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
 
 
 def test_a_frame_comes_from_the_middle_of_a_window():
     place = torch.arange(SIZE, dtype=torch.float32)
-    found = in_windows(torch.zeros(1000), SIZE, HOP, lambda _: place)
+    found = WINDOWS.process(torch.zeros(1000), lambda _: place)
     assert found[300:700].min() > 40
     assert found[300:700].max() < SIZE - 40
 

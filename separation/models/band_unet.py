@@ -1,12 +1,12 @@
-"""The default separator: a conditioned U-Net on 128 frequency bands.
+"""The default separator: a conditioned U-Net on frequency bands.
 
-The encoder half sees the mixture only, so several queries on one recording share it; the decoder half is steered by
-the condition through FiLM. What the encoder is shown does not change with the recording's polarity, its channels'
-signs or their order: band powers, and the products of neighbouring time-frequency cells summed over channels, which
-tell tones (phase advances evenly from frame to frame) from clicks (evenly from bin to bin).
+The encoder sees the mixture only, so several queries on one recording share it. The decoder is conditioned by FiLM.
+The input features do not change with the polarity of the recording, the signs of its channels or their order: band
+powers, and products of neighbouring time-frequency bins summed over the channels, which distinguish tones (the phase
+advances evenly from frame to frame) from clicks (evenly from bin to bin).
 
-The estimate is one complex mask, magnitude and phase, given per band and interpolated to the bins; it multiplies
-each channel's spectrum. Nothing normalises or attends over time, so segments with enough context equal the whole.
+The estimate is one complex mask per band, interpolated to the bins, which multiplies the spectrum of each channel.
+Nothing normalises or attends over time, so segments with enough context equal the whole.
 """
 
 from __future__ import annotations
@@ -18,28 +18,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
-from separation.models.film import FiLM
 from separation.models.spectra import STFT, band_matrix
 
-POWER_FLOOR = 1e-3  # about -60 dB under white noise of unit variance; less is not looked at (codecs leave traces there)
+POWER_FLOOR = 1e-3  # about -60 dB under white noise of unit variance; codecs leave traces below that
 FEATURES = 5
-PATCH = 2  # bands and frames that share one position of the finest grid: the same detail at a quarter of the cost
+PATCH = 2  # bands and frames that share one position of the finest grid: same detail at a quarter of the cost
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation, x * (1 + scale(condition)) + shift(condition) (Perez et al., 2018)."""
+
+    def __init__(self, condition_dim: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(condition_dim, 2 * channels)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulate x (batch, channels, bands, frames) by condition (batch, dim)."""
+        scale, shift = self.project(condition).to(x.dtype)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
 
 
 class ConvNorm(nn.Sequential):
-    """3x3 (or given) convolution and batch norm; in inference the norm is one multiply-add."""
+    """3x3 convolution and batch norm, which is one multiply-add in inference."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: tuple[int, int] = (1, 1)):
-        sizes = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = (sizes[0] // 2, sizes[1] // 2)
-        super().__init__(
-            nn.Conv2d(inputs, outputs, sizes, stride, padding, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
 class Residual(nn.Module):
-    """Two convolutions around which the input is added; keeps (batch, channels, bands, frames)."""
+    """Two convolutions with a residual connection, on (batch, channels, bands, frames)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -50,7 +57,10 @@ class Residual(nn.Module):
 
 
 class FrameStream(nn.Module):
-    """What sounds when: all bands of the coarsest grid to one vector a frame, then two dilated convolutions in time."""
+    """Projects all bands of the coarsest grid to one vector per frame, then convolves in time.
+
+    (batch, channels, bands, frames) to (batch, dim, 1, frames).
+    """
 
     def __init__(self, channels: int, bands: int, dim: int) -> None:
         super().__init__()
@@ -62,13 +72,13 @@ class FrameStream(nn.Module):
         self.far_norm = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.gather(x)))  # (batch, dim, 1, frames)
+        x = F.relu(self.norm(self.gather(x)))
         x = F.relu(x + self.near_norm(self.near(x)))
         return F.relu(x + self.far_norm(self.far(x)))
 
 
 class Decoder(nn.Module):
-    """One step back up: half the resolution doubled, the encoder's map added, convolved, modulated."""
+    """One level of the decoder: upsample, add the encoder's map, convolve, modulate."""
 
     def __init__(self, inputs: int, outputs: int, condition_dim: int, scale: tuple[int, int]) -> None:
         super().__init__()
@@ -78,38 +88,46 @@ class Decoder(nn.Module):
         self.film = FiLM(condition_dim, outputs)
 
     def forward(self, x: Tensor, skip: Tensor, condition: Tensor) -> Tensor:
+        """x (batch * queries, ...), the encoder's map (batch, ...) and condition (batch * queries, dim)."""
         x = F.interpolate(self.reduce(x), scale_factor=self.scale, mode="nearest")
-        x = add_shared(x, skip)
-        return F.relu(self.film(self.conv(x), condition))
+        return F.relu(self.film(self.conv(add_shared(x, skip)), condition))
 
 
 def add_shared(x: Tensor, shared: Tensor) -> Tensor:
-    """x (batch * queries, ...) plus what a mixture's queries share (batch, ...), without copying the latter."""
+    """Add to x (batch * queries, ...) what the queries of a mixture share (batch, ...), without copying the latter."""
     return (x.unflatten(0, (shared.shape[0], -1)) + shared[:, None]).flatten(0, 1)
 
 
 @dataclass
 class Analysis:
-    """What the encoder found in a mixture; independent of any query."""
+    """Output of the encoder for a mixture, independent of any query.
 
-    skips: list[Tensor]  # finest first, each (batch, channels, bands, frames)
-    bottom: Tensor  # (batch, channels, bands / 16, frames / 8)
-    frames: Tensor  # (batch, dim, 1, frames / 8)
+    Attributes:
+        skips: maps for the decoder, finest first, each (batch, channels, bands, frames).
+        bottom: map of the coarsest grid (batch, channels, bands / 16, frames / 8).
+        frames: output of the frame stream (batch, dim, 1, frames / 8).
+    """
+
+    skips: list[Tensor]
+    bottom: Tensor
+    frames: Tensor
 
 
 class BandUNet(ConditionedModel):
-    """Conditioned U-Net on bands (see the module's text).
+    """Conditioned U-Net on frequency bands, see above.
 
     Args:
         sample_rate: Hz.
-        n_fft, hop: STFT in samples; `hop * 8` must divide `sample_rate`, so that whole seconds lie on the coarse grid.
-        bands, linear_bands: number of bands, and how many of the lowest are single bins.
-        channels: at the four resolutions, finest first. The finest holds patches of 2 bands x 2 frames.
-        stream_dim: size of the frame stream.
-        condition_dim: length of the condition vectors (unit length; brought to unit variance here).
+        n_fft: STFT window in samples.
+        hop: STFT hop in samples; `hop * 8` must divide `sample_rate`, so that whole seconds lie on the coarse grid.
+        bands: number of bands.
+        linear_bands: how many of the lowest bands are single bins.
+        channels: at the four resolutions, finest first. The finest grid holds patches of 2 bands x 2 frames.
+        stream_dim: channels of the frame stream.
+        condition_dim: length of the condition vectors, which have unit length.
     """
 
-    hears = True
+    lists_sounds = True
 
     to_bins: Tensor
     to_bands: Tensor
@@ -128,8 +146,7 @@ class BandUNet(ConditionedModel):
     ) -> None:
         super().__init__()
         self.sample_rate, self.condition_dim = sample_rate, condition_dim
-        self.stride = hop * 8
-        self.context = 5 * sample_rate // 2
+        self.stride, self.context = hop * 8, 5 * sample_rate // 2
         self.stft = STFT(n_fft, hop, frame_multiple=8)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
         self.register_buffer("to_bins", to_bins, persistent=False)
@@ -142,9 +159,9 @@ class BandUNet(ConditionedModel):
         self.position = nn.Parameter(torch.zeros(1, c1, bands // PATCH, 1))
         self.levels = nn.ModuleList([
             nn.Sequential(Residual(c1)),
-            nn.Sequential(ConvNorm(c1, c2, 3, (2, 2)), nn.ReLU(), Residual(c2)),
-            nn.Sequential(ConvNorm(c2, c3, 3, (2, 2)), nn.ReLU(), Residual(c3)),
-            nn.Sequential(ConvNorm(c3, c4, 3, (2, 1)), nn.ReLU(), Residual(c4)),
+            nn.Sequential(ConvNorm(c1, c2, (2, 2)), nn.ReLU(), Residual(c2)),
+            nn.Sequential(ConvNorm(c2, c3, (2, 2)), nn.ReLU(), Residual(c3)),
+            nn.Sequential(ConvNorm(c3, c4, (2, 1)), nn.ReLU(), Residual(c4)),
         ])  # fmt: skip
         self.stream = FrameStream(c4, bands // 16, stream_dim)
         self.skips = nn.ModuleList(nn.Conv2d(c, c, 1, bias=False) for c in channels[:-1])
@@ -188,57 +205,53 @@ class BandUNet(ConditionedModel):
         return Analysis(skips, self.bottom_skip(maps[-1]), self.stream(maps[-1]))
 
     def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
-        """Logit that each query sounds, over time: conditions (batch, queries, dim) -> (batch, queries, frames / 8)."""
+        """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
         keys = self.detect(self.unit_variance(conditions))
         return keys @ analysis.frames[:, :, 0].to(keys.dtype) / keys.shape[-1] ** 0.5 + self.detect_bias
 
     def unit_variance(self, conditions: Tensor) -> Tensor:
-        """Unit-length conditions have components of 1 / sqrt(dim); layers like them at one."""
+        """Scale conditions of unit length to components of unit variance."""
         return conditions * self.condition_dim**0.5
 
     def mask(self, analysis: Analysis, conditions: Tensor) -> Tensor:
-        """Mask per band: conditions (batch, queries, dim) -> (batch, queries, 2, bands, frames), real and imaginary."""
+        """Conditions (batch, queries, dim) to masks (batch, queries, 2, bands, frames), real and imaginary part."""
         batch, queries = conditions.shape[:2]
         condition = self.query(self.unit_variance(conditions).flatten(0, 1))  # (batch * queries, dim)
         key = self.match(condition).to(analysis.frames.dtype).unflatten(0, (batch, queries))
-        matched = (analysis.frames[:, None] * key[..., None, None]).flatten(
-            0, 1
-        )  # (batch * queries, dim, 1, frames / 8)
+        matched = (analysis.frames[:, None] * key[..., None, None]).flatten(0, 1)
         shape = (-1, -1, analysis.bottom.shape[2], -1)
         x = add_shared(self.matched(F.relu(matched)).expand(shape), analysis.bottom)
-        # (batch * queries, c4, bands / 16, frames / 8)
         x = F.relu(self.bottom_film(self.bottom(x), condition))
         for decoder, skip in zip(self.decoders, reversed(analysis.skips), strict=True):
             x = decoder(x, skip, condition)
-        magnitude, real, imaginary = (
-            F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)
-        )  # each (batch * queries, bands, frames)
-        real = real + 1.0  # the phase starts out unchanged
+        magnitude, real, imaginary = F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)
+        real = real + 1.0  # an untrained network leaves the phase unchanged
         scale = torch.sigmoid(magnitude) * torch.rsqrt(real.square() + imaginary.square() + 1e-6)
-        mask = torch.stack([scale * real, scale * imaginary], dim=1)
-        return mask.unflatten(0, (batch, queries))
+        return torch.stack([scale * real, scale * imaginary], dim=1).unflatten(0, (batch, queries))
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`."""
         spectrum = self.stft(mixture)
         analysis = self.analyse(self.features(spectrum))
-        # One query after another: the maps of one are small enough to be reused from cache to cache. Norms that measure
-        # their statistics, however, must see all queries at once.
+        # One query after another, because the maps of one query fit into the processor's cache. In training, batch
+        # norm needs all queries at once.
         at_once = conditions.shape[1] if self.bottom[1].training else 1
-        length = mixture.shape[-1]
-        targets = [self.target(spectrum, analysis, some, length) for some in conditions.split(at_once, dim=1)]
+        targets = [
+            self.stft.inverse(self.apply_mask(self.mask(analysis, some), spectrum), mixture.shape[-1])
+            for some in conditions.split(at_once, dim=1)
+        ]
         return torch.cat(targets, dim=1), self.presence(analysis, conditions)
 
-    def target(self, spectrum: Tensor, analysis: Analysis, conditions: Tensor, length: int) -> Tensor:
-        """Waveforms (batch, queries, channels, length) of what the masks let through."""
-        mask = self.mask(analysis, conditions)
+    def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
+        """Masks (batch, queries, 2, bands, frames) times spectrum (batch, channels, bins, frames).
+
+        Returns:
+            (batch, queries, channels, bins, frames).
+        """
         with torch.autocast(mask.device.type, enabled=False):
             real, imaginary = (self.to_bins @ mask).unbind(2)
-        masked = (
-            torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
-        )  # (batch, queries, channels, bins, frames)
-        return self.stft.inverse(masked, length)
+        return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
 
-    def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """See `ConditionedModel.hear`: half the work of separating one query, for any number of them."""
+    def presence_logits(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """See `ConditionedModel.presence_logits`. Costs half of separating one query, for any number of queries."""
         return self.presence(self.analyse(self.features(self.stft(mixture))), conditions)

@@ -1,26 +1,33 @@
-"""What every separator network offers."""
+"""The interface of separator networks, and what several of them share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from separation.models.spectra import STFT
 
 
 class ConditionedModel(nn.Module):
-    """A network that takes the sound named by a condition out of a mixture.
+    """A network that extracts the sound described by a condition vector from a mixture.
 
     Attributes:
-        sample_rate: rate the network works at, Hz.
+        sample_rate: rate of the waveforms, Hz.
         condition_dim: length of the condition vectors.
-        stride: a segment that starts at a multiple of this many samples is computed on the whole file's grid.
-        context: samples on either side that can change an output sample.
-        segment_seconds: length of the segments that long recordings are cut into.
-        grid_seconds: segments start at multiples of this many seconds, to lie on the network's grid.
-        input_level: the level (`level.Level`) that mixtures are brought to before they are given to it.
-        estimates_presence: whether its second output says how probably a query sounds at all.
-        hears: whether `hear` tells presence without separating.
-        published_otherwise: whether it was published with another inference than this package's.
-        faithful: compute that: on the whole recording as it is, without this package's segments and levels.
+        stride: samples between two frames of the presence logits. Segments that start at a multiple of it are
+            computed on the same grid as the whole recording.
+        context: samples on either side that can influence an output sample.
+        segment_seconds: length of the segments into which long recordings are cut.
+        grid_seconds: segments start at multiples of this many seconds, which lie on the network's grid.
+        input_level: level to which mixtures are scaled before they enter the network, see `stream.measure_level`.
+        estimates_presence: whether `separate` estimates presence; otherwise its logits are zero.
+        lists_sounds: whether `presence_logits` is implemented.
+        has_published_inference: whether the published inference differs from this package's.
+        faithful: use the published inference: the whole recording at once, at its own level.
     """
 
     sample_rate: int
@@ -31,8 +38,8 @@ class ConditionedModel(nn.Module):
     grid_seconds: int = 1
     input_level: float = 1.0
     estimates_presence: bool = True
-    hears: bool = False
-    published_otherwise: bool = False
+    lists_sounds: bool = False
+    has_published_inference: bool = False
     faithful: bool = False
 
     def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:
@@ -41,25 +48,129 @@ class ConditionedModel(nn.Module):
         return targets[:, 0]
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Several queries on one mixture.
+        """Separate several queries from each mixture.
 
         Args:
             mixture: (batch, channels, time).
             conditions: (batch, queries, dim).
 
         Returns:
-            targets (batch, queries, channels, time) and the presence logit over time (batch, queries, frames).
+            Targets (batch, queries, channels, time) and presence logits over time (batch, queries, frames).
         """
         raise NotImplementedError
 
-    def hear(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """Only the presence logits (batch, queries, frames) of `separate`, a frame each `stride` samples.
-
-        Only networks that say so in `hears` have it.
-        """
+    def presence_logits(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """Compute only the presence logits (batch, queries, frames) of `separate`, one frame per `stride` samples."""
         raise NotImplementedError
+
+
+class NegativeFilter(ConditionedModel):
+    """A network whose targets are attenuated where other queries, the negatives, claim the signal.
+
+    Targets and negatives are separated together. The target is then multiplied by a Wiener filter with the power of
+    the estimates in place of the power of the sources (Liutkus and Badeau, "Generalized Wiener filtering with
+    fractional power spectrograms", 2015, exponent 2):
+
+        result = target * |target|^2 / (|target|^2 + sum over negatives |negative|^2)
+
+    A negative that does not occur in the mixture changes nothing.
+
+    Args:
+        model: separates targets and negatives.
+        negatives: conditions (negatives, dim).
+        excluded: which negatives apply to each query (queries, negatives), booleans.
+    """
+
+    def __init__(self, model: ConditionedModel, negatives: Tensor, excluded: Tensor) -> None:
+        super().__init__()
+        self.model, self.negatives, self.excluded = model, negatives, excluded
+        for name in ("sample_rate", "condition_dim", "stride", "segment_seconds", "grid_seconds", "input_level"):
+            setattr(self, name, getattr(model, name))
+        self.estimates_presence, self.faithful = model.estimates_presence, model.faithful
+        hop = model.sample_rate // 100  # whole seconds lie on the grid of the frames, so segments equal the whole
+        self.context = model.context + 4 * hop
+        self.stft = STFT(4 * hop, hop, None).to(negatives.device)
+
+    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """See `ConditionedModel.separate`."""
+        queries, length = conditions.shape[1], mixture.shape[-1]
+        negatives = self.negatives[None].expand(len(mixture), -1, -1)
+        estimates, logits = self.model.separate(mixture, torch.cat([conditions, negatives], dim=1))
+        spectra = self.stft(F.pad(estimates, (0, 2 * self.stft.hop)))
+        power = spectra.abs().square().sum(2)  # of all channels together, which keeps the stereo image
+        negative_power = torch.einsum("qn,bnft->bqft", self.excluded.to(power), power[:, queries:])
+        power = power[:, :queries]
+        gain = power / (power + negative_power + 1e-12)
+        return self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length), logits[:, :queries]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Processes long spectrograms in windows of fixed length, for networks whose output depends on the input's length.
+
+    Such networks attend over the whole input or stretch their grid from corner to corner. Each frame is taken from the
+    window in whose middle it lies, with a linear fade from one window to the next. A segment that starts at a multiple
+    of `hop` frames is cut into the same windows as the whole recording, so segments equal the whole.
+
+    Args:
+        size: frames of a window.
+        hop: frames between the starts of two windows.
+        fade: frames over which two windows are blended.
+    """
+
+    size: int
+    hop: int
+    fade: int = 32
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that can influence a frame."""
+        return self.size - (self.size - self.hop) // 2 + self.fade // 2
+
+    def count(self, frames: int) -> int:
+        """Number of windows that cover all frames."""
+        return 1 + max(0, -(-(frames - self.size) // self.hop))
+
+    def weight(self, number: int, windows: int, like: Tensor) -> Tensor:
+        """Weight of each frame of a window (size,); the weights of all windows add up to one."""
+        position = torch.arange(self.size, device=like.device, dtype=like.dtype) + 0.5 - (self.size - self.hop) / 2
+        rise = (position / self.fade + 0.5).clamp(0, 1) if number else torch.ones_like(position)
+        if number == windows - 1:
+            return rise
+        return rise - ((position - self.hop) / self.fade + 0.5).clamp(0, 1)
+
+    def process(self, features: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Apply `compute` to windows (..., size) of features (..., frames) and join its results (..., frames).
+
+        The content of the last window is repeated until it is full.
+        """
+        frames, windows = features.shape[-1], self.count(features.shape[-1])
+        joined = features.new_zeros(0)
+        for number in range(windows):
+            start = number * self.hop
+            window = features[..., start : start + self.size]
+            length = window.shape[-1]
+            full = window.repeat(*[1] * (window.ndim - 1), -(-self.size // length))[..., : self.size]
+            part = compute(full)[..., :length] * self.weight(number, windows, features)[:length]
+            if number == 0:
+                joined = part.new_zeros(*part.shape[:-1], frames)
+            joined[..., start : start + length] += part
+        return joined
+
+
+class InnerProduct(nn.Module):
+    """Sum of maps weighted by queries: sum over k of query_k * scale_k * map_k, plus a bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, queries: Tensor, maps: Tensor) -> Tensor:
+        """Queries (batch, n, k) and maps (batch, k, rows, frames) to (batch, n, rows, frames)."""
+        return torch.einsum("bqk,bkft->bqft", queries * self.scale, maps) + self.bias
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """x in single precision where autocast has computed less: there are no complex numbers of bfloat16."""
+    """Convert to single precision what autocast computed in less: there are no complex numbers of bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,8 +1,8 @@
-"""The conditioned U-Net of bi-modal weak supervision: a text steers it at its coarsest grids and weighs its maps.
+"""The conditioned U-Net of bi-modal weak supervision.
 
 Mahmud et al., "Weakly-supervised Audio Separation via Bi-modal Semantic Similarity", 2024. The text enters twice: the
-hidden states of CLAP's text tower by cross-attention at the three coarsest grids, and its embedding as the weights of
-32 maps, as in CLIPSep. Both travel in one condition vector (`pack`). Tensors keep their released names.
+hidden states of CLAP's text tower by cross-attention on the three coarsest grids, and its embedding as the weights of
+32 maps, as in CLIPSep. One condition vector holds both (`pack`). Tensors keep their released names.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel, at_least_single
-from separation.models.windows import count, in_windows, reach
+from separation.models.base import ConditionedModel, InnerProduct, Windows, at_least_single
+from separation.models.spectra import STFT
 
 SLOPE = 0.2
 N_FFT, HOP = 1022, 256
 SEGMENT = 131070  # samples of a training clip: 512 bins x 512 frames
 GRID = 128  # frames are padded to multiples of this: seven levels, each of half the frames
-WINDOW, WINDOW_HOP = 512, 375  # frames: a training clip; 6 s, which lie on the grid of whole seconds
+WINDOWS = Windows(512, 375)  # frames: a training clip, every 6 s
 HEADS = 8
 MAPS = 32
 CHANNELS, MULTIPLES = 64, (1, 2, 4, 8, 8, 8, 8)  # of the levels
@@ -26,38 +26,37 @@ CONDITIONED = (4, 5, 6)  # levels with attention
 TOKENS, WIDTH, EMBEDDING = 77, 768, 512  # of the text tower
 
 
-def heads(x: Tensor) -> Tensor:
-    """(batch, tokens, dim) -> (batch, heads, tokens, dim / heads)."""
-    return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Multi-head attention of queries (batch, points, dim) to keys and values (batch, tokens, dim)."""
+    q, k, v = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Attention of `heads`-shaped queries to keys and values, those that are `seen`, to (batch, tokens, dim)."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+def token_mask(hidden: Tensor) -> Tensor:
+    """Mark the tokens of hidden states (batch, tokens, width) that are not all zero: (batch, 1, 1, tokens), booleans.
 
-
-def tokens_seen(hidden: Tensor) -> Tensor:
-    """Which tokens (batch, 1, 1, tokens) of hidden states (batch, tokens, width) are no padding: those not all zero."""
+    If all are zero, all are marked.
+    """
     seen = hidden.abs().amax(-1) > 0
     return (seen | ~seen.any(-1, keepdim=True))[:, None, None]
 
 
 class SelfAttention(nn.Module):
-    """Every point of the grid looks at every other one."""
+    """Attention among the points of the grid (batch, points, dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, points, dim) -> the same."""
-        return self.proj(attend(*(heads(part) for part in self.qkv(x).chunk(3, dim=-1))))
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return self.proj(attend(q, k, v))
 
 
 class CrossAttention(nn.Module):
-    """Every point looks at every token of the text; states of zero stand for no token.
+    """Attention of the points to the tokens of the text; states of zero count as padding.
 
-    The published network was trained with padding in sight: its encoder gives padding states of its own.
+    The published network was trained with visible padding, because its encoder gives padding states of its own.
     """
 
     def __init__(self, dim: int, context: int) -> None:
@@ -65,25 +64,24 @@ class CrossAttention(nn.Module):
         self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(context, 2 * dim), nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """(batch, points, dim) and hidden states (batch, tokens, context) -> (batch, points, dim)."""
+        """(batch, points, dim) and hidden states (batch, tokens, context) to (batch, points, dim)."""
         k, v = self.kv(hidden).chunk(2, dim=-1)
-        return self.proj(attend(heads(self.q(x)), heads(k), heads(v), tokens_seen(hidden)))
+        return self.proj(attend(self.q(x), k, v, token_mask(hidden)))
 
 
 class Perceptron(nn.Module):
-    """Two layers, point by point."""
+    """Two linear layers, applied to each point (batch, points, dim)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, points, dim) -> the same."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class AttentionBlock(nn.Module):
-    """Attention and a perceptron, each behind a layer norm and with its input added."""
+    """Attention and a perceptron, each with layer norm and a residual connection, on (batch, points, dim)."""
 
     def __init__(self, dim: int, attention: nn.Module) -> None:
         super().__init__()
@@ -91,13 +89,15 @@ class AttentionBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(dim), Perceptron(dim)
 
     def forward(self, x: Tensor, *hidden: Tensor) -> Tensor:
-        """(batch, points, dim) -> the same."""
         x = x + self.attn(self.norm1(x), *hidden)
         return x + self.mlp(self.norm2(x))
 
 
 class Conditioning(nn.Module):
-    """The grid attends to itself, then to the text. `norm1` is in the released files and is not used."""
+    """Self-attention of the grid (batch, dim, rows, frames), then cross-attention to the text.
+
+    `norm1` exists in the released files but is not used.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -106,14 +106,13 @@ class Conditioning(nn.Module):
         self.ca_block = AttentionBlock(dim, CrossAttention(dim, WIDTH))
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """(batch, dim, rows, frames) -> the same."""
         points = x.flatten(2).transpose(1, 2)
         points = self.ca_block(self.sa_block(points), hidden)
         return points.transpose(1, 2).reshape(x.shape)
 
 
 class Residual(nn.Module):
-    """A 3x3 convolution and its norm, to which the input is added."""
+    """A 3x3 convolution with batch norm and a residual connection, on (batch, channels, rows, frames)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,12 +120,11 @@ class Residual(nn.Module):
         self.res_layers = nn.ModuleList([layer])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, rows, frames) -> the same."""
         return F.leaky_relu(self.res_layers[0](x) + x, SLOPE)
 
 
 class Level(nn.Module):
-    """One level: down, residual block, attention where it has one, everything coarser, up."""
+    """One level: down, residual block, attention on some levels, all coarser levels, up."""
 
     def __init__(self, level: int, inputs: int, outputs: int, channels: int) -> None:
         super().__init__()
@@ -144,7 +142,7 @@ class Level(nn.Module):
             self.upnorm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """(batch, inputs, rows, frames) to (batch, outputs, ...) outside, to (batch, inputs + outputs, ...) within."""
+        """(batch, inputs, rows, frames) to (batch, outputs, rows, frames), with x before it but for the finest."""
         y = self.downresblock(F.leaky_relu(self.downnorm(self.downconv(x)), SLOPE))
         for block in getattr(self, "ca_blocks", ()):
             y = block(y, hidden)
@@ -156,7 +154,7 @@ class Level(nn.Module):
 
 
 class SoundNet(nn.Module):
-    """Batch norm, then the U-Net: (batch, 1, 512, frames) to (batch, 32, 512, frames)."""
+    """Batch norm and U-Net: (batch, 1, 512, frames) to (batch, 32, 512, frames)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -167,103 +165,73 @@ class SoundNet(nn.Module):
         return self.unet_block(self.bn0(x), hidden)
 
 
-class InnerProduct(nn.Module):
-    """Maps weighed by a query: sum over k of query_k * scale_k * map_k, plus a bias."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(MAPS))
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, query: Tensor, maps: Tensor) -> Tensor:
-        """Query (batch, k), maps (batch, k, rows, frames) -> (batch, rows, frames)."""
-        return torch.einsum("bk,bkft->bft", query * self.scale, maps) + self.bias
-
-
 def pack(embedding: Tensor, hidden: Tensor) -> Tensor:
-    """Text embedding (..., 512) and hidden states (..., 77, 768) as one condition (..., 59648)."""
+    """Text embedding (..., 512) and hidden states (..., 77, 768) to one condition (..., 59648)."""
     return torch.cat([embedding, hidden.flatten(-2)], dim=-1)
 
 
 class BiModalUNet(ConditionedModel):
-    """The separator of bi-modal weak supervision (see the module's text).
-
-    A condition is `pack(embedding, hidden states)`.
+    """The separator of bi-modal weak supervision, see above. Its conditions are made by `pack`.
 
     Args:
-        faithful: compute as published: channel by channel, in hard segments of 131070 samples.
-        channels: of the finest level, a multiple of the heads of attention, 8; by default the released network's 64.
+        faithful: use the published inference: channel by channel, in segments of 131070 samples without overlap.
+        channels: of the finest level, a multiple of the number of attention heads, 8; 64 was published.
     """
 
-    window: Tensor
     sample_rate = 16000
     condition_dim = EMBEDDING + TOKENS * WIDTH
-    stride = HOP * WINDOW_HOP
-    context = HOP * reach(WINDOW, WINDOW_HOP) + N_FFT
-    segment_seconds = 64  # windows are what takes the memory
+    stride, context = HOP * WINDOWS.hop, HOP * WINDOWS.context + N_FFT
+    segment_seconds = 64  # memory is determined by the windows
     grid_seconds = 6
     input_level = 0.1
-    published_otherwise = True
+    has_published_inference = True
     estimates_presence = False
 
     def __init__(self, faithful: bool = False, channels: int | None = None) -> None:
         super().__init__()
         self.faithful = faithful
+        self.stft = STFT(N_FFT, HOP, None, "reflect")
         self.net_sound = SoundNet(channels or CHANNELS)
         self.net_clap = nn.ModuleDict({"fc": nn.Linear(EMBEDDING, MAPS)})
-        self.net_synthesizer = InnerProduct()
-        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
-
-    def spectrum(self, waveform: Tensor) -> Tensor:
-        """Waveform (..., time) to (..., 512, frames), reflected at its ends."""
-        flat = waveform.reshape(-1, waveform.shape[-1])
-        spectrum = torch.stft(flat, N_FFT, HOP, window=self.window, return_complex=True)
-        return spectrum.reshape(*waveform.shape[:-1], *spectrum.shape[-2:])
-
-    def waveform(self, spectrum: Tensor, length: int) -> Tensor:
-        """Spectrum (..., 512, frames) to (..., length)."""
-        flat = spectrum.reshape(-1, *spectrum.shape[-2:])
-        return torch.istft(flat, N_FFT, HOP, window=self.window, length=length).reshape(*spectrum.shape[:-2], length)
+        self.net_synthesizer = InnerProduct(MAPS)
 
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, 512, frames) and condition (batch, 59648) to the soft mask (batch, 512, frames)."""
         embedding, hidden = condition.split([EMBEDDING, TOKENS * WIDTH], dim=-1)
         maps = self.net_sound(torch.log1p(magnitude)[:, None], hidden.unflatten(-1, (TOKENS, WIDTH)))
-        query = torch.sigmoid(self.net_clap["fc"](embedding))
-        return torch.sigmoid(at_least_single(self.net_synthesizer(query, maps)))
+        query = torch.sigmoid(self.net_clap["fc"](embedding))[:, None]
+        return torch.sigmoid(at_least_single(self.net_synthesizer(query, maps)[:, 0]))
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ConditionedModel.separate`; the presence logits are zero, for nothing estimates them."""
+        """See `ConditionedModel.separate`."""
         batch, channels, length = mixture.shape
         if self.faithful:
             pieces = F.pad(mixture, (0, -length % SEGMENT)).reshape(-1, 1, SEGMENT)
             each = conditions.repeat_interleave(len(pieces) // batch, 0)
-            targets = torch.cat([self.joint(p, c) for p, c in zip(pieces.split(1), each.split(1), strict=True)])
-            targets = targets.reshape(batch, channels, -1, *targets.shape[1:2], SEGMENT)
-            targets = targets.permute(0, 3, 1, 2, 4).flatten(3)
+            parts = [self._separate_jointly(p, c) for p, c in zip(pieces.split(1), each.split(1), strict=True)]
+            targets = torch.cat(parts)[:, :, 0].reshape(batch, channels, -1, conditions.shape[1], SEGMENT)
+            targets = targets.permute(0, 3, 1, 2, 4).flatten(3)  # (batch, queries, channels, time)
         else:
-            targets = self.joint(F.pad(mixture, (0, missing(length))), conditions)
+            frames = length // HOP + 1
+            if frames <= WINDOWS.size:
+                frames += -frames % GRID  # of all levels
+            else:
+                frames = (WINDOWS.count(frames) - 1) * WINDOWS.hop + WINDOWS.size  # whole windows
+            targets = self._separate_jointly(F.pad(mixture, (0, max(0, (frames - 1) * HOP - length))), conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
-    def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time).
+    def _separate_jointly(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """Apply one mask to all channels: (batch, channels, time) to (batch, queries, channels, time).
 
-        Attention sees all that the network is given, so that is never more than a training clip.
+        The network never sees more than a training clip, because it attends over its whole input.
         """
-        spectrum = self.spectrum(mixture)
+        spectrum = self.stft(mixture)
         magnitude = spectrum.abs().square().sum(1).sqrt()
-        size = min(WINDOW, magnitude.shape[-1])
-        masks = [
-            in_windows(magnitude, size, WINDOW_HOP, lambda window, asked=condition: self.mask(window, asked))  # type: ignore[misc]
-            for condition in conditions.unbind(1)
-        ]
-        return torch.stack([self.waveform(spectrum * mask[:, None], mixture.shape[-1]) for mask in masks], dim=1)
-
-
-def missing(length: int) -> int:
-    """Samples of silence to add: up to a training clip to what the levels divide, beyond one to whole windows."""
-    frames = length // HOP + 1
-    if frames <= WINDOW:
-        return max(0, (frames + -frames % GRID - 1) * HOP - length)
-    windows = count(frames, WINDOW, WINDOW_HOP)
-    return ((windows - 1) * WINDOW_HOP + WINDOW - 1) * HOP - length
+        targets = []
+        for condition in conditions.unbind(1):
+            if magnitude.shape[-1] <= WINDOWS.size:
+                mask = self.mask(magnitude, condition)
+            else:
+                mask = WINDOWS.process(magnitude, lambda window, asked=condition: self.mask(window, asked))  # type: ignore[misc]
+            targets.append(self.stft.inverse(spectrum * mask[:, None], mixture.shape[-1]))
+        return torch.stack(targets, dim=1)

@@ -1,19 +1,18 @@
-"""ResUNet30, the separator of USS and of AudioSep: a residual U-Net on magnitudes, steered by additive FiLM.
+"""ResUNet30, the separator of USS and AudioSep: a residual U-Net on magnitudes, conditioned by additive FiLM.
 
-Kong et al., "Universal Source Separation with Weakly Labelled Data", 2023 (conditions of 527 tagger probabilities or
-of 2048 embedding components, 32 kHz); Liu et al., "Separate Anything You Describe", 2023 (512 CLAP components, 32 kHz);
-the baseline of DCASE 2024 task 9 (512 components, 16 kHz). All three are one network with other sizes, and their
-tensors keep the names they were released with. The transforms, which those files carry as frozen convolutions, are
-computed.
+Kong et al., "Universal Source Separation with Weakly Labelled Data", 2023 (conditions: 527 tagger probabilities or a
+tagger embedding of 2048, 32 kHz); Liu et al., "Separate Anything You Describe", 2023 (512 CLAP components, 32 kHz);
+the baseline of DCASE 2024 task 9 (512 components, 16 kHz). All are one network in different sizes. Tensors keep their
+released names; the transforms, which the released files store as frozen convolutions, are computed.
 
-The network sees the mixture's magnitude and gives, for each bin, a factor between 0 and 1 and a rotation. Here the
-magnitude is that of all channels together and the result multiplies each channel, so the stereo image stays; for one
-channel that is what was published.
+The network estimates a gain between 0 and 1 and a rotation for each bin from the magnitude of the mixture. Here the
+magnitude is that of all channels together and the mask multiplies each channel, which keeps the stereo image; for one
+channel this is the published computation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,36 +20,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel, at_least_single
+from separation.models.spectra import STFT
 
 SLOPE = 0.01
 MOMENTUM = 0.01
-POWER_FLOOR = 1e-10
-ROTATION_FLOOR = 1e-10
+FLOOR = 1e-10  # of powers and of rotations
 CHANNELS = (32, 32, 64, 128, 256, 384, 384)  # before the encoder, and after each of its six blocks
 POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (2, 2), (1, 2))  # (time, frequency)
 HALVINGS = 5
-REACH = 348  # frames on either side that can change one: two 3x3 convolutions at each scale, and the cells' width
-TILE = 256  # frames computed at once; only memory depends on it
-HALO = 2  # frames that a block's two 3x3 convolutions reach beyond
+CONTEXT_FRAMES = 348  # on either side: two 3x3 convolutions at each resolution, and the cells of the coarsest grid
+TILE = 256  # frames processed at once; affects memory only
+HALO = 2  # context of a block's two 3x3 convolutions, frames
 SEGMENTS_AT_ONCE = 8
 
 Betas = dict[str, Tensor]
+"""Shifts (batch, channels) of each conditioned layer, by its released name."""
 
 
-def norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm as this family has it."""
-    return nn.BatchNorm2d(channels, momentum=MOMENTUM)
+def activate(norm: nn.BatchNorm2d, x: Tensor, beta: Tensor) -> Tensor:
+    """Batch norm, shift by beta (batch, channels), leaky ReLU: (batch, channels, time, frequency)."""
+    return F.leaky_relu(norm(x).add_(beta[:, :, None, None]), SLOPE, inplace=True)
 
 
-def activate(bn: nn.BatchNorm2d, x: Tensor, beta: Tensor) -> Tensor:
-    """Norm, then the condition's shift (batch, channels), then leaky ReLU: (batch, channels, time, frequency)."""
-    return F.leaky_relu(bn(x).add_(beta[:, :, None, None]), SLOPE, inplace=True)
+def process_in_tiles(frames: int, compute: Callable[[slice], Tensor]) -> Tensor:
+    """Compute (batch, channels, frames, frequency) in spans of frames with a halo, which takes less memory.
 
-
-def in_tiles(frames: int, compute: Callable[[slice], Tensor]) -> Tensor:
-    """What `compute` gives for all frames, (batch, channels, frames, frequency), from spans of frames with a halo.
-
-    Exact, because a block sees no more than the halo; it takes less memory than the whole at once.
+    The result is exact if no output frame depends on more than the halo.
     """
     out = torch.empty(0)
     for start in range(0, frames, TILE):
@@ -66,25 +61,26 @@ def in_tiles(frames: int, compute: Callable[[slice], Tensor]) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Residual block of two 3x3 convolutions, each behind a norm and a shift by the condition."""
+    """Residual block of two 3x3 convolutions, each after a batch norm and a shift by the condition."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.bn1, self.bn2 = norm(inputs), norm(outputs)
+        self.bn1 = nn.BatchNorm2d(inputs, momentum=MOMENTUM)
+        self.bn2 = nn.BatchNorm2d(outputs, momentum=MOMENTUM)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
         self.sites = {"beta1": inputs, "beta2": outputs}
 
     def forward(self, x: Tensor, betas: Betas, name: str) -> Tensor:
-        """(batch, inputs, time, frequency) -> (batch, outputs, time, frequency)."""
+        """(batch, inputs, time, frequency) to (batch, outputs, time, frequency)."""
         y = self.conv1(activate(self.bn1, x, betas[f"{name}->beta1"]))
         y = self.conv2(activate(self.bn2, y, betas[f"{name}->beta2"]))
         return y.add_(x if self.shortcut is None else self.shortcut(x))
 
 
 class EncoderBlock(nn.Module):
-    """A residual block; its output is kept for the decoder, its average-pooled output goes on."""
+    """A residual block and average pooling."""
 
     def __init__(self, inputs: int, outputs: int, pool: tuple[int, int]) -> None:
         super().__init__()
@@ -92,49 +88,44 @@ class EncoderBlock(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor, betas: Betas, name: str) -> tuple[Tensor, Tensor]:
-        """(batch, inputs, time, frequency) to what is kept (batch, outputs, time, frequency) and what goes on."""
-        kept = in_tiles(x.shape[2], lambda span: self.conv_block1(x[:, :, span], betas, f"{name}->conv_block1"))
+        """(batch, inputs, time, frequency) to the map for the decoder (batch, outputs, time, frequency), and pooled."""
+        name = f"{name}->conv_block1"
+        kept = process_in_tiles(x.shape[2], lambda span: self.conv_block1(x[:, :, span], betas, name))
         return kept, F.avg_pool2d(kept, self.pool)
 
 
 class DecoderBlock(nn.Module):
-    """Transposed convolution, the encoder's map beside it, a residual block.
+    """A transposed convolution, concatenated with the encoder's map, and a residual block.
 
-    `bn2` and its shift are in the released files and are not used.
+    `bn2` and its shift exist in the released files but are not used.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: tuple[int, int]) -> None:
         super().__init__()
         self.conv1 = nn.ConvTranspose2d(inputs, outputs, stride, stride, bias=False)
-        self.bn1, self.bn2 = norm(inputs), norm(inputs)
+        self.bn1 = nn.BatchNorm2d(inputs, momentum=MOMENTUM)
+        self.bn2 = nn.BatchNorm2d(inputs, momentum=MOMENTUM)
         self.conv_block2 = ConvBlock(2 * outputs, outputs)
         self.step = stride[0]
         self.sites = {"beta1": inputs, "beta2": inputs}
 
     def forward(self, x: Tensor, kept: Tensor, betas: Betas, name: str) -> Tensor:
         """(batch, inputs, time, frequency) and the encoder's finer map to (batch, outputs, finer time, frequency)."""
-        return in_tiles(kept.shape[2], lambda span: self.span(x, kept, betas, name, span))
 
-    def span(self, x: Tensor, kept: Tensor, betas: Betas, name: str, span: slice) -> Tensor:
-        """The same for a span of the finer frames; it begins and ends at whole coarse ones."""
-        coarse = x[:, :, span.start // self.step : span.stop // self.step]
-        up = self.conv1(activate(self.bn1, coarse, betas[f"{name}->beta1"]))
-        return self.conv_block2(torch.cat([up, kept[:, :, span]], dim=1), betas, f"{name}->conv_block2")
+        def compute(span: slice) -> Tensor:  # spans start and end at multiples of `step`
+            coarse = x[:, :, span.start // self.step : span.stop // self.step]
+            up = self.conv1(activate(self.bn1, coarse, betas[f"{name}->beta1"]))
+            return self.conv_block2(torch.cat([up, kept[:, :, span]], dim=1), betas, f"{name}->conv_block2")
 
-
-def sites(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """Every place where the condition enters, by its released name, and its number of channels."""
-    for name, block in module.named_modules():
-        for site, channels in getattr(block, "sites", {}).items():
-            yield "->".join([*name.split("."), site]), channels
+        return process_in_tiles(kept.shape[2], compute)
 
 
 class Base(nn.Module):
-    """The U-Net proper: magnitudes (batch, 1, time, bins) to logits (batch, 3, time, bins)."""
+    """The U-Net: magnitudes (batch, 1, time, bins) to logits (batch, 3, time, bins)."""
 
     def __init__(self, bins: int) -> None:
         super().__init__()
-        self.bn0 = norm(bins)
+        self.bn0 = nn.BatchNorm2d(bins, momentum=MOMENTUM)
         self.pre_conv = nn.Conv2d(1, CHANNELS[0], 1)
         blocks = list(zip(CHANNELS, CHANNELS[1:], POOLS, strict=False))
         for i, (inputs, outputs, pool) in enumerate(blocks, 1):
@@ -148,10 +139,10 @@ class Base(nn.Module):
         self.depth = len(blocks)
 
     def forward(self, magnitude: Tensor, betas: Betas) -> Tensor:
-        """(batch, 1, time, bins) -> (batch, 3, time, bins); the last bin's logits are zero."""
+        """The logits of the last bin are zero."""
         frames = magnitude.shape[2]
         x = self.bn0(magnitude.transpose(1, 3)).transpose(1, 3)
-        x = F.pad(x, (0, -1, 0, -frames % 2**HALVINGS))  # whole cells of the coarsest grid, without the last bin
+        x = F.pad(x, (0, -1, 0, -frames % 2**HALVINGS))  # without the last bin, with whole cells of the coarsest grid
         x, maps = self.pre_conv(x), []
         for i in range(1, self.depth + 1):
             kept, x = self.get_submodule(f"encoder_block{i}")(x, betas, f"encoder_block{i}")
@@ -164,20 +155,20 @@ class Base(nn.Module):
 
 
 class ResUNet30(ConditionedModel):
-    """The separator of USS, AudioSep and the DCASE 2024 baseline (see the module's text).
+    """The separator of USS, AudioSep and the DCASE 2024 baseline, see above.
 
     Args:
         condition_dim: 512 (CLAP), 527 (tagger probabilities) or 2048 (tagger embedding).
         sample_rate: Hz.
-        n_fft, hop: STFT in samples.
-        faithful: compute as published: channel by channel, at the recording's own level, and in one pass over the
-            whole or in `segment`s.
-        segment: samples of the published hard segments (USS: 2 s); None for one pass (AudioSep).
+        n_fft: STFT window in samples.
+        hop: STFT hop in samples.
+        faithful: use the published inference: channel by channel, at the recording's own level, in one pass or in
+            segments of `segment` samples.
+        segment: samples of the published segments, which do not overlap (USS: 2 s); None: one pass (AudioSep).
     """
 
-    window: Tensor
-    input_level = 0.1  # about as loud as what these networks were trained on
-    published_otherwise = True
+    input_level = 0.1  # about the level of the published training data
+    has_published_inference = True
     estimates_presence = False
 
     def __init__(
@@ -191,24 +182,15 @@ class ResUNet30(ConditionedModel):
     ) -> None:
         super().__init__()
         self.condition_dim, self.sample_rate = condition_dim, sample_rate
-        self.n_fft, self.hop, self.faithful, self.segment = n_fft, hop, faithful, segment
-        self.stride = hop * 2**HALVINGS
-        self.context = hop * REACH + n_fft // 2
+        self.faithful, self.segment = faithful, segment
+        self.stride, self.context = hop * 2**HALVINGS, hop * CONTEXT_FRAMES + n_fft // 2
+        self.stft = STFT(n_fft, hop, None, "reflect")
         self.base = Base(n_fft // 2 + 1)
-        self.film = nn.ModuleDict({name: nn.Linear(condition_dim, channels) for name, channels in sites(self.base)})
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
-
-    def spectrum(self, waveform: Tensor) -> Tensor:
-        """Waveform (..., time) of more than n_fft / 2 samples to (..., bins, frames), reflected at its ends."""
-        flat = waveform.reshape(-1, waveform.shape[-1])
-        spectrum = torch.stft(flat, self.n_fft, self.hop, window=self.window, return_complex=True)
-        return spectrum.reshape(*waveform.shape[:-1], *spectrum.shape[-2:])
-
-    def waveform(self, spectrum: Tensor, length: int) -> Tensor:
-        """Spectrum (..., bins, frames) back to (..., length)."""
-        flat = spectrum.reshape(-1, *spectrum.shape[-2:])
-        waveform = torch.istft(flat, self.n_fft, self.hop, window=self.window, length=length)
-        return waveform.reshape(*spectrum.shape[:-2], length)
+        self.film = nn.ModuleDict({
+            "->".join([*name.split("."), site]): nn.Linear(condition_dim, channels)
+            for name, block in self.base.named_modules()
+            for site, channels in getattr(block, "sites", {}).items()
+        })  # fmt: skip
 
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, bins, frames) and condition (batch, dim) to the complex mask (batch, bins, frames)."""
@@ -216,43 +198,40 @@ class ResUNet30(ConditionedModel):
         logits = at_least_single(self.base(magnitude.transpose(1, 2)[:, None], betas).transpose(2, 3))
         factor, real, imaginary = logits.unbind(1)
         real, imaginary = torch.tanh(real), torch.tanh(imaginary)
-        length = (real.square() + imaginary.square()).sqrt().clamp_min(ROTATION_FLOOR)
-        scale = torch.sigmoid(factor) / length
+        scale = torch.sigmoid(factor) / (real.square() + imaginary.square()).sqrt().clamp_min(FLOOR)
         return torch.complex(scale * real, scale * imaginary)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """See `ConditionedModel.separate`; the presence logits are zero, for nothing estimates them."""
+        """See `ConditionedModel.separate`."""
         length = mixture.shape[-1]
-        padded = F.pad(mixture, (0, max(self.n_fft // 2 + 1 - length, 0)))
+        padded = F.pad(mixture, (0, max(self.stft.n_fft // 2 + 1 - length, 0)))  # the least that can be reflected
         if self.faithful:
-            targets = torch.stack([self.published(padded, c) for c in conditions.unbind(1)], dim=1)
+            targets = torch.stack([self.separate_as_published(padded, c) for c in conditions.unbind(1)], dim=1)
         else:
-            targets = self.joint(padded, conditions)
+            targets = self._separate_jointly(padded, conditions)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
 
-    def gate(self, encoder: Any, by_class: list[bool]) -> ConditionedModel:
-        """What separates by classes as published; the tagger is the encoder, or its part for audio."""
-        tagger = encoder.part("audio") if hasattr(encoder, "part") else encoder
-        return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device), by_class)
-
-    def joint(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """One mask for all channels: (batch, channels, time) to (batch, queries, channels, time)."""
-        spectrum = self.spectrum(mixture)
-        magnitude = spectrum.abs().square().sum(1).clamp_min(POWER_FLOOR).sqrt()
-        # One query after another: the maps at full resolution are what takes the memory.
+    def _separate_jointly(self, mixture: Tensor, conditions: Tensor) -> Tensor:
+        """Apply one mask to all channels: (batch, channels, time) to (batch, queries, channels, time)."""
+        spectrum = self.stft(mixture)
+        magnitude = spectrum.abs().square().sum(1).clamp_min(FLOOR).sqrt()
+        # One query after another, because maps at full resolution need much memory.
         targets = [
-            self.waveform(spectrum * self.mask(magnitude, condition)[:, None], mixture.shape[-1])
+            self.stft.inverse(spectrum * self.mask(magnitude, condition)[:, None], mixture.shape[-1])
             for condition in conditions.unbind(1)
         ]
         return torch.stack(targets, dim=1)
 
-    def published(self, mixture: Tensor, condition: Tensor) -> Tensor:
-        """Each channel by itself, in hard segments where the model has them; all (batch, channels, time).
+    def separate_as_published(self, mixture: Tensor, condition: Tensor) -> Tensor:
+        """Separate each channel on its own, in the published segments if the model has them.
 
         Args:
             mixture: (batch, channels, time).
-            condition: (batch, dim), or one for each segment (batch, segments, dim). A segment whose condition is
-                zero throughout is silent: that is the published gate on classes.
+            condition: (batch, dim), or one for each segment (batch, segments, dim). Segments whose condition is zero
+                are silent: this is the published gate on classes.
+
+        Returns:
+            Target (batch, channels, time).
         """
         batch, channels, length = mixture.shape
         size = self.segment or length
@@ -261,23 +240,28 @@ class ResUNet30(ConditionedModel):
         gated = condition.ndim == 3
         each = condition if gated else condition[:, None].expand(-1, count, -1)
         each = each[:, None].expand(-1, channels, -1, -1).reshape(len(pieces), -1)
-        spans = zip(pieces.split(SEGMENTS_AT_ONCE), each.split(SEGMENTS_AT_ONCE), strict=True)
-        targets = torch.cat([self.joint(piece, one[:, None])[:, 0] for piece, one in spans])
+        batches = zip(pieces.split(SEGMENTS_AT_ONCE), each.split(SEGMENTS_AT_ONCE), strict=True)
+        targets = torch.cat([self._separate_jointly(piece, one[:, None])[:, 0] for piece, one in batches])
         if gated:
             targets = targets * each.any(-1)[:, None, None]
         return targets.reshape(batch, channels, count * size)[..., :length]
 
+    def gate(self, encoder: Any, by_class: list[bool]) -> ConditionedModel:
+        """Return the published separation by classes; its tagger is the encoder, or the encoder's part for audio."""
+        tagger = encoder.part("audio") if hasattr(encoder, "part") else encoder
+        return ClassGate(self, lambda waveform: tagger.tag(waveform.cpu()).probabilities.to(waveform.device), by_class)
+
 
 def class_conditions(probabilities: Tensor, classes: list[int], threshold: float = 0.2) -> Tensor:
-    """USS's conditions for a set of classes, from the tagger's view of each segment of the mixture itself.
+    """USS's conditions for a set of classes, from the tagger's probabilities of each segment of the mixture.
 
     Args:
-        probabilities: (..., segments, 527) of the tagger.
-        classes: indexes that belong to the query.
-        threshold: a segment in which no class of the set reaches it is silent.
+        probabilities: (..., segments, 527).
+        classes: indices of the classes that belong to the query.
+        threshold: segments in which no class of the set reaches it are silent.
 
     Returns:
-        (..., segments, 527): the probabilities of the set, others zero; all zero for a silent segment.
+        (..., segments, 527): the probabilities of the set, zero for other classes and for silent segments.
     """
     kept = torch.zeros_like(probabilities)
     kept[..., classes] = probabilities[..., classes]
@@ -285,20 +269,20 @@ def class_conditions(probabilities: Tensor, classes: list[int], threshold: float
 
 
 class ClassGate(ConditionedModel):
-    """USS's published separation by classes: each 2-s segment is conditioned on what the tagger hears in it.
+    """USS's published separation by classes: each segment of 2 s is conditioned on the classes detected in it.
 
-    A condition is 1 for each class that is asked for. Segments in which none of them reaches 0.2 are silent.
+    A condition is 1 for each class of the query. Segments in which none of these reaches 0.2 are silent.
 
     Args:
-        model: the 527-class network.
-        tag: class probabilities (batch, 527) of waveforms (batch, time) at the model's rate.
-        by_class: of each query, whether it asks for classes; the condition of another is used as it is. All by default.
+        model: the network for 527 classes.
+        tag: waveforms (batch, time) at the model's rate to class probabilities (batch, 527).
+        by_class: whether each query names classes; the condition of other queries is used as it is.
     """
 
     faithful = True
     estimates_presence = False
 
-    def __init__(self, model: ResUNet30, tag: Callable[[Tensor], Tensor], by_class: list[bool] | None = None) -> None:
+    def __init__(self, model: ResUNet30, tag: Callable[[Tensor], Tensor], by_class: list[bool]) -> None:
         super().__init__()
         self.model, self.tag, self.by_class = model, tag, by_class
         self.sample_rate, self.condition_dim = model.sample_rate, model.condition_dim
@@ -307,11 +291,11 @@ class ClassGate(ConditionedModel):
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`."""
         pieces = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size)).unflatten(-1, (-1, self.size))
-        heard = torch.cat([self.tag(piece) for piece in pieces.flatten(0, 1).split(SEGMENTS_AT_ONCE)])
-        heard = heard.unflatten(0, pieces.shape[:2])  # (batch, segments, 527)
+        detected = torch.cat([self.tag(piece) for piece in pieces.flatten(0, 1).split(SEGMENTS_AT_ONCE)])
+        detected = detected.unflatten(0, pieces.shape[:2])  # (batch, segments, 527)
         targets = []
-        asked = zip(self.by_class or [True] * conditions.shape[1], conditions.unbind(1), strict=True)
-        for by_class, condition in asked:
-            given = class_conditions(heard, condition[0].nonzero()[:, 0].tolist()) if by_class else condition
-            targets.append(self.model.published(mixture, given))
+        for by_class, condition in zip(self.by_class, conditions.unbind(1), strict=True):
+            classes = condition[0].nonzero()[:, 0].tolist()
+            given = class_conditions(detected, classes) if by_class else condition
+            targets.append(self.model.separate_as_published(mixture, given))
         return torch.stack(targets, dim=1), mixture.new_zeros(*conditions.shape[:2], 1)

@@ -64,7 +64,7 @@ class Magnitudes:
     def spectrum(self, waveform: Tensor) -> Tensor:
         """Complex spectrum of waveforms (..., time), padded to whole cells of the network's coarsest grid."""
         frames = waveform.shape[-1] // HOP + 1
-        return self.model.spectrum(F.pad(waveform, (0, -frames % CELL * HOP)))
+        return self.model.stft(F.pad(waveform, (0, -frames % CELL * HOP)))
 
     def compared(self, waveform: Tensor) -> Tensor:
         return self.spectrum(waveform).abs()
@@ -78,7 +78,7 @@ class Magnitudes:
         spectrum = self.spectrum(mixture)
         phase = torch.polar(torch.ones_like(spectrum.real), spectrum.angle())
         whole = (spectrum.shape[-1] - 1) * HOP
-        return self.model.waveform(estimates * phase[:, None], whole + HOP - 1)[..., : mixture.shape[-1]]
+        return self.model.stft.inverse(estimates * phase[:, None], whole + HOP - 1)[..., : mixture.shape[-1]]
 
 
 def view_of(model: ConditionedModel) -> SpectralView:

@@ -198,7 +198,7 @@ class Supervised(Objective):
         """
         model: Any = self.model
         with torch.autocast(self.device.type, enabled=False):
-            spectra = model.spectrum(sources)
+            spectra = model.stft(sources)
             magnitude = spectra.sum(1).abs()
             parts, mixture = model.rows(spectra.abs()), model.rows(magnitude[:, None])[:, 0]
             truth = binary_masks(parts, mixture) if self.loss == "binary_mask" else ratio_masks(parts)

@@ -17,7 +17,7 @@ from fixtures import arrays, clipsep_state, fixtures, largest, needs_fixtures, s
 from separation import Separator
 from separation.checkpoints.families import recognise
 from separation.models.bimodal_unet import pack
-from separation.models.clipsep_unet import repeated
+from separation.models.clipsep_unet import repeat_to_period
 from separation.models.spectra import resample_rows
 
 pytestmark = needs_fixtures
@@ -44,13 +44,13 @@ def test_masks_and_waveforms(tmp_path, case):
     separator = load(tmp_path, "clipsep_nit" if noisy else "clipsep")
     model, mixture, query = separator.model, expected["waveform"][None, None], expected["query"]
     assert largest(model(mixture, query)[0, 0], expected["wav_soft"]) < WAVE
-    magnitude = model.spectrum(repeated(mixture))[:, 0].abs()
+    magnitude = model.stft(repeat_to_period(mixture))[:, 0].abs()
     features = model.features(magnitude)
     mask = model.masks(features, query[:, None])
     assert largest(mask[0, 0], expected["mask_logfreq"]) < MASK
     assert largest(resample_rows(mask, model.among_rows)[0, 0], expected["mask_linear"]) < MASK
     if noisy:
-        noise = model.noise_masks(features, query[:, None])
+        noise = model.masks_with_noise(features, query[:, None])[1]
         assert largest(noise[0], expected["noise_mask_logfreq"]) < MASK
         assert largest((mask[0] + noise[0]).clamp(max=1), expected["target_plus_noise_clamped"]) < MASK
         assert largest(model.separate_noise(mixture, query[:, None])[0, :, 0], expected["noise_wav_soft"]) < WAVE
@@ -70,7 +70,7 @@ def test_published_inference_is_binary(tmp_path, case):
 
 def batch(expected: dict, model) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of the mixtures and queries (batch, sources, 512) of a loss fixture."""
-    mixture = model.spectrum(expected["sources"]).sum(1)  # as published: a sum of single-precision spectra
+    mixture = model.stft(expected["sources"]).sum(1)  # as published: a sum of single-precision spectra
     return model.features(mixture.abs()), expected["query"].transpose(0, 1)
 
 
@@ -93,7 +93,7 @@ def test_noise_invariant_loss(tmp_path):
     model = load(tmp_path, "clipsep_nit").model
     features, queries = batch(expected, model)
     targets = model.logits(features, queries).transpose(0, 1)[:, :, None]
-    noise = model.noise_logits(features, queries).transpose(0, 1)[:, :, None]
+    noise = model.logits_with_noise(features, queries)[1].transpose(0, 1)[:, :, None]
     scale = float(expected["pred"].abs().max())
     assert largest(targets, expected["pred"]) < MASK * scale
     assert largest(noise, expected["noise_logits"]) < MASK * scale
@@ -123,7 +123,7 @@ def test_bimodal(tmp_path, case):
     assert largest(masks, expected["mask"]) < MASK
     waves, _ = separator.model.separate(mixture, conditions[None])
     assert largest(waves[0, :, 0], expected["pred_wavs"]) < WAVE
-    clips = separator.model.spectrum(expected["sources"]).abs()
+    clips = separator.model.stft(expected["sources"]).abs()
     weight = torch.log1p(expected["mag_mix"]).clamp(1e-3, 10)
     loss = (weight * (masks * expected["mag_mix"] - clips).abs()).mean((1, 2)).sum()
     assert float(loss) == pytest.approx(float(expected["url_loss"]), rel=1e-4)
