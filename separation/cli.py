@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from separation.formats import AudioError
+from separation.errors import AudioError
 from separation.hearing import Listening
 from separation.inputs import Finder, Source, Unusable, spool
-from separation.interrupts import INTERRUPTED, Interrupts
+from separation.interrupts import INTERRUPTED, exit_on_signals
 from separation.job import Job, Settings
 from separation.naming import Namer, slug
 from separation.options import UsageError, parse
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(argv)
         if options.list_models:
             return list_models(options.json)
-        with Interrupts() as interrupts:
-            return Command(options, interrupts).run()
+        with exit_on_signals():
+            return Command(options).run()
     except UsageError as error:
         say(f"{error}\n(separate --help shows how.)" if is_terminal(sys.stderr) else str(error))
         return USAGE
@@ -162,9 +162,8 @@ CARD_FIELDS = (
 class Command:
     """One run of `separate`."""
 
-    def __init__(self, options: argparse.Namespace, interrupts: Interrupts) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.interrupts = interrupts
         self.failed = False
         self._separator: Any = None
         self._encoded: dict[str, Any] = {}
@@ -182,7 +181,7 @@ class Command:
             inputs = [entry.path for entry in sources if isinstance(entry, Source) and not entry.piped]
             inputs += example_files(self.options.forms.values())
             namer = Namer(inputs, self.notice)
-            job: Job | Listening = Job(self.separator, self._settings(), namer, self.interrupts, self, self.query)
+            job: Job | Listening = Job(self.separator, self._settings(), namer, self, self.query)
             if self.options.list:
                 job = Listening(self.separator, self)
             for source in sources:

@@ -1,5 +1,22 @@
 """Exceptions that several parts of the package share. Their text is one sentence for the user."""
 
+from __future__ import annotations
+
+import errno
+
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EIO: "the disk reported an error",
+}
+
 
 class ModelError(RuntimeError):
     """An unknown model name, or model files that are missing, damaged or not usable."""
@@ -11,3 +28,8 @@ class AudioError(Exception):
 
 class DataError(ValueError):
     """A dataset's files are missing or not valid; the text names the file."""
+
+
+def reason(error: OSError) -> str:
+    """Return why a system call failed, worded for the end of a sentence."""
+    return REASONS.get(error.errno or 0) or (error.strerror or str(error)).rstrip(".").lower()

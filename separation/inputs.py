@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.formats import FFMPEG_SUFFIXES, READABLE, AudioError
+from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
+from separation.errors import AudioError, reason
 from separation.naming import looks_like_output
-from separation.pending import reason
 
 STANDARD = "-"
 """Standard input as an input, standard output as an output."""

@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from separation.audio import Reader
-from separation.formats import (
+from separation.audio.formats import (
     FORMATS,
-    AudioError,
     Format,
     find_format,
     find_subtype,
     natural_format,
     refusal,
 )
+from separation.audio.writing import commit
+from separation.errors import AudioError, reason
 from separation.inputs import Source
-from separation.interrupts import Interrupts
 from separation.naming import Namer, slug
-from separation.pending import commit, reason
 from separation.tracks import Delay, Item, Record, Track
 
 if TYPE_CHECKING:
@@ -81,7 +80,6 @@ class Job:
         obtain: gives the Separator, which is not loaded before there is something to separate.
         settings: see there.
         namer: hands out the outputs' names.
-        interrupts: keeps Ctrl-C out of libsndfile's callbacks.
         observer: is told what happens.
         query: what the separator is asked for under a query's name.
     """
@@ -89,7 +87,6 @@ class Job:
     obtain: Callable[[], Any]
     settings: Settings
     namer: Namer
-    interrupts: Interrupts
     observer: Observer
     query: Callable[[str], Any] = str
 
@@ -107,7 +104,7 @@ class Job:
                 frames, level = self._measure(source, reader, seconds)
                 record.duration = round(frames / reader.sample_rate, 6)
                 for track in tracks:
-                    track.open(reader, frames, stack, self.interrupts.shield)
+                    track.open(reader, frames, stack)
                 presence = self._separate(source, reader, tracks, seconds, frames, level)
                 self._finish(tracks, record, presence)
                 if reader.warning:
@@ -227,8 +224,7 @@ class Job:
     def _finish(self, tracks: list[Track], record: Record, presence: list[float]) -> None:
         for track in tracks:
             track.finish()
-        with self.interrupts.shield():
-            commit([pending for track in tracks for pending in track.pending()])
+        commit([pending for track in tracks for pending in track.pending()])
         for track, value in zip(tracks, presence, strict=True):
             track.report(record, None if math.isnan(value) else round(value, 4))
 

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from separation.formats import FORMATS, AudioError, find_format, find_subtype
+from separation.audio.formats import FORMATS, find_format, find_subtype
+from separation.errors import AudioError
 from separation.inputs import STANDARD
 from separation.query import Query, has_word
 from separation.terminal import put
@@ -44,7 +45,7 @@ examples:
 
 formats:
   wav gives float32 wav, flac gives 24-bit flac, ogg / opus / mp3 give the same;
-  whatever only ffmpeg reads (m4a, mp4, ...) gives wav. --format and --subtype choose.
+  other containers (m4a, mp4, ...) give wav. --format and --subtype choose.
 
 queries:
   The built-in model takes texts, example recordings and embeddings; what others take,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from separation.audio import AudioError, Reader, resample
+from separation.audio.waveform import as_rate, as_waveform
 from separation.conditions import as_query, conditions
 from separation.encoders.base import QueryEncoder
 from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
@@ -30,7 +31,6 @@ from separation.models.base import ConditionedModel, NegativeFilter
 from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
 from separation.query import EMPTY, Query
-from separation.waveform import as_rate, as_waveform
 
 if TYPE_CHECKING:
     from separation.query import Plain

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from separation.pending import reason
+from separation.errors import reason
 
 
 class StandardOutputError(Exception):

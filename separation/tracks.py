@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader, Writer
-from separation.encode import Shield
-from separation.formats import Format
-from separation.pending import PendingFile
+from separation.audio.formats import Format
+from separation.audio.writing import PendingFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +71,7 @@ class Track:
     label: str
     paths: dict[str, Path]
 
-    def open(self, reader: Reader, frames: int, stack: ExitStack, shield: Shield) -> None:
+    def open(self, reader: Reader, frames: int, stack: ExitStack) -> None:
         """Starts the outputs; whatever is not committed is gone when `stack` closes."""
         self.gain = 1.0
         self.seconds = frames / reader.sample_rate
@@ -81,7 +80,7 @@ class Track:
             if kind in self.paths:
                 writer = Writer(
                     self.paths[kind], reader.sample_rate, reader.channels,
-                    self.format.name, self.subtype, self.overwrite, frames, shield,
+                    self.format.name, self.subtype, self.overwrite, frames,
                 )  # fmt: skip
                 stack.callback(writer.discard)
                 self.writers[kind] = writer
@@ -118,8 +117,8 @@ class Track:
 
         panels = {kind: spectrum.decibels() for kind, spectrum in self.spectra.items()}
         title = f"“{self.item.query}” in {Path(self.label).name}"
-        with canvas.explained():
-            draw(canvas.file, panels, title, self.seconds, self.spectra["mixture"].edges)
+        with canvas.explained(), open(canvas.temporary, "wb") as file:
+            draw(file, panels, title, self.seconds, self.spectra["mixture"].edges)
         canvas.finish()
 
     def pending(self) -> list[PendingFile]:

@@ -4,11 +4,10 @@
 """
 
 import json
-import shutil
-import subprocess
 
 import numpy as np
 import soundfile
+from media import save_media, tone
 
 ESC50 = "filename,fold,target,category,esc10,src_file,take"
 FSD50K_DEV, FSD50K_EVAL = "fname,labels,mids,split", "fname,labels,mids"
@@ -32,13 +31,8 @@ def sound(path, seconds=0.1, sample_rate=8000):
 
 
 def film(path, seconds=0.1):
-    """A tone in a container that ffmpeg writes; where there is no ffmpeg nobody can look into it either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.which("ffmpeg") is None:
-        path.write_bytes(b"a video")
-        return
-    tone = ["-f", "lavfi", "-i", f"sine=440:sample_rate=8000:duration={seconds}"]
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *tone, str(path)], check=True, timeout=60)
+    """A tone in a container that libsndfile does not read."""
+    save_media(path, [tone(440, seconds, 8000)], 8000, "aac")
 
 
 def text(path, *lines, encoding="utf-8"):

@@ -1,26 +1,49 @@
-"""Reading, writing and resampling with real files."""
+"""Reading, writing and resampling with real files.
+
+`python tests/test_audio.py > tests/frozen/audio.json` records what must not change.
+"""
 
 import errno
+import json
 import os
 import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from media import save_media, tone
 
-from separation import audio, decode, encode, formats, pending
-from separation.audio import AudioError, Reader, Writer, read, resample, write
+from separation.audio import (
+    AudioError,
+    Reader,
+    Writer,
+    as_rate,
+    as_waveform,
+    formats,
+    read,
+    reading,
+    resample,
+    write,
+    writing,
+)
+from separation.audio.formats import natural_format
+from separation.audio.writing import PendingFile, commit
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+ROOT = Path(__file__).resolve().parents[1]
+FROZEN = ROOT / "tests" / "frozen" / "audio.json"
 
 
 def noise(frames, channels=2, seed=0, level=0.1):
-    return torch.from_numpy(
-        (level * np.random.default_rng(seed).standard_normal((channels, frames))).astype(np.float32)
-    )
+    return torch.from_numpy(level * np.random.default_rng(seed).standard_normal((channels, frames)).astype(np.float32))
 
 
 def save(path, waveform, sample_rate=44100, **options):
@@ -28,166 +51,210 @@ def save(path, waveform, sample_rate=44100, **options):
     return path
 
 
+def blocks(path, seconds=10.0):
+    """All samples of a file, and the warning about it."""
+    reader = Reader(path)
+    return torch.cat(list(reader.blocks(seconds)), dim=1), reader.warning
+
+
 def leftovers(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture
-def no_ffmpeg(monkeypatch):
-    monkeypatch.setattr(decode.shutil, "which", lambda name: None)
+# What must not change
 
 
-@pytest.fixture
-def fake_ffmpeg(monkeypatch, tmp_path):
-    """An ffmpeg that takes float32 wav bytes out of a file with another suffix."""
-    script = tmp_path / "bin" / "ffmpeg"
-    script.parent.mkdir()
-    script.write_text(
-        f"#!{sys.executable}\n"
-        + textwrap.dedent("""\
-        import sys
-        path = sys.argv[sys.argv.index("-i") + 1]
-        assert path.startswith("file:") and sys.argv[-1] == "pipe:1" and "-nostdin" in sys.argv
-        data = open(path[5:], "rb").read()
-        if not data.startswith(b"FAKE"):
-            sys.stderr.write("[x @ 0] [y] Invalid data found\\nError opening input files\\n")
-            sys.exit(1)
-        sys.stdout.buffer.write(data[5:])
-        if data[4:5] == b"!":
-            sys.stderr.write("partial file\\n")
-        """)
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
-    return script
+def observe(folder):
+    """What is written, read back and resampled: kinds, shapes, and projections of the samples."""
+
+    def figures(waveform):
+        values = waveform.double().numpy()
+        probe = np.cos(np.arange(values.shape[1]) ** 1.1)
+        return [*values.shape, *(float(v) for v in values @ probe), *(float(v) for v in np.square(values).sum(1))]
+
+    wave, seen = 3 * noise(20011) + torch.from_numpy(tone(700, 20011 / 48000, 48000, 2)), {}
+    for name, subtype in [
+        *(("wav", kind) for kind in (None, "PCM_16", "24", "PCM_U8", "DOUBLE")),
+        *(("flac", kind) for kind in (None, "16")),
+        *((name, None) for name in ("ogg", "opus", "mp3", "aiff", "caf", "w64")),
+    ]:
+        path = Path(folder) / f"{name}-{subtype}.{name}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            write(path, wave, 48000, subtype=subtype)
+        reader = Reader(path)
+        kind = [reader.sample_rate, reader.channels, reader.frames, reader.container, reader.subtype]
+        seen[path.name] = kind + figures(read(path)[0])
+    for target in (8000, 44100, 96000):
+        seen[f"resampled to {target}"] = figures(resample(wave, 48000, target))
+    return seen
 
 
-def fake_m4a(path, waveform, sample_rate, mark=b"."):
-    """What the fake ffmpeg decodes: a wav stream whose header does not know its length."""
-    channels = waveform.shape[0]
-    head = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack(
-        "<IHHIIHH", 16, 3, channels, sample_rate, sample_rate * channels * 4, channels * 4, 32
-    )
-    extra = b"LIST" + struct.pack("<I", 3) + b"abc\0"
-    samples = waveform.T.numpy().astype("<f4").tobytes()
-    path.write_bytes(b"FAKE" + mark + head + extra + b"data\xff\xff\xff\xff" + samples)
-    return path
+def test_nothing_changed(tmp_path):
+    frozen = json.loads(FROZEN.read_text())
+    seen = observe(tmp_path)
+    assert seen.keys() == frozen.keys()
+    for name, values in frozen.items():
+        for new, old in zip(seen[name], values, strict=True):
+            assert new == (pytest.approx(old, rel=1e-4, abs=2e-3) if isinstance(old, float) else old), name
 
 
 # Reading
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("frames", [1, 2, 4410, 44100, 50001])
-def test_blocks_are_the_file_whatever_their_length(tmp_path, channels, frames):
+@pytest.mark.parametrize("channels", [1, 6])
+@pytest.mark.parametrize("frames", [1, 2, 4410, 50001])
+def test_blocks_are_the_file_at_any_length(tmp_path, channels, frames):
     waveform = noise(frames, channels)
     path = save(tmp_path / "a.wav", waveform, subtype="FLOAT")
     with Reader(path) as reader:
         assert (reader.sample_rate, reader.channels, reader.frames) == (44100, channels, frames)
         for seconds in (0.1, 1.0, 0.37):
-            blocks = list(reader.blocks(seconds))
-            size = round(seconds * 44100)
-            assert [block.shape[1] for block in blocks[:-1]] == [size] * (len(blocks) - 1)
-            assert blocks[0].dtype == torch.float32
-            assert torch.equal(torch.cat(blocks, dim=1), waveform)
+            pieces = list(reader.blocks(seconds))
+            assert {piece.shape[1] for piece in pieces[:-1]} <= {round(seconds * 44100)}
+            assert pieces[0].dtype == torch.float32
+            assert torch.equal(torch.cat(pieces, dim=1), waveform)
         assert reader.warning is None
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options", "tolerance"),
-    [
-        ("wav", {"subtype": "PCM_16"}, 4e-5),
-        ("flac", {"subtype": "PCM_24"}, 2e-7),
-        ("ogg", {}, 0.1),
-        ("mp3", {}, 0.1),
-        ("aiff", {"subtype": "PCM_24"}, 2e-7),
-    ],
-)
-def test_common_formats_are_read_at_their_length(tmp_path, suffix, options, tolerance):
-    time = torch.arange(30001) / 32000
-    waveform = torch.stack([0.3 * torch.sin(2765.0 * time), 0.2 * torch.cos(2001.0 * time)])
-    path = save(tmp_path / f"a.{suffix}", waveform, 32000, **options)
-    result, sample_rate = read(path)
-    assert sample_rate == 32000
-    assert result.shape == waveform.shape
-    assert (result - waveform).abs().max() < tolerance
-
-
 @pytest.mark.parametrize(("suffix", "rate"), [("mp3", 32000), ("mp3", 44100), ("opus", 48000), ("ogg", 44100)])
-def test_there_are_no_seams_between_reads(tmp_path, suffix, rate):
-    """soundfile's own read in pieces restarts the mp3 and opus decoders at each piece."""
-    time = torch.arange(3 * rate).double() / rate
-    tone = (0.3 * torch.sin(2 * torch.pi * 440 * time)).float()[None]
-    path = save(
-        tmp_path / f"a.{suffix}",
-        tone,
-        rate,
-        **({"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}),
-    )
-    result, _ = read(path)
-    assert (result - tone)[:, rate // 10 : -rate // 10].abs().max() < 0.02
+def test_compressed_files_have_no_seams(tmp_path, suffix, rate):
+    """soundfile alone restarts the Opus decoder at every block."""
+    wave = torch.from_numpy(tone(440, 3.0, rate))
+    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
+    result, _ = read(save(tmp_path / f"a.{suffix}", wave, rate, **options))
+    assert result.shape == wave.shape
+    assert (result - wave)[:, rate // 10 : -rate // 10].abs().max() < 0.02
 
 
-def test_opus_is_read(tmp_path):
-    path = save(tmp_path / "a.opus", noise(48000), 48000, format="OGG", subtype="OPUS")
-    result, sample_rate = read(path)
-    assert (tuple(result.shape), sample_rate) == ((2, 48000), 48000)
+@pytest.mark.parametrize("name", ["a.m4a", "a.mkv", "a.webm", "-i http:odd;$(x).mp4", "a.avi", "a.aac", "a.ts"])
+def test_containers_are_read_without_a_program(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    video = 0.0 if name in ("a.m4a", "a.aac", "a.webm") else 3.0
+    path = save_media(tmp_path / name, [tone(440, 2.0, 48000, 2)], 48000, seconds_of_pictures=video)
+    reader = Reader(path)
+    assert (reader.sample_rate, reader.channels, reader.container) == (48000, 2, None)
+    assert reader.frames is None or reader.frames == pytest.approx(96000, abs=6000)
+    for _ in range(2):
+        wave, warning = blocks(path, 0.5)
+        assert warning is None
+        assert wave.shape[1] == pytest.approx(96000, abs=6000)
+        spectrum = np.abs(np.fft.rfft(wave[1, 24000:72000]))
+        assert spectrum.argmax() == 440
+    next(reader.blocks(0.5))  # a reader that stops early
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AudioError, match=r"gone\.wav does not exist\.$"):
-        Reader(tmp_path / "gone.wav")
+@pytest.mark.parametrize(("codec", "tolerance"), [("pcm_f32le", 0.0), ("pcm_s24le", 2e-7), ("pcm_s16le", 2e-5)])
+def test_samples_in_containers_are_exact(tmp_path, codec, tolerance):
+    wave = noise(70001, 3)
+    path = save_media(tmp_path / "a.mkv", [wave.numpy()], 22050, codec)
+    result, rate = read(path)
+    assert (rate, result.shape) == (22050, wave.shape)
+    assert (result - wave).abs().max() <= tolerance
 
 
-def test_a_folder_is_no_audio_file(tmp_path):
-    with pytest.raises(AudioError, match="is a folder"):
-        Reader(tmp_path)
+def test_each_stream_of_a_container_can_be_read(tmp_path):
+    waves = [tone(hertz, 0.5, 8000) for hertz in (200, 400, 800)]
+    path = save_media(tmp_path / "a.mkv", waves, 8000, "pcm_f32le")
+    for number, wave in enumerate(waves):
+        assert np.array_equal(next(Reader(path, stream=number).blocks()).numpy(), wave)
+    with pytest.raises(AudioError, match=r"a\.mkv has 3 audio streams; stream 4 does not exist\."):
+        Reader(path, stream=3)
 
 
-def test_an_empty_file_is_called_empty(tmp_path):
-    (tmp_path / "a.wav").touch()
-    with pytest.raises(AudioError, match=r"a\.wav is empty: it has 0 bytes"):
-        Reader(tmp_path / "a.wav")
+def test_mp3_files_are_read_to_their_end(tmp_path):
+    """libsndfile takes the length from a header: without one it guesses, of several files it reads the first."""
+    bare = save_media(tmp_path / "a.mp3", [tone(440, 2.0, 44100)], write_xing=0, id3v2_version=0)
+    assert Reader(bare).frames is None
+    assert blocks(bare)[0].shape[1] == pytest.approx(88200, abs=3000)
+    cover = b"ID3\x03\0\0\0\0\x3e\0" + bytes(62 * 128)
+    junk = b"TAG" + b"title".ljust(125, b"\0")
+    (tmp_path / "b.mp3").write_bytes(2 * (cover + bare.read_bytes() + junk))
+    (tmp_path / "c").write_bytes((tmp_path / "b.mp3").read_bytes())
+    for name in ("b.mp3", "c"):
+        wave, warning = blocks(tmp_path / name)
+        assert warning is None
+        assert wave.shape[1] == pytest.approx(2 * 88200, abs=6000)
+        assert (Reader(tmp_path / name).container, Reader(tmp_path / name).subtype) == ("MP3", "MPEG_LAYER_III")
 
 
-def test_zero_frames_are_refused(tmp_path):
-    path = save(tmp_path / "a.wav", torch.zeros(2, 0))
-    with Reader(path) as reader, pytest.raises(AudioError, match=r"a\.wav holds no audio: its le"):
-        list(reader.blocks())
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_chained_ogg_files_are_read_to_their_end(tmp_path, subtype):
+    parts = [save(tmp_path / f"{n}.ogg", noise(48000, seed=n), 48000, subtype=subtype).read_bytes() for n in (1, 2)]
+    (tmp_path / "a.ogg").write_bytes(b"".join(parts))
+    wave, warning = blocks(tmp_path / "a.ogg")
+    assert warning is None
+    assert wave.shape == (2, pytest.approx(96000, abs=1000))
+    assert (Reader(tmp_path / "a.ogg").container, Reader(tmp_path / "a.ogg").subtype) == ("OGG", subtype)
+    second = blocks(tmp_path / "2.ogg")[0]
+    assert (wave[:, -20000:-5000] - second[:, -20000:-5000]).abs().max() < 0.1
 
 
-def test_text_named_wav_is_refused(tmp_path, no_ffmpeg):
-    (tmp_path / "a.wav").write_text("hello\n" * 100)
-    with pytest.raises(AudioError, match=r"a\.wav is damaged or not audio"):
-        Reader(tmp_path / "a.wav")
+def test_joined_recordings_of_different_rates_are_resampled(tmp_path):
+    """All of an mp3 is read at one rate; what cannot be decoded costs a warning."""
+    for suffix in ("mp3", "ogg"):
+        first = save(tmp_path / f"1.{suffix}", torch.from_numpy(tone(440, 1.0, 48000)), 48000)
+        second = save(tmp_path / f"2.{suffix}", torch.from_numpy(tone(440, 1.0, 24000, 2)), 24000)
+        (tmp_path / f"a.{suffix}").write_bytes(first.read_bytes() + second.read_bytes())
+    wave, rate = read(tmp_path / "a.mp3")
+    assert wave.shape[1] / rate == pytest.approx(2.0, abs=0.1)
+    for second in (0.2, 1.3):
+        start = round(second * rate)
+        assert np.abs(np.fft.rfft(wave[0, start : start + rate // 2])).argmax() == 220  # a bin is 2 Hz
+    wave, warning = blocks(tmp_path / "a.ogg")
+    assert wave.shape[1] > 47000
+    assert "is cut short or damaged" in str(warning)
 
 
-def test_text_named_wav_is_refused_by_ffmpeg_as_well(tmp_path, fake_ffmpeg):
-    (tmp_path / "a.wav").write_text("hello\n" * 100)
-    with pytest.raises(AudioError, match=r"a\.wav holds no audio .*Invalid data found"):
-        Reader(tmp_path / "a.wav")
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{path}'\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+    '<Representation id="0" mimeType="audio/mp4"><BaseURL>{path}</BaseURL></Representation></AdaptationSet></Period>'
+    "</MPD>",
+}
 
 
-def test_text_named_mp3_makes_no_noise_of_its_own(tmp_path, no_ffmpeg, capfd):
-    (tmp_path / "a.mp3").write_text("hello\n" * 100)
-    with pytest.raises(AudioError, match=r"a\.mp3 is damaged or not audio"):
-        Reader(tmp_path / "a.mp3")
-    assert capfd.readouterr().err == ""
-    os.write(2, b"heard")
-    assert capfd.readouterr().err == "heard"
+@posix
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("suffix", ["mp4", "mp3", "m3u8", "wav"])
+def test_playlists_open_nothing(tmp_path, kind, suffix):
+    canary = save_media(tmp_path / "canary.ts", [tone(440, 1.0, 44100)])
+    os.utime(canary, ns=(0, 0))  # an access time older than the change, so that relatime records an access
+    before = canary.stat().st_atime_ns
+    path = tmp_path / f"list.{suffix}"
+    path.write_text(PLAYLISTS[kind].format(path=canary))
+    with pytest.raises(AudioError, match=r"list\.\w+ (holds no audio|is damaged or not audio)"):
+        Reader(path)
+    assert canary.stat().st_atime_ns == before
 
 
-@pytest.mark.parametrize("name", ["a.raw", "a.txt", "a"])
-def test_unknown_files_are_refused(tmp_path, no_ffmpeg, name):
-    (tmp_path / name).write_text("hello\n" * 100)
-    with pytest.raises(AudioError, match="is no audio that can be read without ffmpeg"):
-        Reader(tmp_path / name)
-
-
-def test_what_only_ffmpeg_reads_says_that_it_needs_it(tmp_path, no_ffmpeg):
-    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x18ftypM4A \0\0" * 9)
-    with pytest.raises(AudioError, match=r"a\.m4a cannot be read: \.m4a needs ffmpeg"):
-        Reader(tmp_path / "a.m4a")
+def test_what_is_no_audio_is_one_sentence(tmp_path, capfd):
+    text = "hello\n" * 100
+    expected = {
+        "gone.wav": r"gone\.wav does not exist\.$",
+        "folder": r"folder is a folder, not an audio file\.$",
+        "empty.wav": r"empty\.wav is empty: it has 0 bytes\.$",
+        "text.wav": r"text\.wav is damaged or not audio: it cannot be read as \.wav \(.*\)\.$",
+        "text.mp3": r"text\.mp3 holds no audio that can be read \(ffmpeg: .*\)\.$",
+        "text.m4a": r"text\.m4a holds no audio that can be read \(ffmpeg: .*\)\.$",
+        "a.raw": r"a\.raw holds no audio that can be read",
+        "a": r"a holds no audio that can be read",
+        "film.mkv": r"film\.mkv holds no audio: there is no audio stream in it\.$",
+    }
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.wav").touch()
+    for name in ("text.wav", "text.mp3", "text.m4a", "a.raw", "a"):
+        (tmp_path / name).write_text(text)
+    save_media(tmp_path / "film.mkv", seconds_of_pictures=1.0)
+    capfd.readouterr()
+    for name, words in expected.items():
+        with pytest.raises(AudioError, match=words):
+            Reader(tmp_path / name)
+    with pytest.raises(AudioError, match=r"zero\.wav holds no audio: its length is zero\.$"):
+        blocks(save(tmp_path / "zero.wav", torch.zeros(2, 0)))
+    assert capfd.readouterr() == ("", "")  # the libraries print nothing
 
 
 def test_unreadable_path_is_named(tmp_path, monkeypatch):
@@ -196,7 +263,7 @@ def test_unreadable_path_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(decode, "open", refuse, raising=False)
+    monkeypatch.setattr(reading, "open", refuse, raising=False)
     with pytest.raises(AudioError, match=r"a\.wav cannot be read: permission denied\.$"):
         Reader(path)
 
@@ -212,42 +279,33 @@ def test_zero_channels_are_named(tmp_path, subtype):
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
-def test_the_first_bad_sample_is_named(tmp_path, value, word):
+@pytest.mark.parametrize("suffix", ["wav", "mkv"])
+def test_the_first_bad_sample_is_named(tmp_path, value, word, suffix):
     waveform = noise(50000)
     waveform[1, 22050] = value
     waveform[0, 30000] = value
-    path = save(tmp_path / "a.wav", waveform, subtype="FLOAT")
+    path = save_media(tmp_path / f"a.{suffix}", [waveform.numpy()], 44100, "pcm_f32le")
     for seconds in (0.1, 10.0):
-        with Reader(path) as reader, pytest.raises(AudioError) as caught:
-            list(reader.blocks(seconds))
-        assert f"{word} " in str(caught.value) or word in str(caught.value)
-        assert "at 0.500000 s, channel 2" in str(caught.value)
+        with pytest.raises(AudioError, match=rf"{word}.* at 0\.500000 s, channel 2"):
+            blocks(path, seconds)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options"),
-    [
-        ("wav", {"subtype": "FLOAT"}),
-        ("wav", {"subtype": "PCM_16"}),
-        ("flac", {}),
-        ("ogg", {}),
-        ("mp3", {}),
-        ("aiff", {}),
-        ("w64", {}),
-    ],
-)
-def test_a_truncated_file_gives_what_is_there_and_a_warning(tmp_path, suffix, options):
-    waveform = noise(80000)
-    path = save(tmp_path / f"a.{suffix}", waveform, **options)
+@pytest.mark.parametrize("suffix", ["wav", "16.wav", "flac", "ogg", "mp3", "aiff", "w64", "m4a", "mkv", "webm"])
+def test_a_truncated_file_gives_its_beginning_and_a_warning(tmp_path, suffix):
+    waveform = noise(96000)
+    path = tmp_path / f"a.{suffix}"
+    if suffix in ("m4a", "mkv", "webm"):
+        save_media(path, [waveform.numpy()], 48000, movflags="+faststart" if suffix == "m4a" else "")
+    else:
+        save(path, waveform, subtype={"wav": "FLOAT", "16.wav": "PCM_16"}.get(suffix))
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
-    with Reader(path) as reader:
-        for _ in range(2):
-            got = torch.cat(list(reader.blocks()), dim=1)
-            assert 30000 < got.shape[1] < 60000
-            assert reader.warning is not None
-            assert f"a.{suffix} is cut short or damaged: only the first" in reader.warning
-    if suffix in ("wav", "w64"):
+    reader = Reader(path)
+    for _ in range(2):
+        got = torch.cat(list(reader.blocks()), dim=1)
+        assert 36000 < got.shape[1] < 72000
+        assert f"a.{suffix} is cut short or damaged" in str(reader.warning)
+    if suffix in ("wav", "16.wav", "w64"):
         assert (got - waveform[:, : got.shape[1]]).abs().max() < 4e-5
     with pytest.warns(UserWarning, match="cut short"):
         read(path)
@@ -255,35 +313,21 @@ def test_a_truncated_file_gives_what_is_there_and_a_warning(tmp_path, suffix, op
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF - 36])
 def test_a_wav_that_was_written_into_a_pipe_is_not_called_truncated(tmp_path, size):
-    waveform = noise(1000)
-    path = save(tmp_path / "a.wav", waveform, subtype="PCM_16")
+    path = save(tmp_path / "a.wav", noise(1000), subtype="PCM_16")
     data = bytearray(path.read_bytes())
     at = data.index(b"data")
     data[at + 4 : at + 8] = struct.pack("<I", size)
     path.write_bytes(data)
-    with Reader(path) as reader:
-        assert torch.cat(list(reader.blocks()), dim=1).shape == (2, 1000)
-        assert reader.warning is None
+    wave, warning = blocks(path)
+    assert (tuple(wave.shape), warning) == ((2, 1000), None)
 
 
-def test_ffmpeg_reads_the_rest(tmp_path, fake_ffmpeg):
-    waveform = noise(70001, 3)
-    path = fake_m4a(tmp_path / "-i odd name;$(x).m4a", waveform, 22050)
-    with Reader(path) as reader:
-        assert (reader.sample_rate, reader.channels, reader.frames) == (22050, 3, None)
-        assert reader.container is None
-        for _ in range(2):
-            assert torch.equal(torch.cat(list(reader.blocks(0.5)), dim=1), waveform)
-        next(reader.blocks(0.5))  # a reader that stops early leaves no process behind
-        assert reader.warning is None
-
-
-def test_what_ffmpeg_complains_about_is_a_warning(tmp_path, fake_ffmpeg):
-    path = fake_m4a(tmp_path / "a.m4a", noise(22050), 22050, mark=b"!")
-    with Reader(path) as reader:
-        assert torch.cat(list(reader.blocks()), dim=1).shape == (2, 22050)
-        assert "ffmpeg: partial file" in str(reader.warning)
-        assert "the 1.000 s that can be read are used" in str(reader.warning)
+@posix
+def test_names_in_any_encoding_are_read(tmp_path):
+    for suffix in ("wav", "mkv"):
+        path = save_media(tmp_path / f"a.{suffix}", [tone(440, 0.1, 8000)], 8000, "pcm_f32le")
+        odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff." + suffix.encode()))
+        assert read(path.rename(odd))[0].shape == (1, 800)
 
 
 # Writing
@@ -303,14 +347,10 @@ def test_float_wav_comes_back_bit_for_bit(tmp_path, frames):
 @pytest.mark.parametrize(
     ("name", "subtype", "bits"),
     [
-        ("a.wav", "PCM_16", 16),
-        ("a.wav", "PCM_24", 24),
-        ("a.flac", "PCM_16", 16),
-        ("a.flac", None, 24),
-        ("a.wav", "PCM_U8", 8),
-        ("a.aiff", "PCM_24", 24),
+        ("a.wav", "PCM_16", 16), ("a.wav", "PCM_24", 24), ("a.wav", "PCM_U8", 8),
+        ("a.flac", "PCM_16", 16), ("a.flac", None, 24), ("a.aiff", "PCM_24", 24),
     ],
-)
+)  # fmt: skip
 def test_integers_are_rounded_to_nearest_and_come_back_exactly(tmp_path, name, subtype, bits):
     full = 2 ** (bits - 1)
     steps = torch.randint(-full, full, (2, 30000), generator=torch.Generator().manual_seed(1))
@@ -324,8 +364,9 @@ def test_integers_are_rounded_to_nearest_and_come_back_exactly(tmp_path, name, s
 def test_over_full_scale_is_turned_down_not_clipped(tmp_path):
     waveform = noise(1000, 2)
     waveform[0, 500] = -2.5
-    with pytest.warns(UserWarning, match=r"turned down by a factor of 0\.400"):
+    with pytest.warns(UserWarning, match=r"turned down by a factor of 0\.400") as caught:
         write(tmp_path / "a.flac", waveform, 44100)
+    assert caught[0].filename == __file__
     back = soundfile.read(tmp_path / "a.flac", dtype="float32")[0].T
     assert np.abs(back - 0.4 * waveform.numpy()).max() < 1e-6
 
@@ -343,138 +384,99 @@ def test_a_gain_that_is_given_is_used(tmp_path):
 
 @pytest.mark.parametrize(("name", "rate"), [("a.ogg", 44100), ("a.opus", 48000), ("a.opus", 16000), ("a.mp3", 22050)])
 def test_lossy_formats_keep_length_and_sound(tmp_path, name, rate):
-    time = torch.arange(2 * rate + 17) / rate
-    waveform = torch.stack([0.4 * torch.sin(2765.0 * time)] * 2)
+    waveform = torch.from_numpy(tone(440, 2 + 17 / rate, rate, 2))
     write(tmp_path / name, waveform, rate)
     back, got = read(tmp_path / name)
-    assert (got, tuple(back.shape)) == (rate, tuple(waveform.shape))
-    middle = slice(rate // 2, 3 * rate // 2)
-    assert (back - waveform)[:, middle].abs().max() < 0.05
+    assert (got, back.shape) == (rate, waveform.shape)
+    assert (back - waveform)[:, rate // 2 : 3 * rate // 2].abs().max() < 0.05
 
 
-def test_an_error_inside_leaves_nothing(tmp_path):
-    for name in ("a.wav", "a.flac", "a.ogg"):
-        with pytest.raises(KeyboardInterrupt), Writer(tmp_path / name, 44100, 2) as writer:
-            writer.write(noise(100000))
-            raise KeyboardInterrupt
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+def test_a_file_appears_at_the_end_or_not_at_all(tmp_path, name):
+    with pytest.raises(KeyboardInterrupt), Writer(tmp_path / name, 44100, 2) as writer:
+        writer.write(noise(100000))
+        raise KeyboardInterrupt
     assert leftovers(tmp_path) == []
-
-
-def test_nothing_is_visible_before_the_end(tmp_path):
-    with Writer(tmp_path / "a.wav", 44100, 2) as writer:
+    with Writer(tmp_path / name, 44100, 2) as writer:
         writer.write(noise(1000))
-        assert not (tmp_path / "a.wav").exists()
-    assert soundfile.info(tmp_path / "a.wav").frames == 1000
+        assert not (tmp_path / name).exists()
+    assert leftovers(tmp_path) == [name]
+    assert soundfile.info(tmp_path / name).frames == 1000
 
 
 def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path):
-    (tmp_path / "a.wav").write_text("mine")
+    path = tmp_path / "a.wav"
+    path.write_text("mine")
     with pytest.raises(AudioError, match=r"a\.wav exists already; --overwrite"):
-        write(tmp_path / "a.wav", noise(10), 44100)
-    assert (tmp_path / "a.wav").read_text() == "mine"
-    write(tmp_path / "a.wav", noise(10), 44100, overwrite=True)
-    assert soundfile.info(tmp_path / "a.wav").frames == 10
+        write(path, noise(10), 44100)
+    assert path.read_text() == "mine"
+    write(path, noise(10), 44100, overwrite=True)
+    assert soundfile.info(path).frames == 10
+    path.unlink()
+    with pytest.raises(AudioError, match="exists already"), Writer(path, 8000, 1) as writer:
+        writer.write(noise(10, 1))
+        path.write_text("mine")  # it appears meanwhile
+    assert path.read_text() == "mine"
     assert leftovers(tmp_path) == ["a.wav"]
 
 
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
-    with (
-        pytest.raises(AudioError, match="exists already"),
-        Writer(tmp_path / "a.wav", 8000, 1) as w,
-    ):
-        w.write(noise(10, 1))
-        (tmp_path / "a.wav").write_text("mine")
-    assert (tmp_path / "a.wav").read_text() == "mine"
-    assert leftovers(tmp_path) == ["a.wav"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_files_get_the_permissions_that_the_user_asked_for(tmp_path):
-    before = os.umask(0o027)
+@posix
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_files_get_the_permissions_of_the_umask(tmp_path, name):
+    before = os.umask(0o002)
     try:
-        write(tmp_path / "a.wav", noise(10), 44100)
+        write(tmp_path / name, noise(10), 44100)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a.wav").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o664
 
 
-class FullDisk:
-    """A file on a disk with room for `room` bytes."""
+@posix
+@pytest.mark.parametrize("room", [0, 100, 5_000, 50_000])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.opus"])
+def test_a_failed_write_is_reported_with_the_reason_and_leaves_nothing(tmp_path, monkeypatch, name, room):
+    import resource
 
-    def __init__(self, file, room):
-        self.file, self.room = file, room
+    def spool(dir):  # it is larger than the file; the limit is for the file alone
+        return tempfile.SpooledTemporaryFile(1 << 30)
 
-    def write(self, data):
-        self.room -= len(data)
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return self.file.write(data)
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-
-@pytest.mark.parametrize("room", [0, 50_000, 300_000])
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
-def test_a_full_disk_is_called_so_and_leaves_nothing(tmp_path, monkeypatch, name, room):
-    create = pending.create
-    room = room if name == "a.wav" else room // 10
-    monkeypatch.setattr(pending, "create", lambda path: FullDisk(create(path), room))
-    with (
-        pytest.raises(AudioError, match=rf"{name} cannot be written: the disk is full\.$"),
-        Writer(tmp_path / name, 44100, 2) as writer,
-    ):
-        writer.write(noise(100_000))
+    monkeypatch.setattr(writing.tempfile, "TemporaryFile", spool)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    words = rf"{name} cannot be written: the file would be larger than is allowed here\.$"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(AudioError, match=words), Writer(tmp_path / name, 48000, 2) as writer:
+            for _ in range(20):
+                writer.write(noise(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="resource limits of POSIX")
-@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-def test_a_real_limit_of_the_system_is_reported(tmp_path, name):
-    program = f"""
-        import resource, signal, torch
-        from separation.audio import AudioError, write
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            write({str(tmp_path / name)!r}, torch.rand(2, 100_000), 44100)
-        except AudioError as error:
-            print(error)
-        """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT},
-    )  # fmt: skip
-    assert done.stdout.strip().endswith("the file would be larger than is allowed here.")
-    assert done.stderr == ""
+def test_an_incomplete_file_is_not_committed(tmp_path, monkeypatch):
+    """Some encoders ignore a failed write, and nobody knows why it failed once there is room again."""
+    monkeypatch.setattr(soundfile.SoundFile, "write", lambda self, data: None)
+    with pytest.raises(AudioError, match=r"a\.flac cannot be written: it is not complete\.$"):
+        write(tmp_path / "a.flac", noise(1000), 44100)
     assert leftovers(tmp_path) == []
-
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(audio.__file__)))
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.EROFS, "the file system is read-only"), (errno.EACCES, "permission denied")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied"),
+        (errno.ENOENT, "its folder does not exist"),
+    ],
 )
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, number, words):
-    def refuse(path):
+    def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(pending, "create", refuse)
-    with pytest.raises(AudioError, match=rf"a\.wav cannot be written: {words}"):
+    monkeypatch.setattr(writing, "open", refuse, raising=False)
+    with pytest.raises(AudioError, match=rf"a\.wav cannot be written: {words}\.$"):
         Writer(tmp_path / "a.wav", 44100, 2)
-
-
-def test_a_folder_that_is_missing_is_named(tmp_path):
-    with pytest.raises(AudioError, match=r"a\.wav cannot be written: its folder does not exist"):
-        write(tmp_path / "none" / "a.wav", noise(10), 44100)
 
 
 @pytest.mark.parametrize(
@@ -498,23 +500,17 @@ def test_what_a_format_cannot_hold_is_said_before(tmp_path, name, rate, channels
 @pytest.mark.parametrize(
     ("container", "rate", "channels"),
     [
-        ("ogg", 200000, 2),
-        ("ogg", 7, 1),
-        ("flac", 655350, 2),
-        ("flac", 44101, 8),
-        ("mp3", 8000, 1),
-        ("wav", 1, 1),
-        ("wav", 44100, 1024),
-        ("opus", 12000, 3),
+        ("ogg", 200000, 2), ("ogg", 7, 1), ("flac", 655350, 2), ("flac", 44101, 8), ("mp3", 8000, 1), ("wav", 1, 1),
+        ("wav", 44100, 1024), ("opus", 12000, 3),
     ],
-)
+)  # fmt: skip
 def test_the_limits_are_not_too_tight(tmp_path, container, rate, channels):
     write(tmp_path / "a", noise(1000, channels), rate, format=container)
     assert read(tmp_path / "a")[0].shape == (channels, 1000)
 
 
 def test_unknown_formats_and_sample_types_are_refused(tmp_path):
-    with pytest.raises(AudioError, match=r"no output format 'xyz'; there are wav, flac"):
+    with pytest.raises(AudioError, match=r"Unknown output format 'xyz'\. Use one of wav, flac"):
         write(tmp_path / "a", noise(10), 44100, format="xyz")
     with pytest.raises(AudioError, match="flac has no sample type 'FLOAT'"):
         write(tmp_path / "a.flac", noise(10), 44100, subtype="FLOAT")
@@ -532,34 +528,89 @@ def test_over_four_gigabytes_is_rf64(tmp_path, monkeypatch):
     assert torch.equal(read(tmp_path / "a.wav")[0], waveform)
 
 
-def test_several_files_get_their_names_together(tmp_path, monkeypatch):
+def test_several_files_are_committed_together(tmp_path):
     (tmp_path / "b.txt").write_text("old")
-    files = [pending.PendingFile(tmp_path / name, overwrite=True) for name in ("a.txt", "b.txt", "c")]
+    files = [PendingFile(tmp_path / name, overwrite=True) for name in ("a.txt", "b.txt", "c")]
     for file in files:
-        file.file.write(b"new")
+        file.temporary.write_text("new")
         file.finish()
     files[2].temporary.unlink()
     with pytest.raises(AudioError, match="c cannot be written"):
-        pending.commit(files)
+        commit(files)
     for file in files:
         file.discard()
     assert leftovers(tmp_path) == ["b.txt"]
     assert (tmp_path / "b.txt").read_text() == "old"
 
 
-def test_formats_of_inputs_stay():
-    assert formats.natural_format("WAVEX", "PCM_16", ".wav")[1] == "FLOAT"
-    assert formats.natural_format("FLAC", "PCM_16", ".flac")[1] == "PCM_24"
-    assert formats.natural_format("OGG", "OPUS", ".opus")[0].name == "opus"
-    assert formats.natural_format("OGG", "OPUS", ".ogg")[0].name == "ogg"
-    assert formats.natural_format("OGG", "VORBIS", ".ogg")[1] == "VORBIS"
-    assert formats.natural_format("MP3", "MPEG_LAYER_III", ".mp3")[0].name == "mp3"
-    assert formats.natural_format("MP3", "MPEG_LAYER_II", ".mp2") is None
-    assert formats.natural_format("AIFF", "PCM_16", ".aif")[0].suffix == ".aiff"
-    assert formats.natural_format(None, None, ".m4a") is None
+@posix
+def test_signals_wait_for_a_commit(tmp_path, monkeypatch):
+    import signal
+
+    replace = os.replace
+
+    def interrupted(*paths):
+        os.kill(os.getpid(), signal.SIGINT)
+        replace(*paths)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored
+    try:
+        monkeypatch.setattr(writing.os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "a.wav", noise(10), 8000)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert leftovers(tmp_path) == ["a.wav"]
+    assert read(tmp_path / "a.wav")[0].shape == (2, 10)
 
 
-# Resampling
+def test_formats_of_inputs_are_kept():
+    assert natural_format("WAVEX", "PCM_16", ".wav")[1] == "FLOAT"
+    assert natural_format("FLAC", "PCM_16", ".flac")[1] == "PCM_24"
+    assert natural_format("OGG", "OPUS", ".opus")[0].name == "opus"
+    assert natural_format("OGG", "OPUS", ".ogg")[0].name == "ogg"
+    assert natural_format("OGG", "VORBIS", ".ogg")[1] == "VORBIS"
+    assert natural_format("MP3", "MPEG_LAYER_III", ".mp3")[0].name == "mp3"
+    assert natural_format("MP3", "MPEG_LAYER_II", ".mp2") is None
+    assert natural_format("AIFF", "PCM_16", ".aif")[0].suffix == ".aiff"
+    assert natural_format(None, None, ".m4a") is None
+
+
+# Waveforms and resampling
+
+
+@pytest.mark.parametrize("kind", [">i2", "<i2", ">f4", "longdouble"])
+def test_any_byte_order_and_width_is_a_waveform(kind):
+    values = np.array([0, 1, -2, 3]).astype(kind)
+    scale = 32768 if np.dtype(kind).kind == "i" else 1
+    assert torch.equal(as_waveform(values)[0] * scale, torch.tensor([0.0, 1.0, -2.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros(4, dtype=complex), "floats or integers"),
+        (np.zeros(4, dtype=bool), "floats or integers"),
+        (np.array(["a"]), "floats or integers"),
+        (torch.zeros(4, dtype=torch.bool), "floats or integers"),
+        (torch.zeros(44100, 2), "transpose"),
+        ("mix.wav", "an array of samples, not str"),
+        (torch.zeros(1, 2, 3), r"\(time,\) or \(channels, time\), not \(1, 2, 3\)"),
+        (torch.tensor([0.0, torch.nan]), "NaN or infinite"),
+    ],
+)
+def test_what_is_no_waveform_is_refused(values, words):
+    with pytest.raises(ValueError, match=f"The mixture .*{words}"):
+        as_waveform(values)
+
+
+def test_a_rate_is_a_positive_whole_number():
+    assert as_rate(44100.0) == 44100
+    assert isinstance(as_rate(np.float64(8000)), int)
+    for rate in (None, 0, -8000, 44100.5, float("nan"), float("inf"), "fast"):
+        with pytest.raises(ValueError, match="sample rate"):
+            as_rate(rate)
 
 
 @pytest.mark.parametrize("time", [0, 1, 2, 999, 44100])
@@ -572,35 +623,24 @@ def test_resampled_length_is_the_ceiling(time, rates):
 
 
 def test_resampling_keeps_a_tone_where_it_is():
-    before, after = (torch.arange(rate).double() / rate for rate in (44100, 32000))
-    result = resample(torch.sin(2 * torch.pi * 1000 * before).float()[None], 44100, 32000)[0]
-    wanted = torch.sin(2 * torch.pi * 1000 * after)
-    assert (result - wanted)[2000:-2000].abs().max() < 1e-4
-
-
-def test_resampling_to_the_same_rate_changes_nothing():
-    waveform = noise(100)
-    assert torch.equal(resample(waveform, 8000, 8000), waveform)
-
-
-def test_rates_must_be_positive():
+    result = resample(torch.from_numpy(tone(1000, 1.0, 44100)), 44100, 32000)
+    assert (result - torch.from_numpy(tone(1000, 1.0, 32000)))[:, 2000:-2000].abs().max() < 1e-4
+    assert resample(result, 8000, 8000) is result
     with pytest.raises(ValueError, match="positive"):
-        resample(noise(10), 0, 8000)
+        resample(result, 0, 8000)
 
 
-def test_importing_costs_nothing():
-    program = (
-        "import sys, separation.audio, separation.cli, separation.plot; "
-        "print([m for m in ('torch', 'numpy', 'soundfile', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT},
-    )  # fmt: skip
+def test_importing_loads_no_library():
+    heavy = ("torch", "numpy", "soundfile", "soxr", "av", "matplotlib")
+    program = f"""
+        import sys, separation.audio, separation.cli, separation.plot
+        print([m for m in {heavy} if m in sys.modules])
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_encoder_names_what_libsndfile_says(tmp_path):
-    file = pending.create(tmp_path / "a")
-    with file, pytest.raises(OSError, match="FLAC"):
-        encode.Encoder(file, 100001, 9, "FLAC", "PCM_24", audio.nullcontext)
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(observe(folder), indent=1))

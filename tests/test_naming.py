@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from separation import inputs
-from separation.formats import AudioError
+from separation.errors import AudioError
 from separation.inputs import Finder, Source, Unusable, spool
 from separation.naming import Namer, looks_like_output, output_name, slug
 

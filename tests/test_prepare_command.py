@@ -1,7 +1,6 @@
 """What all preparers share: `separation-data`, splits that never leak, files that are not there."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -169,7 +168,6 @@ def test_check_reads_everything(tmp_path, capsys):
     ]
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
 def test_frames_that_cannot_be_written_are_a_sentence(tmp_path, capsys):
     film(tmp_path / "a.mp4")
     text(tmp_path / "m.csv", "path,split,recording_id,labels", "a.mp4,train,r,dog")

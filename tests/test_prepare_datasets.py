@@ -1,13 +1,13 @@
 """Every preparer on a tiny folder of the published layout."""
 
 import shutil
-import subprocess
 from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
 from layouts import LAYOUTS, film, sound, text
+from media import save_media, tone
 
 from separation.data.manifest import Clip, DataError, read_entries
 from separation.datasets import audioset, musdb18
@@ -105,9 +105,6 @@ def test_a_whole_video_is_no_segment(tmp_path):
         again("audioset-balanced", tmp_path)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="needs ffmpeg and ffprobe, which are not installed"
-)
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "m4a"])
 def test_a_whole_video_is_no_segment_in_any_container(tmp_path, suffix):
     LAYOUTS["audioset-balanced"](tmp_path)
@@ -123,35 +120,20 @@ def test_a_whole_video_is_no_segment_in_any_container(tmp_path, suffix):
     assert [clip.path for _, clip in entries] == [f"video/--PJHxphWEs.{suffix}"]
     assert entries[0][1].seconds == pytest.approx(9.0, abs=0.3)  # an encoder adds some
     path.write_bytes(b"no video")
-    with pytest.raises(DataError, match=rf"{suffix}: it is damaged or no audio \(ffprobe: "):
+    with pytest.raises(DataError, match=rf"{suffix}: holds no audio that can be read \(ffmpeg: "):
         again("audioset-balanced", tmp_path)
-    picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=1"]
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *picture, str(path.with_suffix(".mkv"))], check=True, timeout=60)
-    path.with_suffix(".mkv").replace(path)
-    with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: there is no sound in it\."):
+    save_media(path.with_suffix(".mkv"), seconds_of_pictures=1.0).replace(path)
+    with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: holds no audio: there is no audio stream in it\."):
         again("audioset-balanced", tmp_path)
 
 
-@pytest.mark.skipif(
-    not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="needs ffmpeg and ffprobe, which are not installed"
-)
 @pytest.mark.parametrize(("suffix", "sound", "seconds"), [("mkv", 9.9, 9.9), ("mp4", 10.1, 10.0), ("aac", 4.0, 10.0)])
 def test_the_length_of_a_clip_is_that_of_its_sound(tmp_path, suffix, sound, seconds):
     """The picture may be longer, headers are not exact, and of a bare stream nobody knows."""
     path = tmp_path / f"a.{suffix}"
-    picture = ["-f", "lavfi", "-i", "color=size=16x16:duration=10.7:rate=5"] if suffix != "aac" else []
-    tone = ["-f", "lavfi", "-i", f"sine=frequency=440:duration={sound}"]
-    subprocess.run(["ffmpeg", "-v", "error", *picture, *tone, "-c:a", "aac", str(path)], check=True, timeout=60)
+    save_media(path, [tone(440, sound, 44100)], 44100, "aac", seconds_of_pictures=10.7 if suffix != "aac" else 0.0)
     clip = Clip(path.name, "tone", "", "a", "made", 10.0)
     assert measured(clip, path).seconds == pytest.approx(seconds, abs=0.06)
-
-
-def test_videos_whose_lengths_nobody_can_tell_are_said(tmp_path, monkeypatch):
-    LAYOUTS["vggsound"](tmp_path)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    entries, said = again("vggsound", tmp_path)
-    assert "the lengths of 1 videos were not looked at: that needs ffprobe, and there is none on the PATH." in said
-    assert [clip.seconds for _, clip in entries] == [0.1, 10.0, 0.1]
 
 
 def test_the_published_audioset_lists(data_root):
@@ -255,14 +237,11 @@ def test_musdb18_hq(tmp_path):
     assert {clip.recording for clip in of(entries, "train")} == {"musdb18:A Classic Education - NightOwl"}
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg, which is not installed")
 def test_musdb18_s_streams_are_taken_out_with_their_mixture(tmp_path):
     container, names = tmp_path / "test" / "A - song.stem.mp4", ("mixture", "drums", "bass", "other", "vocals")
     sound(tmp_path / "train" / "B - song" / "vocals.wav")
     container.parent.mkdir()
-    tones = [word for hertz in range(1, 6) for word in ("-f", "lavfi", "-i", f"sine={1000 * hertz}:duration=0.5")]
-    streams = [word for number in range(5) for word in ("-map", f"{number}:a")]
-    subprocess.run(["ffmpeg", "-v", "error", *tones, *streams, str(container)], check=True, timeout=60)
+    save_media(container, [tone(1000 * hertz, 0.5, 44100) for hertz in range(1, 6)])
     musdb18.take_stems_out(tmp_path)
     for hertz, name in enumerate(names, 1):
         wave, rate = soundfile.read(tmp_path / "test" / "A - song" / f"{name}.wav")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
+from separation.audio.waveform import as_waveform
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
 from separation.overlap_add import OverlapAdd
 from separation.separator import SEGMENT_SECONDS, Separator, Stream, choose_device
-from separation.waveform import as_waveform
 
 RATES = [8000, 11025, 22050, 32000, 44100, 44101, 48000, 96000]
 

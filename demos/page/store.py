@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from page.limits import Refusal
-from separation.formats import FFMPEG_SUFFIXES, READABLE
+from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 SUFFIXES = READABLE | FFMPEG_SUFFIXES

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from separation.audio import AudioError, Reader
+from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, DataError
-from separation.formats import FFMPEG_SUFFIXES, AudioError
 
 ROUNDING = 0.05
 """Seconds by which a length in a manifest may be off without meaning anything: lists round them."""
@@ -21,14 +22,14 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
     """The samples (time,) of a part of a file, its channels averaged, and their rate.
 
     Args:
-        path: what libsndfile reads, or ffmpeg where that is installed.
+        path: any audio or video file.
         start: where it begins, s.
         seconds: how long it is; 0 = until the end. A file that is hardly longer is read to its end.
 
     Raises:
         DataError: the file is missing, empty or damaged, ends before the part does, holds nothing but zeros there, or
             a sample is no number. The message names the file.
-        AudioError: as `separation.decode`, for what only ffmpeg reads.
+        AudioError: as `separation.audio.Reader`, for containers.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
@@ -60,11 +61,9 @@ def decoded(path: Path, end: float = 0.0) -> tuple[np.ndarray, int]:
     """The samples (time, channels) of such a file from its start at least to `end`, s, and their rate; 0 = all of it.
 
     Raises:
-        AudioError: as `separation.decode`, or there is no audio in it.
+        AudioError: as `separation.audio.Reader`, or there is no audio in it.
     """
-    from separation.decode import open_decoder
-
-    decoder = open_decoder(path)
+    decoder = Reader(path)
     rate, chunks, got = decoder.sample_rate, [], 0
     for chunk in decoder.chunks():
         chunks.append(chunk)

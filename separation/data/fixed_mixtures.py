@@ -21,8 +21,7 @@ import numpy as np
 
 from separation.data.cut import decoded, needs_ffmpeg
 from separation.data.manifest import DataError
-from separation.formats import AudioError
-from separation.pending import reason
+from separation.errors import AudioError, reason
 
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9

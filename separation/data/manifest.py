@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import DataError as DataError
-from separation.pending import reason
+from separation.errors import reason
 
 COLUMNS = (
     "path",

@@ -24,7 +24,7 @@ from separation.data.fixed_mixtures import (
     try_render,
 )
 from separation.data.manifest import Clip, DataError
-from separation.formats import AudioError
+from separation.errors import AudioError
 
 SNR_DB = (-5, 0, 5)
 TRIES = 100  # draws of a row until its clips fit together

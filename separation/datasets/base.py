@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import DataError, Entry
-from separation.pending import reason
+from separation.errors import reason
 
 
 @dataclass(frozen=True)

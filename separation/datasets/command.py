@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separation.data.manifest import DataError, read_entries, write_manifest
-from separation.pending import reason
+from separation.errors import reason
 
 HELP = """\
 Makes a manifest (one row a clip, CSV or JSON lines) of a dataset that you have on disk; training reads manifests only.
@@ -20,7 +20,7 @@ Nothing is downloaded.
   separation-data prepare vggsound --root /data/vgg -o vgg.jsonl --validation 0.05
   separation-data join esc50.csv fsd50k.csv -o both.csv    recordings that would be in two splits are left out
   separation-data check both.csv                           decodes everything, reports what is broken
-  separation-data frames vgg.jsonl --out frames/           a picture a second of every video (needs ffmpeg)
+  separation-data frames vgg.jsonl --out frames/           one picture per second of every video
   separation-data shard both.csv --out shards/ --shards 64 tar files to stream from (needs webdataset)
 
 A dataset's own splits are kept. A recording that a dataset has in two splits stays in the stricter one (test before

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
 from separation.data.frames import VIDEO
-from separation.formats import FFMPEG_SUFFIXES, READABLE
 
 
 class Lookup:

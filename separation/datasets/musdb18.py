@@ -2,17 +2,17 @@
 
 Layout: sigsep.github.io/datasets/musdb.html. HQ: `train/<song>/<stem>.wav` and `test/...`. The other has one
 `train/<song>.stem.mp4` a song, its audio streams in the order mixture, drums, bass, other, vocals; they are taken out
-with ffmpeg once, into the folders that HQ has (the protocol `uss/musdb18` reads the mixture there). The 14 validation
+once, into the folders that HQ has (the protocol `uss/musdb18` reads the mixture there). The 14 validation
 songs are those of the `musdb` package (github.com/sigsep/sigsep-mus-db, musdb/configs/mus.yaml).
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from separation.audio import AudioError, Reader, Writer
 from separation.data.manifest import Clip, DataError, Entry
 from separation.datasets.base import Preparer, plain
 
@@ -55,20 +55,10 @@ def take_stems_out(root: Path) -> None:
     A folder appears only when it is complete; one of an earlier version, which has no mixture, is completed.
 
     Raises:
-        DataError: ffmpeg is not there or cannot read a container.
+        DataError: a container cannot be read.
     """
     containers = sorted(root.glob(f"*/*{CONTAINER}"))
     waiting = [path for path in containers if not (folder_of(path) / "mixture.wav").is_file()]
-    if waiting and shutil.which("ffmpeg") is None:
-        if all((folder_of(path) / f"{stem}.wav").is_file() for path in waiting for stem in STEMS):
-            print(
-                f"{len(waiting)} mixtures are not taken out of their containers: that needs ffmpeg, and there is none."
-            )
-            return
-        raise DataError(
-            f"{waiting[0]}: its stems need ffmpeg, and there is none on the PATH (`musdbconvert` of the musdb package "
-            "makes the same folders)."
-        )
     for number, path in enumerate(waiting, 1):
         print(f"taking the stems out of {path.name} ({number} of {len(waiting)})")
         take_out(path)
@@ -85,14 +75,15 @@ def take_out(path: Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    for number, name in enumerate(STREAMS):
-        command += ["-map", f"0:a:{number}", "-c:a", "pcm_s16le", f"file:{partial / name}.wav"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    try:
+        for number, name in enumerate(STREAMS):
+            reader = Reader(path, stream=number)
+            with Writer(partial / f"{name}.wav", reader.sample_rate, reader.channels, subtype="PCM_16") as writer:
+                for block in reader.blocks():
+                    writer.write(block)
+    except AudioError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        detail = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise DataError(f"{path}: its stems cannot be taken out (ffmpeg: {detail}).")
+        raise DataError(f"{path}: its stems cannot be extracted: {error}") from None
     if folder.is_dir():
         (partial / "mixture.wav").replace(folder / "mixture.wav")
         shutil.rmtree(partial)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from separation.audio.containers import audio_seconds
+from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, DataError, Entry, write_manifest
 from separation.data.splits import hold_out, without_leaks
 from separation.datasets.base import Preparer
-from separation.formats import FFMPEG_SUFFIXES
+from separation.errors import AudioError
 
 BROKEN_LIMIT = 0.01
 LONGER = 1.0
 """Seconds by which a file may be longer than its list says; one that is much longer is the uncut video."""
 SPLITS = ("train", "validation", "test")
-
-BARE = (".aac", ".ac3", ".eac3", ".dts", ".amr")  # their length is guessed from the first bytes
 
 
 @dataclass
@@ -57,7 +53,6 @@ def prepare(
     preparer.before(root)
     found = look(preparer.clips(root), root)
     _report_broken(preparer, root, found, say)
-    _report_unmeasured(found, say)
     resolved = without_leaks(found.entries)
     if resolved.dropped:
         names = ", ".join(resolved.recordings[:3])
@@ -97,7 +92,7 @@ def look(entries: Iterable[Entry], root: Path) -> Found:
             return str(error)
 
     found, listed = Found(), list(entries)  # what is wrong with a list is said before any file is opened
-    with ThreadPoolExecutor() as pool:  # ffprobe takes some 50 ms a video, and there may be 200,000
+    with ThreadPoolExecutor() as pool:  # opening a video takes some milliseconds, and there may be 200,000
         for each in pool.map(one, listed):
             if isinstance(each, str):
                 found.broken.append(each)
@@ -129,7 +124,7 @@ def measured(clip: Clip, path: Path) -> Clip:
 
 
 def in_container(path: Path) -> bool:
-    """Whether only ffmpeg reads a file."""
+    """Whether a file is a container that libsndfile does not read."""
     return path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
 
 
@@ -151,45 +146,17 @@ def header_seconds(path: Path) -> float:
 
 
 def container_seconds(path: Path, wanted: bool = True) -> float | None:
-    """The length of the sound in a video or other container as its header has it; nothing is decoded.
-
-    That of the whole container does not do: the picture may be longer. Streams without a container have no header.
-
-    Args:
-        path: the file.
-        wanted: whether its length matters; asking takes time.
-
-    Returns:
-        Seconds; None where it was not asked for, there is no ffprobe to ask, or the header does not say.
+    """Return the length of the sound in a video according to its header; None if unknown or not `wanted`.
 
     Raises:
-        DataError: ffprobe cannot read the file, or it has no sound.
+        DataError: if the file cannot be opened or has no sound.
     """
-    program = shutil.which("ffprobe")
-    if program is None or not wanted or path.suffix.lower() in BARE:
+    if not wanted:
         return None
-    # "file:" keeps a name such as "http:x" from meaning anything else.
-    command = [program, "-v", "error", "-protocol_whitelist", "file", "-select_streams", "a:0", "-of", "json"]
-    command += ["-show_entries", "stream=duration:stream_tags=DURATION", f"file:{path}"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
-    )
-    if done.returncode:
-        detail = next(iter(done.stderr.strip().splitlines()), "it gave no reason").removeprefix(f"file:{path}: ")
-        raise DataError(f"{path}: it is damaged or no audio (ffprobe: {detail.rstrip('.')}).")
-    told = json.loads(done.stdout)
-    if not told.get("streams"):
-        raise DataError(f"{path}: there is no sound in it.")
-    stream = told["streams"][0]
-    if "duration" in stream:
-        return float(stream["duration"])
-    return clock(stream.get("tags", {}).get("DURATION", ""))
-
-
-def clock(text: str) -> float | None:
-    """Seconds of a time as Matroska has it, `00:00:10.021000000`; None of anything else."""
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text)
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+    try:
+        return audio_seconds(path)
+    except AudioError as error:
+        raise DataError(str(error).replace(str(path), f"{path}:", 1)) from None
 
 
 def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[str], None]) -> None:
@@ -202,13 +169,6 @@ def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[
         say(f"left out: {line}")
     if not preparer.complete and broken > 3:
         say(f"left out: {broken} of {total} in all. {preparer.get}")
-
-
-def _report_unmeasured(found: Found, say: Callable[[str], None]) -> None:
-    """Says that uncut videos cannot be told from cut ones where there is no ffprobe."""
-    count = sum(bool(clip.seconds) and in_container(Path(clip.path)) for _, clip in found.entries)
-    if count and shutil.which("ffprobe") is None:
-        say(f"the lengths of {count} videos were not looked at: that needs ffprobe, and there is none on the PATH.")
 
 
 def moved(clip: Clip, root: Path, folder: Path) -> Clip:

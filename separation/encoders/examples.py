@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio import read, resample
-from separation.waveform import as_rate, as_waveform
+from separation.audio.waveform import as_rate, as_waveform
 
 FRAME_SECONDS, SILENT_PEAK = 0.1, 0.02
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # taken from a folder

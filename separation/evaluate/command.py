@@ -18,6 +18,7 @@ from typing import Any
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
 from separation.data.manifest import DataError, read_manifest
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.errors import reason
 from separation.evaluate.measures import DEFAULT, possible, wanted
 from separation.evaluate.protocols.base import Protocol, ProtocolError, Sources, fingerprint
 from separation.evaluate.protocols.registry import all_protocols, find
@@ -32,7 +33,6 @@ from separation.evaluate.tables import (
 )
 from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
-from separation.pending import reason
 from separation.progress import Progress
 from separation.separator import Separator
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from separation.data.fixed_mixtures import CLIPS, VALIDATION, Mixing, Row, row_error, row_files
-from separation.pending import reason
+from separation.errors import reason
 
 LISTS = "SEPARATION_LISTS"
 PLACED = tuple(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset"))

@@ -1,0 +1,22 @@
+"""Audio in and out, whole or block by block: files of any length in constant memory.
+
+    with Reader("mix.flac") as reader:
+        for block in reader.blocks(seconds=10.0):   # (channels, time) float32, full scale 1.0
+            ...
+
+    with Writer("target.wav", reader.sample_rate, reader.channels) as writer:
+        writer.write(block)                         # the file appears when it is complete
+
+libsndfile reads and writes wav, flac, ogg, opus, aiff and a few more, and writes mp3. PyAV reads mp3 and every
+container that libsndfile does not know (m4a, mp4, mkv, webm, ...). Samples are never wrapped or clipped: a wav file is
+float32 by default, and a format that ends at full scale is turned down as a whole by one factor (`Writer.gain`).
+
+Importing this package loads neither torch nor numpy nor soundfile nor PyAV.
+"""
+
+from separation.audio.reading import Reader, read
+from separation.audio.waveform import as_rate, as_waveform, resample
+from separation.audio.writing import Writer, write
+from separation.errors import AudioError
+
+__all__ = ["AudioError", "Reader", "Writer", "as_rate", "as_waveform", "read", "resample", "write"]

@@ -1,0 +1,147 @@
+"""Audio formats: which files can be read, which can be written, and what each format can hold.
+
+Limits are checked before anything is written because the encoders do not always report an error: libvorbis, for
+example, ends the process with a segmentation fault above 200 kHz.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from separation.errors import AudioError
+
+RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
+MPEG_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
+OPUS_RATES = frozenset({8000, 12000, 16000, 24000, 48000})
+SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+UNLIMITED = frozenset({"FLOAT", "DOUBLE"})  # sample types that can exceed full scale
+SUBTYPE_NAMES = {
+    "8": "PCM_U8", "16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "PCM_F32": "FLOAT", "FLOAT32": "FLOAT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Format:
+    """An output format.
+
+    Attributes:
+        name: value of `--format`, and the file suffix without its dot.
+        container: libsndfile's name of the container.
+        subtypes: sample types that preserve the exact length, the default first.
+    """
+
+    name: str
+    container: str
+    subtypes: tuple[str, ...]
+
+    @property
+    def suffix(self) -> str:
+        """The file suffix, with its dot."""
+        return f".{self.name}"
+
+
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("wav", "WAV", ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_U8", "DOUBLE")),
+        Format("flac", "FLAC", ("PCM_24", "PCM_16", "PCM_S8")),
+        Format("ogg", "OGG", ("VORBIS", "OPUS")),
+        Format("opus", "OGG", ("OPUS",)),
+        Format("mp3", "MP3", ("MPEG_LAYER_III",)),
+        Format("aiff", "AIFF", ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "DOUBLE")),
+        Format("caf", "CAF", ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_S8", "DOUBLE")),
+        Format("w64", "W64", ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "PCM_U8", "DOUBLE")),
+    )
+}
+ALIASES = {"wave": "wav", "rf64": "wav", "aif": "aiff", "oga": "ogg", "vorbis": "ogg"}
+
+READABLE = frozenset({*FORMATS, "wave", "aif", "oga", "au", "snd", "voc", "sph", "mp2", "bwf", "wavex"})
+"""Suffixes of audio files without a container of other streams."""
+FFMPEG_SUFFIXES = frozenset(
+    {"aac", "ac3", "amr", "ape", "dts", "eac3", "m4a", "m4b", "mka", "mpc", "ra", "tta", "wma", "wv"}
+    | {"3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ts", "webm", "wmv"}
+)
+"""Suffixes of formats that only FFmpeg's libraries read (through PyAV)."""
+
+
+def find_format(name: str) -> Format:
+    """Return the format of a name or suffix ("wav", ".FLAC").
+
+    Raises:
+        AudioError: if there is no such format.
+    """
+    key = name.lower().lstrip(".")
+    entry = FORMATS.get(ALIASES.get(key, key))
+    if entry is None:
+        raise AudioError(f"Unknown output format {name!r}. Use one of {', '.join(FORMATS)}.")
+    return entry
+
+
+def find_subtype(entry: Format, name: str | None) -> str:
+    """Return the sample type of `entry` called `name` ("PCM_16", "16", "float32"); None gives the default.
+
+    Raises:
+        AudioError: if the format has no such sample type.
+    """
+    if name is None:
+        return entry.subtypes[0]
+    wanted = name.upper() if name.upper() in entry.subtypes else SUBTYPE_NAMES.get(name.upper(), name.upper())
+    if wanted == "PCM_U8" and "PCM_S8" in entry.subtypes:
+        wanted = "PCM_S8"
+    if wanted not in entry.subtypes:
+        raise AudioError(f"Format {entry.name} has no sample type {name!r}. Use one of {', '.join(entry.subtypes)}.")
+    return wanted
+
+
+def refusal(entry: Format, subtype: str, sample_rate: int, channels: int) -> str | None:
+    """Say in half a sentence why a format cannot hold this sample rate or channel count; None if it can."""
+    rates, max_rate, max_channels = None, 2**31 - 1, 1024
+    if subtype == "OPUS":
+        rates, max_channels = OPUS_RATES, 255
+    elif subtype == "VORBIS":
+        max_rate, max_channels = 200_000, 255
+    elif entry.container == "MP3":
+        rates, max_channels = MPEG_RATES, 2
+    elif entry.container == "FLAC":
+        max_rate, max_channels = 655_350, 8
+    kind = "opus" if subtype == "OPUS" else entry.name
+    if rates is not None and sample_rate not in rates:
+        known = ", ".join(str(rate) for rate in sorted(rates))
+        return f"{kind} cannot hold a sample rate of {sample_rate} Hz, only {known}"
+    # FLAC stores rates above 65,535 Hz in tens of hertz.
+    if sample_rate > max_rate or (kind == "flac" and sample_rate > 65535 and sample_rate % 10):
+        return f"{kind} cannot hold a sample rate of {sample_rate} Hz"
+    if channels > max_channels:
+        return f"{kind} cannot hold {channels} channels, at most {max_channels}"
+    return None
+
+
+def natural_format(container: str | None, subtype: str | None, suffix: str) -> tuple[Format, str] | None:
+    """Return the output format and sample type for an input of a given kind; None if only wav will do.
+
+    wav stays wav in float32, flac becomes 24-bit flac; ogg, opus and mp3 stay what they are.
+
+    Args:
+        container: as `Reader` reports it.
+        subtype: as `Reader` reports it.
+        suffix: of the input's file name.
+    """
+    if container in ("WAV", "WAVEX", "RF64"):
+        return FORMATS["wav"], "FLOAT"
+    if container == "OGG" and subtype == "OPUS":
+        return FORMATS["ogg" if suffix.lower() in (".ogg", ".oga") else "opus"], "OPUS"
+    if container == "OGG":
+        return (FORMATS["ogg"], "VORBIS") if subtype == "VORBIS" else (FORMATS["flac"], "PCM_24")
+    if container in ("MPEG", "MP3"):
+        return (FORMATS["mp3"], "MPEG_LAYER_III") if subtype == "MPEG_LAYER_III" else None
+    for entry in FORMATS.values():
+        if entry.container == container:
+            return entry, entry.subtypes[0]
+    return None
+
+
+def container_of(entry: Format, subtype: str, channels: int, frames: int | None) -> str:
+    """Return libsndfile's container name: RF64 instead of WAV for more than 4 GB of samples."""
+    size = (frames or 0) * channels * SAMPLE_BYTES.get(subtype, 0)
+    return "RF64" if entry.container == "WAV" and size > RF64_BYTES else entry.container

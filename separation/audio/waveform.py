@@ -1,0 +1,98 @@
+"""Waveforms and sample rates: checks on what callers pass in, and resampling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+MAX_CHANNELS = 1024
+
+
+def as_rate(sample_rate: float) -> int:
+    """Return a sample rate as a whole number of hertz.
+
+    Raises:
+        ValueError: if it is not a positive whole number.
+    """
+    try:
+        whole = int(sample_rate)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole < 1 or whole != sample_rate:
+        raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
+    return whole
+
+
+def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture") -> Tensor:
+    """Return samples as float32 (channels, time) on the CPU; integers are scaled to [-1, 1).
+
+    Args:
+        samples: a tensor or array (time,) or (channels, time) of any real type and byte order.
+        what: the name to use in error messages.
+
+    Raises:
+        ValueError: for other dimensions or types, no or too many channels, and samples that are not finite.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(samples, np.ndarray):
+        kind = samples.dtype
+        if kind.kind not in "iuf":
+            raise ValueError(f"The {what} must hold floats or integers, not {kind}.")
+        if kind.kind == "f" and kind.itemsize > 8:  # torch has no extended precision
+            kind = np.dtype(np.float64)
+        samples = torch.from_numpy(np.require(samples, kind.newbyteorder("="), requirements=["C", "W"]))
+    try:
+        wave = torch.as_tensor(samples).detach().cpu()
+    except (TypeError, RuntimeError):
+        raise ValueError(f"The {what} must be an array of samples, not {type(samples).__name__}.") from None
+    if wave.ndim == 1:
+        wave = wave[None]
+    if wave.ndim != 2 or wave.shape[0] == 0:
+        raise ValueError(f"The {what} must be (time,) or (channels, time), not {tuple(wave.shape)}.")
+    if wave.shape[0] > MAX_CHANNELS:
+        raise ValueError(f"The {what} has {wave.shape[0]} channels; (channels, time) is expected: transpose it.")
+    if wave.dtype == torch.bool or wave.is_complex():
+        raise ValueError(f"The {what} must hold floats or integers, not {wave.dtype}.")
+    if not wave.is_floating_point():
+        span = torch.iinfo(wave.dtype)
+        wave = (wave.double() - (span.max + span.min + 1) / 2) / ((span.max - span.min + 1) / 2)
+    wave = wave.float()
+    if not torch.isfinite(wave).all():
+        raise ValueError(f"The {what} holds NaN or infinite samples.")
+    return wave
+
+
+def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
+    """Change the sample rate with a linear-phase filter (soxr, quality "VHQ").
+
+    Args:
+        waveform: (channels, time).
+        source_rate: its sample rate in Hz.
+        target_rate: the new sample rate in Hz.
+
+    Returns:
+        (channels, ceil(time * target_rate / source_rate)), float32, aligned with the input.
+
+    Raises:
+        ValueError: if a rate is not positive.
+    """
+    if min(source_rate, target_rate) <= 0:
+        raise ValueError(f"Sample rates must be positive, not {source_rate} and {target_rate}.")
+    if source_rate == target_rate:
+        return waveform
+    import numpy as np
+    import soxr
+    import torch
+
+    channels, time = waveform.shape
+    result = np.zeros((-(-time * target_rate // source_rate), channels), np.float32)
+    if time:
+        samples = np.ascontiguousarray(waveform.detach().to("cpu", torch.float32).numpy().T)
+        filtered = soxr.resample(samples, source_rate, target_rate, quality="VHQ")[: len(result)]
+        result[: len(filtered)] = filtered
+    return torch.from_numpy(result.T.copy()).to(waveform.device)

@@ -1,0 +1,325 @@
+"""Writing audio files: each appears under its name only when it is complete.
+
+A `PendingFile` is written under a hidden temporary name in the same folder and renamed at the end; `commit` renames
+several of them together, all or none. An interrupt or a full disk leaves nothing behind, and an existing file stays as
+it was until its replacement is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from separation.audio.formats import INTEGER_BITS, UNLIMITED, container_of, find_format, find_subtype, refusal
+from separation.errors import AudioError, reason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
+COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: what is lost is lost a second time here
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class PendingFile:
+    """A file under a temporary name in the folder of its destination.
+
+    Args:
+        path: the destination.
+        overwrite: whether an existing file may be replaced.
+
+    Attributes:
+        temporary: where to write; the file exists and is empty. It follows the user's umask, unlike that of mkstemp.
+
+    Raises:
+        AudioError: if the destination exists and may not be replaced, or its folder is not writable.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.overwrite = overwrite
+        self.check_free()
+        self.temporary = self._hidden_name()
+        with self.explained(), open(self.temporary, "xb"):
+            pass
+
+    def _hidden_name(self) -> Path:
+        return self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
+
+    def check_free(self) -> None:
+        """Raise AudioError if the destination is a folder, or a file that may not be replaced."""
+        if self.path.is_dir():
+            raise AudioError(f"{self.path} cannot be written: it is a folder.")
+        if not self.overwrite and os.path.lexists(self.path):
+            raise AudioError(f"{self.path} exists already; --overwrite (overwrite=True) replaces it.")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn an OSError into an AudioError that names the destination."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise AudioError(f"{self.path} cannot be written: its folder does not exist.") from None
+        except OSError as error:
+            raise AudioError(f"{self.path} cannot be written: {reason(error)}.") from error
+
+    def finish(self) -> None:
+        """Make sure that all bytes are on the disk, still under the temporary name."""
+        with self.explained(), open(self.temporary, "rb+") as file:
+            os.fsync(file.fileno())
+
+    def discard(self) -> None:
+        """Remove the temporary file; does nothing after `commit`."""
+        with suppress(OSError):
+            self.temporary.unlink()
+
+    def rename(self) -> Path | None:
+        """Move the file to its destination; returns the new path of a file that was replaced."""
+        self.check_free()
+        if not os.path.lexists(self.path):
+            os.replace(self.temporary, self.path)
+            return None
+        previous = self._hidden_name()
+        try:  # a second name, so that the destination never lacks a file
+            os.link(self.path, previous, follow_symlinks=False)
+        except (OSError, NotImplementedError):  # not every file system has hard links
+            os.replace(self.path, previous)
+        try:
+            os.replace(self.temporary, self.path)
+        except BaseException:
+            os.replace(previous, self.path)
+            raise
+        return previous
+
+
+def commit(files: Sequence[PendingFile]) -> None:
+    """Move finished files to their destinations; if one fails, undo the others. Signals wait until the end.
+
+    Raises:
+        AudioError: naming the file that could not be moved.
+    """
+    done: list[tuple[PendingFile, Path | None]] = []
+    with _delayed_signals():
+        try:
+            for pending in files:
+                with pending.explained():
+                    done.append((pending, pending.rename()))
+        except BaseException:
+            for pending, previous in reversed(done):
+                with suppress(OSError):
+                    pending.path.unlink() if previous is None else os.replace(previous, pending.path)
+            raise
+        for _, previous in done:
+            if previous is not None:
+                with suppress(OSError):
+                    previous.unlink()
+
+
+@contextmanager
+def _delayed_signals() -> Iterator[None]:
+    """Hold back signals that end the program until the block has ended."""
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, lambda number, _: caught.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught:
+            signal.raise_signal(number)
+
+
+class Writer:
+    """Writes an audio file block by block; it appears when the `with` block ends without an error.
+
+    Args:
+        path: the destination.
+        sample_rate: in Hz.
+        channels: number of channels.
+        format: "wav", "flac", "ogg", "opus", "mp3", "aiff", "caf" or "w64"; None: by the path's suffix.
+        subtype: libsndfile's name of the sample type; None: the format's default (wav: FLOAT, flac: PCM_24).
+        overwrite: whether an existing file may be replaced.
+        frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
+
+    Attributes:
+        peak: largest absolute sample so far.
+        gain: factor on all samples of a format that ends at full scale, to be set before `finish`. None: 1, or just
+            enough to stay within full scale (with a warning).
+        limited: whether the format ends at full scale. Its samples are kept as float32 beside the destination until
+            `finish`, when the factor is known.
+
+    Raises:
+        AudioError: if the format cannot hold the audio or the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        sample_rate: int,
+        channels: int,
+        format: str | None = None,
+        subtype: str | None = None,
+        overwrite: bool = False,
+        frames: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.sample_rate, self.channels = sample_rate, channels
+        self.format = find_format(format or self.path.suffix or "wav")
+        self.subtype = find_subtype(self.format, subtype)
+        if why := refusal(self.format, self.subtype, sample_rate, channels):
+            raise AudioError(f"{self.path} cannot be written: {why}.")
+        self.limited = self.subtype not in UNLIMITED
+        self.peak = 0.0
+        self.frames = 0
+        self.gain: float | None = None
+        self._spool: BinaryIO | None = None
+        self._encoder: Any = None
+        self.pending = PendingFile(self.path, overwrite)
+        try:
+            if self.limited:
+                with self.pending.explained():
+                    self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
+            else:
+                self._start_encoder(frames)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, block: Tensor) -> None:
+        """Append samples (channels, time).
+
+        Raises:
+            AudioError: if the disk is full or fails.
+        """
+        import numpy as np
+
+        samples = np.ascontiguousarray(block.detach().to("cpu").numpy().T, dtype=np.float32)
+        if not len(samples):
+            return
+        self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
+        self.frames += len(samples)
+        if self._spool is None:
+            self._encode(samples)
+        else:
+            with self.pending.explained():
+                self._spool.write(samples.data)
+
+    def finish(self) -> None:
+        """Encode what is left and make sure that all of it is on the disk, still under the temporary name."""
+        import numpy as np
+        import soundfile
+
+        if self._spool is not None:
+            gain = self.gain
+            if gain is None:
+                gain = 1.0 / max(1.0, self.peak)
+                if gain < 1.0:
+                    text = f"{self.path} was turned down by a factor of {gain:.3f} to stay within full scale."
+                    warnings.warn(text, stacklevel=4)
+            self._start_encoder(self.frames)
+            with self.pending.explained():
+                self._spool.seek(0)
+                while data := self._spool.read(CHUNK * 4 * self.channels):
+                    self._encode(np.frombuffer(data, np.float32).reshape(-1, self.channels) * np.float32(gain))
+        self._encoder.close()
+        self.pending.finish()
+        # Some encoders ignore a failed write.
+        try:
+            complete = soundfile.info(str(self.pending.temporary)).frames >= self.frames
+        except soundfile.LibsndfileError:
+            complete = False
+        if not complete:
+            self._explain_failure("it is not complete")
+
+    def _start_encoder(self, frames: int | None) -> None:
+        import soundfile
+
+        container = container_of(self.format, self.subtype, self.channels, frames)
+        try:
+            self._encoder = soundfile.SoundFile(
+                os.fsencode(self.pending.temporary), "w", self.sample_rate, self.channels, subtype=self.subtype,
+                format=container, compression_level=COMPRESSION.get(self.subtype),
+            )  # fmt: skip
+        except soundfile.LibsndfileError as error:
+            self._explain_failure(f"{container} {self.subtype}: {error.error_string}")
+
+    def _encode(self, samples: np.ndarray) -> None:
+        """Write float32 samples (time, channels)."""
+        import soundfile
+
+        bits = INTEGER_BITS.get(self.subtype)
+        for start in range(0, len(samples), CHUNK):
+            chunk = samples[start : start + CHUNK]
+            try:
+                self._encoder.write(chunk if bits is None else _to_integers(chunk, bits))
+            except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that a write was whole
+                self._explain_failure(str(error))
+
+    def _explain_failure(self, otherwise: str) -> None:
+        """Raise what the system says about one more write: libsndfile does not keep the reason."""
+        with self.pending.explained():
+            with open(self.pending.temporary, "ab") as file:
+                file.write(bytes(1 << 20))
+                file.flush()
+                os.fsync(file.fileno())
+            raise OSError(0, otherwise)
+
+    def discard(self) -> None:
+        """Remove everything that is not committed."""
+        for file in (self._spool, self._encoder):
+            if file is not None:
+                with suppress(Exception):
+                    file.close()
+        self.pending.discard()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                commit([self.pending])
+        finally:
+            self.discard()
+
+
+def write(
+    path: str | os.PathLike[str],
+    waveform: Tensor,
+    sample_rate: int,
+    format: str | None = None,
+    subtype: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a waveform (channels, time) or (time,); arguments and errors as `Writer`."""
+    waveform = waveform[None] if waveform.ndim == 1 else waveform
+    channels, frames = waveform.shape
+    with Writer(path, sample_rate, channels, format, subtype, overwrite, frames) as writer:
+        writer.write(waveform)
+
+
+def _to_integers(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Round samples to int32 with `bits` significant upper bits.
+
+    libsndfile multiplies by 2 ** (bits - 1) - 1 on writing but divides by 2 ** (bits - 1) on reading. With one power
+    of two for both, samples that were integers stay the same, and target + residual stays the input.
+    """
+    import numpy as np
+
+    full = float(2 ** (bits - 1))
+    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1.0)
+    return (steps.astype(np.int64) << (32 - bits)).astype(np.int32)
