@@ -27,7 +27,6 @@ from separation.audio import (
     Writer,
     as_rate,
     as_waveform,
-    formats,
     read,
     reading,
     resample,
@@ -518,24 +517,32 @@ def test_unknown_formats_and_sample_types_are_refused(tmp_path):
 
 
 def test_over_four_gigabytes_is_rf64(tmp_path, monkeypatch):
-    wav = formats.FORMATS["wav"]
-    assert formats.container_of(wav, "FLOAT", 2, 500_000_001) == "RF64"
-    assert formats.container_of(wav, "FLOAT", 2, 500_000_000) == "WAV"
-    monkeypatch.setattr(formats, "RF64_BYTES", 1000)
+    assert writing.RF64_BYTES < 2**32 - 4096  # room for a header
+    monkeypatch.setattr(writing, "RF64_BYTES", 39_992)
+    write(tmp_path / "b.wav", noise(4999), 44100)
+    assert (tmp_path / "b.wav").read_bytes()[:4] == b"RIFF"
     waveform = noise(5000)
     write(tmp_path / "a.wav", waveform, 44100)
     assert (tmp_path / "a.wav").read_bytes()[:4] == b"RF64"
     assert torch.equal(read(tmp_path / "a.wav")[0], waveform)
 
 
-def test_several_files_are_committed_together(tmp_path):
+@pytest.mark.parametrize("failing", ["b.txt", "c"])
+def test_several_files_are_committed_together(tmp_path, monkeypatch, failing):
     (tmp_path / "b.txt").write_text("old")
     files = [PendingFile(tmp_path / name, overwrite=True) for name in ("a.txt", "b.txt", "c")]
     for file in files:
         file.temporary.write_text("new")
         file.finish()
-    files[2].temporary.unlink()
-    with pytest.raises(AudioError, match="c cannot be written"):
+    replace = os.replace
+
+    def fails_once(source, destination):
+        if destination.name == failing and source in [file.temporary for file in files]:
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fails_once)
+    with pytest.raises(AudioError, match=f"{failing} cannot be written: the disk reported an error"):
         commit(files)
     for file in files:
         file.discard()

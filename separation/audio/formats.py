@@ -10,15 +10,18 @@ from dataclasses import dataclass
 
 from separation.errors import AudioError
 
-RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
-MPEG_RATES = frozenset({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000})
-OPUS_RATES = frozenset({8000, 12000, 16000, 24000, 48000})
 SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
-INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-UNLIMITED = frozenset({"FLOAT", "DOUBLE"})  # sample types that can exceed full scale
 SUBTYPE_NAMES = {
     "8": "PCM_U8", "16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "PCM_F32": "FLOAT", "FLOAT32": "FLOAT",
 }  # fmt: skip
+LIMITS: dict[
+    str, tuple[set[int] | None, int, int]
+] = {  # by container or subtype: sample rates or the highest, channels
+    "OPUS": ({8000, 12000, 16000, 24000, 48000}, 48_000, 255),
+    "VORBIS": (None, 200_000, 255),
+    "MP3": ({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}, 48_000, 2),
+    "FLAC": (None, 655_350, 8),
+}
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,10 @@ def find_subtype(entry: Format, name: str | None) -> str:
 
 def refusal(entry: Format, subtype: str, sample_rate: int, channels: int) -> str | None:
     """Say in half a sentence why a format cannot hold this sample rate or channel count; None if it can."""
-    rates, max_rate, max_channels = None, 2**31 - 1, 1024
-    if subtype == "OPUS":
-        rates, max_channels = OPUS_RATES, 255
-    elif subtype == "VORBIS":
-        max_rate, max_channels = 200_000, 255
-    elif entry.container == "MP3":
-        rates, max_channels = MPEG_RATES, 2
-    elif entry.container == "FLAC":
-        max_rate, max_channels = 655_350, 8
+    rates, max_rate, max_channels = LIMITS.get(subtype) or LIMITS.get(entry.container) or (None, 2**31 - 1, 1024)
     kind = "opus" if subtype == "OPUS" else entry.name
     if rates is not None and sample_rate not in rates:
-        known = ", ".join(str(rate) for rate in sorted(rates))
-        return f"{kind} cannot hold a sample rate of {sample_rate} Hz, only {known}"
+        return f"{kind} cannot hold a sample rate of {sample_rate} Hz, only {', '.join(map(str, sorted(rates)))}"
     # FLAC stores rates above 65,535 Hz in tens of hertz.
     if sample_rate > max_rate or (kind == "flac" and sample_rate > 65535 and sample_rate % 10):
         return f"{kind} cannot hold a sample rate of {sample_rate} Hz"
@@ -131,17 +125,8 @@ def natural_format(container: str | None, subtype: str | None, suffix: str) -> t
         return FORMATS["wav"], "FLOAT"
     if container == "OGG" and subtype == "OPUS":
         return FORMATS["ogg" if suffix.lower() in (".ogg", ".oga") else "opus"], "OPUS"
-    if container == "OGG":
-        return (FORMATS["ogg"], "VORBIS") if subtype == "VORBIS" else (FORMATS["flac"], "PCM_24")
-    if container in ("MPEG", "MP3"):
-        return (FORMATS["mp3"], "MPEG_LAYER_III") if subtype == "MPEG_LAYER_III" else None
-    for entry in FORMATS.values():
-        if entry.container == container:
-            return entry, entry.subtypes[0]
-    return None
-
-
-def container_of(entry: Format, subtype: str, channels: int, frames: int | None) -> str:
-    """Return libsndfile's container name: RF64 instead of WAV for more than 4 GB of samples."""
-    size = (frames or 0) * channels * SAMPLE_BYTES.get(subtype, 0)
-    return "RF64" if entry.container == "WAV" and size > RF64_BYTES else entry.container
+    if container == "OGG" and subtype != "VORBIS":
+        return FORMATS["flac"], "PCM_24"
+    if container == "MP3" and subtype != "MPEG_LAYER_III":
+        return None
+    return next(((entry, entry.subtypes[0]) for entry in FORMATS.values() if entry.container == container), None)

@@ -18,13 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from separation.audio.formats import INTEGER_BITS, UNLIMITED, container_of, find_format, find_subtype, refusal
+from separation.audio.formats import SAMPLE_BYTES, find_format, find_subtype, refusal
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
 COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: what is lost is lost a second time here
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -82,22 +83,15 @@ class PendingFile:
         with suppress(OSError):
             self.temporary.unlink()
 
-    def rename(self) -> Path | None:
-        """Move the file to its destination; returns the new path of a file that was replaced."""
-        self.check_free()
+    def back_up(self) -> Path | None:
+        """Give an existing file at the destination a second, hidden name, and return that; None if there is no file."""
         if not os.path.lexists(self.path):
-            os.replace(self.temporary, self.path)
             return None
         previous = self._hidden_name()
-        try:  # a second name, so that the destination never lacks a file
+        try:
             os.link(self.path, previous, follow_symlinks=False)
         except (OSError, NotImplementedError):  # not every file system has hard links
             os.replace(self.path, previous)
-        try:
-            os.replace(self.temporary, self.path)
-        except BaseException:
-            os.replace(previous, self.path)
-            raise
         return previous
 
 
@@ -107,18 +101,24 @@ def commit(files: Sequence[PendingFile]) -> None:
     Raises:
         AudioError: naming the file that could not be moved.
     """
-    done: list[tuple[PendingFile, Path | None]] = []
+    backups: list[tuple[PendingFile, Path | None]] = []
     with _delayed_signals():
         try:
             for pending in files:
                 with pending.explained():
-                    done.append((pending, pending.rename()))
+                    pending.check_free()
+                    backups.append((pending, pending.back_up()))
+                    os.replace(pending.temporary, pending.path)
         except BaseException:
-            for pending, previous in reversed(done):
+            for pending, previous in reversed(backups):
                 with suppress(OSError):
-                    pending.path.unlink() if previous is None else os.replace(previous, pending.path)
+                    if previous is not None:
+                        os.replace(previous, pending.path)  # does nothing if both are still the same file
+                        previous.unlink(missing_ok=True)
+                    elif not pending.temporary.exists():
+                        pending.path.unlink()
             raise
-        for _, previous in done:
+        for _, previous in backups:
             if previous is not None:
                 with suppress(OSError):
                     previous.unlink()
@@ -181,7 +181,7 @@ class Writer:
         self.subtype = find_subtype(self.format, subtype)
         if why := refusal(self.format, self.subtype, sample_rate, channels):
             raise AudioError(f"{self.path} cannot be written: {why}.")
-        self.limited = self.subtype not in UNLIMITED
+        self.limited = self.subtype not in ("FLOAT", "DOUBLE")
         self.peak = 0.0
         self.frames = 0
         self.gain: float | None = None
@@ -247,7 +247,10 @@ class Writer:
     def _start_encoder(self, frames: int | None) -> None:
         import soundfile
 
-        container = container_of(self.format, self.subtype, self.channels, frames)
+        container = self.format.container
+        size = (frames or 0) * self.channels * SAMPLE_BYTES.get(self.subtype, 0)
+        if container == "WAV" and size > RF64_BYTES:
+            container = "RF64"
         try:
             self._encoder = soundfile.SoundFile(
                 os.fsencode(self.pending.temporary), "w", self.sample_rate, self.channels, subtype=self.subtype,
@@ -260,7 +263,7 @@ class Writer:
         """Write float32 samples (time, channels)."""
         import soundfile
 
-        bits = INTEGER_BITS.get(self.subtype)
+        bits = 8 * SAMPLE_BYTES[self.subtype] if self.subtype.startswith("PCM_") else None
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
             try:
