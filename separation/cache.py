@@ -24,3 +24,10 @@ def cache_folder() -> Path:
 def is_offline() -> bool:
     """Whether the environment forbids the network: SEPARATION_OFFLINE or HF_HUB_OFFLINE."""
     return any(os.environ.get(name, "").strip().lower() in YES for name in OFFLINE)
+
+
+def hub_snapshots(repository: str) -> list[Path]:
+    """Folders of the local Hugging Face cache with a version of a repository ("owner/name"); nothing is downloaded."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    return sorted(hub.glob(f"models--{repository.replace('/', '--')}/snapshots/*"))

@@ -10,6 +10,11 @@ import re
 
 MOVED: dict[str, str] = {
     # earlier path: present path, one class or function a row
+    "separation.encoders.sound.SoundEncoder": "separation.encoders.joint.JointEncoder",
+    "separation.encoders.frame_tagger.FrameTagger": "separation.encoders.taggers.FrameTagger",
+    "separation.encoders.detector.ReleasedDetector": "separation.encoders.panns.ReleasedDetector",
+    "separation.encoders.stand_in.StandIn": "separation.encoders.table.RandomEncoder",
+    "separation.encoders.shown.Shown": "separation.encoders.table.NamedEmbeddings",
 }
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.cache import cache_folder
-from separation.description import ModelError
+from separation.errors import ModelError
 
 
 class OntologyError(ModelError, ValueError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from separation.encoders.examples import Example
+    from separation.encoders.base import Example
 
     Plain = str | int | Tensor | np.ndarray
     """A text (or a class's name, where a model knows classes only), a class number, an embedding (dim,)."""

@@ -16,8 +16,8 @@ from tiny import DIM, vectors, write_corpus, write_manifest
 from torch import nn
 
 from separation import train
+from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.encoders.sound import SoundEncoder
 from separation.models.band_unet import BandUNet
 from separation.objectives.bands import BandSupervised
 
@@ -89,7 +89,7 @@ def write_data(folder, validation=True):
         for row in rows[8:]:  # other recordings: one that is in both splits would be kept out of the training
             row["path"], row["recording_id"] = f"other/{row['path']}", f"other:{row['recording_id']}"
     write_manifest(manifest, rows, list(rows[0]))
-    save_file(SoundEncoder(**ENCODER).state_dict(), folder / "encoder.safetensors")
+    save_file(JointEncoder(**ENCODER).state_dict(), folder / "encoder.safetensors")
     return manifest
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from separation.data.queried import Queried
-from separation.encoders.stand_in import StandIn
+from separation.encoders.table import RandomEncoder
 from separation.models.clipsep_unet import CLIPSepUNet
 
 DIM = 16
@@ -33,7 +33,7 @@ def queried(sources, asked=2, pictures=None):
 
 
 def encoder(dim=DIM):
-    return StandIn(dim)
+    return RandomEncoder(dim)
 
 
 def logged(module):

@@ -24,7 +24,7 @@ from separation import Separation, Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.foley import synthesise
 from separation.data.manifest import read_manifest
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.hub import save_model
 from separation.models.band_unet import BandUNet
 from separation.models.spectra import STFT, band_matrix
@@ -60,10 +60,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "training": "Not at all.",
         },
         "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": NETWORK},
-        "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": ENCODER},
+        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
     }  # fmt: skip
     directory = tmp_path_factory.mktemp("models") / "small"
-    save_model(directory, config, BandUNet(**NETWORK), SoundEncoder(**ENCODER))
+    save_model(directory, config, BandUNet(**NETWORK), JointEncoder(**ENCODER))
     return directory
 
 
@@ -183,7 +183,7 @@ def test_multiply_adds_of_a_known_network():
 def test_cost_of_a_model(model):
     cost = speed.measure_cost(Separator.from_pretrained(model, "cpu"), model)
     assert cost["separator_parameters"] == sum(p.numel() for p in BandUNet(**NETWORK).parameters())
-    assert cost["encoder_parameters"] == sum(p.numel() for p in SoundEncoder(**ENCODER).parameters())
+    assert cost["encoder_parameters"] == sum(p.numel() for p in JointEncoder(**ENCODER).parameters())
     assert cost["weights_bytes"] == (model / "model.safetensors").stat().st_size
     one, eight = cost["multiply_adds"]["1"], cost["multiply_adds"]["8"]
     assert 0 < one < eight < 8 * one  # the queries share a half

@@ -10,7 +10,7 @@ import yaml
 
 from separation.calibrate import calibrate
 from separation.data.corpus import Corpus
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.hub import load_rule, save_model
 from separation.models.band_unet import BandUNet
 
@@ -32,8 +32,8 @@ def tiny_corpus(folder: Path) -> Corpus:
 def test_the_rule_is_written_and_read_back(tmp_path: Path) -> None:
     directory, config = tmp_path / "model", {"card": {"licence": "none"}}
     config["model"] = {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL}
-    config["encoder"] = {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": ENCODER}
-    save_model(directory, config, BandUNet(**MODEL), SoundEncoder(**ENCODER))
+    config["encoder"] = {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER}
+    save_model(directory, config, BandUNet(**MODEL), JointEncoder(**ENCODER))
     rule = calibrate(directory, tiny_corpus(tmp_path), count=4, seconds=1.0)
     after = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     assert load_rule(directory) == rule

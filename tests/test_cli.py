@@ -758,10 +758,10 @@ def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
     from tiny import tiny_model
 
     from separation import Separator
-    from separation.encoders.sound import SoundEncoder
+    from separation.encoders.joint import JointEncoder
 
     torch.manual_seed(0)
-    real = Separator(tiny_model(), SoundEncoder(8000, 16, (4, 8), 16), "tiny", "cpu")
+    real = Separator(tiny_model(), JointEncoder(8000, 16, (4, 8), 16), "tiny", "cpu")
     monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: real)
     samples = save("mix.wav")
     save("bark.wav", noise(9000, 1, 3), 16000)
@@ -771,7 +771,7 @@ def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
     assert np.abs(load("mix.bark.wav") + load("mix.not_bark.wav") - samples).max() < 1e-6
     assert np.abs(load("mix.bark.wav")).max() > 1e-4
     assert run("--query-image", "mix.wav", "mix.wav") == 2
-    assert capsys.readouterr().err == "separate: SoundEncoder takes no image; it takes text, audio, embedding.\n"
+    assert capsys.readouterr().err == "separate: JointEncoder takes no image; it takes text, audio, embedding.\n"
 
 
 # What is said

@@ -7,7 +7,7 @@ import torch
 
 from separation import ModelError
 from separation.encoders.base import EncoderError, UnsupportedQueryError
-from separation.encoders.clip import PROMPTS, ClipEncoder, prepare
+from separation.encoders.clip import PROMPTS, ClipEncoder, check_tokenizer, open_picture
 
 SMALL = {
     "embedding_dim": 16,
@@ -15,7 +15,6 @@ SMALL = {
     "text": {"width": 32, "heads": 2, "layers": 2},
 }
 needs_open_clip = pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="open_clip is not installed")
-needs_pillow = pytest.mark.skipif(importlib.util.find_spec("PIL") is None, reason="Pillow is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def test_without_open_clip_one_sentence(monkeypatch):
         EncoderError, match=r'CLIP needs the package open_clip; install it with: pip install "separation\[clip\]"'
     ):
         ClipEncoder()
-    with pytest.raises(ValueError, match="prompts is one of verbatim, photo, ensemble"):
+    with pytest.raises(ValueError, match="prompts must be one of verbatim, photo, ensemble"):
         ClipEncoder("poem")
 
 
@@ -47,49 +46,36 @@ def test_the_published_prompts():
     assert PROMPTS["photo"] == ("a photo of {}",)
 
 
-@needs_pillow
-def test_a_picture_is_resized_cut_and_normalised():
-    grey = np.full((100, 50, 3), 128, np.uint8)
-    prepared = prepare(grey, 224)
-    assert prepared.shape == (3, 224, 224)
-    assert prepared[:, 0, 0].tolist() == pytest.approx(
-        [(128 / 255 - m) / d for m, d in ((0.48145466, 0.26862954), (0.4578275, 0.26130258), (0.40821073, 0.27577711))],
-        abs=1e-5,
-    )
-
-
-@needs_pillow
-def test_a_file_an_array_and_a_tensor_are_alike(tmp_path):
+def test_any_form_of_picture_gives_the_same_pixels(tmp_path):
     from PIL import Image
 
     pixels = picture()
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = prepare(pixels, 64)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), tensor, tensor.float() / 255):
-        assert torch.equal(prepare(same, 64), expected)
+    forms = (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels, tensor, tensor.float() / 255)
+    for form in forms:
+        assert np.array_equal(np.asarray(open_picture(form)), pixels)
 
 
-@needs_pillow
-def test_what_is_no_picture_is_refused(tmp_path):
+def test_an_unreadable_picture_is_refused(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(EncoderError, match=r"a\.png cannot be read as a picture"):
-        prepare(tmp_path / "a.png", 64)
+        open_picture(tmp_path / "a.png")
     with pytest.raises(EncoderError, match=r"shape \(height, width, 3\), not \(4, 4\)"):
-        prepare(np.zeros((4, 4)), 64)
+        open_picture(np.zeros((4, 4)))
 
 
 @needs_open_clip
-@pytest.mark.parametrize("shape", [(90, 130), (131, 90), (64, 64)])
-def test_preparation_equals_open_clip(shape):
-    from open_clip import image_transform
-    from PIL import Image
-
-    image = Image.fromarray(picture(*shape))
-    theirs = image_transform(
-        64, is_train=False, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
-    )
-    assert torch.allclose(prepare(image, 64), theirs(image), atol=1e-6)
+@pytest.mark.parametrize(("shape", "top", "left"), [((90, 64), 13, 0), ((64, 100), 0, 18), ((64, 64), 0, 0)])
+def test_the_middle_of_a_picture_is_normalised(encoder, shape, top, left):
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    pixels = picture(*shape)
+    middle = torch.from_numpy(pixels)[top : top + 64, left : left + 64]
+    expected = ((middle / 255 - mean) / deviation).permute(2, 0, 1)
+    assert torch.allclose(encoder.prepare(open_picture(pixels)), expected, atol=1e-5)
+    resized = encoder.prepare(open_picture(np.full((100, 50, 3), 128, np.uint8)))  # the short side from 50 to 64
+    assert torch.allclose(resized, ((128 / 255 - mean) / deviation)[:, None, None].expand(3, 64, 64), atol=1e-5)
 
 
 @needs_open_clip
@@ -124,20 +110,18 @@ def test_several_pictures_are_one_query(encoder):
 
 @needs_open_clip
 def test_a_wrong_tokenizer_is_refused(encoder):
-    from separation.encoders.clip import check
-
     class Other:
         vocab_size = 49408
 
         def __call__(self, texts):
             return torch.zeros(1, 77, dtype=torch.long)
 
-    check(encoder.tokenizer)
+    check_tokenizer(encoder.tokenizer)
     with pytest.raises(EncoderError, match="CLIP's makes"):
-        check(Other())
+        check_tokenizer(Other())
     Other.vocab_size = 5
     with pytest.raises(EncoderError, match="has 5 tokens"):
-        check(Other())
+        check_tokenizer(Other())
 
 
 @needs_open_clip
@@ -183,7 +167,7 @@ def test_the_hugging_face_form_gives_the_same_vectors(encoder):
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
         loaded = ClipEncoder.from_tensors(model.state_dict(), prompts="verbatim", **SMALL)
-        tokens, pixels = loaded.tokenizer(["a dog", "heavy rain"]), prepare(picture(), 64)[None]
+        tokens, pixels = loaded.tokenizer(["a dog", "heavy rain"]), loaded.prepare(open_picture(picture()))[None]
         texts = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
         images = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     assert torch.allclose(loaded.encode_text(["a dog", "heavy rain"]), texts, atol=1e-5)

@@ -59,8 +59,8 @@ def test_what_needs_the_library_says_so():
 def test_encoder_modules_import_no_optional_package():
     code = """
         import sys
-        import separation.encoders.ast, separation.encoders.clap, separation.encoders.clip
-        import separation.encoders.clap_laion, separation.encoders.panns, separation.encoders.table
+        import separation.encoders.clap, separation.encoders.clip
+        import separation.encoders.panns, separation.encoders.table
         optional = {"transformers", "open_clip", "torchvision", "torchaudio", "laion_clap", "tokenizers", "PIL"}
         print(sorted(optional & set(sys.modules)))
     """

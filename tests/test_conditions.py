@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from separation import ModelError, Query, Separator
 from separation.encoders.base import QueryEncoder, UnsupportedQueryError
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.encoders.table import TableEncoder
 
 DIM = 16
@@ -80,7 +80,7 @@ def test_examples_that_show_nothing_are_refused(separator, tmp_path):
         only(separator, Query(audio=tmp_path / "mute.wav"))
     with pytest.raises(ModelError, match="The example is silent"):
         only(separator, Query(audio=(np.zeros(800), 8000)))
-    with pytest.raises(ModelError, match="holds no example recording"):
+    with pytest.raises(ModelError, match="contains no example recordings"):
         only(separator, Query(audio=tmp_path / "empty"))
     with pytest.raises(ValueError, match="The example holds NaN"):
         only(separator, Query(audio=(np.full(800, np.nan), 8000)))
@@ -144,7 +144,7 @@ def test_an_encoded_query_asks_for_the_same(separator, tmp_path):
 
 def test_the_default_encoder_takes_examples():
     torch.manual_seed(0)
-    encoder = SoundEncoder(8000, 8, (4, 8), 16).eval().requires_grad_(False)
+    encoder = JointEncoder(8000, 8, (4, 8), 16).eval().requires_grad_(False)
     long, short = noise(23.0, 8000), noise(2.0, 8000, seed=1)
     [found] = encoder.encode_examples([(long, 8000), (short, 8000)])
     pieces = [encoder.encode_audio(piece, 8000) for piece in long.tensor_split(4, dim=-1)]

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from separation import Separation, Separator
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.hub import save_model
 from separation.models.band_unet import BandUNet
 
@@ -47,10 +47,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {
         "card": {"sample_rate": 32000, "queries": ["text"], "licence": "CC BY 4.0"},
         "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": network},
-        "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": encoder},
+        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": encoder},
     }
     directory = tmp_path_factory.mktemp("models") / "small"
-    save_model(directory, config, BandUNet(**network), SoundEncoder(**encoder))
+    save_model(directory, config, BandUNet(**network), JointEncoder(**encoder))
     return directory
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from tiny import DIM, noise, tiny_model, vectors
 
 from separation import export
+from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.encoders.sound import SoundEncoder
 from separation.export import export_encoder, export_model, tensors
 from separation.hub import ModelError, load_model, read_card
 from separation.separator import Separator
@@ -23,7 +23,7 @@ CONFIG = {
         "class_path": "separation.objectives.bands.BandSupervised",
         "init_args": {
             "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
-            "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": ENCODER},
+            "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
             "optimiser": {"lr": 0.002},
         },
     }
@@ -33,7 +33,7 @@ CONFIG = {
 @pytest.fixture
 def parts():
     torch.manual_seed(0)
-    return tiny_model(seed=1), tiny_model(seed=2), SoundEncoder(**ENCODER).eval()
+    return tiny_model(seed=1), tiny_model(seed=2), JointEncoder(**ENCODER).eval()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path, monkeypatch):
 def test_the_encoder_as_one_file(checkpoint, parts, tmp_path):
     export_encoder(checkpoint, tmp_path / "encoder.safetensors")
     assert same(load_file(tmp_path / "encoder.safetensors"), dict(parts[2].state_dict()))
-    encoder = SoundEncoder(**ENCODER)
+    encoder = JointEncoder(**ENCODER)
     encoder.load_state_dict(load_file(tmp_path / "encoder.safetensors"))
 
 

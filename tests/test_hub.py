@@ -12,8 +12,8 @@ from tiny import DIM, noise, tiny_model, vectors
 
 from separation import hub
 from separation.checkpoints.registry import RELEASED
+from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.encoders.sound import SoundEncoder
 from separation.hub import (
     ModelError,
     build,
@@ -40,7 +40,7 @@ CONFIG = {
         "scores": "none",
     },
     "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
-    "encoder": {"class_path": "separation.encoders.sound.SoundEncoder", "init_args": ENCODER},
+    "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
 }
 
 
@@ -53,7 +53,7 @@ def no_sentence_weights(monkeypatch):
 @pytest.fixture
 def parts():
     torch.manual_seed(0)
-    return tiny_model(), SoundEncoder(**ENCODER).eval()
+    return tiny_model(), JointEncoder(**ENCODER).eval()
 
 
 @pytest.fixture

@@ -18,9 +18,8 @@ from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
 from separation.data.streamed import StreamedData
 from separation.data.streamed_tagged import StreamedTaggedData
-from separation.encoders.sound import SoundEncoder
-from separation.encoders.stand_in import StandIn
-from separation.encoders.table import TableEncoder
+from separation.encoders.joint import JointEncoder
+from separation.encoders.table import RandomEncoder, TableEncoder
 from separation.objectives.base import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -75,7 +74,7 @@ def of_recipe(name, *arguments):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_what_it_describes(name, elsewhere):
     if name == "default":
-        save_file(SoundEncoder().state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
+        save_file(JointEncoder().state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
     cli = of_recipe(name)
     described = yaml.safe_load((CONF / "recipe" / f"{name}.yaml").read_text(encoding="utf-8"))
     for part, made in (("model", cli.model), ("data", cli.datamodule)):
@@ -107,7 +106,7 @@ def test_a_recipe_can_be_tried_without_any_file(name):
     assert (cli.datamodule.manifest, cli.datamodule.batch_size, cli.datamodule.foley) == (None, 2, 1)
     assert cli.trainer.default_root_dir == "runs/debug"
     assert {type(c) for c in cli.trainer.checkpoint_callbacks} == {Best, Last}  # which save there
-    assert isinstance(getattr(cli.model, "encoder", None), StandIn) == (name in NEEDS_FILES)
+    assert isinstance(getattr(cli.model, "encoder", None), RandomEncoder) == (name in NEEDS_FILES)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")

@@ -11,9 +11,8 @@ from separation import ModelError, Query, Separator, list_models
 from separation.checkpoints.convert import main as convert
 from separation.checkpoints.families import recognise
 from separation.checkpoints.registry import RELEASED
-from separation.encoders.frame_tagger import FrameTagger
 from separation.encoders.released import ReleasedEncoder
-from separation.encoders.tagger import TaggerEncoder, Tags
+from separation.encoders.taggers import FrameTagger, TaggerEncoder, Tags
 from separation.hub import load_model
 from separation.models import bimodal_unet, clipsep_unet, resunet
 from separation.models.bimodal_unet import BiModalUNet

@@ -14,8 +14,8 @@ from parts import ENCODER, NETWORK, QUIET, RATE, arguments, logged, run, run_apa
 from separation.callbacks.checkpoints import Last
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.tagged import TaggedData
-from separation.encoders.frame_tagger import FrameTagger
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
+from separation.encoders.taggers import FrameTagger
 from separation.models.band_unet import BandUNet
 from separation.objectives.bands import BandSupervised
 from separation.objectives.contrastive import Contrastive
@@ -108,11 +108,11 @@ class Stop(Callback):
 
 def supervised():
     optimiser = AdamW(warmup=2)
-    return BandSupervised(BandUNet(**NETWORK), SoundEncoder(**ENCODER), audio_share=0.5, optimiser=optimiser)
+    return BandSupervised(BandUNet(**NETWORK), JointEncoder(**ENCODER), audio_share=0.5, optimiser=optimiser)
 
 
 def contrastive():
-    return Contrastive(SoundEncoder(**ENCODER), AdamW(warmup=2))
+    return Contrastive(JointEncoder(**ENCODER), AdamW(warmup=2))
 
 
 def tagging():

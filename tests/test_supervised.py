@@ -19,8 +19,7 @@ from separation.data.manifest import DataError
 from separation.data.pictured import FrameData
 from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
-from separation.encoders.stand_in import StandIn
-from separation.encoders.table import OneHotEncoder, TableEncoder
+from separation.encoders.table import OneHotEncoder, RandomEncoder, TableEncoder
 from separation.metrics import sdri
 from separation.objectives.optimisers import AdamW, along
 from separation.objectives.remembered import Remembered
@@ -36,7 +35,7 @@ def fitted(module, data):
 
 
 def test_data_without_pictures_is_refused_before_the_first_step():
-    module = Supervised(unet(), StandIn(DIM, ["text", "image"]), queries=["text", "image"])
+    module = Supervised(unet(), RandomEncoder(DIM, ["text", "image"]), queries=["text", "image"])
     fitted(module, FrameData())
     said = r"^model\.queries asks by image, and QueriedData has no pictures; FrameData has\.$"
     with pytest.raises(DataError, match=said):
@@ -152,9 +151,9 @@ def test_forms_take_turns():
             seen.append(module.conditions(batch))
         finally:
             del type(module).global_step
-    pictures = StandIn(DIM).encode_image([["a.jpg"], ["b.jpg"], ["c.jpg", "d.jpg"], ["a.jpg"]])
+    pictures = RandomEncoder(DIM).encode_image([["a.jpg"], ["b.jpg"], ["c.jpg", "d.jpg"], ["a.jpg"]])
     assert torch.equal(seen[0].flatten(0, 1), pictures) and torch.equal(seen[2], seen[0])
-    assert torch.equal(seen[1][0], StandIn(DIM).encode_text(["name 0", "name 1"]))
+    assert torch.equal(seen[1][0], RandomEncoder(DIM).encode_text(["name 0", "name 1"]))
 
 
 def test_pictures_that_are_not_there_are_missed():
@@ -168,8 +167,8 @@ def test_a_share_of_the_queries_is_the_targets_own_sound(share, low, high):
     torch.manual_seed(0)
     module = Supervised(unet(), encoder(), audio_share=share)
     batch = queried(noises(batch=200, time=64))
-    by_text = StandIn(DIM).encode_text(["name 0", "name 1"])
-    by_sound = StandIn(DIM).encode_audio(batch.sources.flatten(0, 1), 16000).unflatten(0, (200, 2))
+    by_text = RandomEncoder(DIM).encode_text(["name 0", "name 1"])
+    by_sound = RandomEncoder(DIM).encode_audio(batch.sources.flatten(0, 1), 16000).unflatten(0, (200, 2))
     conditions = module.conditions(batch)
     sound = (conditions == by_sound).all(-1)
     text = (conditions == by_text).all(-1)
@@ -180,7 +179,7 @@ def test_a_share_of_the_queries_is_the_targets_own_sound(share, low, high):
 def test_a_frozen_encoder_is_asked_once_for_every_text():
     asked = []
 
-    class Counting(StandIn):
+    class Counting(RandomEncoder):
         def encode_text(self, texts):
             asked.extend(texts)
             return super().encode_text(texts)
@@ -193,13 +192,13 @@ def test_a_frozen_encoder_is_asked_once_for_every_text():
 
 def test_what_is_remembered_is_bounded_and_pixels_are_not():
     remembered, rng = Remembered(most=2), np.random.default_rng(0)
-    encode = StandIn(4).encode_text
+    encode = RandomEncoder(4).encode_text
     vectors_of = {text: remembered([text], encode)[0] for text in "abca"}
     assert list(remembered.kept) == ["c", "a"]
     assert torch.equal(vectors_of["a"], encode(["a"])[0])
     pixels = [rng.integers(0, 255, (2, 2, 3), dtype=np.uint8) for _ in range(2)]
-    found = remembered(pixels, StandIn(4).encode_image)
-    assert torch.equal(found, StandIn(4).encode_image(pixels))
+    found = remembered(pixels, RandomEncoder(4).encode_image)
+    assert torch.equal(found, RandomEncoder(4).encode_image(pixels))
     assert list(remembered.kept) == ["c", "a"]
 
 
@@ -231,9 +230,9 @@ def test_an_encoder_that_does_not_learn_has_no_gradient():
         ({"queries": []}, "one form or more"),
         ({"queries": ["none", "text"], "loss": "binary_mask"}, "stands alone"),
         ({"queries": ["none"], "loss": "l1"}, "a loss of masks"),
-        ({"encoder": StandIn(5)}, "conditions of 5 numbers"),
-        ({"encoder": StandIn(DIM, ["text"]), "queries": ["label"]}, "takes no label queries"),
-        ({"encoder": StandIn(DIM, ["text"]), "audio_share": 0.5}, "takes no audio queries"),
+        ({"encoder": RandomEncoder(5)}, "conditions of 5 numbers"),
+        ({"encoder": RandomEncoder(DIM, ["text"]), "queries": ["label"]}, "takes no label queries"),
+        ({"encoder": RandomEncoder(DIM, ["text"]), "audio_share": 0.5}, "takes no audio queries"),
         ({"model": small_rate_model(), "loss": "binary_mask"}, "BandUNet has no masks"),
     ],
 )
@@ -318,10 +317,10 @@ def test_without_manifest_and_procedural_sounds_there_is_nothing_to_train_on():
 
 
 def test_an_encoder_that_knows_nothing_tells_all_queries_apart():
-    found = StandIn(64).encode_text([f"query {i}" for i in range(50)])
+    found = RandomEncoder(64).encode_text([f"query {i}" for i in range(50)])
     assert torch.allclose(found.norm(dim=1), torch.ones(50), atol=1e-5)
     assert (found @ found.T - torch.eye(50)).abs().max() < 0.6
-    assert torch.equal(StandIn(64).encode_text(["query 7"])[0], found[7])
+    assert torch.equal(RandomEncoder(64).encode_text(["query 7"])[0], found[7])
     assert vectors(["query 7"], 64).shape == (1, 64)
     with pytest.raises(UnsupportedQueryError, match="takes no image"):
-        StandIn(4, ["text"]).encode_image(["a.jpg"])
+        RandomEncoder(4, ["text"]).encode_image(["a.jpg"])

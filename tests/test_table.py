@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.encoders.table import EmbeddingEncoder, OneHotEncoder, TableEncoder
+from separation.encoders.table import EmbeddingEncoder, NamedEmbeddings, OneHotEncoder, TableEncoder
 
 LABELS = ["dog barking", "rain", "playing violin"]
 
@@ -39,7 +39,7 @@ def test_an_unknown_label_names_close_ones():
 
 
 def test_a_table_and_its_labels_must_agree():
-    with pytest.raises(EncoderError, match="has 2 rows, and 3 labels"):
+    with pytest.raises(EncoderError, match="has 2 rows, but 3 labels"):
         TableEncoder.from_tensors({"label_net.weight": torch.zeros(2, 4)}, LABELS)
     with pytest.raises(EncoderError, match=r"label_net\.weight is missing"):
         TableEncoder.from_tensors({}, LABELS)
@@ -52,7 +52,7 @@ def test_plain_embeddings_pass_as_they_are():
     assert encoder.encode_embedding(torch.tensor([1, 2, 3, 4])).tolist() == [[1, 2, 3, 4]]
     assert encoder.encode_embedding(torch.ones(2, 4)).shape == (2, 4)
     for wrong in (torch.ones(3), torch.ones(1, 2, 4), torch.tensor(1.0)):
-        with pytest.raises(EncoderError, match="has 4 numbers"):
+        with pytest.raises(EncoderError, match="must have 4 numbers"):
             encoder.encode_embedding(wrong)
 
 
@@ -70,3 +70,9 @@ def test_every_other_form_is_one_sentence(form, call):
         call(QueryEncoder())
     with pytest.raises(UnsupportedQueryError, match=f"No {form} query without the encoder: CLAP is missing"):
         call(EmbeddingEncoder(4, "CLAP is missing."))
+
+
+def test_named_embeddings_are_looked_up():
+    encoder = NamedEmbeddings(3, True)
+    encoder.store("dog  barking", torch.ones(3))
+    assert encoder.encode_text(["dog barking", "rain"]).tolist() == [[1, 1, 1], [0, 0, 0]]

@@ -21,8 +21,8 @@ from lightning.pytorch.cli import LightningCLI
 from separation import train
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.mixing import Batch
+from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.encoders.sound import SoundEncoder
 from separation.losses import MaskError
 from separation.models.band_unet import BandUNet
 from separation.objectives import bands, base
@@ -59,7 +59,7 @@ def manifest(tmp_path_factory):
 
 def tiny_encoder():
     torch.manual_seed(1)
-    return SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16).eval()
+    return JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16).eval()
 
 
 def tiny_supervised(**arguments):
@@ -322,7 +322,7 @@ def test_tagging_of_silence_is_finite():
 def test_the_encoder_stays_as_it_is_loaded(tmp_path):
     encoder = tiny_encoder()
     torch.manual_seed(7)
-    other = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+    other = JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
     save_file(other.state_dict(), tmp_path / "encoder.safetensors")
     module = BandSupervised(small_rate_model(), encoder, encoder_weights=str(tmp_path / "encoder.safetensors")).train()
     assert torch.equal(module.encoder.text[0].weight, other.text[0].weight)
@@ -537,7 +537,7 @@ def recipe(name, arguments):
 
 @pytest.mark.parametrize("name", ["default.yaml", "sound.yaml"])
 def test_the_default_recipes_can_be_built(elsewhere, manifest, name):
-    save_file(SoundEncoder().state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
+    save_file(JointEncoder().state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
     cli = recipe(name, ["--data.manifest", str(manifest), "--data.foley", "0"])
     assert cli.trainer.precision == "bf16-mixed"
     assert cli.trainer.reload_dataloaders_every_n_epochs == 1  # otherwise all epochs are the same
@@ -550,7 +550,7 @@ def test_the_default_recipes_can_be_built(elsewhere, manifest, name):
 
 
 def test_the_default_recipe_trains_the_default_network(elsewhere, manifest):
-    stored = SoundEncoder()
+    stored = JointEncoder()
     save_file(stored.state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
     module = recipe("default.yaml", ["--data.manifest", str(manifest)]).model
     assert [p.shape for p in module.model.parameters()] == [p.shape for p in BandUNet().parameters()]

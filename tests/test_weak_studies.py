@@ -18,8 +18,8 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 from separation.data.corpus import Corpus
 from separation.data.made import Padded
 from separation.data.manifest import Clip, read_manifest
-from separation.encoders.panns import Frames
 from separation.encoders.sentence import SentenceEncoder
+from separation.encoders.taggers import Frames
 
 STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
 

@@ -21,9 +21,8 @@ from separation.data.manifest import Clip, DataError, read_manifest
 from separation.data.tagged import AUDIOSET, Positions, TaggedBatch, TaggedData, class_of
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError, UnsupportedQueryError
-from separation.encoders.frame_tagger import FrameTagger, linear_softmax
-from separation.encoders.panns import Frames
-from separation.encoders.stand_in import StandIn
+from separation.encoders.table import RandomEncoder
+from separation.encoders.taggers import Frames, FrameTagger, linear_softmax
 from separation.models.band_unet import BandUNet
 from separation.objectives import weakly_supervised
 from separation.objectives.base import Objective
@@ -370,7 +369,7 @@ def test_a_weakly_supervised_run_leaves_plain_data_with_the_classes_means(manife
     assert torch.allclose(separator.conditions(["tone 2"])[0], stored["encoder.means"][2])
 
 
-class Ears(StandIn):
+class Ears(RandomEncoder):
     """As the published embedding of USS: takes recordings alone."""
 
     sample_rate = RATE

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from separation.data.mixing import Batch
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.objectives.bimodal import BiModal
 from separation.objectives.contrastive import Contrastive
 
@@ -23,7 +23,7 @@ class Joint(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        encoder = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+        encoder = JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
         self.objective = Contrastive(encoder, text_noise=0.0, mask=0.0).eval()  # no batch statistics, no chance
         self.objective.log = lambda *arguments, **options: None
 

@@ -22,7 +22,7 @@ from separation.data.anchors import mined
 from separation.data.corpus import Corpus
 from separation.data.made import Padded
 from separation.data.tagged import TaggedData
-from separation.encoders.frame_tagger import FrameTagger
+from separation.encoders.taggers import FrameTagger
 from separation.objectives.optimisers import AdamW
 from separation.objectives.tagging import Tagging
 from separation.objectives.weakly_supervised import WeaklySupervised

@@ -29,7 +29,7 @@ from separation.data.captioned import CaptionedData
 from separation.data.corpus import Corpus
 from separation.data.datamodule import ClipData
 from separation.data.manifest import Clip, read_manifest, write_manifest
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.objectives.bimodal import BiModal
 from separation.objectives.contrastive import Contrastive
 from separation.objectives.optimisers import AdamW
@@ -91,10 +91,10 @@ def write(folder: Path, name: str, clips: list[Clip]) -> Path:
     return path
 
 
-def joint_space(manifest: Path, arguments: Any) -> SoundEncoder:
+def joint_space(manifest: Path, arguments: Any) -> JointEncoder:
     """The encoder, trained on its own half, or as an earlier study has kept it."""
     torch.manual_seed(0)
-    encoder = SoundEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(16, 32, 64, 128), hidden=256)
+    encoder = JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(16, 32, 64, 128), hidden=256)
     origin = trained_on(manifest, arguments) if arguments.keep else {}
     if arguments.keep and arguments.keep.exists():
         check_origin(arguments.keep, origin)
@@ -139,7 +139,7 @@ def check_origin(file: Path, origin: dict[str, str]) -> None:
         raise SystemExit(f"{file}: it is the encoder of another study, its {other[0]} is {was}, not {wanted}.")
 
 
-def rank(encoder: SoundEncoder, corpus: Corpus, labels: list[str]) -> float:
+def rank(encoder: JointEncoder, corpus: Corpus, labels: list[str]) -> float:
     """Share of a corpus's clips (of these labels) for which their own label is the closest text."""
     names = encoder.encode_text(labels)
     wanted = [number for number, clip in enumerate(corpus.clips) if clip.label in labels]
@@ -149,7 +149,7 @@ def rank(encoder: SoundEncoder, corpus: Corpus, labels: list[str]) -> float:
     return float(np.mean([labels[i] == corpus.clips[n].label for i, n in zip(first, wanted, strict=True)]))
 
 
-def trained(arm: str, seed: int, manifests: dict[str, Path], encoder: SoundEncoder, arguments: Any) -> BiModal:
+def trained(arm: str, seed: int, manifests: dict[str, Path], encoder: JointEncoder, arguments: Any) -> BiModal:
     """One arm's separator."""
     whole = arm in (WEAK, SEMI)
     data = CaptionedData(

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from separation.data.corpus import FOLEY, Corpus, report
 from separation.data.drawn import drawn_frame
 from separation.data.manifest import Clip, DataError
 from separation.data.queried import QueriedData
-from separation.encoders.base import EncoderError
-from separation.encoders.clip import pillow
 
 JPEG, END, TAIL = "JPEG", b"\xff\xd9", 1024  # what ends a picture of that kind, in its last bytes
 CHECKED = "PNG"  # `verify` reads the whole of these
@@ -31,13 +30,11 @@ def check_picture(path: Path) -> None:
         DataError: it is damaged, cut short or no picture.
     """
     try:
-        with pillow().open(path) as image:
+        with Image.open(path) as image:
             if image.format == CHECKED or (image.format == JPEG and is_whole(path)):
                 image.verify()
             else:
                 image.load()
-    except EncoderError:
-        raise
     except Exception:  # whatever readers of a dozen formats raise at bytes that are none of theirs
         raise DataError(f"{path}: it is damaged or no picture.") from None
 

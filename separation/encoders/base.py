@@ -1,112 +1,190 @@
-"""What every query encoder offers."""
+"""The interface of query encoders, and example recordings as queries."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.description import ModelError
+from separation.audio import as_rate, as_waveform, read, resample
+from separation.cache import cache_folder, hub_snapshots
+from separation.errors import ModelError
 
-if TYPE_CHECKING:
-    from separation.encoders.examples import Example
+EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples
+
+Example = str | Path | tuple[Tensor | np.ndarray, int]
+"""A file, or a waveform (time,) or (channels, time) with its sample rate in Hz."""
 
 
 class EncoderError(ModelError):
-    """An encoder's files or packages are missing or not the ones expected; the message says what to do."""
+    """An encoder's files or packages are missing or not the expected ones; the message says what to do."""
 
 
 class UnsupportedQueryError(EncoderError, NotImplementedError):
-    """The encoder does not take such a query; the message says which ones it takes."""
+    """The encoder does not support this form of query; the message names the supported ones."""
 
 
 class QueryEncoder(nn.Module):
-    """Turns queries into condition vectors (batch, embedding_dim).
+    """Base class of encoders, which turn queries into condition vectors (batch, embedding_dim).
 
-    A subclass names the query forms it takes in `modalities` and overrides the methods for those. Its vectors have unit
-    length unless `unit_length` is False. Plain embeddings are taken by every encoder. One that takes recordings has a
-    `sample_rate`, Hz, at which it hears them.
+    A subclass names the supported forms of queries in `modalities` and overrides the methods for them. Embeddings are
+    supported by every encoder.
+
+    Attributes:
+        embedding_dim: length of the condition vectors.
+        modalities: supported forms: "text", "audio", "label", "image".
+        unit_length: whether condition vectors have unit length.
+        ignores_silence: whether silent frames of example recordings are removed before they are encoded.
+        sample_rate: rate of the audio input in Hz, for encoders of recordings.
     """
 
     embedding_dim: int
     modalities: frozenset[str] = frozenset()
     unit_length: bool = True
+    ignores_silence: bool = False
     sample_rate: int
 
     def refuse(self, form: str) -> NoReturn:
-        """Say that queries of this form are not taken, and which are.
+        """Refuse a form of query.
 
         Raises:
-            UnsupportedQueryError: always.
+            UnsupportedQueryError: always; the message names the supported forms.
         """
         forms = ", ".join([*sorted(self.modalities, reverse=True), "embedding"])
         raise UnsupportedQueryError(f"{type(self).__name__} takes no {form}; it takes {forms}.")
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (batch, embedding_dim)."""
+        """Encode texts as (batch, embedding_dim)."""
         self.refuse("text")
 
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Example recordings (batch, time) to (batch, embedding_dim)."""
+        """Encode example recordings (batch, time) at `sample_rate` Hz as (batch, embedding_dim)."""
         self.refuse("audio")
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
-        """Class names, ids or numbers to (batch, embedding_dim); a list within the list is one query for all of it."""
+        """Encode class names, ids or indices as (batch, embedding_dim); a nested list is one query."""
         self.refuse("label")
 
     def encode_image(self, images: Sequence[Any]) -> Tensor:
-        """Pictures (files or arrays) to (batch, embedding_dim); a list within the list is one query, their mean."""
+        """Encode images (files or arrays) as (batch, embedding_dim); a nested list is one query, their mean."""
         self.refuse("image")
 
-    def encode_examples(self, examples: Example | Iterable[Example]) -> Tensor:
-        """Example recordings to one condition (1, embedding_dim), their mean: each recording counts alike.
-
-        Args:
-            examples: a file, a folder of them, a waveform with its sample rate, or several of these.
-
-        Raises:
-            EncoderError: there is none, or one is silent all through.
-            AudioError: a file cannot be read.
-        """
-        from separation.encoders.examples import called, each_example, load_mono
-
-        if "audio" not in self.modalities:
-            self.refuse("audio")
-        found = each_example(examples)
-        if not found:
-            raise EncoderError(f"{examples} holds no example recording (.wav, .flac, .ogg, .mp3).")
-        vectors = []
-        for example in found:
-            waveform = self.audible(load_mono(example, self.sample_rate))
-            if not waveform.any():
-                raise EncoderError(f"{called(example)} is silent, so it shows no sound to look for.")
-            vectors.append(self.encode_example(waveform))
-        return self.mean(torch.cat(vectors))
-
-    def audible(self, waveform: Tensor) -> Tensor:
-        """What counts of an example (time,) at the encoder's rate."""
-        return waveform
-
     def encode_example(self, waveform: Tensor) -> Tensor:
-        """One example (time,) at the encoder's rate to (1, embedding_dim)."""
+        """Encode one example recording (time,) at the encoder's rate as (1, embedding_dim)."""
         return self.encode_audio(waveform[None], self.sample_rate)
 
+    def encode_examples(self, examples: Example | Iterable[Example]) -> Tensor:
+        """Encode example recordings as one condition (1, embedding_dim), the mean over the recordings.
+
+        Args:
+            examples: a file, a folder of files, a waveform with its sample rate, or several of these.
+
+        Raises:
+            EncoderError: there is no recording, or one is silent.
+            AudioError: a file cannot be read.
+            ValueError: a waveform or its sample rate is not valid.
+        """
+        if "audio" not in self.modalities:
+            self.refuse("audio")
+        vectors = []
+        for example in list_examples(examples):
+            if isinstance(example, str | Path):
+                name, (waveform, rate) = str(example), read(example)
+            else:
+                name, waveform, rate = "The example", as_waveform(example[0], "example"), as_rate(example[1])
+            waveform = resample(waveform.mean(0, keepdim=True), rate, self.sample_rate)[0]
+            if self.ignores_silence:
+                waveform = remove_silence(waveform, self.sample_rate)
+            if not waveform.any():
+                raise EncoderError(f"{name} is silent, so it cannot serve as an example.")
+            vectors.append(self.encode_example(waveform))
+        if not vectors:
+            raise EncoderError(f"{examples} contains no example recordings ({', '.join(EXAMPLE_SUFFIXES)}).")
+        return self.mean(torch.cat(vectors))
+
+    def encode_embedding(self, vectors: Tensor) -> Tensor:
+        """Return condition vectors (embedding_dim,) or (batch, embedding_dim) as (batch, embedding_dim) in float32.
+
+        Raises:
+            EncoderError: their shape is another one.
+        """
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.embedding_dim:
+            raise EncoderError(
+                f"An embedding for {type(self).__name__} must have {self.embedding_dim} numbers, "
+                f"not shape {tuple(vectors.shape)}."
+            )
+        return vectors.reshape(-1, self.embedding_dim).float()
+
     def mean(self, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Weighted mean (1, embedding_dim) of conditions (n, embedding_dim), of unit length where the encoder's are."""
+        """Weighted mean (1, embedding_dim) of conditions (n, embedding_dim), normalised if `unit_length` is True."""
         weights = vectors.new_ones(len(vectors)) if weights is None else weights.to(vectors)
         mean = (weights / weights.sum()) @ vectors
         return F.normalize(mean, dim=-1)[None] if self.unit_length else mean[None]
 
-    def encode_embedding(self, vectors: Tensor) -> Tensor:
-        """Condition vectors, (embedding_dim,) or (batch, embedding_dim), as they are.
 
-        Raises:
-            EncoderError: they have another size.
-        """
-        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.embedding_dim:
-            shape = tuple(vectors.shape)
-            raise EncoderError(f"An embedding for {type(self).__name__} has {self.embedding_dim} numbers, not {shape}.")
-        return vectors.reshape(-1, self.embedding_dim).float()
+def list_examples(examples: Example | Iterable[Example]) -> list[Example]:
+    """Flatten example recordings into a list; a folder stands for its audio files, sorted by name."""
+    if isinstance(examples, str | Path):
+        path = Path(examples)
+        return sorted(p for p in path.iterdir() if p.suffix.lower() in EXAMPLE_SUFFIXES) if path.is_dir() else [path]
+    if isinstance(examples, tuple) and len(examples) == 2 and isinstance(examples[0], Tensor | np.ndarray):
+        return [examples]
+    return [example for entry in examples for example in list_examples(entry)]
+
+
+def remove_silence(waveform: Tensor, sample_rate: int) -> Tensor:
+    """Join the 0.1-s frames of a waveform (time,) whose peak exceeds 0.02, as USS does; drops an incomplete frame."""
+    size = round(0.1 * sample_rate)
+    frames = waveform[: len(waveform) // size * size].reshape(-1, size)
+    return frames[frames.abs().amax(1) > 0.02].flatten()
+
+
+def import_optional(module: str, user: str, extra: str) -> Any:
+    """Import a module of an optional package, also beside torchaudio and torchvision builds that do not load.
+
+    Args:
+        module: its full name.
+        user: what needs it, for the message.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        EncoderError: the package is not installed.
+    """
+    from separation.compat import make_importable
+
+    make_importable()
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise EncoderError(
+            f'{user} needs the package {module.split(".")[0]}; install it with: pip install "separation[{extra}]" '
+            f'(in this project\'s folder: pip install ".[{extra}]")'
+        ) from None
+
+
+def find_weights(filename: str, what: str, home: str) -> Path:
+    """Find a weight file in the cache folder, or in the Hugging Face cache of its repository; nothing is downloaded.
+
+    Args:
+        filename: name of the file.
+        what: what the weights belong to, for the message.
+        home: address where the file is published.
+
+    Raises:
+        EncoderError: the file is in neither place.
+    """
+    folder = cache_folder()
+    snapshots = hub_snapshots(home.removeprefix("https://huggingface.co/"))
+    for path in (folder / filename, *(snapshot / filename for snapshot in snapshots)):
+        if path.is_file():
+            return path
+    raise EncoderError(
+        f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}; "
+        "without them the command separate takes embeddings alone (--query-embedding)."
+    )

@@ -1,12 +1,12 @@
-"""CLAP (LAION, HTSAT-base and RoBERTa-base): sentences and recordings to unit vectors of one space of 512 dimensions.
+"""CLAP (LAION, HTSAT-base and RoBERTa-base): texts and recordings to unit vectors of one space of 512 dimensions.
 
-The default backend is transformers; `laion-clap` (numpy < 2) is an optional one. Weights load from LAION's `.pt` files,
-from the copy inside AudioSep's checkpoints, and in Hugging Face form. RoBERTa's vocabulary is in none of them: see
-`roberta.py`.
+The networks and the tokenizer are those of transformers. Weights load from LAION's `.pt` files, from the copies inside
+checkpoints of separators, and in Hugging Face form. RoBERTa's vocabulary is in none of these files.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.clap_names import COMPUTED, PREFIX_OF, tower_tensors, transformers_names
-from separation.encoders.mel import LogMel
-from separation.encoders.packages import optional
-from separation.encoders.roberta import VOCABULARY, tokenize
+from separation.audio import resample
+from separation.cache import hub_snapshots
+from separation.encoders.base import EncoderError, QueryEncoder, import_optional
+from separation.models.spectra import LogMel
 from separation.tensors import Tensors, load_strictly, read_tensors
 
-LONGEST = 512  # tokens, as AudioSep cuts
 CLIP_SECONDS = 10
-
+MAX_TOKENS = 512
+VOCABULARY = 50265
+SPECIAL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 50264}
 TEXT_CONFIG = {"vocab_size": VOCABULARY, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 AUDIO_CONFIG = {
     "patch_embeds_hidden_size": 128,
@@ -33,33 +33,132 @@ AUDIO_CONFIG = {
     "enable_fusion": False,
 }
 
+# Tensors of published files beside the weights: computed here, not used by any condition, or training state.
+INDICES = ("position_ids", "token_type_ids", "relative_position_index", "attn_mask")
+COMPUTED = (*INDICES, "num_batches_tracked")
+UNUSED = (
+    "audio_branch.spectrogram_extractor.",
+    "audio_branch.logmel_extractor.",
+    "audio_branch.tscam_conv.",
+    "audio_branch.head.",
+    "text_transform.",
+    "audio_transform.",
+    "logit_scale",
+)
+# A tensor of each tower in LAION's and in Hugging Face's names; what is before it in a file is the prefix.
+SIGNS = (
+    "text_branch.embeddings.word_embeddings.weight",
+    "audio_branch.patch_embed.proj.weight",
+    "text_model.embeddings.word_embeddings.weight",
+    "audio_model.audio_encoder.patch_embed.proj.weight",
+)
+PREFIXES = {"text": ("text_model.", "text_projection."), "audio": ("audio_model.", "audio_projection.")}
+# LAION's names to Hugging Face's, which contain none of the former.
+RENAMES = (
+    ("text_branch.", "text_model."),
+    ("projection.0.", "projection.linear1."),
+    ("projection.2.", "projection.linear2."),
+    ("audio_branch.bn0.", "audio_model.audio_encoder.batch_norm."),
+    ("audio_branch.", "audio_model.audio_encoder."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".attn.relative_position_bias_table", ".attention.self.relative_position_bias_table"),
+    (".attn.proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+)
 
-def weights_only(module: nn.Module) -> nn.Module:
-    """Keep index buffers, which are computed and differ between versions of transformers, out of `state_dict`."""
-    for part in module.modules():
-        names = [n for n, _ in part.named_buffers(recurse=False) if n in COMPUTED and n != "num_batches_tracked"]
-        part._non_persistent_buffers_set.update(names)
-    return module.eval().requires_grad_(False)
+
+def transformers_names(tensors: Tensors, source: str = "the checkpoint") -> dict[str, Tensor]:
+    """Extract CLAP's weights under Hugging Face names, from LAION's or Hugging Face's names with any prefix.
+
+    Raises:
+        EncoderError: there is no CLAP among the tensors.
+    """
+    match = ((name, sign) for sign in SIGNS for name in tensors if f".{name}".endswith(f".{sign}"))
+    name, sign = next(match, ("", ""))
+    if not name:
+        raise EncoderError(f"{source} contains no CLAP: there is neither tensor {SIGNS[0]} nor {SIGNS[2]}.")
+    prefix, found = name.removesuffix(sign), {}
+    for name, tensor in tensors.items():
+        bare = name.removeprefix(prefix)
+        if not name.startswith(prefix) or bare.endswith(COMPUTED) or bare.startswith(UNUSED):
+            continue
+        parts = {bare: tensor}
+        if ".attn.qkv." in bare:  # one matrix for what is three in Hugging Face's form
+            kinds = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+            parts = {bare.replace(".attn.qkv.", f".attention.self.{kind}."): part for kind, part in kinds}
+        for new, part in parts.items():
+            for theirs, ours in RENAMES:
+                new = new.replace(theirs, ours)
+            found[new] = part
+    return found
 
 
-def build_text_tower(config: dict[str, Any] | None = None) -> nn.Module:
-    """RoBERTa with its projection, random weights. `config` overrides the published sizes."""
-    transformers = optional("transformers", "CLAP", "clap")
-    settings = transformers.ClapTextConfig(**{**TEXT_CONFIG, **(config or {})})
-    return weights_only(transformers.ClapTextModelWithProjection(settings))
+def build_tower(kind: str, config: dict[str, Any] | None = None) -> nn.Module:
+    """Build the "text" tower (RoBERTa) or the "audio" tower (HTS-AT) with its projection and random weights.
+
+    Args:
+        kind: "text" or "audio".
+        config: settings that differ from the published ones.
+
+    Raises:
+        EncoderError: transformers is not installed.
+    """
+    transformers = import_optional("transformers", "CLAP", "clap")
+    if kind == "text":
+        settings = transformers.ClapTextConfig(**{**TEXT_CONFIG, **(config or {})})
+        tower: nn.Module = transformers.ClapTextModelWithProjection(settings)
+    else:
+        settings = transformers.ClapAudioConfig(**{**AUDIO_CONFIG, **(config or {})})
+        tower = transformers.ClapAudioModelWithProjection(settings)
+    for module in tower.modules():  # index buffers differ between versions of transformers: not part of `state_dict`
+        names = [name for name, _ in module.named_buffers(recurse=False) if name in INDICES]
+        module._non_persistent_buffers_set.update(names)
+    return tower.eval().requires_grad_(False)
 
 
-def build_audio_tower(config: dict[str, Any] | None = None) -> nn.Module:
-    """HTS-AT with its projection, random weights. `config` overrides the published sizes."""
-    transformers = optional("transformers", "CLAP", "clap")
-    settings = transformers.ClapAudioConfig(**{**AUDIO_CONFIG, **(config or {})})
-    return weights_only(transformers.ClapAudioModelWithProjection(settings))
+@cache
+def load_tokenizer(folder: str | None = None) -> Any:
+    """Load RoBERTa's tokenizer from a folder or the local Hugging Face cache, once per process; nothing is downloaded.
+
+    With another vocabulary, texts would be encoded wrongly or all alike without an error. So its size, its special
+    tokens and the token numbers of one sentence are compared with the published ones (README of fairseq's RoBERTa).
+
+    Raises:
+        EncoderError: there is no tokenizer, or it is not RoBERTa's.
+    """
+    names = ("roberta-base", "FacebookAI/roberta-base", "laion/larger_clap_general", "laion/clap-htsat-unfused")
+    places = [Path(folder).expanduser()] if folder else [place for name in names for place in hub_snapshots(name)]
+    for place in places:
+        if (place / "tokenizer.json").is_file() or all((place / n).is_file() for n in ("vocab.json", "merges.txt")):
+            break
+    else:
+        raise EncoderError(
+            f"{folder + ': ' if folder else ''}RoBERTa's vocabulary is missing; get it with: hf download roberta-base "
+            "tokenizer.json, or name a folder with tokenizer.json (or vocab.json and merges.txt)."
+        )
+    transformers = import_optional("transformers", "CLAP", "clap")
+    try:
+        tokenizer = transformers.RobertaTokenizer.from_pretrained(str(place))
+        numbers = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
+        sentence = tokenizer("Hello world")["input_ids"]
+    except Exception as error:  # a damaged file may raise anything
+        raise EncoderError(f"{place} contains no readable tokenizer: {str(error)[:120]}") from None
+    if len(tokenizer) != VOCABULARY:
+        raise EncoderError(f"{place}: the tokenizer has {len(tokenizer)} tokens, RoBERTa's has {VOCABULARY}.")
+    for token, number in SPECIAL.items():
+        if numbers[token] != number:
+            raise EncoderError(f"{place}: token {token} has number {numbers[token]}, in RoBERTa {number}.")
+    if sentence != [0, 31414, 232, 2]:
+        raise EncoderError(f"{place}: 'Hello world' becomes {sentence[:8]}, in RoBERTa [0, 31414, 232, 2].")
+    return tokenizer
 
 
-def clip_of(waveform: Tensor, size: int) -> Tensor:
-    """(batch, time) to (batch, size): repeated as often as it fits and padded with zeros, or its middle.
+def fit_clip(waveform: Tensor, size: int) -> Tensor:
+    """Bring (batch, time) to (batch, size): repeated as often as it fits and padded with zeros, or its middle part.
 
-    CLAP was trained on random 10 s of longer recordings; the middle is the same every time.
+    CLAP was trained on random 10 s of longer recordings; the middle is reproducible.
     """
     time = waveform.shape[-1]
     if not time:
@@ -70,17 +169,18 @@ def clip_of(waveform: Tensor, size: int) -> Tensor:
 
 
 class ClapEncoder(QueryEncoder):
-    """Sentences and recordings (at any rate) to unit vectors.
+    """Texts and recordings (at any rate) to unit vectors.
 
     Args:
-        text: build the text tower (125 M parameters).
-        audio: build the audio tower (73 M parameters).
-        vocabulary: a folder with RoBERTa's tokenizer files; None: the local Hugging Face cache.
-        text_config: overrides of the text tower's sizes.
-        audio_config: overrides of the audio tower's sizes.
+        text: whether to build the text tower (125 M parameters).
+        audio: whether to build the audio tower (73 M parameters).
+        vocabulary: a folder with RoBERTa's tokenizer files; None uses the local Hugging Face cache.
+        text_config: settings of the text tower that differ from the published ones.
+        audio_config: settings of the audio tower that differ from the published ones.
 
     Raises:
         EncoderError: transformers is not installed.
+        ValueError: neither tower is wanted.
     """
 
     sample_rate = 48000
@@ -98,79 +198,84 @@ class ClapEncoder(QueryEncoder):
         self.modalities = frozenset(name for name, wanted in (("text", text), ("audio", audio)) if wanted)
         if not self.modalities:
             raise ValueError("a CLAP encoder has a text tower, an audio tower, or both")
-        self.text = build_text_tower(text_config) if text else None
-        self.audio = build_audio_tower(audio_config) if audio else None
+        self.text = build_tower("text", text_config) if text else None
+        self.audio = build_tower("audio", audio_config) if audio else None
         self.log_mel = LogMel(self.sample_rate, 1024, 480, 64, 50.0, 14000.0)
-        tower = self.text if self.text is not None else self.audio
-        self.embedding_dim = int(tower.config.projection_dim)  # type: ignore[union-attr, arg-type]
+        tower: Any = self.text if self.text is not None else self.audio
+        self.embedding_dim = int(tower.config.projection_dim)
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, source: str = "the checkpoint", **options: Any) -> ClapEncoder:
-        """From a state dict of any published form; `options` as for the class.
+        """Create the encoder from a state dict in any published form; `options` are the arguments of the class.
 
         Raises:
-            EncoderError: a tensor is missing, unknown or of another shape.
+            EncoderError: there is no CLAP among the tensors, or a tensor belongs to neither tower.
+            ModelError: a tensor is missing, unknown or has another shape; the message names it.
         """
         encoder = cls(**options)
-        encoder.load_published(tensors, source)
+        names = transformers_names(tensors, source)
+        for name in sorted(names):
+            if not name.startswith((*PREFIXES["text"], *PREFIXES["audio"])):
+                raise EncoderError(f"{source}: tensor {name} does not belong to CLAP.")
+        for tower in sorted(encoder.modalities):
+            weights = {name: tensor for name, tensor in names.items() if name.startswith(PREFIXES[tower])}
+            load_strictly(getattr(encoder, tower), weights, source, lambda name: name.endswith(COMPUTED))
         return encoder
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClapEncoder:
-        """From a LAION `.pt`, an AudioSep checkpoint or a Hugging Face `model.safetensors`."""
+        """Create the encoder from a LAION `.pt`, an AudioSep checkpoint or a Hugging Face `model.safetensors`."""
         return cls.from_tensors(read_tensors(path), str(path), **options)
 
-    def load_published(self, tensors: Tensors, source: str = "the checkpoint") -> None:
-        """Fill the towers strictly; a tensor that belongs to neither is an error as well.
+    def tokenize(self, texts: list[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Convert texts to token numbers and their mask, both (batch, tokens).
+
+        Args:
+            texts: one text or more.
+            length: number of tokens of every row; None pads to the longest text, of at most 512 tokens.
 
         Raises:
-            EncoderError: names the tensor.
+            EncoderError: RoBERTa's vocabulary is missing or another one.
         """
-        names = transformers_names(tensors, source)
-        for name in sorted(names):
-            if not name.startswith((*PREFIX_OF["text"], *PREFIX_OF["audio"])):
-                raise EncoderError(f"{source}: tensor {name} does not belong to CLAP.")
-        for tower in sorted(self.modalities):
-            load_strictly(getattr(self, tower), tower_tensors(names, tower), source, lambda n: n.endswith(COMPUTED))
+        padding = "max_length" if length else "longest"
+        encoded = load_tokenizer(self.vocabulary)(
+            texts, padding=padding, truncation=True, max_length=length or MAX_TOKENS, return_tensors="pt"
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Token numbers and mask (batch, tokens) to states (batch, tokens, 768) and unit vectors (batch, 512)."""
+        """Encode tokens and mask (batch, tokens) as states (batch, tokens, 768) and unit vectors (batch, 512)."""
         if self.text is None:
             self.refuse("text")
-        device = self.log_mel.window.device
+        device = self.log_mel.filters.device
         output = self.text(input_ids=tokens.to(device), attention_mask=mask.to(device))
         return output.last_hidden_state, F.normalize(output.text_embeds.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (batch, 512), unit length.
+        """Encode texts as unit vectors (batch, 512).
 
         Raises:
             EncoderError: RoBERTa's vocabulary is missing or another one.
         """
         if self.text is None:
             self.refuse("text")
-        if not texts:
-            return torch.zeros(0, self.embedding_dim)
-        return self.encode_tokens(*tokenize(texts, self.vocabulary, LONGEST))[1]
+        return self.encode_tokens(*self.tokenize(texts))[1] if texts else torch.zeros(0, self.embedding_dim)
 
     def encode_text_states(self, texts: list[str], length: int = 77) -> tuple[Tensor, Tensor]:
-        """Sentences to RoBERTa's states (batch, length, 768) and unit vectors, as the BiModal network takes them."""
-        return self.encode_tokens(*tokenize(texts, self.vocabulary, length, length))
+        """Encode texts as RoBERTa's states (batch, length, 768) and unit vectors (batch, 512), for BiModal."""
+        return self.encode_tokens(*self.tokenize(texts, length))
 
-    @torch.no_grad()
-    def encode_log_mel(self, log_mel: Tensor) -> Tensor:
-        """Log-mel of 10 s (batch, 1, 1001, 64) to unit vectors (batch, 512)."""
+    def embed_audio(self, waveform: Tensor) -> Tensor:
+        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512), with gradients for the waveform."""
         if self.audio is None:
             self.refuse("audio")
+        log_mel = self.log_mel(fit_clip(waveform, CLIP_SECONDS * self.sample_rate))
         return F.normalize(self.audio(input_features=log_mel).audio_embeds.float(), dim=-1)
 
     @torch.no_grad()
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Example recordings (batch, time) to (batch, 512), unit length; of longer ones the middle 10 s count."""
+        """Encode example recordings (batch, time) as unit vectors (batch, 512); of longer ones, the middle 10 s."""
         if self.audio is None:
             self.refuse("audio")
-        from separation.audio import resample
-
-        waveform = resample(waveform, sample_rate, self.sample_rate).to(self.log_mel.window.device)
-        return self.encode_log_mel(self.log_mel(clip_of(waveform, CLIP_SECONDS * self.sample_rate)))
+        return self.embed_audio(resample(waveform, sample_rate, self.sample_rate).to(self.log_mel.filters.device))

@@ -1,31 +1,28 @@
-"""CLIP ViT-B/32 (Radford et al., 2021) through open_clip: sentences and pictures to vectors, as CLIPSep uses them.
+"""CLIP ViT-B/32 (Radford et al., 2021) through open_clip: texts and images to vectors of one space of 512 dimensions.
 
-CLIPSep takes CLIP's vectors as they come (their length is about 10), so these are not of unit length.
+Vectors keep their length (about 10), as CLIPSep uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.clip_names import openai_names
-from separation.encoders.packages import optional
+from separation.encoders.base import EncoderError, QueryEncoder, import_optional
 from separation.encoders.torchscript import is_archive, read_archive
 from separation.tensors import Tensors, load_strictly, read_tensors
 
 VOCABULARY = 49408
-SENTENCE, NUMBERS = "a photo of a dog", [49406, 320, 1125, 539, 320, 1929, 49407]
-
 VISION = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
 TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 512, "heads": 8, "layers": 12}
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# CLIPSep trains with the second; its published scores are with the third, whose double entry is its own; its script
-# adds nothing.
+# CLIPSep uses "photo" in training, "ensemble" (one entry occurs twice) for its scores and "verbatim" in its script.
 PROMPTS = {
     "verbatim": ("{}",),
     "photo": ("a photo of {}",),
@@ -37,91 +34,111 @@ PROMPTS = {
         "a photo of many {}.",
     ),
 }
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-Picture = Any  # a path, a PIL image, an array (height, width, 3), or a tensor (3, height, width)
+# Hugging Face's names to OpenAI's, which open_clip uses as well.
+SIGN = "text_model.embeddings.token_embedding.weight"
+RENAMES = (
+    ("vision_model.encoder.layers.", "visual.transformer.resblocks."),
+    ("text_model.encoder.layers.", "transformer.resblocks."),
+    (".self_attn.out_proj.", ".attn.out_proj."),
+    (".layer_norm1.", ".ln_1."),
+    (".layer_norm2.", ".ln_2."),
+    (".mlp.fc1.", ".mlp.c_fc."),
+    (".mlp.fc2.", ".mlp.c_proj."),
+    ("text_model.embeddings.token_embedding.", "token_embedding."),
+    ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
+    ("text_model.final_layer_norm.", "ln_final."),
+    ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
+    ("vision_model.embeddings.patch_embedding.", "visual.conv1."),
+    ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
+    ("vision_model.pre_layrnorm.", "visual.ln_pre."),
+    ("vision_model.post_layernorm.", "visual.ln_post."),
+    ("visual_projection.weight", "visual.proj"),
+    ("text_projection.weight", "text_projection"),
+)
+
+Picture = Any
+"""A path, a PIL image, an array (height, width, 3) or a tensor (3, height, width); uint8, or floats from 0 to 1."""
 
 
-def check(tokenizer: Any) -> None:
-    """Refuse a tokenizer that is not CLIP's.
+def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return CLIP's weights in float32 under OpenAI's names, from OpenAI's or Hugging Face's."""
+    bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    settings = ("input_resolution", "context_length", "vocab_size")  # numbers in OpenAI's archives
+    bare = {
+        name: tensor.float()
+        for name, tensor in bare.items()
+        if name not in settings and not name.endswith(("position_ids", "attn_mask"))
+    }
+    if SIGN not in bare:
+        return bare
+    found = {}
+    for name, tensor in bare.items():
+        if ".k_proj." in name or ".v_proj." in name:
+            continue
+        if ".q_proj." in name:  # three matrices for what is one in OpenAI's form
+            tensor = torch.cat([bare.get(name.replace(".q_proj.", f".{part}_proj."), tensor) for part in "qkv"])
+            name = name.replace(".self_attn.q_proj.", ".attn.in_proj_")
+        elif name.endswith("projection.weight"):
+            tensor = tensor.T.contiguous()
+        for theirs, ours in RENAMES:
+            name = name.replace(theirs, ours)
+        found[name] = tensor
+    return found
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Compare a tokenizer's size and its token numbers of one sentence with CLIP's.
 
     Raises:
-        EncoderError: says what is wrong with it.
+        EncoderError: they differ.
     """
     if tokenizer.vocab_size != VOCABULARY:
         raise EncoderError(f"The tokenizer of open_clip has {tokenizer.vocab_size} tokens, CLIP's has {VOCABULARY}.")
-    numbers = tokenizer([SENTENCE])[0, : len(NUMBERS)].tolist()
-    if numbers != NUMBERS:
-        raise EncoderError(f"The tokenizer of open_clip makes {numbers} of {SENTENCE!r}, CLIP's makes {NUMBERS}.")
-
-
-def pillow() -> Any:
-    """The module PIL.Image.
-
-    Raises:
-        EncoderError: Pillow is not installed.
-    """
-    return optional("PIL.Image", "A query by pictures", "clip")
+    expected = [49406, 320, 1125, 539, 320, 1929, 49407]
+    numbers = tokenizer(["a photo of a dog"])[0, : len(expected)].tolist()
+    if numbers != expected:
+        raise EncoderError(
+            f"The tokenizer of open_clip makes {numbers} of 'a photo of a dog', CLIP's makes {expected}."
+        )
 
 
 def open_picture(picture: Picture) -> Any:
-    """Any form of picture as a PIL image in RGB.
+    """Convert any form of picture to a PIL image in RGB.
 
     Raises:
-        EncoderError: it cannot be read, or is no picture.
+        EncoderError: the file is not a readable picture, or the array has another shape.
     """
-    images = pillow()
+    from PIL import Image
+
     if isinstance(picture, str | Path):
         try:
-            with images.open(picture) as image:
+            with Image.open(picture) as image:
                 return image.convert("RGB")
-        except (OSError, ValueError, images.DecompressionBombError):
+        except (OSError, ValueError, Image.DecompressionBombError):
             raise EncoderError(f"{picture} cannot be read as a picture.") from None
-    return picture.convert("RGB") if isinstance(picture, images.Image) else from_array(picture)
-
-
-def from_array(picture: Any) -> Any:
-    """An array (height, width, 3) or tensor (3, height, width), 0..255 in uint8 or 0..1 in floats, as a PIL image.
-
-    Raises:
-        EncoderError: it has another shape.
-    """
-    import numpy as np
-
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
     pixels = picture.detach().cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else np.asarray(picture)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise EncoderError(f"A picture has shape (height, width, 3), not {pixels.shape}.")
+        raise EncoderError(f"A picture must have shape (height, width, 3), not {pixels.shape}.")
     if pixels.dtype != np.uint8:
         pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
-    return pillow().fromarray(np.ascontiguousarray(pixels))
-
-
-def prepare(picture: Picture, size: int) -> Tensor:
-    """A picture to CLIP's input (3, size, size): short side resized (bicubic), middle cut out, normalised."""
-    import numpy as np
-
-    image = open_picture(picture)
-    width, height = image.size
-    wide, high = (size, size * height // width) if width <= height else (size * width // height, size)
-    image = image.resize((wide, high), pillow().Resampling.BICUBIC)
-    left, top = round((wide - size) / 2), round((high - size) / 2)
-    pixels = torch.from_numpy(np.array(image.crop((left, top, left + size, top + size))))
-    return (pixels.permute(2, 0, 1).float() / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[
-        :, None, None
-    ]
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 class ClipEncoder(QueryEncoder):
-    """Sentences and pictures to CLIP vectors (512), not of unit length.
+    """Texts and images to CLIP vectors (512), not of unit length.
 
     Args:
         prompts: "ensemble" (CLIPSep's scores), "photo" (CLIPSep's training) or "verbatim" (CLIPSep's script).
-        embedding_dim: of the vectors.
-        vision: overrides of the picture tower's sizes.
-        text: overrides of the text tower's sizes.
+        embedding_dim: length of the vectors.
+        vision: settings of the image tower that differ from the published ones.
+        text: settings of the text tower that differ from the published ones.
 
     Raises:
         EncoderError: open_clip is not installed, or its tokenizer is not CLIP's.
+        ValueError: there are no such prompts.
     """
 
     modalities = frozenset({"text", "image"})
@@ -136,24 +153,24 @@ class ClipEncoder(QueryEncoder):
     ) -> None:
         super().__init__()
         if prompts not in PROMPTS:
-            raise ValueError(f"prompts is one of {', '.join(PROMPTS)}, not {prompts!r}")
-        open_clip = optional("open_clip", "CLIP", "clip")
+            raise ValueError(f"prompts must be one of {', '.join(PROMPTS)}, not {prompts!r}")
+        open_clip = import_optional("open_clip", "CLIP", "clip")
         self.prompts, self.embedding_dim = prompts, embedding_dim
-        self.image_size = {**VISION, **(vision or {})}["image_size"]
-        sizes = (
-            open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})}),
-            open_clip.CLIPTextCfg(**{**TEXT, **(text or {})}),
-        )
-        self.network = open_clip.CLIP(embedding_dim, *sizes, quick_gelu=True).eval().requires_grad_(False)
+        vision_settings = open_clip.CLIPVisionCfg(**{**VISION, **(vision or {})})
+        text_settings = open_clip.CLIPTextCfg(**{**TEXT, **(text or {})})
+        network = open_clip.CLIP(embedding_dim, vision_settings, text_settings, quick_gelu=True)
+        self.network = network.eval().requires_grad_(False)
+        # The short side is resized (bicubic), the middle cut out, and the pixels are normalised.
+        self.prepare = open_clip.image_transform(vision_settings.image_size, is_train=False, mean=MEAN, std=DEVIATION)
         self.tokenizer = open_clip.SimpleTokenizer()
-        check(self.tokenizer)
+        check_tokenizer(self.tokenizer)
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, source: str = "the checkpoint", **options: Any) -> ClipEncoder:
-        """From a state dict with OpenAI's (open_clip's) or Hugging Face names; `options` as for the class.
+        """Create the encoder from a state dict with OpenAI's (open_clip's) or Hugging Face's names.
 
         Raises:
-            EncoderError: a tensor is missing, unknown or of another shape.
+            ModelError: a tensor is missing, unknown or has another shape; the message names it.
         """
         encoder = cls(**options)
         load_strictly(encoder.network, openai_names(tensors), source)
@@ -161,13 +178,16 @@ class ClipEncoder(QueryEncoder):
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClipEncoder:
-        """From OpenAI's `ViT-B-32.pt`, or timm/vit_base_patch32_clip_224.openai's `open_clip_model.safetensors`."""
+        """Create the encoder from OpenAI's `ViT-B-32.pt` or from an `open_clip_model.safetensors`.
+
+        The latter is published as timm/vit_base_patch32_clip_224.openai.
+        """
         tensors = read_archive(path) if is_archive(path) else read_tensors(path)
         return cls.from_tensors(tensors, str(path), **options)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (batch, 512): the mean over the prompts they are put into."""
+        """Encode texts as (batch, 512), the mean over the prompts."""
         if not texts:
             return torch.zeros(0, self.embedding_dim)
         patterns = PROMPTS[self.prompts]
@@ -177,22 +197,17 @@ class ClipEncoder(QueryEncoder):
 
     @torch.no_grad()
     def encode_image(self, images: Sequence[Picture | Sequence[Picture]]) -> Tensor:
-        """Pictures to (batch, 512); a list within the list is one query, the mean over its pictures.
+        """Encode pictures as (batch, 512); a nested list is one query, the mean over its pictures.
 
         Raises:
-            EncoderError: a file is no picture, or an array has another shape.
+            EncoderError: a list is empty, a file is not a readable picture, or an array has another shape.
         """
-        queries = [list(entry) if isinstance(entry, list | tuple) else [entry] for entry in images]
-        if not all(queries):
-            raise EncoderError("A query by pictures needs one picture or more.")
-        device = self.network.logit_scale.device
-        return (
-            torch.stack([self._mean(query, device) for query in queries])
-            if queries
-            else torch.zeros(0, self.embedding_dim)
-        )
-
-    def _mean(self, pictures: list[Picture], device: torch.device) -> Tensor:
-        prepared = torch.stack([prepare(picture, self.image_size) for picture in pictures]).to(device)
-        vectors: Tensor = self.network.encode_image(prepared)
-        return vectors.float().mean(0)
+        rows, device = [], self.network.logit_scale.device
+        for entry in images:
+            pictures = entry if isinstance(entry, list | tuple) else [entry]
+            if not pictures:
+                raise EncoderError("A query by pictures needs one picture or more.")
+            pixels = torch.stack([self.prepare(open_picture(picture)) for picture in pictures])
+            vectors: Tensor = self.network.encode_image(pixels.to(device))
+            rows.append(vectors.float().mean(0))
+        return torch.stack(rows) if rows else torch.zeros(0, self.embedding_dim)

@@ -1,33 +1,35 @@
 """PANNs' Cnn14 (Kong et al., 2020): tagger, embedding, and frame-wise detector of the 527 AudioSet classes.
 
-The published files load with their tensor names. The frozen Fourier and mel kernels in them are not read: both are
-computed. The networks are used as they were trained, so there is no dropout and no spectrogram masking here.
+Published files load with their tensor names. Their Fourier and mel kernels are computed instead of read. The networks
+are used for inference only, so there is no dropout and no spectrogram masking.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.encoders.base import EncoderError
-from separation.encoders.mel import LogMel
-from separation.encoders.tagger import TaggerEncoder, Tags
+from separation.encoders.base import EncoderError, find_weights
+from separation.encoders.taggers import Frames, TaggerEncoder, Tags, hold_steps
+from separation.models.spectra import LogMel
 from separation.tensors import Tensors, load_strictly, read_tensors, under
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 HALVINGS = 5
+SIGN = "conv_block1.conv1.weight"  # a tensor that every Cnn14 has
 PREFIXES = ("", "module.", "model.", "query_net.base.", "network.")
 DETECTOR_PREFIXES = ("", "module.", "model.", "anchor_segment_detector.sed_model.", "network.")
+DETECTOR_FILE = "Cnn14_DecisionLevelMax_mAP=0.385.pth"
+HOME = "https://zenodo.org/records/3987831"
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What a published Cnn14 sees: rate in Hz, window and hop in samples, upper edge of the mel bands in Hz."""
+    """Spectrogram of a published Cnn14: rate in Hz, window and hop in samples, upper edge of the mel bands in Hz."""
 
     sample_rate: int
     n_fft: int
@@ -39,7 +41,7 @@ FRONT_ENDS = {"cnn14": FrontEnd(32000, 1024, 320, 14000.0), "cnn14_16k": FrontEn
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, then an average pool: (batch, in, frames, bands) -> (batch, out, frames / p, bands / p)."""
+    """Two 3x3 convolutions and average pooling: (batch, in, frames, bands) to (batch, out, frames / p, bands / p)."""
 
     def __init__(self, inputs: int, outputs: int, pool: int) -> None:
         super().__init__()
@@ -56,18 +58,20 @@ class ConvBlock(nn.Module):
 
 
 class Cnn14(nn.Module):
-    """Waveform (batch, time) to `Tags`.
+    """Tagger: waveform (batch, time) to `Tags`.
 
     Args:
         variant: "cnn14" (32 kHz) or "cnn14_16k".
-        classes: of the last layer.
-        channels: of the blocks; published networks have the default.
+        classes: number of classes.
+        channels: channels of the blocks; published networks have the default.
     """
+
+    prefixes = PREFIXES
 
     def __init__(self, variant: str = "cnn14", classes: int = 527, channels: tuple[int, ...] = CHANNELS) -> None:
         super().__init__()
         if variant not in FRONT_ENDS:
-            raise ValueError(f"variant is one of {', '.join(FRONT_ENDS)}, not {variant!r}")
+            raise ValueError(f"variant must be one of {', '.join(FRONT_ENDS)}, not {variant!r}")
         front = FRONT_ENDS[variant]
         self.variant, self.sample_rate, self.hop = variant, front.sample_rate, front.hop
         self.log_mel = LogMel(front.sample_rate, front.n_fft, front.hop, 64, 50.0, front.high)
@@ -80,19 +84,19 @@ class Cnn14(nn.Module):
 
     @property
     def shortest(self) -> int:
-        """Samples needed for one step to be left after the halvings."""
+        """Number of samples from which one step remains after the halvings."""
         return int(2**HALVINGS - 1) * self.hop
 
     def features(self, waveform: Tensor) -> Tensor:
-        """(batch, time) to (batch, channels, steps), steps = (time // hop + 1) // 32.
+        """Compute features (batch, channels, steps) of (batch, time), with steps = (time // hop + 1) // 32.
 
         Raises:
-            ValueError: shorter than `shortest`.
+            ValueError: the waveform is shorter than `shortest`.
         """
         if waveform.shape[-1] < self.shortest:
             raise ValueError(f"Cnn14 needs {self.shortest} samples or more, not {waveform.shape[-1]}")
         x: Tensor = self.log_mel(waveform)  # (batch, 1, frames, 64)
-        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # normalised by band
+        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # per band
         for number in range(1, self.blocks + 1):
             x = getattr(self, f"conv_block{number}")(x)
         return x.mean(3)
@@ -102,62 +106,54 @@ class Cnn14(nn.Module):
         embedding = F.relu(self.fc1(x.amax(2) + x.mean(2)))
         return Tags(torch.sigmoid(self.fc_audioset(embedding)), embedding)
 
+    def load_published(self, tensors: Tensors, source: str = "the checkpoint") -> Cnn14:
+        """Load a published state dict, whose names may have any known prefix, and freeze the network.
 
-class Frames(NamedTuple):
-    """A detector's answer: probabilities by frame (batch, frames, classes) and by clip (batch, classes)."""
-
-    framewise: Tensor
-    clipwise: Tensor
+        Raises:
+            EncoderError: there is no Cnn14 among the tensors, or one with another front end.
+            ModelError: a tensor is missing, unknown or has another shape; the message names it.
+        """
+        bare = under(tensors, self.prefixes, SIGN)
+        if not bare:
+            raise EncoderError(f"{source} contains no Cnn14: tensor {SIGN} is missing.")
+        variant = find_variant(bare)
+        if variant not in (None, self.variant):
+            raise EncoderError(f"{source} is {variant}, not {self.variant}.")
+        load_strictly(self, bare, source, is_computed)
+        return self.eval().requires_grad_(False)
 
 
 class Cnn14DecisionLevelMax(Cnn14):
-    """Waveform (batch, time) at 32 kHz to `Frames`, 100 frames a second; the clip's probability is its largest."""
+    """Detector: waveform (batch, time) to `Frames`, 100 per second; a clip's probability is its maximum."""
+
+    prefixes = DETECTOR_PREFIXES
 
     def forward(self, waveform: Tensor) -> Frames:  # type: ignore[override]
         x = self.features(waveform)
         x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
         steps = torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.transpose(1, 2)))))
-        frames = waveform.shape[-1] // self.hop + 1
-        at = torch.arange(frames, device=x.device).div(2**HALVINGS, rounding_mode="floor").clamp_max(steps.shape[1] - 1)
-        return Frames(steps[:, at], steps.amax(1))
+        return Frames(hold_steps(steps, waveform.shape[-1] // self.hop + 1, 2**HALVINGS), steps.amax(1))
 
 
-def is_kernel(name: str) -> bool:
-    """Whether a tensor of a published file is computed here rather than read."""
+def is_computed(name: str) -> bool:
+    """Whether a tensor of a published file is computed here instead of read."""
     return name.startswith(("spectrogram_extractor.", "logmel_extractor.")) or name.endswith("num_batches_tracked")
 
 
-def variant_of(tensors: Tensors) -> str | None:
-    """Which front end a file's own mel matrix belongs to; None where it carries none."""
+def find_variant(tensors: Tensors) -> str | None:
+    """The front end that the file's mel matrix belongs to; None if there is no such matrix."""
     matrix = tensors.get("logmel_extractor.melW")
-    if matrix is None:
-        return None
-    return next((name for name, front in FRONT_ENDS.items() if front.n_fft // 2 + 1 == len(matrix)), None)
-
-
-def load_cnn14(network: Cnn14, tensors: Tensors, prefixes: tuple[str, ...], source: str) -> None:
-    """Fill a Cnn14 from a published state dict, with any known prefix.
-
-    Raises:
-        EncoderError: the tensors are not those of this network; the message names the first difference.
-    """
-    bare = under(tensors, prefixes, "conv_block1.conv1.weight")
-    if not bare:
-        raise EncoderError(f"{source} holds no Cnn14: tensor conv_block1.conv1.weight is missing.")
-    variant = variant_of(bare)
-    if variant is not None and variant != network.variant:
-        raise EncoderError(f"{source} is {variant}, not {network.variant}.")
-    load_strictly(network, bare, source, is_kernel)
-    network.eval().requires_grad_(False)
+    bins = {front.n_fft // 2 + 1: name for name, front in FRONT_ENDS.items()}
+    return None if matrix is None else bins.get(len(matrix))
 
 
 class PannsEncoder(TaggerEncoder):
-    """Cnn14 as query net: class probabilities (527) or the embedding (2048) of example recordings, and class labels.
+    """Cnn14 as encoder: class probabilities (527) or the embedding (2048) of example recordings, and class labels.
 
     Args:
         condition: "probabilities" ("at_soft" in USS) or "embedding".
         variant: "cnn14" (32 kHz) or "cnn14_16k".
-        channels: of the blocks; published networks have the default.
+        channels: channels of the blocks; published networks have the default.
     """
 
     def __init__(
@@ -175,38 +171,47 @@ class PannsEncoder(TaggerEncoder):
         variant: str | None = None,
         source: str = "the checkpoint",
     ) -> PannsEncoder:
-        """From a published state dict: PANNs' own, or the query net inside a USS checkpoint.
+        """Create the encoder from a published state dict: PANNs' own, or the query net inside a USS checkpoint.
 
         Raises:
-            EncoderError: a tensor is missing, unknown or of another shape.
+            ModelError: a tensor is missing, unknown or has another shape.
         """
-        bare = under(tensors, PREFIXES, "conv_block1.conv1.weight")
-        encoder = cls(condition, variant or variant_of(bare) or "cnn14")
-        load_cnn14(encoder.network, tensors, PREFIXES, source)
+        encoder = cls(condition, variant or find_variant(under(tensors, PREFIXES, SIGN)) or "cnn14")
+        encoder.network.load_published(tensors, source)
         return encoder
 
     @classmethod
     def from_file(cls, path: str | Path, condition: str = "probabilities", variant: str | None = None) -> PannsEncoder:
-        """From a published file, for example `Cnn14_mAP=0.431.pth` or a USS checkpoint."""
+        """Create the encoder from a published file, for example `Cnn14_mAP=0.431.pth` or a USS checkpoint."""
         return cls.from_tensors(read_tensors(path), condition, variant, str(path))
 
     def tag(self, waveform: Tensor) -> Tags:
-        short = self.network.shortest - waveform.shape[-1]
-        tags: Tags = self.network(F.pad(waveform, (0, short)) if short > 0 else waveform)
-        return tags
+        missing = max(0, self.network.shortest - waveform.shape[-1])
+        return self.network(F.pad(waveform, (0, missing)))
 
 
-def detector_from_tensors(tensors: Tensors, source: str = "the checkpoint") -> Cnn14DecisionLevelMax:
-    """The frame-wise detector from its own state dict, or from inside a USS checkpoint.
+class ReleasedDetector(nn.Module):
+    """The published frame-wise detector with which USS mines anchor segments; its file is read at the first clip.
+
+    Waveform (batch, time) at 32 kHz to `Frames` of the 527 AudioSet classes, 100 per second.
+
+    Args:
+        weights: the published file or a USS checkpoint; None looks for the file in the cache.
 
     Raises:
-        EncoderError: a tensor is missing, unknown or of another shape.
+        EncoderError: at the first clip, if there is no such file, or it contains another network.
     """
-    network = Cnn14DecisionLevelMax()
-    load_cnn14(network, tensors, DETECTOR_PREFIXES, source)
-    return network
 
+    sample_rate, hop = 32000, 320
 
-def detector_from_file(path: str | Path) -> Cnn14DecisionLevelMax:
-    """The frame-wise detector from `Cnn14_DecisionLevelMax_mAP=0.385.pth` or a USS checkpoint."""
-    return detector_from_tensors(read_tensors(path), str(path))
+    def __init__(self, weights: str | None = None) -> None:
+        super().__init__()
+        self.weights = weights
+        self.networks: list[Cnn14] = []  # a list, so that the frozen weights are not part of checkpoints
+
+    @torch.no_grad()
+    def forward(self, waveform: Tensor) -> Frames:
+        if not self.networks:
+            path = self.weights or find_weights(DETECTOR_FILE, "the detector PANNs Cnn14 DecisionLevelMax", HOME)
+            self.networks.append(Cnn14DecisionLevelMax().load_published(read_tensors(path), str(path)))
+        return self.networks[0].to(waveform.device)(waveform)

@@ -7,17 +7,14 @@ files in the cache.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from separation.cache import cache_folder
-from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.encoders.tagger import ones_at
+from separation.encoders.base import QueryEncoder, UnsupportedQueryError, find_weights
+from separation.encoders.taggers import encode_classes
 
 FORMS = {
     "audiosep": ("text", "audio"),
@@ -127,26 +124,6 @@ def bare(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     return {k[k.index(start) :]: v for k, v in tensors.items() if start in k}
 
 
-def cached(filename: str, what: str, home: str) -> Path:
-    """A file that somebody put into the cache or that the Hugging Face hub fetched from its home and nowhere else.
-
-    Raises:
-        EncoderError: it is nowhere.
-    """
-    folder = cache_folder()
-    home_of_hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home_of_hub / "hub"))
-    repository = home.removeprefix("https://huggingface.co/").replace("/", "--")
-    places = [folder / filename, *sorted(hub.glob(f"models--{repository}/snapshots/*/{filename}"))]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise EncoderError(
-            f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}; "
-            "without them the command separate takes embeddings alone (--query-embedding)."
-        )
-    return found
-
-
 def clap(tensors: Mapping[str, Tensor], form: str, filename: str = CLAP_FILE) -> QueryEncoder:
     """One tower of CLAP."""
     from separation.encoders.clap import ClapEncoder
@@ -154,7 +131,7 @@ def clap(tensors: Mapping[str, Tensor], form: str, filename: str = CLAP_FILE) ->
     towers = {"text": form == "text", "audio": form == "audio"}
     if tensors:
         return ClapEncoder.from_tensors(tensors, "the checkpoint's CLAP", **towers)
-    path = cached(filename, "the encoder CLAP", "https://huggingface.co/lukewys/laion_clap")
+    path = find_weights(filename, "the encoder CLAP", "https://huggingface.co/lukewys/laion_clap")
     return ClapEncoder.from_file(path, **towers)
 
 
@@ -169,7 +146,7 @@ def panns(condition: str) -> Callable[[Mapping[str, Tensor], str], QueryEncoder]
         own = bare(tensors, "query_net.base.")
         if own:
             return PannsEncoder.from_tensors(own, condition, source="the checkpoint's tagger")
-        path = cached(PANNS_FILE, "the tagger PANNs Cnn14", "https://zenodo.org/records/3987831")
+        path = find_weights(PANNS_FILE, "the tagger PANNs Cnn14", "https://zenodo.org/records/3987831")
         return PannsEncoder.from_file(path, condition)
 
     return build
@@ -179,7 +156,9 @@ def clip(prompts: str) -> Callable[[Mapping[str, Tensor], str], QueryEncoder]:
     """A builder of CLIP ViT-B/32."""
 
     def build(tensors: Mapping[str, Tensor], form: str) -> QueryEncoder:
-        path = cached(CLIP_FILE, "the encoder CLIP", "https://huggingface.co/timm/vit_base_patch32_clip_224.openai")
+        path = find_weights(
+            CLIP_FILE, "the encoder CLIP", "https://huggingface.co/timm/vit_base_patch32_clip_224.openai"
+        )
         from separation.encoders.clip import ClipEncoder
 
         return ClipEncoder.from_file(path, prompts=prompts)
@@ -211,7 +190,7 @@ class Classes(QueryEncoder):
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
         """Class names, ids or numbers to (batch, 527); a list within the list is one query for all its classes."""
-        return ones_at(labels)
+        return encode_classes(labels)
 
 
 class BiModalEncoder(QueryEncoder):

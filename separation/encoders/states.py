@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from separation.encoders.base import find_weights
 from separation.encoders.clap import ClapEncoder
-from separation.encoders.released import BIMODAL_CLAP_FILE, ReleasedEncoder, cached
-from separation.encoders.roberta import tokenize
+from separation.encoders.released import BIMODAL_CLAP_FILE, ReleasedEncoder
 
 EMBEDDING, TOKENS, WIDTH = 512, 77, 768
 
@@ -38,13 +38,13 @@ class StatesEncoder(ReleasedEncoder):
         """CLAP, read at first use."""
         if "clap" not in self.parts:
             home = "https://huggingface.co/lukewys/laion_clap"
-            path = self.weights or cached(BIMODAL_CLAP_FILE, "the encoder CLAP", home)
+            path = self.weights or find_weights(BIMODAL_CLAP_FILE, "the encoder CLAP", home)
             self.keep("clap", ClapEncoder.from_file(path))
         return self.parts["clap"]  # type: ignore[return-value]
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Sentences to (batch, 59648)."""
-        return self.packed(*tokenize(texts, self.clap.vocabulary, TOKENS, TOKENS))
+        return self.packed(*self.clap.tokenize(texts, TOKENS))
 
     def packed(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token numbers and their mask (batch, 77) to (batch, 59648)."""

@@ -1,12 +1,17 @@
-"""Conditions without a network: a table of labels, ones and zeros, or vectors that come as they are."""
+"""Encoders without a network: label tables, one-hot vectors, given embeddings, and random vectors for dry runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+import zlib
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
 from separation.tensors import Tensors, under
@@ -14,13 +19,22 @@ from separation.tensors import Tensors, under
 Label = str | int
 
 
-def spelled(label: str) -> str:
-    """A label as labels are compared: published lists of one dataset differ in case, commas and blanks."""
+def as_labels(entry: Label | Sequence[Label]) -> list[Label]:
+    """One label or several as a list."""
+    return [entry] if isinstance(entry, str | int) else list(entry)
+
+
+def normalize_label(label: str) -> str:
+    """A label for comparison: published lists of one dataset differ in case, commas and spaces."""
     return " ".join(label.replace(",", " ").split()).lower()
 
 
 class LabelEncoder(QueryEncoder):
-    """Labels of a fixed list to rows; a base for the tables below. Labels are found as `spelled` spells them."""
+    """Base class of encoders with one row per label of a fixed list.
+
+    Args:
+        labels: in the order of the rows.
+    """
 
     modalities = frozenset({"label"})
     unit_length = False
@@ -28,35 +42,36 @@ class LabelEncoder(QueryEncoder):
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
         self.labels = list(labels)
-        self.numbers = {spelled(label): number for number, label in enumerate(self.labels)}
+        self.numbers = {normalize_label(label): number for number, label in enumerate(self.labels)}
         if not self.labels or len(self.numbers) < len(self.labels):
             raise ValueError("a table of labels needs one label or more, each once")
 
-    def index(self, label: str | int) -> int:
-        """The row of a label, given by name or number.
+    def index(self, label: Label) -> int:
+        """Return the row of a label, given by name or number; case, commas and repeated spaces do not matter.
 
         Raises:
-            EncoderError: there is no such label; the message names close ones.
+            EncoderError: there is no such label; the message suggests similar ones.
         """
-        number = label if isinstance(label, int) else self.numbers.get(spelled(label), -1)
+        number = label if isinstance(label, int) else self.numbers.get(normalize_label(label), -1)
         if not 0 <= number < len(self.labels):
-            from difflib import get_close_matches
-
-            close = [self.labels[self.numbers[name]] for name in get_close_matches(spelled(str(label)), self.numbers)]
-            hint = f"; close to it: {', '.join(close)}" if close else ""
+            close = get_close_matches(normalize_label(str(label)), self.numbers)
+            hint = f"; close to it: {', '.join(self.labels[self.numbers[name]] for name in close)}" if close else ""
             raise EncoderError(f"{label!r} is none of the {len(self.labels)} labels of this model{hint}.")
         return number
 
-    def vectors(self) -> Tensor:
+    def rows(self) -> Tensor:
         """The whole table (labels, embedding_dim)."""
         raise NotImplementedError
 
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
-        """Labels to (batch, embedding_dim); a list within the list is one query, the mean of its rows."""
-        table = self.vectors()
-        several = [[entry] if isinstance(entry, str | int) else list(entry) for entry in labels]
-        rows = [table[[self.index(label) for label in entry]].mean(0) for entry in several]
-        return torch.stack(rows) if rows else table[:0]
+        """Encode labels as (batch, embedding_dim); a nested list is one query, the mean of its rows.
+
+        Raises:
+            EncoderError: a label is unknown.
+        """
+        table = self.rows()
+        found = [table[[self.index(label) for label in as_labels(entry)]].mean(0) for entry in labels]
+        return torch.stack(found) if found else table[:0]
 
 
 class TableEncoder(LabelEncoder):
@@ -64,7 +79,7 @@ class TableEncoder(LabelEncoder):
 
     Args:
         labels: in the order of the table.
-        embedding_dim: numbers a label.
+        embedding_dim: length of the vectors.
     """
 
     def __init__(self, labels: Sequence[str], embedding_dim: int = 512) -> None:
@@ -74,45 +89,45 @@ class TableEncoder(LabelEncoder):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, labels: Sequence[str], source: str = "the checkpoint") -> TableEncoder:
-        """From a LabelSep checkpoint's `label_net.weight`.
+        """Create the encoder from a LabelSep checkpoint's `label_net.weight`.
 
         Raises:
-            EncoderError: it is missing, or has another number of rows than there are labels.
+            EncoderError: the tensor is missing, or its number of rows differs from the number of labels.
         """
         found = under(tensors, ("", "module.", "encoder."), "label_net.weight").get("label_net.weight")
         if found is None:
             raise EncoderError(f"{source}: tensor label_net.weight is missing.")
         if len(found) != len(labels):
-            raise EncoderError(f"{source}: the table has {len(found)} rows, and {len(labels)} labels were given.")
+            raise EncoderError(f"{source}: the table has {len(found)} rows, but {len(labels)} labels were given.")
         encoder = cls(labels, found.shape[1])
         encoder.load_state_dict({"label_net.weight": found})
         return encoder.eval()
 
-    def vectors(self) -> Tensor:
+    def rows(self) -> Tensor:
         return self.label_net.weight
 
 
 class OneHotEncoder(LabelEncoder):
-    """1 at the label's place, 0 elsewhere.
+    """One-hot vectors: 1 at the label's position, 0 elsewhere.
 
     Args:
-        labels: in the order of the places.
+        labels: in the order of the positions.
     """
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(labels)
         self.embedding_dim = len(self.labels)
 
-    def vectors(self) -> Tensor:
+    def rows(self) -> Tensor:
         return torch.eye(self.embedding_dim)
 
 
 class EmbeddingEncoder(QueryEncoder):
-    """Takes plain embeddings only: for a separator without an encoder, or whose encoder cannot be loaded.
+    """Supports embeddings only: for a separator without an encoder, or whose encoder cannot be loaded.
 
     Args:
-        embedding_dim: the condition's size.
-        reason: why there is nothing else; one sentence, which every other query then raises.
+        embedding_dim: length of the condition vectors.
+        reason: one sentence that says why there is no encoder; it is part of the error for every other query.
     """
 
     unit_length = False
@@ -122,7 +137,7 @@ class EmbeddingEncoder(QueryEncoder):
         self.embedding_dim, self.reason = embedding_dim, reason
 
     def refuse(self, form: str) -> NoReturn:
-        """As in `QueryEncoder`, with this encoder's own reason.
+        """Refuse a form of query, with the reason.
 
         Raises:
             UnsupportedQueryError: always.
@@ -130,3 +145,66 @@ class EmbeddingEncoder(QueryEncoder):
         if self.reason:
             raise UnsupportedQueryError(f"No {form} query without the encoder: {self.reason}")
         super().refuse(form)
+
+
+class NamedEmbeddings(QueryEncoder):
+    """Looks up the embedding stored under a name, with which models that are queried by recordings only are validated.
+
+    Args:
+        embedding_dim: length of the condition vectors.
+        unit_length: whether they have unit length.
+    """
+
+    modalities = frozenset({"text"})
+
+    def __init__(self, embedding_dim: int, unit_length: bool) -> None:
+        super().__init__()
+        self.embedding_dim, self.unit_length = embedding_dim, unit_length
+        self.vectors: dict[str, Tensor] = {}
+
+    def store(self, name: str, embedding: Tensor) -> None:
+        """Store an embedding (embedding_dim,) under a name and replace an earlier one."""
+        self.vectors[" ".join(name.split())] = embedding
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Return the embeddings of names as (batch, embedding_dim); unknown names are zeros."""
+        return torch.stack([self.vectors.get(text, torch.zeros(self.embedding_dim)).cpu() for text in texts])
+
+
+class RandomEncoder(QueryEncoder):
+    """A fixed random unit vector for every query, for dry runs without any weights. Equal queries have equal vectors.
+
+    Args:
+        embedding_dim: length of the vectors.
+        modalities: supported forms of queries.
+    """
+
+    def __init__(
+        self, embedding_dim: int = 512, modalities: Iterable[str] = ("text", "label", "image", "audio")
+    ) -> None:
+        super().__init__()
+        self.embedding_dim, self.modalities = embedding_dim, frozenset(modalities)
+
+    def draw(self, form: str, contents: list[bytes]) -> Tensor:
+        """Draw a vector for each content, seeded by its checksum."""
+        if form not in self.modalities:
+            self.refuse(form)
+        rows = [np.random.default_rng(zlib.crc32(c)).standard_normal(self.embedding_dim) for c in contents]
+        return F.normalize(torch.tensor(np.array(rows).reshape(-1, self.embedding_dim), dtype=torch.float32), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        return self.draw("text", [text.encode() for text in texts])
+
+    def encode_label(self, labels: Sequence[Any]) -> Tensor:
+        return self.draw("label", [str(label).encode() for label in labels])
+
+    def encode_image(self, images: Sequence[Any]) -> Tensor:
+        def content(image: Any) -> bytes:
+            if isinstance(image, list | tuple):
+                return b"".join(map(content, image))
+            return str(image).encode() if isinstance(image, str | Path) else np.asarray(image).tobytes()
+
+        return self.draw("image", list(map(content, images)))
+
+    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        return self.draw("audio", [np.ascontiguousarray(row).tobytes() for row in waveform.detach().cpu().numpy()])

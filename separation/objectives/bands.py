@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.mixing import Batch
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.losses import MaskError, absent_loss
 from separation.models.band_unet import BandUNet
 from separation.objectives.base import Objective
@@ -42,12 +42,12 @@ class BandSupervised(Objective):
     """
 
     model: BandUNet
-    encoder: SoundEncoder
+    encoder: JointEncoder
 
     def __init__(
         self,
         model: BandUNet,
-        encoder: SoundEncoder,
+        encoder: JointEncoder,
         audio_share: float = 0.15,
         audio_share_end: float = 0.0,
         text_noise: float = 0.2,

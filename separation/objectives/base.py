@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
-from separation.encoders.shown import Shown
-from separation.encoders.stand_in import without_files
+from separation.encoders.released import ReleasedEncoder
+from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
 from separation.evaluate import (
     EvaluationError,
     Outcome,
@@ -72,7 +72,9 @@ class Objective(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        encoder = without_files(encoder) if encoder_weights == RANDOM else encoder
+        if encoder_weights == RANDOM and isinstance(encoder, ReleasedEncoder | LabelEncoder):
+            # The former looks for files at the first query, the latter knows the labels of one dataset only.
+            encoder = RandomEncoder(encoder.embedding_dim, encoder.modalities)
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if encoder_weights not in (None, RANDOM):
             load_encoder(self.encoder, Path(str(encoder_weights)))
@@ -82,7 +84,8 @@ class Objective(lightning.LightningModule):
         self.optimiser, self.ema, self.backend = optimiser or AdamW(), ema, compile
         self.recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
         self.calibrated_at = -1
-        self.outcome, self.plan, self.shown = Outcome(), Plan(), Shown(encoder.embedding_dim, encoder.unit_length)
+        self.outcome, self.plan = Outcome(), Plan()
+        self.shown = NamedEmbeddings(encoder.embedding_dim, encoder.unit_length)
         self.said: list[str] = []
 
     # Training
@@ -183,7 +186,7 @@ class Objective(lightning.LightningModule):
         waveform = torch.from_numpy(found).float()[None].to(self.device)
         with torch.no_grad():
             condition = self.encoder.encode_audio(waveform, rendered.sample_rate)
-        self.shown.show(row["query"], condition[0].float())
+        self.shown.store(row["query"], condition[0].float())
         return None
 
     def scored(self, rendered: Rendered) -> Score:

@@ -36,7 +36,7 @@ class BiModal(Objective):
 
     Args:
         model: the separator that is trained, `BandUNet` or `BiModalUNet`.
-        encoder: gives the conditions, and the joint space in which CNT compares (`SoundEncoder`, CLAP). Frozen.
+        encoder: gives the conditions, and the joint space in which CNT compares (`JointEncoder`, CLAP). Frozen.
         reconstruction: weight of URL, of the clips by their captions and of the isolated clips by their names.
         consistency: weight of CRL.
         contrast: weight of CNT.

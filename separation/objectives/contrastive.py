@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.data.mixing import Batch
-from separation.encoders.sound import SoundEncoder
+from separation.encoders.joint import JointEncoder
 from separation.objectives.base import RANDOM
 from separation.objectives.gathering import gathered_rows
 from separation.objectives.optimisers import AdamW, adamw_cosine
@@ -31,7 +31,7 @@ def matching_loss(similarity: Tensor, same: Tensor) -> Tensor:
 
 
 class Contrastive(lightning.LightningModule):
-    """Trains a `SoundEncoder`.
+    """Trains a `JointEncoder`.
 
     Args:
         encoder: what is trained.
@@ -43,7 +43,7 @@ class Contrastive(lightning.LightningModule):
 
     def __init__(
         self,
-        encoder: SoundEncoder,
+        encoder: JointEncoder,
         optimiser: AdamW | None = None,
         text_noise: float = 0.3,
         mask: float = 0.2,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.encoders.stand_in import StandIn
+from separation.encoders.table import RandomEncoder
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
 from separation.models.bimodal_unet import HOP, BiModalUNet
@@ -108,7 +108,7 @@ class Ears:
     """The joint space of an encoder, with gradients from recordings; texts are embedded without.
 
     Args:
-        encoder: `SoundEncoder`, `ClapEncoder`, or an encoder whose `clap` is one.
+        encoder: `JointEncoder`, `ClapEncoder`, or an encoder whose `clap` is one.
 
     Raises:
         EncoderError: it has no joint space.
@@ -131,18 +131,11 @@ class Ears:
 
     def audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Recordings (batch, time) to unit vectors (batch, dim)."""
-        if isinstance(self.encoder, StandIn):  # hears nothing, but lets gradients through
+        if isinstance(self.encoder, RandomEncoder):  # hears nothing, but lets gradients through
             return F.normalize(
                 F.pad(waveform, (0, max(0, self.encoder.embedding_dim - waveform.shape[-1])))[
                     :, : self.encoder.embedding_dim
                 ],
                 dim=-1,
             )
-        waveform = resampled(waveform, sample_rate, self.joint.sample_rate)
-        if hasattr(self.joint, "embed_log_mel"):
-            return self.joint.embed_log_mel(self.joint.log_mel(waveform))
-        from separation.encoders.clap import CLIP_SECONDS, clip_of
-
-        clip = clip_of(waveform, CLIP_SECONDS * self.joint.sample_rate)
-        vectors = self.joint.audio(input_features=self.joint.log_mel(clip)).audio_embeds
-        return F.normalize(vectors.float(), dim=-1)
+        return self.joint.embed_audio(resampled(waveform, sample_rate, self.joint.sample_rate))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
-from separation.encoders.frame_tagger import FrameTagger
+from separation.encoders.taggers import FrameTagger
 from separation.objectives.base import RANDOM
 from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.seeds import seed_step

@@ -30,7 +30,7 @@ class WeaklySupervised(Objective):
     Args:
         model: the separator that is trained.
         encoder: the query net; what it says about a clean anchor is the condition. Frozen.
-        detector: gives probabilities by frame (`encoders.detector.ReleasedDetector`); the encoder itself by default,
+        detector: gives probabilities by frame (`encoders.panns.ReleasedDetector`); the encoder itself by default,
             which must then be a `FrameTagger`. Frozen.
         anchors: "mined" where the class is most probable, or "random" for comparison.
         seconds: of an anchor.

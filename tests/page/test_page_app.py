@@ -34,7 +34,7 @@ def tiny_model(tmp_path_factory):
     """A model directory that `Separator.from_pretrained` takes."""
     import torch
 
-    from separation.encoders.sound import SoundEncoder
+    from separation.encoders.joint import JointEncoder
     from separation.hub import save_model
     from separation.models.band_unet import BandUNet
 
@@ -45,12 +45,12 @@ def tiny_model(tmp_path_factory):
         "card": {"description": "random weights", "queries": ["text"], "sample_rate": 32000, "licence": "MIT"},
         "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": {**network, "channels": [8] * 4}},
         "encoder": {
-            "class_path": "separation.encoders.sound.SoundEncoder",
+            "class_path": "separation.encoders.joint.JointEncoder",
             "init_args": {**sizes, "channels": [4] * 4},
         },
     }
     directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(directory, config, BandUNet(**network), SoundEncoder(**sizes))
+    save_model(directory, config, BandUNet(**network), JointEncoder(**sizes))
     return directory
 
 

@@ -22,7 +22,7 @@ from page.work import Work, archive, draw_sound, inspect, remix, stems
 
 from separation.description import Card, ModelError
 from separation.encoders.base import EncoderError
-from separation.encoders.examples import segments
+from separation.encoders.taggers import split_segments
 from separation.plot import RANGE, Spectrogram
 
 
@@ -387,7 +387,7 @@ def test_the_packages_own_sentences_are_passed_on(tmp_path):
     with pytest.raises(Refusal, match="A query holds no word; say what to take out, for example: dog barking"):
         asked_of(["!?"], ["rain"], Limits(), None)
     with pytest.raises(ValueError) as caught:
-        segments(torch.zeros(1, 0), 8)
+        split_segments(torch.zeros(1, 0), 8)
     assert reason(caught.value) == "An example recording has at least one sample."
 
 

@@ -15,7 +15,7 @@ from fixtures import arrays, clipsep_state, needs_fixtures
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation import Separator
-from separation.encoders.stand_in import StandIn
+from separation.encoders.table import RandomEncoder
 from separation.objectives.noise_invariant import NoiseInvariant
 from separation.objectives.supervised import Supervised
 
@@ -30,7 +30,7 @@ def network(folder, name):
 
 def test_clipsep(tmp_path):
     expected = arrays("clipsep", "clipsep_loss")
-    module = Supervised(network(tmp_path, "clipsep"), StandIn(512), "binary_mask").eval()
+    module = Supervised(network(tmp_path, "clipsep"), RandomEncoder(512), "binary_mask").eval()
     _, truth, weight = module.views(expected["sources"])
     assert torch.equal(truth.transpose(0, 1)[:, :, None].to(torch.uint8), expected["gt_masks"])
     assert torch.allclose(weight[:, None], expected["weight"], atol=1e-6)
@@ -49,7 +49,7 @@ def test_clipsep(tmp_path):
 )
 def test_clipsep_nit(tmp_path, wanted, settings):
     expected = arrays("clipsep", "clipsep_nit_loss")
-    module = NoiseInvariant(network(tmp_path, "clipsep_nit"), StandIn(512), **settings).eval()
+    module = NoiseInvariant(network(tmp_path, "clipsep_nit"), RandomEncoder(512), **settings).eval()
     module.log = lambda *_, **__: None
     loss = module.loss_of(expected["sources"], expected["query"].transpose(0, 1))
     assert loss.item() == pytest.approx(float(expected[wanted]), rel=1e-5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from separation.encoders.panns import PannsEncoder, detector_from_file, is_kernel
+from separation.encoders.panns import PannsEncoder, ReleasedDetector, is_computed
 
 PARITY = os.environ.get("SEPARATION_PARITY")
 pytestmark = pytest.mark.skipif(not PARITY, reason="SEPARATION_PARITY is not set: no fixtures to compare with")
@@ -34,7 +34,7 @@ def tensors():
 def checkpoint(folder: Path, tensors: dict, name: str, prefix: str = "") -> Path:
     """A file as published, but with zeros for the kernels that must not be read."""
     shapes = json.loads((ROOT / f"state_dicts/{name}.json").read_text())["tensors"]
-    kernels = {k: torch.zeros(v["shape"]) for k, v in shapes.items() if is_kernel(k) and k not in tensors}
+    kernels = {k: torch.zeros(v["shape"]) for k, v in shapes.items() if is_computed(k) and k not in tensors}
     state = {prefix + k: v for k, v in {**tensors, **kernels}.items()}
     assert len(state) == 84
     file = folder / f"{name}.pth"
@@ -70,7 +70,7 @@ def test_tagger_and_embedding(tmp_path, tensors, fixture, name, prefix, record_p
 def test_detector(tmp_path, tensors, record_property):
     expected = np.load(ROOT / "fixtures/cnn14_dlmax_A.npz")
     prefix = "anchor_segment_detector.sed_model."
-    detector = detector_from_file(checkpoint(tmp_path, tensors, "cnn14_decision_level_max", prefix))
+    detector = ReleasedDetector(checkpoint(tmp_path, tensors, "cnn14_decision_level_max", prefix))
     frames = detector(torch.from_numpy(expected["waveform"]))
     differences = (
         largest(frames.framewise, expected["framewise_output"]),

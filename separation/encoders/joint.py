@@ -1,0 +1,116 @@
+"""The toolkit's own joint audio-text space: texts and matching recordings have similar vectors.
+
+The text branch is a small perceptron on the frozen sentence vector, the audio branch a convolutional network on the
+log-mel spectrogram. They are trained together with a contrastive loss, as CLAP (Elizalde et al., 2022), but small.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from separation.audio import resample
+from separation.encoders.base import QueryEncoder
+from separation.encoders.sentence import SentenceEncoder
+from separation.models.spectra import LogMel
+
+SEGMENT_SECONDS = 5  # of recordings in training
+TEMPLATES = ("{}", "the sound of {}", "{} sound", "{} noise")
+
+
+def conv_block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    """Two convolutions, of which the first halves time and frequency."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, 2, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+class JointEncoder(QueryEncoder):
+    """Texts and recordings to unit vectors of one space.
+
+    Args:
+        sample_rate: rate of the audio branch, Hz.
+        embedding_dim: size of the space.
+        channels: channels of the audio branch's blocks.
+        hidden: hidden units of both branches' perceptrons.
+        dropout: of both perceptrons, in training.
+    """
+
+    modalities = frozenset({"text", "audio"})
+
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        embedding_dim: int = 256,
+        channels: tuple[int, ...] = (32, 64, 128, 256),
+        hidden: int = 512,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        self.sample_rate, self.embedding_dim = sample_rate, embedding_dim
+
+        def perceptron(inputs: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embedding_dim)
+            )
+
+        self.sentence = SentenceEncoder()
+        self.text = perceptron(self.sentence.embedding_dim)
+        self.mel = LogMel(sample_rate, relative=True)
+        self.audio = nn.Sequential(
+            conv_block(1, channels[0], 5), *(conv_block(inputs, outputs) for inputs, outputs in pairwise(channels))
+        )
+        self.project = perceptron(2 * channels[-1])
+
+    def embed_sentences(self, sentences: Tensor) -> Tensor:
+        """Project sentence vectors (..., 384) of unit length into the space, (..., embedding_dim)."""
+        # Scaled so that the perceptron's inputs have unit variance.
+        return F.normalize(self.text(sentences * sentences.shape[-1] ** 0.5).float(), dim=-1)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Encode texts as (batch, embedding_dim), the mean over templates, which makes short queries more robust.
+
+        Raises:
+            TypeError: `texts` is a single string.
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode_text takes a list of texts, not one text")
+        device = next(self.text.parameters()).device
+        embedded = [
+            self.embed_sentences(self.sentence.encode_text([template.format(text) for text in texts]).to(device))
+            for template in TEMPLATES
+        ]
+        return F.normalize(torch.stack(embedded).mean(0), dim=-1)
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Log-mel spectrograms (batch, 1, mels, frames) of waveforms (batch, time), relative to their mean power."""
+        return self.mel(waveform).transpose(2, 3)
+
+    def embed_log_mel(self, log_mel: Tensor) -> Tensor:
+        """Embed log-mel spectrograms (batch, 1, mels, frames) as (batch, embedding_dim)."""
+        x = self.audio(log_mel.contiguous(memory_format=torch.channels_last))
+        x = x.mean(2).float()  # (batch, channels, frames)
+        pooled = torch.cat([x.mean(2), x.amax(2)], dim=1)
+        return F.normalize(self.project(pooled).float(), dim=-1)
+
+    def embed_audio(self, waveform: Tensor) -> Tensor:
+        """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim)."""
+        return self.embed_log_mel(self.log_mel(waveform))
+
+    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Encode example recordings (batch, time) at `sample_rate` Hz as (batch, embedding_dim)."""
+        waveform = resample(waveform, sample_rate, self.sample_rate)
+        return self.embed_audio(waveform.to(self.mel.filters.device))
+
+    def encode_example(self, waveform: Tensor) -> Tensor:
+        """Encode one example (time,) as (1, embedding_dim), the mean over segments of 5 to 10 s."""
+        segments = waveform.tensor_split(max(1, len(waveform) // (SEGMENT_SECONDS * self.sample_rate)))
+        return self.mean(torch.cat([self.encode_audio(segment[None], self.sample_rate) for segment in segments]))

@@ -1,0 +1,217 @@
+"""Audio taggers as encoders: a recording's class probabilities, or the hidden vector behind them, are the condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from separation.audio import resample
+from separation.encoders.base import QueryEncoder
+from separation.encoders.joint import conv_block
+from separation.encoders.table import Label, OneHotEncoder, as_labels
+from separation.models.spectra import LogMel
+from separation.ontology import class_index, classes
+
+CONDITIONS = ("probabilities", "embedding")
+SEGMENTS_AT_ONCE = 8
+
+
+class Tags(NamedTuple):
+    """Output of a tagger: class probabilities (batch, classes) and the hidden vectors behind them (batch, dim)."""
+
+    probabilities: Tensor
+    embedding: Tensor
+
+
+class Frames(NamedTuple):
+    """Output of a detector: probabilities per frame (batch, frames, classes) and per clip (batch, classes)."""
+
+    framewise: Tensor
+    clipwise: Tensor
+
+
+def hold_steps(steps: Tensor, frames: int, factor: int) -> Tensor:
+    """Repeat each step (batch, steps, classes) `factor` times, and the last one until there are `frames`."""
+    index = torch.arange(frames, device=steps.device).div(factor, rounding_mode="floor")
+    return steps[:, index.clamp_max(steps.shape[1] - 1)]
+
+
+def encode_classes(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
+    """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one row for all its classes.
+
+    Raises:
+        OntologyError: a class is unknown.
+    """
+    rows = torch.zeros(len(labels), len(classes()))
+    for row, entry in zip(rows, labels, strict=True):
+        row[[class_index(label) for label in as_labels(entry)]] = 1
+    return rows
+
+
+def split_segments(waveform: Tensor, size: int) -> Tensor:
+    """Split (batch, time) into consecutive segments (batch, count, size); the last one is repeated until it is full.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if not waveform.shape[-1]:
+        raise ValueError("an example recording has at least one sample")
+    count = -(-waveform.shape[-1] // size)
+    tail = waveform[:, (count - 1) * size :]
+    tail = tail.repeat(1, -(-size // tail.shape[-1]))[:, :size]
+    return torch.cat([waveform[:, : (count - 1) * size], tail], 1).reshape(len(waveform), count, size)
+
+
+class TaggerEncoder(QueryEncoder):
+    """Base class of tagger encoders, as in "Universal Source Separation with Weakly Labelled Data" (Kong et al., 2023).
+
+    The condition of a recording is the mean over segments of 2 s. With condition "probabilities", labels are supported
+    as well: a vector with 1 at the AudioSet class. Vectors are not normalised. Silence in examples is removed, as in
+    USS.
+
+    Args:
+        condition: "probabilities" (one number per class) or "embedding" (the tagger's last hidden vector).
+        hidden: length of the hidden vector.
+        classes: number of classes.
+    """
+
+    unit_length = False
+    ignores_silence = True
+    segment_seconds = 2.0
+
+    def __init__(self, condition: str, hidden: int, classes: int = 527) -> None:
+        super().__init__()
+        if condition not in CONDITIONS:
+            raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, not {condition!r}")
+        self.condition, self.classes = condition, classes
+        by_class = condition == "probabilities"
+        self.embedding_dim = classes if by_class else hidden
+        self.modalities = frozenset({"audio", "label"} if by_class else {"audio"})
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next(self.parameters()).device
+
+    def tag(self, waveform: Tensor) -> Tags:
+        """Tag waveforms (batch, time) at `self.sample_rate`."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def probabilities(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Class probabilities (batch, classes) of whole waveforms (batch, time)."""
+        return self.tag(resample(waveform, sample_rate, self.sample_rate).to(self.device)).probabilities
+
+    @torch.no_grad()
+    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Encode example recordings (batch, time) as (batch, embedding_dim), the mean over segments."""
+        waveform = resample(waveform, sample_rate, self.sample_rate).to(self.device)
+        segments = split_segments(waveform, round(self.segment_seconds * self.sample_rate))
+        parts = segments.flatten(0, 1).split(SEGMENTS_AT_ONCE)
+        vectors = torch.cat([getattr(self.tag(part), self.condition) for part in parts])
+        return vectors.unflatten(0, segments.shape[:2]).mean(1)
+
+    def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
+        """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one query for all its classes.
+
+        Raises:
+            OntologyError: a class is unknown.
+            UnsupportedQueryError: the condition is the embedding, whose dimensions are not classes.
+        """
+        if "label" not in self.modalities:
+            self.refuse(f"label, because the {self.embedding_dim} numbers of its condition are not classes")
+        return encode_classes(labels).to(self.device)
+
+
+def linear_softmax(probabilities: Tensor) -> Tensor:
+    """Clip probabilities (batch, classes) from those of steps (batch, steps, classes): sum p^2 / sum p."""
+    return probabilities.square().sum(1) / probabilities.sum(1).clamp_min(1e-7)
+
+
+class FrameTagger(TaggerEncoder):
+    """A small tagger and frame-wise detector of any classes, trained on clip labels.
+
+    A convolutional network on the log-mel spectrogram gives a logit per class and step of 8 frames. The probability of
+    a clip is the linear softmax of its steps, which gives confident steps more weight (Wang et al., "A comparison of
+    five multiple instance learning pooling functions", 2019). As in USS, it finds anchor segments and encodes queries.
+
+    A label is encoded as the mean condition of its class's segments in training, as USS is evaluated; before any was
+    observed, as a one-hot vector.
+
+    Args:
+        labels: the classes.
+        condition: "probabilities" or "embedding".
+        sample_rate: Hz.
+        channels: channels of the three blocks, each of which halves time and frequency.
+        hidden: length of the embedding.
+        dropout: before the last layer, in training.
+    """
+
+    means: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        labels: list[str],
+        condition: str = "probabilities",
+        sample_rate: int = 32000,
+        channels: tuple[int, int, int] = (24, 48, 96),
+        hidden: int = 128,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(condition, hidden, len(labels))
+        self.modalities = frozenset({"audio", "label"})
+        self.sample_rate = sample_rate
+        self.names = OneHotEncoder(labels)
+        self.hop = sample_rate // 50
+        self.mel = LogMel(sample_rate, hop=self.hop, relative=True)
+        first, second, third = channels
+        self.blocks = nn.Sequential(conv_block(1, first, 5), conv_block(first, second), conv_block(second, third))
+        self.hidden = nn.Conv1d(2 * third, hidden, 3, padding=1)
+        self.dropout, self.last = nn.Dropout(dropout), nn.Linear(hidden, self.classes)
+        self.register_buffer("means", torch.zeros(self.classes, self.embedding_dim))
+        self.register_buffer("seen", torch.zeros(self.classes))
+
+    def steps(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, steps, classes) and hidden vectors (batch, steps, hidden) of waveforms (batch, time)."""
+        log_mel = self.mel(waveform).transpose(2, 3)  # (batch, 1, mels, frames)
+        x = self.blocks(log_mel.contiguous(memory_format=torch.channels_last))
+        x = torch.cat([x.mean(2), x.amax(2)], dim=1)  # (batch, 2 * channels, steps)
+        vectors = F.relu(self.hidden(x)).transpose(1, 2)
+        return self.last(self.dropout(vectors)), vectors
+
+    def forward(self, waveform: Tensor) -> Frames:
+        """Detect classes in waveforms (batch, time); there are time // hop + 1 frames."""
+        probabilities = torch.sigmoid(self.steps(waveform)[0])
+        frames = waveform.shape[-1] // self.hop + 1
+        return Frames(hold_steps(probabilities, frames, 2 ** len(self.blocks)), linear_softmax(probabilities))
+
+    def tag(self, waveform: Tensor) -> Tags:
+        logits, vectors = self.steps(waveform)
+        return Tags(linear_softmax(torch.sigmoid(logits)), vectors.mean(1))
+
+    def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
+        """Encode labels as (batch, embedding_dim).
+
+        Raises:
+            EncoderError: a label is unknown.
+            UnsupportedQueryError: the condition is the embedding, and no segment of the class was observed.
+        """
+        rows = []
+        for label in labels:
+            number = self.names.index(label)  # type: ignore[arg-type]
+            if not self.seen[number] and self.condition != "probabilities":
+                self.refuse(f"label {self.names.labels[number]!r}, because training has met no segment of it")
+            one_hot = F.one_hot(torch.tensor(number, device=self.means.device), self.classes)
+            rows.append(self.means[number] if self.seen[number] else one_hot.float())
+        return torch.stack(rows)
+
+    def observe(self, numbers: Tensor, conditions: Tensor) -> None:
+        """Update the mean conditions of classes `numbers` (batch,) with those of segments (batch, embedding_dim)."""
+        for number, condition in zip(numbers.tolist(), conditions.detach(), strict=True):
+            self.seen[number] += 1
+            self.means[number] += (condition - self.means[number]) / self.seen[number]
