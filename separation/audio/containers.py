@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ NO_LENGTH = frozenset({"aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "lo
 """Demuxers whose files have no header: FFmpeg guesses the length from the first bytes."""
 SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengths to whole frames
 JPEG_SCALE = 3  # as ffmpeg's -q:v
+
+
+def cut_short(path: Path, seconds: float, of: float | None, detail: str = "") -> str:
+    """Return the warning about a file of which only `seconds` could be read."""
+    total = "" if of is None else f" of {of:.3f} s"
+    return f"{path} is cut short or damaged{detail}: only the first {seconds:.3f} s{total} can be read and are used."
 
 
 def open_container(path: Path) -> Any:
@@ -54,12 +61,10 @@ def _audio_stream(container: Any, path: Path, index: int) -> Any:
     if index >= len(streams):
         raise AudioError(f"{path} has {len(streams)} audio streams; stream {index + 1} does not exist.")
     stream = streams[index]
-    if stream.codec_context is None:
+    if stream.codec_context is None or not stream.rate:
         raise AudioError(f"{path} holds no audio that can be read (ffmpeg: there is no decoder for it).")
     if not stream.channels:
         raise AudioError(f"{path} has zero channels, so there is no audio in it.")
-    if not stream.rate:
-        raise AudioError(f"{path} holds no audio that can be read (ffmpeg: the sample rate is unknown).")
     return stream
 
 
@@ -73,19 +78,6 @@ def _span(container: Any, stream: Any, exact: bool = False) -> tuple[float, floa
     # Matroska: 00:00:10.021000000
     clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return (start, int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])) if clock else None
-
-
-def audio_seconds(path: Path) -> float | None:
-    """Return the length of a container's first audio stream from its header, without decoding.
-
-    The length of the whole container does not serve: its pictures may last longer.
-
-    Raises:
-        AudioError: if the file cannot be opened or has no audio.
-    """
-    with open_container(path) as container:
-        span = _span(container, _audio_stream(container, path, 0))
-        return None if span is None else span[1] - span[0]
 
 
 class ContainerDecoder:
@@ -103,6 +95,7 @@ class ContainerDecoder:
     def __init__(self, path: Path, stream: int = 0, exact: bool = False) -> None:
         self.path, self._index = path, stream
         self.warning: str | None = None
+        self._damage: str | None = None
         self.container: str | None = None
         self.subtype: str | None = None
         with open_container(path) as container:
@@ -122,63 +115,50 @@ class ContainerDecoder:
         """Yield all samples from the start, in arrays (time, channels) of any length."""
         import av
 
-        self.warning = damage = None
+        self.warning = self._damage = None
         frames, end = 0, 0.0
         with open_container(self.path) as container:
             stream = _audio_stream(container, self.path, self._index)
             if (stream.rate, stream.channels) != (self.sample_rate, self.channels):
                 raise AudioError(f"{self.path} changed while it was being read.")
-            convert = _Converter(stream)
-            try:
-                for packet in container.demux(stream):
-                    try:
-                        decoded = packet.decode()
-                    except av.error.FFmpegError as error:  # not audio (a tag, junk at either end), or damaged
-                        damage = damage or (_strerror(error) if frames else None)
-                        continue
-                    for frame in decoded:
-                        end = frame.time + frame.samples / frame.sample_rate if frame.time is not None else end
-                        for samples in convert(frame):
-                            frames += len(samples)
-                            yield samples
-            except av.error.FFmpegError as error:
-                damage = damage or _strerror(error)
-            for samples in convert(None):
-                frames += len(samples)
-                yield samples
-        if not frames and damage:
-            raise AudioError(f"{self.path} is damaged and cannot be decoded (ffmpeg: {damage}).")
+            kind, resampler = None, av.AudioResampler("flt", stream.layout, stream.rate)
+            for frame in chain(self._decode(container, stream), [None]):
+                new = frame and (frame.format.name, frame.layout.name, frame.sample_rate)
+                parts: list[Any] = []
+                if new != kind:  # where recordings of different kinds were joined, and at the end
+                    parts += resampler.resample(None) if kind else []
+                    kind, resampler = new, av.AudioResampler("flt", stream.layout, stream.rate)
+                if frame:
+                    parts += resampler.resample(frame)
+                    end = frame.time + frame.samples / frame.sample_rate if frame.time is not None else end
+                for part in parts:
+                    frames += part.samples
+                    yield part.to_ndarray().reshape(-1, self.channels)
         seconds = frames / self.sample_rate
-        if damage or (self._end is not None and max(end, seconds) < self._end - SHORTFALL):
-            reason = f" (ffmpeg: {damage})" if damage else ""
-            of = f" of {self._end:.3f} s" if self._end is not None and seconds < self._end - SHORTFALL else ""
-            there = f"only {seconds:.3f} s{of} can be read and are used."
-            self.warning = f"{self.path} is cut short or damaged{reason}: {there}"
+        detail = f" (ffmpeg: {self._damage})" if self._damage else ""
+        short = self._end is not None and max(end, seconds) < self._end - SHORTFALL
+        if detail and not frames:
+            raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
+        if detail or short:
+            self.warning = cut_short(self.path, seconds, self._end if short else None, detail)
 
-
-class _Converter:
-    """Converts decoded frames to float32 (time, channels) at the rate and channel layout of their stream.
-
-    A stream may change both on its way, for example where two recordings were joined.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self.layout, self.rate, self.channels = stream.layout, stream.rate, stream.channels
-        self.kind: tuple[Any, ...] | None = None
-        self.resampler: Any = None
-
-    def __call__(self, frame: Any) -> list[np.ndarray]:
-        """Convert one frame; None returns what is still held back."""
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Yield decoded frames; packets that cannot be decoded are skipped."""
         import av
 
-        converted: list[Any] = []
-        kind = None if frame is None else (frame.format.name, frame.layout.name, frame.sample_rate)
-        if kind != self.kind:
-            converted += [] if self.resampler is None else self.resampler.resample(None)
-            self.kind, self.resampler = kind, av.AudioResampler("flt", self.layout, self.rate)
-        if frame is not None:
-            converted += self.resampler.resample(frame)
-        return [part.to_ndarray().reshape(-1, self.channels) for part in converted]
+        began = False
+        try:
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError as error:
+                    if began:  # before the first frame it is a tag, or the rest of a frame
+                        self._damage = self._damage or _strerror(error)
+                    continue
+                began |= bool(frames)
+                yield from frames
+        except av.error.FFmpegError as error:
+            self._damage = self._damage or _strerror(error)
 
 
 def pictures(path: Path, start: float = 0.0, seconds: float = 0.0, height: int = 256) -> Iterator[bytes]:

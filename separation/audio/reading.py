@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import ContainerDecoder
+from separation.audio.containers import ContainerDecoder, cut_short
 from separation.audio.formats import READABLE
 from separation.errors import AudioError, reason
 
@@ -263,8 +263,7 @@ class SoundFileDecoder:
                     break
                 got += len(chunk)
                 yield chunk
-        short = self.frames is not None and got < self.frames
-        if damaged or short:
-            of = f" of {(self.frames or 0) / self.sample_rate:.3f} s" if short else ""
-            there = f"only the first {got / self.sample_rate:.3f} s{of} can be read and are used."
-            self.warning = f"{self.path} is cut short or damaged: {there}"
+        total = self.frames if self.frames is not None and got < self.frames else None
+        if damaged or total is not None:
+            of = None if total is None else total / self.sample_rate
+            self.warning = cut_short(self.path, got / self.sample_rate, of)

@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from separation.audio.containers import audio_seconds
+from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, DataError, Entry, write_manifest
 from separation.data.splits import hold_out, without_leaks
 from separation.datasets.base import Preparer
-from separation.errors import AudioError
 
 BROKEN_LIMIT = 0.01
 LONGER = 1.0
@@ -154,9 +153,10 @@ def container_seconds(path: Path, wanted: bool = True) -> float | None:
     if not wanted:
         return None
     try:
-        return audio_seconds(path)
+        reader = Reader(path)
     except AudioError as error:
         raise DataError(str(error).replace(str(path), f"{path}:", 1)) from None
+    return None if reader.frames is None else reader.frames / reader.sample_rate
 
 
 def _report_broken(preparer: Preparer, root: Path, found: Found, say: Callable[[str], None]) -> None:
