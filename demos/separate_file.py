@@ -14,7 +14,7 @@ from pathlib import Path
 import soundfile
 
 from separation import ModelError, Separation, Separator
-from separation.naming import slug
+from separation.cli_outputs import slug
 
 
 def separate_file(separator: Separator, recording: Path, query: str, folder: Path) -> tuple[Separation, list[Path]]:

@@ -1,8 +1,7 @@
-"""A picture of a separation: spectrograms of mixture, target and residual, one time axis and one
-colour scale.
+"""Pictures of a separation: spectrograms of mixture, target and residual with one time axis and one colour scale.
 
-The spectrogram is summed up while the audio streams by, into at most COLUMNS columns and ROWS rows
-on a logarithmic frequency axis, so that an hour takes as little memory as a second.
+A spectrogram is accumulated block by block into at most COLUMNS columns and ROWS rows on a logarithmic frequency axis,
+so that an hour needs as little memory as a second.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ import math
 import warnings
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
 COLUMNS = 900
 ROWS = 240
-LOWEST = 40.0
-RANGE = 80.0
+LOWEST_HZ = 40.0
+RANGE = 80.0  # dB from the brightest to the darkest colour
 TICKS = (50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0)
+WINDOWS_AT_ONCE = 256
 
 
 class Spectrogram:
@@ -28,112 +29,76 @@ class Spectrogram:
 
     Args:
         sample_rate: in Hz.
-        frames: the signal's length in samples.
+        frames: length of the signal in samples.
+
+    Attributes:
+        edges: ROWS + 1 frequencies in Hz, evenly spaced on a logarithmic axis up to half the sample rate.
     """
 
     def __init__(self, sample_rate: int, frames: int) -> None:
-        import numpy as np
-
-        self.sample_rate, self.frames = sample_rate, frames
         self.size = 2 ** max(4, round(math.log2(sample_rate * 0.046)))
         self.hop = max(1, min(self.size // 2, frames // COLUMNS))
-        self._windows = frames // self.hop + 1
-        self.columns = min(COLUMNS, self._windows)
+        self.windows = frames // self.hop + 1
+        self.columns = min(COLUMNS, self.windows)
         self.window = np.hanning(self.size + 1)[:-1].astype(np.float32)
-        self.edges = band_edges(sample_rate)
-        self._bands = _band_matrix(sample_rate, self.size, self.edges)
-        self._power = np.zeros((self.columns, ROWS))
-        self._count = np.zeros(self.columns)
-        self._done = 0
-        # Half a window of silence puts window k's centre at sample k * hop.
-        self._tail: NDArray[np.float32] | None = None
+        top, step = sample_rate / 2.0, sample_rate / self.size
+        self.edges: NDArray[np.float64] = np.geomspace(min(LOWEST_HZ, top / 8.0), top, ROWS + 1)
+        # A row is the mean over the bins that it covers, in proportion to the overlap.
+        centre = np.arange(self.size // 2 + 1)[:, None] * step
+        overlap = np.minimum(centre + step / 2, self.edges[1:]) - np.maximum(centre - step / 2, self.edges[:-1])
+        overlap = np.maximum(overlap, 0.0)
+        self.bands = overlap / np.maximum(overlap.sum(axis=0), 1e-12)
+        self.power = np.zeros((self.columns, ROWS))
+        self.count = np.zeros(self.columns)
+        self.done = 0
+        self.tail: NDArray[np.float32] | None = None  # samples from the next window's first one on
 
     def push(self, block: Tensor) -> None:
-        """Adds samples (channels, time)."""
-        self._push(block.detach().to("cpu").numpy())
+        """Add samples (channels, time)."""
+        self.push_array(block.detach().to("cpu").numpy())
 
-    def _push(self, samples: NDArray[np.float32]) -> None:
-        import numpy as np
-
-        if self._tail is None:
-            self._tail = np.zeros((len(samples), self.size // 2), np.float32)
-        signal = np.concatenate([self._tail, samples], axis=1)
+    def push_array(self, samples: NDArray[np.float32]) -> None:
+        """Add samples (channels, time) of an array."""
+        if self.tail is None:  # half a window of silence puts the centre of window k at sample k * hop
+            self.tail = np.zeros((len(samples), self.size // 2), np.float32)
+        signal = np.concatenate([self.tail, samples], axis=1)
         count = max(0, (signal.shape[1] - self.size) // self.hop + 1)
-        for start in range(0, count, 256):
-            self._add(signal, start, min(start + 256, count))
-        self._tail = signal[:, count * self.hop :]
-
-    def _add(self, signal: NDArray[np.float32], first: int, last: int) -> None:
-        """Windows number `first` to `last` of `signal`."""
-        import numpy as np
-
-        at = np.arange(first, last)[:, None] * self.hop + np.arange(self.size)
-        power = np.zeros((last - first, self.size // 2 + 1))
-        for channel in signal:
-            power += np.abs(np.fft.rfft(channel[at] * self.window)) ** 2 / len(signal)
-        index = np.arange(self._done, self._done + last - first)
-        column = np.minimum(index * self.columns // self._windows, self.columns - 1)
-        np.add.at(self._power, column, power @ self._bands)
-        np.add.at(self._count, column, 1.0)
-        self._done += last - first
+        for start in range(0, count, WINDOWS_AT_ONCE):
+            windows = np.arange(start, min(start + WINDOWS_AT_ONCE, count))
+            samples_of = windows[:, None] * self.hop + np.arange(self.size)
+            power = np.zeros((len(windows), self.size // 2 + 1))
+            for channel in signal:
+                power += np.abs(np.fft.rfft(channel[samples_of] * self.window)) ** 2 / len(signal)
+            column = np.minimum((self.done + windows) * self.columns // self.windows, self.columns - 1)
+            np.add.at(self.power, column, power @ self.bands)
+            np.add.at(self.count, column, 1.0)
+        self.done += count
+        self.tail = signal[:, count * self.hop :]
 
     def decibels(self) -> NDArray[np.float64]:
-        """(ROWS, columns), 0 dB is a full-scale sine; call it once, after the last block."""
-        import numpy as np
-
-        missing = self._windows - self._done
+        """Levels (ROWS, columns), where 0 dB is a full-scale sine. Call it once, after the last block."""
+        missing = self.windows - self.done
         if missing > 0:
-            channels = 1 if self._tail is None else len(self._tail)
-            held = 0 if self._tail is None else self._tail.shape[1]
-            wanted = (missing - 1) * self.hop + self.size
-            self._push(np.zeros((channels, max(0, wanted - held)), np.float32))
+            channels, held = (1, 0) if self.tail is None else self.tail.shape
+            silence = max(0, (missing - 1) * self.hop + self.size - held)
+            self.push_array(np.zeros((channels, silence), np.float32))
         reference = (self.window.sum() / 2.0) ** 2
-        mean = self._power / np.maximum(self._count, 1.0)[:, None] / reference
+        mean = self.power / np.maximum(self.count, 1.0)[:, None] / reference
         levels: NDArray[np.float64] = 10.0 * np.log10(np.maximum(mean, 1e-14)).T
         return levels
 
 
-def band_edges(sample_rate: int) -> NDArray[np.float64]:
-    """ROWS + 1 frequencies in Hz, evenly spaced on a logarithmic axis up to half the sample
-    rate.
-    """
-    import numpy as np
-
-    top = sample_rate / 2.0
-    return np.geomspace(min(LOWEST, top / 8.0), top, ROWS + 1)
-
-
-def _band_matrix(sample_rate: int, size: int, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(size // 2 + 1, ROWS): each row's mean over the bins that it covers, in proportion to the
-    overlap.
-    """
-    import numpy as np
-
-    step = sample_rate / size
-    centre = np.arange(size // 2 + 1)[:, None] * step
-    low = np.maximum(centre - step / 2, edges[:-1])
-    high = np.minimum(centre + step / 2, edges[1:])
-    overlap = np.maximum(high - low, 0.0)
-    shares: NDArray[np.float64] = overlap / np.maximum(overlap.sum(axis=0), 1e-12)
-    return shares
-
-
 def draw(
-    file: BinaryIO,
-    panels: dict[str, NDArray[np.float64]],
-    title: str,
-    seconds: float,
-    edges: NDArray[np.float64],
+    file: BinaryIO, panels: dict[str, NDArray[np.float64]], title: str, seconds: float, edges: NDArray[np.float64]
 ) -> None:
-    """Writes a PNG.
+    """Write a PNG.
 
     Args:
-        file: where to.
-        panels: name -> decibels (ROWS, columns), from top to bottom, for example mixture, target,
-            residual.
-        title: above them; any text, nothing in it is markup.
+        file: the output.
+        panels: name -> levels (ROWS, columns) in dB, from top to bottom, for example mixture, target, residual.
+        title: any text; it is not read as markup.
         seconds: length of the signal.
-        edges: `Spectrogram.edges`.
+        edges: see `Spectrogram`.
     """
     from matplotlib.figure import Figure
 
@@ -142,9 +107,8 @@ def draw(
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (name, levels) in zip(axes, panels.items(), strict=True):
         image = axis.imshow(
-            levels, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE, vmax=top,
+            levels, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE, vmax=top, interpolation="nearest",
             extent=(0.0, seconds, math.log2(edges[0]), math.log2(edges[-1])),
-            interpolation="nearest",
         )  # fmt: skip
         ticks = [tick for tick in TICKS if edges[0] <= tick <= edges[-1]]
         axis.set_yticks([math.log2(tick) for tick in ticks], [f"{tick / 1000:g}" for tick in ticks])
@@ -154,7 +118,5 @@ def draw(
     figure.colorbar(image, ax=list(axes), label="level (dB, 0 = full-scale sine)", pad=0.01)
     figure.suptitle(title, parse_math=False)
     with warnings.catch_warnings():
-        # A query in a script that the font lacks is drawn as boxes; that is no news for the
-        # terminal.
-        warnings.filterwarnings("ignore", message="Glyph")
+        warnings.filterwarnings("ignore", message="Glyph")  # scripts that the font lacks are drawn as boxes
         figure.savefig(file, format="png")

@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
 RESAMPLER_SECONDS = 0.25  # more than the resampling filters reach
-BLOCK_SECONDS = 10.0
-BLOCK_VALUES = (
-    2_000_000  # most samples in a block, all channels together: recordings of many channels need no more memory
-)
 
 Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
 """Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
@@ -199,16 +195,11 @@ class FileSeparation:
 
     def _blocks(self) -> Iterator[Tensor]:
         read = 0
-        for block in self.watch(self.reader.blocks(block_seconds(self.reader)), "separating", self.frames):
+        for block in self.watch(self.reader.blocks(), "separating", self.frames):
             read += block.shape[-1]
             yield block
         if read != self.frames:
             raise AudioError(f"{self.reader.path} changed while it was being read.")
-
-
-def block_seconds(reader: Reader) -> float:
-    """Length of the blocks in which a file is read: ten seconds, less for very many channels."""
-    return min(BLOCK_SECONDS, BLOCK_VALUES / (reader.sample_rate * reader.channels))
 
 
 def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterable[Tensor]:
@@ -330,7 +321,7 @@ class Separator:
 
         def blocks() -> Iterator[Tensor]:
             nonlocal frames
-            for block in watch(reader.blocks(block_seconds(reader)), "measuring", reader.frames):
+            for block in watch(reader.blocks(), "measuring", reader.frames):
                 frames += block.shape[-1]
                 yield block
 

@@ -1,4 +1,8 @@
-"""`separate` from its arguments to its files, with a double in the place of the model."""
+"""`separate` from its arguments to its files, with a Separator that multiplies in the place of a model.
+
+The table of command lines in test_command_lines.py holds names, messages and JSON records; here are the samples, the
+failures of disks and streams, and the signals.
+"""
 
 import errno
 import io
@@ -11,7 +15,7 @@ import sys
 import textwrap
 import tracemalloc
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,13 +23,7 @@ import soundfile
 import torch
 from gains import GainSeparator, GainStream
 
-from separation import Query, cli
-from separation.audio import reading, writing
-from separation.inputs import Source
-from separation.job import block_seconds
-from separation.naming import Namer
-from separation.progress import Progress, clock
-from separation.tracks import Delay
+from separation import Query, Separator, cli
 
 ROOT = str(Path(cli.__file__).parent.parent)
 
@@ -33,7 +31,7 @@ ROOT = str(Path(cli.__file__).parent.parent)
 @pytest.fixture
 def separator(monkeypatch):
     double = GainSeparator()
-    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: double)
     return double
 
 
@@ -70,8 +68,13 @@ def run(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 class FakeExamples(GainSeparator):
-    """As above; what an example, a picture or a vector stands for is told by its file's name."""
+    """What an example, a picture or a vector stands for is the name of its file."""
 
     def __init__(self):
         super().__init__()
@@ -88,10 +91,10 @@ class FakeExamples(GainSeparator):
 
 @pytest.fixture
 def examples(folder, monkeypatch):
-    """A folder with a double that takes every form of query, and some files to ask with."""
+    """A folder with a separator that takes every form of query, and some files to use as queries."""
     double = FakeExamples()
-    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: double)
-    for name in ("half.wav", "other/half.wav", "mute.wav"):
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: double)
+    for name in ("half.wav", "other/half.wav", "mute.wav", "quarter.wav"):
         save(f"sounds/{name}")
     Path("sounds/quarter.npy").touch()
     Path("sounds/double.png").touch()
@@ -104,7 +107,7 @@ def outputs():
     return [name for name in everything() if name.startswith("mix")]
 
 
-# What is written
+# Samples and formats
 
 
 def test_one_query_one_file(folder, capsys):
@@ -152,14 +155,6 @@ def test_several_queries_share_one_pass(folder, separator, capsys):
     ]
 
 
-def test_remove_writes_only_the_rest(folder, capsys):
-    samples = save("mix.wav")
-    assert run("--remove", "quarter", "mix.wav") == 0
-    assert everything() == ["mix.not_quarter.wav", "mix.wav"]
-    assert np.abs(load("mix.not_quarter.wav") - 0.75 * samples).max() < 1e-7
-    assert capsys.readouterr().out == ("mix.not_quarter.wav  presence 0.25 - not heard in this recording\n")
-
-
 def test_query_and_remove_of_one_text_are_separated_once(folder, separator):
     save("mix.wav")
     assert run("--query", "half", "--remove", "half", "--remove", "all", "mix.wav") == 0
@@ -173,17 +168,6 @@ def test_the_level_is_measured_over_the_whole_file(folder, separator):
     save("mix.wav", samples)
     assert run("--query", "half", "mix.wav") == 0
     assert separator.streams[0] == (("half",), 44100, 2, 0.75)
-
-
-def test_a_separator_may_know_the_level_before_the_end(folder, separator, monkeypatch):
-    monkeypatch.setattr(separator, "level", lambda blocks: float(next(iter(blocks)).abs().max()))
-    monkeypatch.setattr("separation.job.BLOCK_SECONDS", 0.1)
-    samples = save("mix.wav")
-    assert run("--query", "all", "mix.wav") == 0
-    assert np.array_equal(load("mix.all.wav"), samples)
-
-
-# Formats
 
 
 @pytest.mark.parametrize(
@@ -219,13 +203,6 @@ def test_format_and_subtype_choose(folder):
     assert soundfile.info("a.half.wav").subtype == "PCM_24"
 
 
-def test_what_cannot_be_written_falls_back_to_wav_and_says_so(folder, capsys):
-    save("a.au", format="AU", subtype="PCM_16")
-    assert run("--query", "half", "a.au") == 0
-    assert soundfile.info("a.half.wav").subtype == "FLOAT"
-    assert capsys.readouterr().err == ("separate: note: a.au: AU is read, but not written, so its outputs are wav.\n")
-
-
 def test_a_rate_that_the_wanted_format_lacks_is_refused(folder, capsys):
     save("a.wav", sample_rate=44100)
     save("b.wav", sample_rate=48000)
@@ -256,7 +233,7 @@ def test_float_wav_is_never_turned_down(folder):
     assert np.array_equal(load("mix.double.wav"), 2 * samples)
 
 
-# Names and collisions
+# Names and inputs
 
 
 def test_queries_of_any_script_name_files(folder):
@@ -271,13 +248,6 @@ def test_very_long_queries_and_stems_fit(folder):
     assert run("--query", "bark " * 500, "--residual", "--plot", f"{stem}.wav") == 0
     assert len(everything()) == 4
     assert all(len(name.encode()) <= 255 for name in everything())
-
-
-def test_two_queries_of_one_slug_are_numbered_and_said(folder, capsys):
-    save("mix.wav")
-    assert run("--query", "Half!", "--query", "half", "mix.wav") == 0
-    assert everything() == ["mix.half.2.wav", "mix.half.wav", "mix.wav"]
-    assert "this one is called mix.half.2.wav" in capsys.readouterr().err
 
 
 def test_two_inputs_of_one_stem_are_numbered_and_said(folder, capsys):
@@ -295,7 +265,7 @@ def test_an_existing_output_is_kept_without_overwrite(folder, capsys, separator)
     assert Path("mix.half.wav").read_text() == "mine"
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert separator.streams == []  # said before the work, not after it
-    assert capsys.readouterr().err == ("separate: mix.half.wav exists already; --overwrite replaces it.\n")
+    assert capsys.readouterr().err == ("separate: mix.half.wav already exists. Add --overwrite to replace it.\n")
     assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 0
     assert load("mix.half.wav").shape == (30000, 2)
     assert everything() == ["mix.all.wav", "mix.half.wav", "mix.wav"]
@@ -306,20 +276,8 @@ def test_an_input_is_never_written_over(folder, capsys):
     other = save("mix.half.wav", noise(seed=5))
     assert run("--query", "half", "--overwrite", "mix.wav", "mix.half.wav") == 1
     assert np.array_equal(load("mix.half.wav"), other)
-    assert "mix.half.wav would be written over, but it is one of the inputs." in (capsys.readouterr().err)
+    assert "mix.half.wav would be overwritten, but it is one of the inputs." in (capsys.readouterr().err)
     assert Path("mix.half.half.wav").exists()
-
-
-# Inputs
-
-
-def test_globs_and_folders(folder, capsys):
-    for name in ("a.wav", "b.wav", "sub/c.wav"):
-        save(name)
-    assert run("--query", "half", "*.wav", "-o", "out") == 0
-    assert sorted(os.listdir("out")) == ["a.half.wav", "b.half.wav"]
-    assert run("--query", "half", "-r", ".", "-o", "all") == 0
-    assert {"a.half.wav", "b.half.wav", "c.half.wav"} <= set(os.listdir("all"))
 
 
 def test_a_second_run_through_a_folder_leaves_out_the_results_of_the_first(folder, capsys):
@@ -327,17 +285,10 @@ def test_a_second_run_through_a_folder_leaves_out_the_results_of_the_first(folde
     assert run("--query", "half", "-r", "in") == 0
     assert run("--query", "half", "-r", "in", "--overwrite") == 0
     assert everything() == ["in/a.half.wav", "in/a.wav"]
-    assert "left out 1 that look like earlier results" in capsys.readouterr().err
+    assert "skipped outputs of an earlier run (1)" in capsys.readouterr().err
     assert run("--query", "half", "in/*.wav", "--overwrite") == 0
     assert everything() == ["in/a.half.wav", "in/a.wav"]
-    assert "in/*.wav: left out 1 that look like earlier results, such as a.half.wav" in capsys.readouterr().err
-
-
-def test_options_may_stand_between_files(folder):
-    save("a.wav")
-    save("b.wav")
-    assert run("a.wav", "--query", "half", "b.wav", "-q") == 0
-    assert everything() == ["a.half.wav", "a.wav", "b.half.wav", "b.wav"]
+    assert "in/*.wav: skipped outputs of an earlier run (1), such as a.half.wav" in capsys.readouterr().err
 
 
 def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
@@ -354,30 +305,16 @@ def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
     assert everything() == ["mix.flac"]
 
 
-def test_standard_input_into_a_folder(folder, monkeypatch):
-    save("mix.flac")
-    data = Path("mix.flac").read_bytes()
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-    assert run("--query", "half", "--residual", "-", "-o", "out") == 0
-    assert sorted(os.listdir("out")) == ["stdin.half.flac", "stdin.not_half.flac"]
-
-
-def test_a_file_to_standard_output(folder, capfdbinary):
-    save("mix.wav")
-    assert run("--remove", "half", "mix.wav", "-o", "-", "-q", "--format", "flac") == 0
-    out, err = capfdbinary.readouterr()
-    assert (out[:4], err) == (b"fLaC", b"")
-
-
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"", "standard input is empty"), (b"text " * 99, "standard input holds no audio")],
+    [(b"", "standard input is empty"), (b"text " * 99, "standard input ")],
 )
 def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys, data, words):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     assert run("--query", "half", "-") == 1
     out, err = capsys.readouterr()
-    assert words in err
+    assert err.startswith(f"separate: {words}")
+    assert len(err.splitlines()) == 1
     assert out == ""
 
 
@@ -385,7 +322,7 @@ def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys, d
 
 
 def broken_files(folder):
-    """name -> words of its message."""
+    """Names of inputs that cannot be separated."""
     Path("text.wav").write_text("hello\n" * 99)
     Path("empty.wav").touch()
     save("zero.wav", noise(0))
@@ -400,31 +337,27 @@ def broken_files(folder):
     Path("channels.wav").write_bytes(data)
     Path("film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" * 9)
     (folder / "folder").mkdir()
-    return {
-        "text.wav": "text.wav is damaged or not audio",
-        "empty.wav": "empty.wav is empty: it has 0 bytes",
-        "zero.wav": "zero.wav holds no audio: its length is zero",
-        "nan.wav": "nan.wav has a sample that is NaN (not a number) at 0.500000 s, channel 1",
-        "infinite.wav": "infinite.wav has a sample that is infinite at 0.500000 s, channel 1",
-        "channels.wav": "channels.wav has zero channels",
-        "film.mp4": "film.mp4 holds no audio that can be read (ffmpeg: ",
-        "folder": "folder is a folder; -r goes through it",
-        "gone.wav": "gone.wav does not exist.",
-        "no*.wav": "no*.wav matches no file.",
-    }
+    return [
+        "text.wav",
+        "empty.wav",
+        "zero.wav",
+        "nan.wav",
+        "infinite.wav",
+        "channels.wav",
+        "film.mp4",
+        "folder",
+        "no*.wav",
+    ]
 
 
-def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, monkeypatch, capsys):
-    expected = broken_files(folder)
+def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, capsys):
+    names = broken_files(folder)
     save("good.wav")
     before = everything()
-    assert run("--query", "half", "--residual", "--plot", *expected, "good.wav") == 1
+    assert run("--query", "half", "--residual", "--plot", *names, "good.wav") == 1
     out, err = capsys.readouterr()
-    lines = err.splitlines()
-    assert len(lines) == len(expected)
-    for line, words in zip(lines, expected.values(), strict=True):
-        assert line.startswith("separate: ")
-        assert words in line
+    for line, name in zip(err.splitlines(), names, strict=True):
+        assert line.startswith(f"separate: {name} ")
         assert line.endswith(".")
     made = ["good.half.png", "good.half.wav", "good.not_half.wav"]
     assert everything() == sorted([*before, *made])
@@ -432,13 +365,10 @@ def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, monke
 
 
 def test_no_model_is_loaded_when_no_file_can_be_read(folder, monkeypatch, capsys):
-    def fail(*_):
-        raise AssertionError("loaded")
-
-    monkeypatch.setattr(cli, "load_separator", fail)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
     Path("text.wav").write_text("hello\n" * 99)
     assert run("--query", "half", "gone.wav", "text.wav") == 1
-    assert "AssertionError" not in capsys.readouterr().err
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_a_truncated_file_is_separated_as_far_as_it_goes_with_a_warning(folder, capsys):
@@ -452,50 +382,20 @@ def test_a_truncated_file_is_separated_as_far_as_it_goes_with_a_warning(folder, 
     assert capsys.readouterr().err.startswith("separate: warning: mix.wav is cut short or damaged")
 
 
-def test_unreadable_path(folder, monkeypatch, capsys):
-    save("mix.wav")
-
-    def refuse(*_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(reading, "open", refuse, raising=False)
-    assert run("--query", "half", "mix.wav") == 1
-    assert capsys.readouterr().err == "separate: mix.wav cannot be read: permission denied.\n"
-
-
-def test_read_only_output_folder(folder, monkeypatch, capsys):
-    save("mix.wav")
-
-    def refuse(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(writing, "open", refuse, raising=False)
-    assert run("--query", "half", "mix.wav") == 1
-    assert capsys.readouterr().err == ("separate: mix.half.wav cannot be written: the file system is read-only.\n")
-    assert everything() == ["mix.wav"]
-
-
-def test_an_output_folder_that_cannot_be_made(folder, capsys):
-    save("mix.wav")
-    Path("file").touch()
-    assert run("--query", "half", "mix.wav", "-o", "file/out") == 1
-    assert "cannot be made: a part of the path is not a folder" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(os.name != "posix", reason="resource limits of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_full_disk(folder, capsys, suffix):
+def test_a_full_disk(folder, capsys, suffix):
     import resource
 
-    save(f"mix.{suffix}", noise(200_000))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    save(f"mix.{suffix}", noise(600_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         assert run("--query", "half", "--query", "all", f"mix.{suffix}") == 1
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    reason = "the file would be larger than is allowed here"
-    assert capsys.readouterr().err == f"separate: mix.half.{suffix} cannot be written: {reason}.\n"
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f".{suffix} cannot be written: the file would be larger than is allowed here.")
     assert everything() == [f"mix.{suffix}"]
 
 
@@ -514,6 +414,14 @@ def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
     assert "mix.not_half.wav cannot be written: the disk reported an error." in (capsys.readouterr().err)
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert Path("mix.half.wav").read_text() == "old"
+
+
+def test_an_output_that_is_a_folder(folder, capsys):
+    save("mix.wav")
+    Path("mix.half.wav").mkdir()
+    assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 1
+    assert capsys.readouterr().err == "separate: mix.half.wav cannot be written: it is a folder.\n"
+    assert everything() == ["mix.wav"]
 
 
 def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys):
@@ -566,29 +474,11 @@ def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["mix.wav"], 'Say what to separate, for example --query "dog barking".'),
-        (["--query", "half"], "Name at least one file"),
-        (["--query", "", "mix.wav"], "--query is empty: say what to listen for"),
         (["--query", " \t\n", "mix.wav"], "--query is empty"),
-        (["--remove", "", "mix.wav"], "--remove is empty"),
-        (["--query", "?!", "mix.wav"], '--query "?!" holds no word: say what to listen for'),
-        (["--query", "a", "--format", "xyz", "mix.wav"], "Unknown output format 'xyz'"),
-        (
-            ["--query", "a", "--format", "flac", "--subtype", "FLOAT", "mix.wav"],
-            "flac has no sample",
-        ),
-        (["--query", "a", "--subtype", "odd", "mix.wav"], "There is no sample type 'odd'"),
-        (["--query", "a", "--threads", "0", "mix.wav"], "--threads must be 1 or more"),
         (["--query", "a", "--threads", "x", "mix.wav"], "Argument --threads: invalid int value"),
-        (["--query", "a", "--device", "tpu", "mix.wav"], "invalid choice: 'tpu'"),
-        (["--query", "a", "--wrong", "mix.wav"], "Unrecognized arguments: --wrong"),
-        (["--query", "a", "mix.wav", "-o", "mix.wav"], "-o names a folder, but mix.wav is a file"),
-        (["--query", "a", "mix.wav", "-o", "dog.wav"], "-o names a folder, and dog.wav looks like"),
-        (["--query", "a", "-", "mix.wav"], "Standard input together with files needs -o FOLDER"),
-        (["--query", "a", "--query", "b", "-"], "Standard output takes one result of one file"),
+        (["--query", "a", "--device", "tpu", "mix.wav"], "Argument --device: invalid choice: 'tpu'"),
         (["--query", "a", "--residual", "-"], "Standard output takes one result of one file"),
-        (["--query", "a", "mix.wav", "b.wav", "-o", "-"], "Standard output takes one result"),
-        (["--query", "a", "-", "--json"], "--json and --plot need -o FOLDER"),
+        (["--query", "a", "mix.wav", "b.wav", "-o", "-"], "Standard output takes one result of one file"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(folder, capsys, separator, arguments, words):
@@ -602,86 +492,51 @@ def test_wrong_usage_is_one_sentence_and_status_2(folder, capsys, separator, arg
 
 
 def test_audio_is_not_for_a_terminal(folder, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "is_terminal", lambda stream: stream is sys.stdout)
+    monkeypatch.setattr(sys, "stdout", Terminal())
     assert run("--query", "a", "-") == 2
-    assert "Audio is not for a terminal" in capsys.readouterr().err
+    assert "Audio cannot go to a terminal" in capsys.readouterr().err
 
 
-def fake_module(monkeypatch, name, **content):
-    module = ModuleType(name)
-    vars(module).update(content)
-    monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delattr(sys.modules["separation"], name.split(".")[1], raising=False)
-
-
-@pytest.fixture
-def registry(tmp_path, monkeypatch):
-    """A separation.separator and separation.hub with one model, "default"."""
-    monkeypatch.chdir(tmp_path)
-
-    class ModelError(Exception):
-        pass
-
-    class Separator:
-        calls = ()
-
-        @classmethod
-        def from_pretrained(cls, name="default", device=None):
-            cls.calls += ((name, device),)
-            return GainSeparator()
-
-    def check_name(name):
-        if name != "default":
-            raise ModelError(f"There is no model {name!r}; there is default.")
-
-    card = SimpleNamespace(
-        name="default", queries=("text", "audio"), sample_rate=32000, size="8 MB",
-        licence="CC BY 4.0", scores="SDRi 8.0 dB", on_disk=True, verified=True, description="The built-in model.",
-    )  # fmt: skip
-    fake_module(monkeypatch, "separation.separator", Separator=Separator, ModelError=ModelError)
-    hub = {"list_models": lambda: [card], "check_name": check_name, "ModelError": ModelError}
-    fake_module(monkeypatch, "separation.hub", **hub)
-    return Separator
-
-
-def test_unknown_model(registry, capsys):
+def test_unknown_model(folder, capsys):
     save("mix.wav")
-    assert run("--query", "half", "--model", "nonsense", "gone.wav", "mix.wav") == 2  # said before any file is opened
-    assert capsys.readouterr().err == "separate: There is no model 'nonsense'; there is default.\n"
+    assert run("--query", "half", "--model", "nonsense", "gone.wav", "mix.wav") == 2  # before any file is opened
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nonsense" in line
     assert everything() == ["mix.wav"]
 
 
-def test_model_device_and_threads_reach_their_places(registry, monkeypatch):
+def test_model_device_and_threads_reach_their_places(folder, monkeypatch):
     save("mix.wav")
-    threads = []
+    calls, threads = [], []
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *a, **k: calls.append((a, k)) or GainSeparator())
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert run("--query", "half", "mix.wav", "--threads", "2", "-q") == 0
-    assert run("--query", "all", "mix.wav", "--device", "cpu", "-q") == 0
-    assert registry.calls == (("default", None), ("default", "cpu"))
+    assert run("--query", "all", "mix.wav", "--device", "cpu", "--faithful", "--offline", "-q") == 0
+    assert calls == [
+        (("default",), {"device": None}),
+        (("default",), {"device": "cpu", "faithful": True, "offline": True}),
+    ]
     assert threads == [2]
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there(registry, monkeypatch, capsys, device):
-    save("mix.wav")
+def test_a_device_that_is_not_there(folder, monkeypatch, capsys, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert run("--query", "half", "gone.wav", "mix.wav", "--device", device) == 2
-    assert f"--device {device}: there is no" in capsys.readouterr().err
+    assert run("--query", "half", "gone.wav", "--device", device) == 2
+    assert f"--device {device}: PyTorch finds no" in capsys.readouterr().err
 
 
-def test_list_models(registry, capsys):
+def test_list_models(capsys):
     assert run("--list-models") == 0
-    head, row = capsys.readouterr().out.splitlines()
-    assert head.split()[:4] == ["name", "queries", "rate", "size"]
-    assert row.split("  ")[0] == "default"
-    for words in ("text, audio", "32000 Hz", "8 MB", "CC BY 4.0", "SDRi 8.0 dB", "yes"):
+    row = capsys.readouterr().out.splitlines()[1]
+    for words in ("default ", "text, audio", "32000 Hz", " MB", "CC BY 4.0", "SDRi", "yes"):
         assert words in row
     assert run("--list-models", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["queries"] == ["text", "audio"]
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["queries"] == ["text", "audio", "embedding"]
 
 
-# Queries that are no texts
+# Queries of other forms
 
 
 def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples, capsys):
@@ -729,7 +584,7 @@ def test_a_text_and_an_example_of_one_name_are_two_queries(examples):
 def test_an_example_is_never_written_over(examples, capsys):
     save("mix.half.wav")
     assert run("--query-audio", "mix.half.wav", "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
-    assert "mix.half.wav would be written over, but it is one of the inputs." in capsys.readouterr().err
+    assert "mix.half.wav would be overwritten, but it is one of the inputs." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -741,7 +596,7 @@ def test_an_example_is_never_written_over(examples, capsys):
         (["--query-audio", "sounds/mute.wav"], "mute.wav is silent."),
         (["--query-class", " "], "--query-class is empty"),
         (["--query", "half", "--not", " "], "--not is empty"),
-        (["--query", "half", "--subclasses"], "--subclasses goes with --query-class."),
+        (["--query", "half", "--subclasses"], "--subclasses needs --query-class."),
         (["--query-audio", "sounds/half.wav", "--query", "b", "-o", "-"], "Standard output takes one result"),
     ],
 )
@@ -757,12 +612,11 @@ def test_bad_examples_are_one_sentence_and_status_2(examples, capsys, arguments,
 def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
     from tiny import tiny_model
 
-    from separation import Separator
     from separation.encoders.joint import JointEncoder
 
     torch.manual_seed(0)
     real = Separator(tiny_model(), JointEncoder(8000, 16, (4, 8), 16), "tiny", "cpu")
-    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: real)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: real)
     samples = save("mix.wav")
     save("bark.wav", noise(9000, 1, 3), 16000)
     np.save("vector.npy", real.conditions([Query(audio="bark.wav")])[0].numpy())
@@ -774,39 +628,7 @@ def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
     assert capsys.readouterr().err == "separate: JointEncoder takes no image; it takes text, audio, embedding.\n"
 
 
-# What is said
-
-
-def test_json_is_one_record_a_file(folder, capsys):
-    save("mix.wav")
-    arguments = ["--query", "half", "--query", "none", "--residual", "--plot", "--json"]
-    assert run(*arguments, "gone.wav", "mix.wav") == 1
-    out, err = capsys.readouterr()
-    bad, good = (json.loads(line) for line in out.splitlines())
-    assert bad["input"] == "gone.wav"
-    assert bad["error"] == "gone.wav does not exist."
-    assert (bad["outputs"], bad["presence"]) == ([], {})
-    assert good["error"] is None
-    assert good["outputs"] == [
-        "mix.half.wav",
-        "mix.not_half.wav",
-        "mix.none.wav",
-        "mix.not_none.wav",
-    ]
-    assert good["targets"] == {"half": "mix.half.wav", "none": "mix.none.wav"}
-    assert good["residuals"] == {"half": "mix.not_half.wav", "none": "mix.not_none.wav"}
-    assert good["plots"] == ["mix.half.png", "mix.none.png"]
-    assert good["presence"] == {"half": 0.5, "none": 0.0}
-    assert good["duration"] == pytest.approx(30000 / 44100, abs=1e-6)
-    assert 0 < good["seconds"] < 600
-    assert all(Path(name).is_file() for name in good["outputs"] + good["plots"])
-    assert err == "separate: gone.wav does not exist.\n"
-
-
-def test_a_sound_that_is_not_there_is_said_kindly(folder, capsys):
-    save("mix.wav")
-    assert run("--query", "none", "mix.wav") == 0
-    assert capsys.readouterr().out == "mix.none.wav  presence 0.00 - not heard in this recording\n"
+# Printing
 
 
 def test_quiet_says_only_errors(folder, capsys):
@@ -815,14 +637,6 @@ def test_quiet_says_only_errors(folder, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "separate: gone.wav does not exist.\n"
-
-
-def test_verbose_says_more(folder, capsys):
-    save("mix.wav")
-    assert run("-v", "--query", "half", "mix.wav") == 0
-    err = capsys.readouterr().err
-    assert "model fake, device auto" in err
-    assert "mix.wav: 44100 Hz, 2 channels, 0.680 s, level" in err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="bytes in names")
@@ -857,46 +671,30 @@ def test_plot_without_matplotlib(folder, monkeypatch, capsys):
     assert "--plot needs matplotlib, which is not installed" in capsys.readouterr().err
 
 
-class Terminal(io.StringIO):
-    """A stream that says that somebody watches."""
-
-    def isatty(self):
-        return True
-
-
-def test_progress_shows_itself_on_a_terminal_only_and_goes_away(monkeypatch):
-    monkeypatch.setattr("separation.progress.PATIENCE", 0.0)
-    monkeypatch.setattr("separation.progress.INTERVAL", 0.0)
-    watched, piped = Terminal(), io.StringIO()
-    for stream in (watched, piped):
-        bar = Progress("separating mix.wav", 200, stream)
-        bar._began -= 10.0
-        bar.update(50)
-        bar.close()
-    assert "[######                  ]  25%, 0:30 left  separating mix.wav" in watched.getvalue()
-    assert watched.getvalue().endswith("\r")
-    assert piped.getvalue() == ""
-    assert [clock(75), clock(3675)] == ["1:15", "1:01:15"]
-
-
-def test_short_work_shows_no_bar():
-    stream = Terminal()
-    bar = Progress("x", 10, stream)
-    bar.update(5)
-    bar.close()
+@pytest.mark.parametrize(("stream", "seen"), [(Terminal(), True), (io.StringIO(), False)])
+def test_progress_is_shown_on_a_terminal_only_and_goes_away(folder, monkeypatch, stream, seen):
+    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    save("mix.wav")
+    assert run("--query", "half", "mix.wav") == 0
+    assert ("left  separating mix.wav" in stream.getvalue()) == seen
+    assert stream.getvalue().endswith("\r") == seen
+    stream.truncate(0)
+    assert run("--query", "all", "mix.wav", "-q") == 0
+    monkeypatch.setattr(cli, "PATIENCE", 1.0)
+    assert run("--query", "none", "mix.wav") == 0  # short work
     assert stream.getvalue() == ""
 
 
-# Memory, interrupts, start
+# Memory, signals, start
 
 
-def test_memory_does_not_grow_with_the_length(folder, monkeypatch):
+def test_memory_does_not_grow_with_the_length(folder):
     """The peak of what Python and numpy hold, for 4 and 16 blocks of audio."""
-    monkeypatch.setattr("separation.job.BLOCK_SECONDS", 1.0)
     peaks = []
-    for seconds in (4, 16):
-        name = f"mix{seconds}.flac"
-        save(name, noise(seconds * 44100))
+    for blocks in (4, 16):
+        name = f"mix{blocks}.flac"
+        save(name, noise(blocks * 80_000), 8000)
         run("--query", "half", "--residual", "-q", name)  # imports are not counted
         tracemalloc.start()
         assert run("--query", "double", "--residual", "-q", name) == 0
@@ -905,33 +703,18 @@ def test_memory_does_not_grow_with_the_length(folder, monkeypatch):
     assert peaks[1] < 1.1 * peaks[0] + 200_000
 
 
-def test_blocks_of_many_channels_are_shorter():
-    assert block_seconds(SimpleNamespace(sample_rate=44100, channels=2)) == 10.0
-    assert block_seconds(SimpleNamespace(sample_rate=200_000, channels=100)) == pytest.approx(0.1)
-
-
-def test_delay_gives_back_in_any_pieces():
-    delay, signal = Delay(2), torch.arange(60.0).reshape(2, 30)
-    for start in range(0, 30, 7):
-        delay.put(signal[:, start : start + 7])
-    pieces = [delay.take(count) for count in (0, 3, 12, 1, 14, 5)]
-    assert [piece.shape[1] for piece in pieces] == [0, 3, 12, 1, 14, 0]
-    assert torch.equal(torch.cat(pieces, dim=1), signal)
-    assert Delay(3).take(4).shape == (3, 0)
-
-
 PROGRAM = """
     import sys, time
     sys.path.insert(0, {tests!r})
     from gains import GainSeparator, GainStream
-    from separation import cli
+    from separation import Separator, cli
     push = GainStream.push
     def slow(self, block):
         print("working", file=sys.stderr, flush=True)
         time.sleep({pause})
         return push(self, block)
     GainStream.push = slow
-    cli.load_separator = lambda *_: GainSeparator()
+    Separator.from_pretrained = lambda *_, **__: GainSeparator()
     sys.exit(cli.main(sys.argv[1:]))
     """
 
@@ -958,7 +741,7 @@ def test_an_interrupt_stops_cleanly(folder, number, status):
     assert process.returncode == status
     assert "Traceback" not in err
     if number == signal.SIGINT:
-        assert err == "separate: interrupted; nothing half-written is left behind.\n"
+        assert err == "separate: interrupted; no incomplete files are left.\n"
     assert everything() == ["mix.flac"]
 
 
@@ -1026,6 +809,9 @@ def test_help_teaches_quickly_and_loads_nothing_heavy():
     assert min(help_text()[2] for _ in range(3)) < 0.3
 
 
-def test_sources_that_are_paths_name_their_outputs(tmp_path):
-    source = Source(tmp_path / "mix.wav", "mix.wav", "mix")
-    assert Namer([source.path]).claim(tmp_path, source.stem, "x", ".wav").name == "mix.x.wav"
+def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys):
+    monkeypatch.setattr(separator, "heard", lambda listener: [])
+    save("mix.wav")
+    assert run("--list", "mix.wav") == 0
+    assert capsys.readouterr().out == "mix.wav  none of the known sounds stands out\n"
+    assert everything() == ["mix.wav"]

@@ -1,4 +1,4 @@
-"""Listing what sounds: seconds, spans, near-synonyms, blocks, the fit, and the command's line."""
+"""Listing what sounds: seconds, spans, near-synonyms, blocks, the fit."""
 
 import csv
 
@@ -7,10 +7,9 @@ import pytest
 import soundfile
 import torch
 import yaml
-from gains import GainSeparator
 from tiny import noise, tiny_model, tiny_separator, vectors
 
-from separation import Separator, cli, listing
+from separation import Separator, listing
 from separation.calibrate import calibrate_listing, listen
 from separation.data.fixed_mixtures import read_rows
 from separation.hub import ModelError, load_listing
@@ -133,38 +132,3 @@ def test_calibration_writes_slope_and_bias_and_keeps_the_sounds(tmp_path, monkey
     logits, present = zip(*(listen(separator, row, tmp_path) for row in read_rows(tmp_path / "list.csv")), strict=True)
     assert torch.stack(present).tolist() == [[True, True, False], [False, True, True]]
     assert (rule.slope, rule.bias) == fit(torch.stack(logits), torch.stack(present))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "load_separator", lambda model, device, threads: GainSeparator())
-    soundfile.write("mix.wav", 0.1 * np.ones(8000), 8000)
-    return tmp_path
-
-
-def test_the_command_lists_and_writes_nothing(folder, capsys):
-    before = sorted(folder.iterdir())
-    assert cli.main(["--list", "mix.wav"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "mix.wav  0.90  rain        0-2 s",
-        "mix.wav  0.60  door knock  1-2 s, 3-4 s",
-    ]
-    assert sorted(folder.iterdir()) == before
-    assert cli.heard_lines("mix.wav", []) == ["mix.wav  none of the known sounds stands out"]
-
-
-def test_the_command_lists_as_json(folder, capsys):
-    import json
-
-    assert cli.main(["--list", "mix.wav", "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    assert (record["input"], record["duration"], record["error"]) == ("mix.wav", 1.0, None)
-    assert record["heard"][0] == {"label": "rain", "probability": 0.9, "times": [[0.0, 2.0]]}
-    assert "targets" not in record
-
-
-@pytest.mark.parametrize("option", [["--query", "rain"], ["--remove", "rain"], ["-o", "out"], ["--residual"]])
-def test_listing_and_separating_do_not_mix(folder, capsys, option):
-    assert cli.main(["--list", "mix.wav", *option]) == 2
-    assert "--list separates nothing" in capsys.readouterr().err

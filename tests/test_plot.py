@@ -1,4 +1,4 @@
-"""The picture: levels are right, memory is bounded, any text may stand in it."""
+"""The picture: levels, bounded memory, any text as a title."""
 
 import io
 import math
@@ -54,15 +54,15 @@ def test_short_signals_have_a_picture(frames):
     assert levels.shape[0] == ROWS
     assert 1 <= levels.shape[1] <= COLUMNS
     assert np.isfinite(levels).all()
-    assert (spectrum._count > 0).all()
+    assert (spectrum.count > 0).all()
 
 
 def test_an_hour_takes_no_more_than_a_second():
     spectrum = Spectrogram(44100, 3600 * 44100)
     for _ in range(3):
         spectrum.push(torch.zeros(2, 441000))
-    assert spectrum._power.shape == (COLUMNS, ROWS)
-    assert spectrum._tail.shape[1] < 2 * spectrum.size
+    assert spectrum.power.shape == (COLUMNS, ROWS)
+    assert spectrum.tail.shape[1] < 2 * spectrum.size
 
 
 def test_both_channels_count():

@@ -295,7 +295,7 @@ def test_a_file_that_has_no_known_address_is_used_from_the_cache(tmp_path, narro
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_advised_command_asks_for_something_that_the_model_takes(name, narrow):
-    from separation.options import parse
+    from separation.cli import parse
 
     with pytest.raises(ModelError) as caught:
         Separator.from_pretrained(name, offline=True)

@@ -13,7 +13,6 @@ from page.store import GONE
 from page.work import inspect, plain
 from separation.audio import AudioError, Reader
 from separation.hub import ModelError
-from separation.job import block_seconds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +62,7 @@ def blocks(reader: Reader, limits: Limits, source: Path) -> Iterator[Tensor]:
         Refusal: it was removed meanwhile.
     """
     left = int(limits.hear_minutes * 60 * reader.sample_rate)
-    for block in reader.blocks(block_seconds(reader)):
+    for block in reader.blocks():
         still_there(source)
         yield block[:, :left]
         left -= block.shape[-1]

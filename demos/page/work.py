@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,9 @@ from page.jobs import Ticket
 from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
 from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
+from separation.cli_outputs import slug
 from separation.hub import ModelError
-from separation.job import block_seconds
-from separation.naming import slug
 from separation.query import Query
-from separation.tracks import Delay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +115,7 @@ def example_of(query: Any, limits: Limits) -> Any:
 
     pieces, left = [], short.frames(reader.sample_rate)
     try:
-        for block in reader.blocks(block_seconds(reader)):
+        for block in reader.blocks():
             pieces.append(block)
             left -= block.shape[-1]
             if left < 0:
@@ -173,7 +170,7 @@ class Work:
 
         def kept(writer: Writer) -> Iterator[Tensor]:
             nonlocal frames
-            for block in reader.blocks(block_seconds(reader)):
+            for block in reader.blocks():
                 self.ticket.check()
                 frames += block.shape[-1]
                 if frames > most:
@@ -198,7 +195,6 @@ class Work:
         names = ["mixture", *(f"{n}.{kind}" for n in numbers for kind in ("target", "residual"))]
         spectra = {name: Spectrogram(result.sample_rate, result.frames) for name in names}
         energy = [0.0] * (1 + len(result.sounds))
-        held = Delay(result.channels)
         with self.engine.turn:
             stream = self._stream(separator, result, queries, level)
         with ExitStack() as stack, Reader(result.mixture) as reader:
@@ -207,10 +203,7 @@ class Work:
                 for name in names[1:]
             }
 
-            def write(targets: Tensor) -> None:
-                if not targets.shape[-1]:
-                    return
-                mixture = held.take(targets.shape[-1])
+            def write(mixture: Tensor, targets: Tensor) -> None:
                 spectra["mixture"].push(mixture)
                 energy[0] += float(mixture.double().square().sum())
                 for number, target in enumerate(targets):
@@ -221,15 +214,16 @@ class Work:
                 self.ticket.progress.done += targets.shape[-1] / result.sample_rate
 
             busy = 0.0
-            for block in chain(self._blocks(reader), [None]):
-                if block is not None:
-                    held.put(block)
+            pieces = stream.separate(self._blocks(reader))
+            while True:
                 with self.engine.turn:
                     self.ticket.check()
                     began = time.monotonic()
-                    targets = (stream.flush() if block is None else stream.push(block)).detach().cpu()
+                    piece = next(pieces, None)
                     busy += time.monotonic() - began
-                write(targets)
+                if piece is None:
+                    break
+                write(*piece)
         self.ticket.check()
         self.engine.learn(result.model, len(result.sounds), result.frames / result.sample_rate, busy)
         for sound, presence, power in zip(result.sounds, stream.presence, energy[1:], strict=True):
@@ -247,7 +241,7 @@ class Work:
 
     def _blocks(self, reader: Reader) -> Iterator[Tensor]:
         """The recording's blocks, with a chance to stop before each."""
-        for block in reader.blocks(block_seconds(reader)):
+        for block in reader.blocks():
             self.ticket.check()
             yield block
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 16_384  # frames per call of libsndfile
+BLOCK_SECONDS = 10.0
+BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
 DECLARED_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
@@ -66,8 +68,10 @@ class Reader:
         """Yield all samples from the start as arrays (time, channels) of any length, unchecked."""
         return self._decoder.chunks()
 
-    def blocks(self, seconds: float = 10.0) -> Iterator[Tensor]:
+    def blocks(self, seconds: float | None = None) -> Iterator[Tensor]:
         """Yield all samples from the start as tensors (channels, time) of `seconds`, the last one shorter.
+
+        By default a block is ten seconds long, and less for very many channels, so that it needs little memory.
 
         Raises:
             AudioError: if the file holds no samples, or at the first sample that is not finite.
@@ -75,6 +79,8 @@ class Reader:
         import numpy as np
         import torch
 
+        if seconds is None:
+            seconds = min(BLOCK_SECONDS, BLOCK_VALUES / (self.sample_rate * self.channels))
         size = max(1, round(seconds * self.sample_rate))
         start = 0
         for block in _regroup(self.chunks(), size):

@@ -1,4 +1,4 @@
-"""Names of outputs, and which inputs the arguments mean."""
+"""Names of outputs, and the inputs that arguments name."""
 
 import io
 import os
@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from separation import inputs
-from separation.errors import AudioError
-from separation.inputs import Finder, Source, Unusable, spool
-from separation.naming import Namer, looks_like_output, output_name, slug
+from separation import cli_inputs
+from separation.audio import AudioError
+from separation.cli_inputs import InputFinder, copy_pipe
+from separation.cli_outputs import Namer, looks_like_output, output_name, slug
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_names_fit_into_255_bytes(stem, number, tmp_path):
 
 def test_collisions_get_a_number_and_a_word(tmp_path):
     said = []
-    namer = Namer([], said.append)
+    namer = Namer(notice=said.append)
     first = namer.claim(tmp_path, "mix", "dog", ".wav")
     second = namer.claim(tmp_path, "mix", "dog", ".wav")
     third = namer.claim(tmp_path, "MIX", "dog", ".wav")
@@ -73,9 +73,10 @@ def test_collisions_get_a_number_and_a_word(tmp_path):
 def test_inputs_are_recognised_through_links(tmp_path):
     (tmp_path / "a.wav").touch()
     (tmp_path / "link.wav").symlink_to(tmp_path / "a.wav")
-    namer = Namer([tmp_path / "a.wav"])
-    assert namer.is_input(tmp_path / "link.wav")
-    assert not namer.is_input(tmp_path / "b.wav")
+    namer = Namer([tmp_path / "a.wav"], overwrite=True)
+    with pytest.raises(AudioError, match="it is one of the inputs"):
+        namer.check_destination(tmp_path / "link.wav")
+    namer.check_destination(tmp_path / "b.wav")
 
 
 def test_earlier_results_are_recognised(tmp_path):
@@ -102,7 +103,7 @@ def names(found):
 
 
 def test_files_globs_and_folders(tree):
-    finder = Finder(recursive=True)
+    finder = InputFinder(recursive=True)
     assert names(finder.find(["b.wav"])) == ["b.wav"]
     assert names(finder.find(["*.wav"])) == ["[1].wav", "b.wav"]
     assert names(finder.find(["[1].wav"])) == ["[1].wav"]
@@ -111,7 +112,7 @@ def test_files_globs_and_folders(tree):
 
 
 def test_every_file_once(tree):
-    assert names(Finder().find(["b.wav", "./b.wav", "*.wav", str(tree / "b.wav")])) == [
+    assert names(InputFinder().find(["b.wav", "./b.wav", "*.wav", str(tree / "b.wav")])) == [
         "b.wav",
         "[1].wav",
     ]
@@ -122,21 +123,20 @@ def test_every_file_once(tree):
     [
         ("gone.wav", "gone.wav does not exist."),
         ("gone*.wav", "gone*.wav matches no file."),
-        ("sub", "sub is a folder; -r goes through it"),
+        ("sub", "sub is a folder. Add -r to search it"),
         ("x" * 300 + ".wav", "cannot be read: the name is too long."),
         ("\0.wav", "cannot be read"),
     ],
 )
 def test_what_cannot_be_used_says_why(tree, argument, words):
-    (entry,) = Finder().find([argument])
-    assert isinstance(entry, Unusable)
+    (entry,) = InputFinder().find([argument])
     assert words in entry.error
 
 
 def test_a_folder_without_audio_says_so(tree):
     (tree / "empty").mkdir()
-    (entry,) = Finder(recursive=True).find(["empty"])
-    assert entry.error == "empty holds no audio files."
+    (entry,) = InputFinder(recursive=True).find(["empty"])
+    assert entry.error == "empty contains no audio files."
 
 
 def test_the_output_folder_and_earlier_results_are_left_out(tree):
@@ -144,24 +144,23 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
     (tree / "out").mkdir()
     (tree / "out" / "x.wav").touch()
     (tree / "b.dog.wav").touch()
-    finder = Finder(True, {"dog"}, Path("out"), said.append)
+    finder = InputFinder(True, {"dog"}, Path("out"), said.append)
     assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
-    assert said == [".: left out 1 that look like earlier results, such as b.dog.wav."]
+    assert said == [".: skipped outputs of an earlier run (1), such as b.dog.wav."]
 
 
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
-    source = Finder().find(["-"])[0]
+    source = InputFinder().find(["-"])[0]
     assert (source.stem, source.label, source.piped) == ("stdin", "standard input", True)
-    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
-    assert spool(source, tmp_path).read_bytes() == b"bytes"
-    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    monkeypatch.setattr(cli_inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
+    assert copy_pipe(source, tmp_path).read_bytes() == b"bytes"
+    monkeypatch.setattr(cli_inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     with pytest.raises(AudioError, match="standard input is empty"):
-        spool(source, tmp_path)
+        copy_pipe(source, tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
 def test_a_named_pipe_is_recognised(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    (entry,) = Finder().find([str(tmp_path / "pipe.wav")])
-    assert isinstance(entry, Source)
-    assert entry.piped
+    (entry,) = InputFinder().find([str(tmp_path / "pipe.wav")])
+    assert (entry.piped, entry.error) == (True, None)

@@ -1,0 +1,290 @@
+"""The outputs of `separate`: their names, their files, and the record of what was written."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from separation.audio import Reader, Writer
+from separation.audio.formats import FORMATS, Format, find_format, find_subtype, natural_format, refusal
+from separation.audio.writing import PendingFile
+from separation.errors import AudioError, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from separation.query import Query
+
+NAME_BYTES = 255  # longest file name of the common file systems
+SLUG_BYTES = 100
+SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "scale")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One query and what to write for it.
+
+    Attributes:
+        name: the query's name in file names, messages and records; unique in a run.
+        query: a text, or a `Query` of another form or with negatives.
+        target, residual: whether to write them.
+    """
+
+    name: str
+    query: str | Query
+    target: bool
+    residual: bool
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of file names."""
+        return slug(self.name)
+
+
+@dataclass
+class Record:
+    """The result for one input. `as_json` is the line that --json prints."""
+
+    input: str
+    outputs: list[str] = field(default_factory=list)
+    targets: dict[str, str] = field(default_factory=dict)
+    residuals: dict[str, str] = field(default_factory=dict)
+    plots: list[str] = field(default_factory=list)
+    presence: dict[str, float | None] = field(default_factory=dict)
+    scale: dict[str, float] = field(default_factory=dict)
+    duration: float | None = None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    heard: list[dict[str, Any]] | None = None
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of a separation, or those of a list of sounds."""
+        hidden = ("heard",) if self.heard is None else SEPARATED
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+
+def slug(query: str) -> str:
+    """Convert a query to a part of a file name: lower case, words joined by "_", letters and digits of any script.
+
+    A query without letters and digits becomes "query"; a long one is cut after a word.
+    """
+    text = unicodedata.normalize("NFC", query).lower()
+    # Marks (M) are parts of letters in many scripts.
+    words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in text).split()
+    joined = "_".join(words)
+    while len(joined.encode()) > SLUG_BYTES and len(words) > 1:
+        words.pop()
+        joined = "_".join(words)
+    return cut_name(joined, SLUG_BYTES) or "query"
+
+
+def cut_name(text: str, limit: int) -> str:
+    """The longest beginning of `text` that takes at most `limit` bytes in a file name."""
+    while len(os.fsencode(text)) > limit:
+        text = text[:-1]
+    return text
+
+
+def output_name(stem: str, part: str, suffix: str, number: int = 1) -> str:
+    """`stem.part.suffix`, or `stem.part.number.suffix` from the second on; a stem that is too long is cut."""
+    tail = f".{part}{suffix}" if number == 1 else f".{part}.{number}{suffix}"
+    return cut_name(stem, NAME_BYTES - len(os.fsencode(tail))) + tail
+
+
+def looks_like_output(path: Path, parts: set[str]) -> bool:
+    """Whether a file is named like an earlier output of these slugs: mix.dog_barking.wav beside some mix.*."""
+    pieces = path.name.split(".")[:-1]
+    if len(pieces) > 2 and pieces[-1].isdecimal():
+        pieces.pop()
+    if len(pieces) < 2 or pieces[-1] not in parts:
+        return False
+    stem = ".".join(pieces[:-1])
+    return any(other.stem == stem and other != path for other in path.parent.iterdir())
+
+
+class Namer:
+    """Assigns output paths, each only once and none that is an input.
+
+    Args:
+        inputs: files that must not be overwritten.
+        overwrite: whether other existing files may be.
+        notice: called with one sentence when a name needs a number.
+    """
+
+    def __init__(
+        self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
+        self.taken: set[str] = set()
+
+    def claim(self, folder: Path, stem: str, part: str, suffix: str) -> Path:
+        """Return `folder/stem.part.suffix`, with a number if this run has assigned that path already."""
+        number, path = 1, folder / output_name(stem, part, suffix)
+        while identity(path) in self.taken:
+            number += 1
+            path = folder / output_name(stem, part, suffix, number)
+        self.taken.add(identity(path))
+        if number > 1:
+            first = output_name(stem, part, suffix)
+            self.notice(f"{first} is already the name of another output, so this one is called {path.name}.")
+        return path
+
+    def check_destination(self, path: Path) -> None:
+        """Create the folder of an output, before any work is done.
+
+        Raises:
+            AudioError: if the path is an input, exists and must be kept, or its folder cannot be created.
+        """
+        if identity(path) in self.inputs:
+            raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
+        if path.exists() and not self.overwrite:
+            raise AudioError(f"{path} already exists. Add --overwrite to replace it.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AudioError(f"The folder {path.parent} cannot be created: {reason(error)}.") from None
+
+
+def identity(path: Path) -> str:
+    """The same text for two paths that are one file on some file system: links resolved, case and accents folded."""
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+
+
+def choose_format(
+    label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
+) -> tuple[Format, str]:
+    """Format and sample type of an input's outputs: the requested ones, else the input's own, else float32 wav.
+
+    Raises:
+        AudioError: if the requested format cannot hold the input's sample rate or channels.
+    """
+    if name:
+        entry = find_format(name)
+        chosen = find_subtype(entry, subtype)
+        if why := refusal(entry, chosen, reader.sample_rate, reader.channels):
+            raise AudioError(f"{label} cannot be written as {entry.name}: {why}.")
+        return entry, chosen
+    natural = natural_format(reader.container, reader.subtype, reader.path.suffix)
+    entry, default = natural or (FORMATS["wav"], "FLOAT")
+    chosen = find_subtype(entry, subtype) if subtype else default
+    why = refusal(entry, chosen, reader.sample_rate, reader.channels)
+    if why or (natural is None and reader.container is not None):
+        notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
+        return FORMATS["wav"], "FLOAT"
+    return entry, chosen
+
+
+def plan_paths(
+    requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
+) -> list[dict[str, Path]]:
+    """Output paths of every request on one input, by "target", "residual" and "picture".
+
+    Raises:
+        AudioError: if one of them cannot be written.
+    """
+    plans = []
+    for request in requests:
+        rest = f"not_{request.slug}"
+        wanted = {
+            "target": (request.target, request.slug, suffix),
+            "residual": (request.residual, rest, suffix),
+            "picture": (plot, request.slug if request.target else rest, ".png"),
+        }
+        plans.append({kind: namer.claim(folder, stem, *names) for kind, (yes, *names) in wanted.items() if yes})
+    for path in (path for paths in plans for path in paths.values()):
+        namer.check_destination(path)
+    return plans
+
+
+class QueryOutputs:
+    """The output files of one query on one input.
+
+    Args:
+        request: the query.
+        paths: of "target", "residual" and "picture", those that are wanted.
+        label: the input's name.
+        reader: the input.
+        frames: its length in samples per channel.
+        form: format and sample type of the audio files.
+        overwrite: whether to replace existing files.
+        stack: removes on closing whatever has not been committed.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        paths: dict[str, Path],
+        label: str,
+        reader: Reader,
+        frames: int,
+        form: tuple[Format, str],
+        overwrite: bool,
+        stack: ExitStack,
+    ) -> None:
+        self.request, self.paths, self.label = request, paths, label
+        self.seconds, self.gain = frames / reader.sample_rate, 1.0
+        self.writers: dict[str, Writer] = {}
+        entry, subtype = form
+        for kind in (kind for kind in ("target", "residual") if kind in paths):
+            writer = Writer(paths[kind], reader.sample_rate, reader.channels, entry.name, subtype, overwrite, frames)
+            stack.callback(writer.discard)
+            self.writers[kind] = writer
+        self.picture: PendingFile | None = None
+        if "picture" in paths:
+            from separation.plot import Spectrogram
+
+            self.picture = PendingFile(paths["picture"], overwrite)
+            stack.callback(self.picture.discard)
+            self.spectra = {kind: Spectrogram(reader.sample_rate, frames) for kind in ("mixture", "target", "residual")}
+
+    def write(self, mixture: Tensor, target: Tensor) -> None:
+        """Append samples (channels, time) of both; the residual is their difference."""
+        signals = {"mixture": mixture, "target": target, "residual": mixture - target}
+        for kind, writer in self.writers.items():
+            writer.write(signals[kind])
+        if self.picture:
+            for kind, spectrum in self.spectra.items():
+                spectrum.push(signals[kind])
+
+    def finish(self) -> list[PendingFile]:
+        """Complete all files under their temporary names and return them, ready to commit.
+
+        Formats that end at full scale get target and residual turned down by one factor if one of them exceeds it.
+        """
+        peak = max(writer.peak for writer in self.writers.values())
+        if peak > 1.0 and any(writer.limited for writer in self.writers.values()):
+            self.gain = 1.0 / peak
+        for writer in self.writers.values():
+            writer.gain = self.gain
+            writer.finish()
+        files = [writer.pending for writer in self.writers.values()]
+        if self.picture:
+            from separation.plot import draw
+
+            panels = {kind: spectrum.decibels() for kind, spectrum in self.spectra.items()}
+            title = f"“{self.request.name}” in {Path(self.label).name}"
+            with self.picture.explained(), open(self.picture.temporary, "wb") as file:
+                draw(file, panels, title, self.seconds, self.spectra["mixture"].edges)
+            self.picture.finish()
+            files.append(self.picture)
+        return files
+
+    def report(self, record: Record, presence: float) -> None:
+        """Enter the files, the presence and the gain into the record."""
+        name = self.request.name
+        record.presence[name] = None if math.isnan(presence) else round(presence, 4)
+        if self.gain != 1.0:
+            record.scale[name] = self.gain
+        for kind, entries in (("target", record.targets), ("residual", record.residuals)):
+            if kind in self.paths:
+                entries[name] = str(self.paths[kind])
+                record.outputs.append(str(self.paths[kind]))
+        if "picture" in self.paths:
+            record.plots.append(str(self.paths["picture"]))
