@@ -1,9 +1,9 @@
 """Separate a recording through the page's HTTP API.
 
-    python demos/app.py                                                   in one window
-    python demos/api_client.py http://127.0.0.1:7860 demos/mix.wav "dog barking, rain"       in another
+    python demos/app.py                                                                   # in one terminal
+    python demos/api_client.py http://127.0.0.1:7860 demos/mix.wav "dog barking, rain"    # in another
 
-writes dog_barking.wav, not_dog_barking.wav, ... It needs `gradio_client` only, not this package.
+This writes dog_barking.wav, not_dog_barking.wav, ... It needs only `gradio_client`, not this package.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gradio_client import Client, handle_file
 
 
 def main() -> int:
-    """Uploads, waits, and puts the files where they are wanted."""
+    """Upload the recording, show the progress, and save the results."""
     parser = argparse.ArgumentParser(description="Separate a recording through the page's HTTP API.")
-    parser.add_argument("url", help="the page's address")
+    parser.add_argument("url", help="address of the page")
     parser.add_argument("recording")
-    parser.add_argument("queries", help="what to take out, with commas")
+    parser.add_argument("queries", help="sounds to separate, with commas between them")
     parser.add_argument("-o", "--output", type=Path, default=Path("."), help="folder for the results")
-    parser.add_argument("--model", default="", help="a name from /models")
+    parser.add_argument("--model", default="", help="a model name from /models")
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-"""Teach a model the sounds in a folder of your own: one subfolder of clips a sound, named as you will ask for it.
+"""Fine-tune a model on your own clips: one subfolder per sound, whose name is the text query for it.
 
     python demos/finetune.py my_clips my_model --steps 300           my_clips/door bell/1.wav, my_clips/dog/2.wav, ...
     separate --model my_model --query "door bell" mix.wav
 
-Your clips are mixed with each other and with procedural sounds, so a few of a sound are enough to begin with.
+The clips are mixed with each other and with procedural sounds, so a few clips per sound are enough to begin with.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from separation.objectives.optimisers import AdamW
 
 
 def clip_of(path: Path, folder: Path) -> Clip:
-    """A clip as a row of the manifest: its subfolder's name is its label and its caption."""
+    """Return a clip as a row of the manifest; the name of its subfolder is its label and its caption."""
     place, label = path.relative_to(folder).as_posix(), path.parent.name
     return Clip(place, label, label, place, "own", soundfile.info(path).duration)
 
 
 def main(argv: list[str] | None = None, **data: object) -> None:
-    """Command line; `data` goes to `MixtureData`."""
-    parser = argparse.ArgumentParser(description="Teach a model the sounds in a folder of your own.")
-    parser.add_argument("clips", type=Path, help="folder of folders of clips")
+    """Run the command line; `data` overrides arguments of `MixtureData`."""
+    parser = argparse.ArgumentParser(description="Fine-tune a model on your own clips.")
+    parser.add_argument("clips", type=Path, help="folder with one subfolder of clips per sound")
     parser.add_argument("output", type=Path, help="model directory to write")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--start-from", default="default", help="a model's name or its directory")
+    parser.add_argument("--start-from", default="default", help="model name or directory")
     options = parser.parse_args(argv)
     from lightning import Trainer  # after separation, which makes it importable beside any torchvision
 
@@ -44,9 +44,8 @@ def main(argv: list[str] | None = None, **data: object) -> None:
     optimiser = AdamW(lr=2e-4, warmup=min(50, options.steps // 2))
     objective = BandSupervised(model, encoder, start_from=str(source), optimiser=optimiser, absent_from=0, ema=0.99)
     with tempfile.TemporaryDirectory() as scratch:
-        write_manifest(
-            manifest := Path(scratch) / "manifest.csv", [("train", clip_of(path, options.clips)) for path in clips]
-        )
+        manifest = Path(scratch) / "manifest.csv"
+        write_manifest(manifest, [("train", clip_of(path, options.clips)) for path in clips])
         mixtures = MixtureData(manifest, options.clips, batches=options.steps, **({"batch_size": 4, "foley": 2} | data))
         quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         Trainer(max_epochs=1, devices=1, gradient_clip_val=5.0, **quiet).fit(objective, mixtures)

@@ -1,6 +1,6 @@
-"""Render `mix.wav`, ten seconds of procedural sound to separate, and `mix.json`, what is in it.
+"""Render `mix.wav`, ten seconds of procedural sounds to separate, and `mix.json`, its description.
 
-`stems()` gives each sound alone, as it stands in the mix, so that a separation can be measured.
+`stems()` returns each sound alone, as it sounds in the mix, so that a separation can be measured.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class Stem:
 
     Attributes:
         label: the sound's name in `separation.data.foley.SOUNDS`.
-        query: what a person would type to get it.
-        seed: the sound's seed.
-        start, seconds: when it begins and how long it lasts.
+        query: a text query for it.
+        seed: seed of the synthesis.
+        start: when it begins, in seconds.
+        seconds: how long it lasts.
         pan: from -1 (left) to 1 (right).
-        gain_db: its root mean square over the whole mix, relative to the other stems.
+        gain_db: its RMS over the whole mix, relative to the other stems.
     """
 
     label: str
@@ -51,39 +52,32 @@ STEMS = (
 )
 
 
-def _render(stem: Stem) -> NDArray[np.float64]:
-    """Render a stem at its place, faded at its ends and panned: (2, time)."""
-    sound = synthesise(stem.label, stem.seconds, SAMPLE_RATE, stem.seed).astype(np.float64)
-    fade = np.minimum(np.arange(len(sound)) / (FADE_SECONDS * SAMPLE_RATE), 1)
-    sound *= fade * fade[::-1]
-    sound *= 10 ** (stem.gain_db / 20) / np.sqrt(np.sum(sound**2) / (SECONDS * SAMPLE_RATE))
-    start = round(stem.start * SAMPLE_RATE)
-    mono = np.zeros(round(SECONDS * SAMPLE_RATE))
-    mono[start : start + len(sound)] = sound[: len(mono) - start]
-    angle = (stem.pan + 1) * np.pi / 4
-    return np.stack([np.cos(angle) * mono, np.sin(angle) * mono])
-
-
 def stems() -> dict[str, NDArray[np.float64]]:
-    """Render every stem as it stands in the mix, label to (2, time); their sum is the mix."""
-    rendered = {stem.label: _render(stem) for stem in STEMS}
+    """Render every stem as it sounds in the mix: {label: (2, time)}. Their sum is the mix, with its peak at PEAK_DB."""
+    rendered = {}
+    for stem in STEMS:
+        sound = synthesise(stem.label, stem.seconds, SAMPLE_RATE, stem.seed).astype(np.float64)
+        fade = np.minimum(np.arange(len(sound)) / (FADE_SECONDS * SAMPLE_RATE), 1)
+        sound *= fade * fade[::-1]
+        sound *= 10 ** (stem.gain_db / 20) / np.sqrt(np.sum(sound**2) / (SECONDS * SAMPLE_RATE))
+        start = round(stem.start * SAMPLE_RATE)
+        mono = np.zeros(round(SECONDS * SAMPLE_RATE))
+        mono[start : start + len(sound)] = sound[: len(mono) - start]
+        angle = (stem.pan + 1) * np.pi / 4
+        rendered[stem.label] = np.stack([np.cos(angle) * mono, np.sin(angle) * mono])
     scale = 10 ** (PEAK_DB / 20) / np.abs(sum(rendered.values())).max()
     return {label: scale * sound for label, sound in rendered.items()}
 
 
-def mix() -> NDArray[np.float64]:
-    """Add the stems up: (2, time), peak at PEAK_DB, before rounding to 16 bits."""
-    return np.asarray(np.sum(list(stems().values()), axis=0))
-
-
-def samples() -> NDArray[np.int16]:
-    """Round the mix to 16 bits: (2, time)."""
-    return np.round(mix() * 32768).astype(np.int16)
-
-
-def description() -> str:
-    """Describe the mix as JSON: rate, length, peak and stems."""
-    content = {
+def main(folder: Path = FOLDER) -> None:
+    """Write mix.wav (16 bits) and mix.json into a folder."""
+    mix = np.sum(list(stems().values()), axis=0)
+    with wave.open(str(folder / "mix.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(np.round(mix * 32768).astype("<i2").T.tobytes())
+    description = {
         "file": "mix.wav",
         "sample_rate": SAMPLE_RATE,
         "channels": 2,
@@ -92,17 +86,7 @@ def description() -> str:
         "made_by": "make_mix.py",
         "stems": [asdict(stem) for stem in STEMS],
     }
-    return json.dumps(content, indent=2) + "\n"
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Write mix.wav and mix.json into a folder."""
-    with wave.open(str(folder / "mix.wav"), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples().T.astype("<i2").tobytes())
-    (folder / "mix.json").write_text(description(), encoding="utf-8")
+    (folder / "mix.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

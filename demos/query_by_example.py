@@ -1,9 +1,9 @@
-"""Query by example: no words, a recording of the sound is what is asked for.
+"""Query by example: separate what sounds like a recording.
 
     python demos/query_by_example.py demos/mix.wav out.wav --sound "alarm clock"
 
-The example is synthesised here, another one than that in the mix; `--example FILE` takes a recording of yours, or a
-folder of them. The command line has the same: separate --query-audio FILE mix.wav
+The example is synthesised, with another seed than the sound in the mix. `--example FILE` uses a recording of your own,
+or a folder of recordings. The command line does the same: separate --query-audio FILE mix.wav
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ SAMPLE_RATE, SECONDS = 32000, 4.0
 
 
 def example_of(sound: str, seed: int) -> Query:
-    """A query by a procedural recording of a sound."""
+    """Return a query by a synthesised recording of a sound."""
     waveform = synthesise(sound, SECONDS, SAMPLE_RATE, seed)  # (time,)
     return Query(audio=(waveform, SAMPLE_RATE))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Separates what sounds like the example and writes it; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Take out of a recording what sounds like an example.")
+    """Separate what sounds like the example and write it; return the exit status."""
+    parser = argparse.ArgumentParser(description="Separate what sounds like an example from a recording.")
     parser.add_argument("recording", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--sound", default="dog bark", choices=sorted(SOUNDS), metavar="NAME", help=", ".join(SOUNDS))
-    parser.add_argument("--seed", type=int, default=7, help="another seed, another example")
-    parser.add_argument("--example", type=Path, help="a recording or a folder of them, in place of --sound")
-    parser.add_argument("--model", default="default", help="a name or a model directory")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the synthesised example")
+    parser.add_argument("--example", type=Path, help="a recording, or a folder of recordings, instead of --sound")
+    parser.add_argument("--model", default="default", help="model name or directory")
     options = parser.parse_args(argv)
     try:
         mixture, sample_rate = read(options.recording)  # (channels, time)

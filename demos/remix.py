@@ -1,7 +1,7 @@
-"""What is in a recording, and the same recording with some of it turned up, down or off.
+"""List the sounds of a recording, and remix it with some of them louder, softer or removed.
 
-python demos/remix.py demos/mix.wav                                                    lists what may be heard
-python demos/remix.py demos/mix.wav remix.wav "dog barking=off" engine=-6              numbers are dB
+python demos/remix.py demos/mix.wav                                              lists the sounds
+python demos/remix.py demos/mix.wav remix.wav "dog barking=off" engine=-6        writes a remix; numbers are dB
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from separation.audio import read, write
 
 
 def gain_of(change: str) -> tuple[str, float]:
-    """Query and factor of a change: rain=-6 gives rain and 0.501, rain=off gives rain and 0."""
+    """Return query and factor of a change: rain=-6 is ("rain", 0.501), rain=off is ("rain", 0.0)."""
     query, _, level = change.rpartition("=")
     try:
         gain = 0.0 if level.strip() == "off" else 10 ** (float(level) / 20)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{change!r} is not like rain=-6 or rain=off") from None
+        raise argparse.ArgumentTypeError(f"{change!r} is not of the form rain=-6 or rain=off") from None
     if not query.strip():
         raise argparse.ArgumentTypeError(f"{change!r} names no sound")
     return query.strip(), gain
 
 
 def main() -> int:
-    """Lists, then separates all sounds in one pass and adds them up anew."""
-    parser = argparse.ArgumentParser(description="List the sounds of a recording; turn some up, down or off.")
+    """List the sounds; if changes are given, separate these sounds in one pass and add them up again."""
+    parser = argparse.ArgumentParser(description="List the sounds of a recording; change the level of some.")
     parser.add_argument("recording")
-    parser.add_argument("output", nargs="?", help="the remix; without it, the sounds are only listed")
+    parser.add_argument("output", nargs="?", help="the remix; if omitted, the sounds are only listed")
     parser.add_argument("change", nargs="*", type=gain_of, help='for example "dog barking=off" or rain=-6')
-    parser.add_argument("--model", default="default", help="a name or a model directory")
+    parser.add_argument("--model", default="default", help="model name or directory")
     options = parser.parse_intermixed_args()
 
     mixture, sample_rate = read(options.recording)
@@ -45,7 +45,7 @@ def main() -> int:
     remix = mixture.clone()
     for (query, gain), result in zip(options.change, results, strict=True):
         print(f"{query}: presence {result.presence:.2f}, times {gain:.2f}")
-        remix += (gain - 1.0) * result.target  # what is not asked for stays as it is
+        remix += (gain - 1.0) * result.target  # everything else stays as it is
     write(options.output, remix, sample_rate, overwrite=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""How well a model takes `mix.wav` apart: a table of its stems, each asked for by its query.
+"""Measure how well a model separates `mix.wav`: a table of its stems, each separated by its text query.
 
 `python demos/score.py --at-least 8` has exit status 1 if a stem gains less than 8 dB.
 """
@@ -17,7 +17,7 @@ from separation.metrics import sdr, sdri
 
 
 class Result(NamedTuple):
-    """One stem: SDR of the mixture and what the target gains (dB); the maximum of |target + residual - mixture|."""
+    """One stem: SDR of the mixture, SDR improvement of the target (dB), max |target + residual - mixture|."""
 
     label: str
     before: float
@@ -27,7 +27,7 @@ class Result(NamedTuple):
 
 
 def score(separator: Separator) -> list[Result]:
-    """Separates the mix by every stem's query at once and compares with the stems."""
+    """Separate the mix with all queries in one pass and compare the targets with the stems."""
     mixture, rate = read(FOLDER / "mix.wav")
     references, described = stems(), json.loads((FOLDER / "mix.json").read_text(encoding="utf-8"))["stems"]
     results = []
@@ -39,7 +39,7 @@ def score(separator: Separator) -> list[Result]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the table; returns the exit status."""
+    """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description="SDRi of the stems of demos/mix.wav")
     parser.add_argument("--model", default="default", help="a model's name or its directory")
     parser.add_argument("--at-least", type=float, metavar="DB", help="fail if a stem's SDRi is less")
