@@ -33,7 +33,7 @@ Form = Literal["text", "image", "label", "none"]
 WAVEFORM: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1_loss, "si_sdr": si_sdr_loss, "snr": snr_loss}
 IN_DECIBELS = ("si_sdr", "snr")  # which say nothing of a target that is silent
 OUTPUT = "output"  # the number of an output that answers to no query
-ON_MASKS = ("spectrum", "features", "rows", "masks", "frame_multiple")
+ON_MASKS = ("stft", "features", "rows", "masks", "frame_multiple")
 
 
 class Supervised(Objective):
