@@ -41,7 +41,7 @@ def score(separator: Separator) -> list[Result]:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(description="SDRi of the stems of demos/mix.wav")
-    parser.add_argument("--model", default="default", help="a model's name or its directory")
+    parser.add_argument("--model", default="default", help="model name or directory")
     parser.add_argument("--at-least", type=float, metavar="DB", help="fail if a stem's SDRi is less")
     arguments = parser.parse_args(argv)
     try:

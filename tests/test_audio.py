@@ -640,7 +640,7 @@ def test_resampling_keeps_a_tone_where_it_is():
 def test_importing_loads_no_library():
     heavy = ("torch", "numpy", "soundfile", "soxr", "av", "matplotlib")
     program = f"""
-        import sys, separation.audio, separation.cli, separation.plot
+        import sys, separation.audio
         print([m for m in {heavy} if m in sys.modules])
         """
     command = [sys.executable, "-c", textwrap.dedent(program)]
