@@ -37,7 +37,7 @@ from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import DataError, read_manifest
 from separation.data.recordings import MANIFEST, recordings_of, with_recordings
 from separation.evaluate import Score, by_class, resampling_unit, score_row, summarize
-from separation.hub import find_model
+from separation.pretrained import find_model
 
 PARTS = ("scores", "speed", "memory", "cost")
 LIST = "validation_mixtures.csv"

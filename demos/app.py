@@ -24,7 +24,7 @@ from page.limits import Limits
 from page.store import Store
 
 if TYPE_CHECKING:
-    from separation.description import Card
+    from separation.pretrained import Card
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -50,7 +50,7 @@ def own_model(given: str) -> tuple[str, tuple[Card, str]]:
         ModelError: it is no model.
     """
     from separation import list_models
-    from separation.hub import find_model, read_card
+    from separation.pretrained import find_model, read_card
 
     path = find_model(given)
     card = next((card for card in list_models() if card.name == given), None) or read_card(path)

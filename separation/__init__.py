@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from separation.audio import read, write
     from separation.errors import ModelError
-    from separation.hub import list_models
+    from separation.pretrained import list_models
     from separation.query import Query
     from separation.separator import Separation, Separator
 
@@ -28,7 +28,7 @@ _MODULES = {
     "Query": "separation.query",
     "Separation": "separation.separator",
     "Separator": "separation.separator",
-    "list_models": "separation.hub",
+    "list_models": "separation.pretrained",
     "read": "separation.audio",
     "write": "separation.audio",
 }

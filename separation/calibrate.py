@@ -17,10 +17,10 @@ import yaml
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.mixing import Augment, Mixer
-from separation.hub import read_config
 from separation.listing import ListingRule
 from separation.listing import fit as fit_listing
 from separation.presence import PresenceRule, energy_ratio_db, fit
+from separation.pretrained import read_config
 from separation.separator import Separator
 
 

@@ -340,7 +340,7 @@ def result_lines(record: Record) -> list[str]:
 
 def print_models(as_json: bool) -> None:
     """Print the table of models."""
-    from separation.hub import list_models
+    from separation.pretrained import list_models
 
     rows = [("name", "queries", "rate", "size", "licence", "on disk", "scores")]
     for card in list_models():
@@ -410,7 +410,7 @@ def exit_on_signals() -> Iterator[None]:
 
 def check_model(model: str, device: str) -> None:
     """Raise UsageError, before any file is opened, if a model or device does not exist. Nothing is downloaded."""
-    from separation.hub import check_name
+    from separation.pretrained import check_name
 
     try:
         check_name(model)

@@ -1,68 +1,69 @@
-"""Makes torchvision and torchaudio importable beside a CPU build of torch.
+"""Imports of torchvision and torchaudio next to a CPU build of torch.
 
-Their usual wheels are CUDA builds. Beside torch without CUDA their libraries do not load: torchvision then fails at
-import with a RuntimeError (`operator torchvision::nms does not exist`), torchaudio with an OSError, and both take
-transformers, open_clip and lightning down with them. Neither library is needed for what those packages do here, so two
-operators are declared without an implementation and one module is stood in for. Where torch has CUDA, or the libraries
-load, nothing is done.
-
-Call `make_importable()` before the first import of such a package.
+Their usual wheels are CUDA builds, whose libraries do not load next to torch without CUDA. Importing torchvision then
+raises RuntimeError (`operator torchvision::nms does not exist`) and importing torchaudio OSError, and so does every
+package that imports them: transformers, open_clip, lightning. None of these needs the libraries for what is used here.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-OPERATORS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_declared: list[Any] = []  # a torch.library.Library forgets its operators when it is collected
+_OPERATORS: list[Any] = []  # torch forgets operators whose library object is deleted
 
 
-def _folder(package: str) -> Path | None:
-    """Where an installed package lies; it is not imported."""
-    spec = importlib.util.find_spec(package)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return Path(places[0]) if places else None
+@cache
+def make_importable() -> tuple[str, ...]:
+    """Make torchvision and torchaudio importable if their libraries do not load.
 
+    Call it before the first import of such a package. It declares two operators of torchvision without an
+    implementation, and replaces `torchaudio._extension` by a module that reports that there is no extension. Nothing is
+    done next to torch with CUDA, or if the libraries load.
 
-def _loads(libraries: list[Path]) -> bool:
-    """Whether all these shared libraries load into this process; True for none."""
+    Returns:
+        Names of the packages that were repaired.
+    """
     import torch
 
+    if torch.version.cuda is not None:
+        return ()
+    repaired = []
+    if not _libraries_load("torchvision", "_C.*"):
+        _OPERATORS.append(torch.library.Library("torchvision", "FRAGMENT"))
+        for name in ("nms", "qnms"):
+            _OPERATORS[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        repaired.append("torchvision")
+    if not _libraries_load("torchaudio", "lib/*torchaudio.*"):
+        sys.modules["torchaudio._extension"] = audio_extension()
+        repaired.append("torchaudio")
+    return tuple(repaired)
+
+
+def _libraries_load(package: str, pattern: str) -> bool:
+    """Return whether all shared libraries of a package load; True if it is not installed or already imported."""
+    import torch
+
+    spec = importlib.util.find_spec(package) if package not in sys.modules else None
+    folders = list(spec.submodule_search_locations or []) if spec else []
     try:
-        for library in libraries:
+        for library in sorted(Path(folders[0]).glob(pattern)) if folders else []:
             torch.ops.load_library(library)
     except (OSError, RuntimeError):
         return False
     return True
 
 
-def declare_vision_operators() -> None:
-    """Declare torchvision's two operators, so that its own registrations find them; calling one raises."""
-    import torch
-
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in OPERATORS:
-        library.define(schema)
-    _declared.append(library)
-
-
 def audio_extension() -> ModuleType:
-    """A stand-in for `torchaudio._extension` that says: no extension."""
+    """Return a replacement of `torchaudio._extension` without a library; functions that need one raise RuntimeError."""
 
-    def unavailable(function: Callable[..., Any]) -> Callable[..., NoReturn]:
+    def unavailable(function: Any) -> Any:
         def fail(*_: Any, **__: Any) -> NoReturn:
-            raise RuntimeError(
-                f"{function.__name__} needs torchaudio's own library, which does not load beside this torch."
-            )
+            raise RuntimeError(f"{function.__name__} needs torchaudio's library, which does not load with this torch.")
 
         return fail
 
@@ -75,21 +76,3 @@ def audio_extension() -> ModuleType:
         fail_if_no_align=unavailable,
     )
     return module
-
-
-@cache
-def make_importable() -> tuple[str, ...]:
-    """Repair what needs it, once a process; the names of the packages that were stood in for."""
-    import torch
-
-    if torch.version.cuda is not None:
-        return ()
-    repaired = []
-    vision, audio = _folder("torchvision"), _folder("torchaudio")
-    if vision and "torchvision" not in sys.modules and not _loads(sorted(vision.glob("_C.*"))):
-        declare_vision_operators()
-        repaired.append("torchvision")
-    if audio and "torchaudio" not in sys.modules and not _loads(sorted(audio.glob("lib/*torchaudio.*"))):
-        sys.modules["torchaudio._extension"] = audio_extension()
-        repaired.append("torchaudio")
-    return tuple(repaired)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.description import ModelError
 from separation.encoders.base import QueryEncoder
+from separation.errors import ModelError
 from separation.query import EMPTY, Query
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""From a training checkpoint to what inference loads: plain safetensors.
+"""From a training checkpoint to safetensors.
 
 python -m separation.export encoder runs/sound/last.ckpt runs/sound/encoder.safetensors
 python -m separation.export model runs/default/last.ckpt my_model --config runs/default/log/version_0/config.yaml
@@ -7,86 +7,86 @@ python -m separation.export model runs/default/last.ckpt my_model --config runs/
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from separation.errors import ModelError
+from separation.pretrained import averaged, build, describe_objective, load_parts, save_model
 
 LICENCE = "CC BY 4.0"
 
 
-def tensors(checkpoint: Path, prefix: str, none: bool = False) -> dict[str, Tensor]:
-    """The checkpoint's tensors under `prefix`, which is cut off. Nothing but plain data is unpickled.
+def export_encoder(checkpoint: Path, file: Path) -> None:
+    """Write the encoder of a contrastive or tagging training as one safetensors file.
 
     Raises:
-        KeyError: there are none, and `none` does not allow that.
+        ModelError: the checkpoint is not usable or holds no encoder.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    part = {k.removeprefix(prefix): v.contiguous() for k, v in state.items() if k.startswith(prefix)}
-    if not part and not none:
-        raise KeyError(f"{checkpoint} holds no tensors under {prefix!r}.")
-    return part
-
-
-def export_encoder(checkpoint: Path, file: Path) -> None:
-    """The encoder of a contrastive training as one safetensors file."""
     from safetensors.torch import save
 
-    file.write_bytes(save(tensors(checkpoint, "encoder.")))
+    from separation.tensors import read_tensors, select
+
+    encoder = select(read_tensors(checkpoint), "encoder.")
+    if not encoder:
+        raise ModelError(f"{checkpoint} holds no tensors of an encoder.")
+    file.write_bytes(save({name: value.contiguous() for name, value in encoder.items()}))
 
 
 def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str, Any]) -> None:
-    """The averaged separator and the encoder of a supervised training as a model directory.
+    """Write the averaged separator and the encoder of a training as a model directory.
 
     Args:
         checkpoint: of the training.
         directory: to write.
-        config: the YAML that Lightning wrote beside the training's log.
+        config: the YAML that Lightning wrote into the log folder of the training.
         card: description, queries, sample_rate, licence and scores, shown by `separate --list-models`.
 
     Raises:
-        ModelError: the config does not describe a separator.
+        ModelError: the config does not describe a separator, or the checkpoint does not fit it.
     """
     import yaml
 
-    from separation.hub import ModelError, build, save_model
-    from separation.run_folder import parts
+    from separation.tensors import read_tensors
 
-    described = parts(yaml.safe_load(config.read_text(encoding="utf-8")))
+    try:
+        described = describe_objective(yaml.safe_load(config.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise ModelError(f"{config} cannot be read: {type(error).__name__}.") from None
     if described is None:
         raise ModelError(f"{config} does not describe a separator and an encoder.")
     model, encoder = build(described["model"]), build(described["encoder"])
-    model.load_state_dict(tensors(checkpoint, "average."))
-    encoder.load_state_dict(tensors(checkpoint, "encoder.", none=True))  # some have a file of their own
+    load_parts(model, encoder, averaged(read_tensors(checkpoint)), checkpoint)
     save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="From a training checkpoint to plain safetensors.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m separation.export", description="Convert a training checkpoint.")
     commands = parser.add_subparsers(dest="command", required=True)
-    encoder = commands.add_parser("encoder", help="the joint space's encoder as one file")
+    encoder = commands.add_parser("encoder", help="write the encoder as one safetensors file")
     encoder.add_argument("checkpoint", type=Path)
     encoder.add_argument("file", type=Path)
-    model = commands.add_parser("model", help="a separator with its encoder as a model directory")
+    model = commands.add_parser("model", help="write the separator with its encoder as a model directory")
     model.add_argument("checkpoint", type=Path)
     model.add_argument("directory", type=Path)
-    model.add_argument("--config", type=Path, required=True, help="config.yaml in the training's log folder")
+    model.add_argument("--config", type=Path, required=True, help="config.yaml in the log folder of the training")
     model.add_argument("--description", default="text-queried separator")
     model.add_argument("--scores", default="not measured")
-    arguments = parser.parse_args()
-    if arguments.command == "encoder":
-        export_encoder(arguments.checkpoint, arguments.file)
-        return
-    card = {
-        "description": arguments.description,
-        "queries": ["text", "audio", "embedding"],
-        "licence": LICENCE,
-        "scores": arguments.scores,
-    }
-    export_model(arguments.checkpoint, arguments.directory, arguments.config, card)
+    options = parser.parse_args(argv)
+    try:
+        if options.command == "encoder":
+            export_encoder(options.checkpoint, options.file)
+        else:
+            card = {"description": options.description, "queries": ["text", "audio", "embedding"]}
+            card |= {"licence": LICENCE, "scores": options.scores}
+            export_model(options.checkpoint, options.directory, options.config, card)
+    except ModelError as error:
+        print(f"separation.export: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,6 +10,8 @@ import re
 
 MOVED: dict[str, str] = {
     # earlier path: present path, one class or function a row
+    "separation.encoders.released.ReleasedEncoder": "separation.released.encoder.ReleasedEncoder",
+    "separation.encoders.states.StatesEncoder": "separation.released.encoder.StatesEncoder",
     "separation.encoders.sound.SoundEncoder": "separation.encoders.joint.JointEncoder",
     "separation.encoders.frame_tagger.FrameTagger": "separation.encoders.taggers.FrameTagger",
     "separation.encoders.detector.ReleasedDetector": "separation.encoders.panns.ReleasedDetector",

@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from separation.cache import cache_folder
+from separation.download import cache_folder
 from separation.errors import ModelError
 
 

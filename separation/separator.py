@@ -24,12 +24,12 @@ from separation.audio import AudioError, Reader, resample
 from separation.audio.waveform import as_rate, as_waveform
 from separation.conditions import as_query, conditions
 from separation.encoders.base import QueryEncoder
-from separation.hub import ModelError, find_model, load_listing, load_model, load_rule
 from separation.level import Level, energy
 from separation.listing import LIKELY, Heard, Listener, ListingRule, heard
 from separation.models.base import ConditionedModel, NegativeFilter
 from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
+from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import EMPTY, Query
 
 if TYPE_CHECKING:
@@ -262,9 +262,8 @@ class Separator:
         if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
-        return cls(
-            model, encoder, path.name if path.is_dir() else path.stem, device, load_rule(path), load_listing(path)
-        )
+        rule, listing = load_settings(path, "presence", PresenceRule), load_settings(path, "listing", ListingRule)
+        return cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
 
     @overload
     def __call__(self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int) -> Separation: ...

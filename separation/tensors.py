@@ -1,9 +1,8 @@
-"""Tensors of files: read without running anything that lies in them, and put into a network strictly.
+"""Reading tensors from files without running code in them, and loading them into networks strictly.
 
-`.ckpt`, `.pt` and `.pth` files are pickles: programs that build objects. They are read by PyTorch's restricted reader
-(`weights_only=True`), which builds tensors and plain containers. Beyond those, numbers and arrays of NumPy are
-admitted, which the training state of some published files (LAION's CLAP, PANNs) holds. A file that asks for anything
-else is refused. Encoders and separators are read by this one reader.
+`.ckpt`, `.pt` and `.pth` files are pickles, which can run code. They are read by PyTorch's restricted reader
+(`weights_only=True`), which builds tensors and plain containers only. NumPy numbers and arrays are allowed in addition,
+because some published files (LAION's CLAP, PANNs) hold them in their training state. Any other file is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,58 +20,64 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separation.description import ModelError
+from separation.errors import ModelError
 
 Tensors = Mapping[str, Tensor]
 
-NESTED = ("state_dict", "model", "model_state_dict")
-KINDS = "?bBhHiIlLqQefd"  # booleans, integers and floats; no objects, no texts
+NESTED_KEYS = ("state_dict", "model", "model_state_dict")
+NUMPY_KINDS = "?bBhHiIlLqQefd"  # booleans, integers and floats; no objects, no texts
 UNSUPPORTED = re.compile(r"GLOBAL ([\w.]+)")
-COUNTER = "num_batches_tracked"
-SHOWN = 4  # names in an error
+LISTED_NAMES = 4  # in an error
 
 
-def plain_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:
-    """A NumPy number from its bytes; stands in for NumPy's own function, which would also take objects."""
-    if not isinstance(dtype, np.dtype) or dtype.char not in KINDS or not isinstance(data, bytes):
-        raise pickle.UnpicklingError("GLOBAL numpy.object is no plain number")
-    return np.frombuffer(data, dtype, count=1)[0]
+@dataclass(frozen=True)
+class StoredModel:
+    """A model as it is stored.
 
+    Attributes:
+        description: class paths and arguments under "model" and "encoder".
+        tensors: named `model.*` and `encoder.*`.
+        system: name of the published system, or "".
+    """
 
-def admitted() -> list[Any]:
-    """What the restricted reader may use beyond PyTorch's own list; all of it is plain data."""
-    rebuild: Any = np.empty(0).__reduce__()[0]
-    named: list[tuple[Callable[..., Any], str]] = [
-        pair
-        for core in ("core", "_core")  # by NumPy's version
-        for pair in (
-            (plain_number, f"numpy.{core}.multiarray.scalar"),
-            (rebuild, f"numpy.{core}.multiarray._reconstruct"),
-        )
-    ]
-    return [*named, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in KINDS}]
+    description: dict[str, Any]
+    tensors: dict[str, Tensor]
+    system: str = ""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a .safetensors, .ckpt, .pt or .pth file by name: of a training checkpoint, those of the network.
+    """Return all tensors of a .safetensors, .ckpt, .pt or .pth file by name; of a training checkpoint, the network's.
 
     Raises:
-        ModelError: the file is missing or damaged, holds code, or holds no tensors; one plain sentence.
+        ModelError: the file is missing or damaged, holds code, or holds no tensors.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ModelError(f"{path} is not there.")
-    content = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    for key in NESTED:
+        raise ModelError(f"{path} is missing.")
+    return tensors_of(read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path), path)
+
+
+def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors in the content of a file, which may lie under the key of a training checkpoint.
+
+    Raises:
+        ModelError: there are none.
+    """
+    for key in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     found = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not found:
-        raise ModelError(f"{path} holds no tensors with names, so it is no checkpoint of a model.")
+        raise ModelError(f"{path} holds no named tensors, so it is not a model checkpoint.")
     return found
 
 
-def _safetensors(path: Path) -> Any:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -81,68 +87,88 @@ def _safetensors(path: Path) -> Any:
         raise ModelError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
 
 
-def _pickled(path: Path) -> Any:
-    # Files in the newer, zipped form are mapped, so that an optimizer's state in them takes no memory.
-    mapped = zipfile.is_zipfile(path)
+def read_pickle(path: Path) -> Any:
+    """Return the content of a file that `torch.save` or pickle wrote, if it is tensors and plain values.
+
+    Raises:
+        ModelError: the file is damaged, or holds anything else.
+    """
+    mapped = zipfile.is_zipfile(path)  # then an optimizer's state in the file takes no memory
     try:
-        with torch.serialization.safe_globals(admitted()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what it cannot read, it refuses
+        with torch.serialization.safe_globals(numpy_globals()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        raise ModelError(_refusal(path, str(error))) from None
-    except Exception as error:  # a damaged file may raise anything on the way
-        raise ModelError(f"{path} is damaged or no checkpoint: {type(error).__name__}.") from None
+        asked = UNSUPPORTED.search(str(error))
+        if asked is None:
+            raise ModelError(f"{path} is damaged or is not made of tensors and plain values alone.") from None
+        raise ModelError(
+            f"{path} holds code ({asked[1].rstrip('.')}) in addition to tensors, so it was not opened; "
+            "ask its author for a safetensors file."
+        ) from None
+    except Exception as error:  # a damaged file may raise anything
+        raise ModelError(f"{path} is damaged or not a checkpoint: {type(error).__name__}.") from None
 
 
-def _refusal(path: Path, reason: str) -> str:
-    """Why the restricted reader stopped, in one sentence."""
-    asked = UNSUPPORTED.search(reason)
-    if asked:
-        return (
-            f"{path} holds code ({asked[1].rstrip('.')}) beside its tensors, so it was not opened; "
-            "ask whoever made it for a safetensors file."
-        )
-    return f"{path} is damaged or no checkpoint: it is not made of tensors and plain values alone."
+def numpy_globals() -> list[Any]:
+    """Return what the restricted reader may use in addition to PyTorch's own list; all of it is plain data."""
+    rebuild: Any = np.empty(0).__reduce__()[0]
+    allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMPY_KINDS}]
+    for core in ("core", "_core"):  # depends on the version of NumPy
+        allowed.append((numpy_number, f"numpy.{core}.multiarray.scalar"))
+        allowed.append((rebuild, f"numpy.{core}.multiarray._reconstruct"))
+    return allowed
+
+
+def numpy_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:
+    """Return a NumPy number from its bytes; replaces NumPy's own function, which would also build objects."""
+    if not isinstance(dtype, np.dtype) or dtype.char not in NUMPY_KINDS or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("GLOBAL numpy.object is not a number")
+    return np.frombuffer(data, dtype, count=1)[0]
+
+
+def select(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def under(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict[str, Tensor]:
-    """The tensors under the first prefix that has one called `sign` under it, without the prefix; {} for none."""
-    for prefix in prefixes:
-        if f"{prefix}{sign}" in tensors:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    return {}
-
-
-def nothing(name: str) -> bool:
-    """Leaves no tensor out."""
-    return False
+    """Return the tensors under the first prefix that has one called `sign`, without the prefix; {} for none."""
+    return next((select(tensors, prefix) for prefix in prefixes if f"{prefix}{sign}" in tensors), {})
 
 
 def load_strictly(
-    module: nn.Module, tensors: Tensors, source: str | Path, ignore: Callable[[str], bool] = nothing
+    module: nn.Module, tensors: Tensors, source: str | Path, ignore: Callable[[str], bool] = lambda name: False
 ) -> None:
-    """Fills a network: every tensor but ignored ones must be there, once, in its shape, and nothing else.
+    """Load tensors into a network, converted to its data types; none may be missing, left over or of another shape.
 
-    Batch norms' counters, which only training uses, may be missing.
+    The batch counters of batch norms, which only training uses, may be missing.
+
+    Args:
+        module: the network.
+        tensors: its tensors by name.
+        source: file, for the message.
+        ignore: tells by name which tensors to leave out on both sides.
 
     Raises:
         ModelError: names the tensors that are missing, left over or of another shape.
     """
-    wanted = {k: v for k, v in module.state_dict().items() if not ignore(k)}
+    expected = {k: v for k, v in module.state_dict().items() if not ignore(k)}
     given = {k: v for k, v in tensors.items() if not ignore(k)}
-    odd = [k for k, v in given.items() if k in wanted and v.shape != wanted[k].shape]
+    misshapen = [k for k, v in given.items() if k in expected and v.shape != expected[k].shape]
     faults = {
-        "missing": [k for k in wanted if k not in given and not k.endswith(COUNTER)],
-        "unexpected": [k for k in given if k not in wanted],
-        "of another shape": [f"{k} ({tuple(given[k].shape)} instead of {tuple(wanted[k].shape)})" for k in odd],
+        "missing": [k for k in expected if k not in given and not k.endswith("num_batches_tracked")],
+        "unexpected": [k for k in given if k not in expected],
+        "of another shape": [f"{k} ({tuple(given[k].shape)} instead of {tuple(expected[k].shape)})" for k in misshapen],
     }
-    found = [f"{len(names)} {what}: {listed(names)}" for what, names in faults.items() if names]
+    found = [f"{len(names)} {fault}: {join_names(names)}" for fault, names in faults.items() if names]
     if found:
         raise ModelError(f"{source} does not fit {type(module).__name__}: tensors {'; '.join(found)}.")
-    module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in given.items()}, strict=False)
+    module.load_state_dict({k: v.to(expected[k].dtype) for k, v in given.items()}, strict=False)
 
 
-def listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(sorted(names)[:SHOWN]) + more
+def join_names(names: Iterable[str]) -> str:
+    """Join the first few names, and tell how many more there are."""
+    names = sorted(names)
+    more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
+    return ", ".join(names[:LISTED_NAMES]) + more

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 
 from separation.compat import make_importable
 from separation.data.manifest import DataError
-from separation.description import ModelError
 from separation.earlier_runs import set_aside
+from separation.errors import ModelError
 from separation.evaluate import EvaluationError
 from separation.moved import resolve_text
-from separation.run_folder import CONFIG, parts
+from separation.pretrained import DESCRIPTION, describe_objective
 
 make_importable()  # before Lightning, which a torchvision that does not load takes down with it
 import lightning  # noqa: E402
@@ -47,11 +47,11 @@ class KeepConfig(SaveConfigCallback):
         """Class paths and arguments of separator and encoder."""
         import yaml
 
-        return parts(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+        return describe_objective(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if self.described is not None:
-            checkpoint[CONFIG] = self.described
+            checkpoint[DESCRIPTION] = self.described
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,18 @@ def data_root() -> Path:
     if not (Path(name) / "manifest.csv").is_file():
         pytest.fail(f"SEPARATION_DATA names {name}, where there is no manifest.csv.")
     return Path(name)
+
+
+@pytest.fixture
+def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], Path]:
+    """An empty Hugging Face cache, and a function that puts an empty file of a repository into it."""
+    folder = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+
+    def put(repository: str, filename: str) -> Path:
+        file = folder / f"models--{repository.replace('/', '--')}" / "snapshots" / "0" / filename
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        return file
+
+    return put

@@ -25,9 +25,9 @@ from separation.data.fixed_mixtures import read_rows, render
 from separation.data.foley import synthesise
 from separation.data.manifest import read_manifest
 from separation.encoders.joint import JointEncoder
-from separation.hub import save_model
 from separation.models.band_unet import BandUNet
 from separation.models.spectra import STFT, band_matrix
+from separation.pretrained import save_model
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RATE = 32000

@@ -27,7 +27,6 @@ from separation.data.manifest import DataError
 from separation.encoders.base import EncoderError
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.encoders.states import StatesEncoder
 from separation.encoders.table import RandomEncoder
 from separation.losses.bimodal import (
     consistency_loss,
@@ -41,6 +40,7 @@ from separation.models.resunet import ResUNet30
 from separation.models.spectra import STFT
 from separation.objectives.bimodal import BiModal
 from separation.objectives.spectra import Bands, Ears, Magnitudes, resampled, view_of
+from separation.released.encoder import StatesEncoder
 
 RATE = 8000
 

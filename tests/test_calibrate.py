@@ -11,8 +11,8 @@ import yaml
 from separation.calibrate import calibrate
 from separation.data.corpus import Corpus
 from separation.encoders.joint import JointEncoder
-from separation.hub import load_rule, save_model
 from separation.models.band_unet import BandUNet
+from separation.pretrained import load_settings, save_model
 
 MODEL = {"channels": [4, 4, 4, 4], "stream_dim": 8, "condition_dim": 16}
 ENCODER = {"embedding_dim": 16, "channels": [4, 4, 4, 4], "hidden": 8}
@@ -36,7 +36,7 @@ def test_the_rule_is_written_and_read_back(tmp_path: Path) -> None:
     save_model(directory, config, BandUNet(**MODEL), JointEncoder(**ENCODER))
     rule = calibrate(directory, tiny_corpus(tmp_path), count=4, seconds=1.0)
     after = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-    assert load_rule(directory) == rule
+    assert load_settings(directory, "presence", type(rule)) == rule
     assert rule.logit != 1.0
     assert after.pop("presence") == {"bias": rule.bias, "logit": rule.logit, "ratio": rule.ratio}
     assert after == config

@@ -1,3 +1,5 @@
+"""torchvision and torchaudio next to a CPU build of torch, and which packages are imported late."""
+
 import subprocess
 import sys
 import textwrap
@@ -10,25 +12,22 @@ from separation.compat import audio_extension, make_importable
 
 def python(code: str, *args: str) -> str:
     """What a fresh interpreter prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *args], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", textwrap.dedent(code), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def test_packages_whose_libraries_do_not_load_become_importable(tmp_path):
-    vision, audio = tmp_path / "torchvision", tmp_path / "torchaudio"
-    (audio / "lib").mkdir(parents=True)
-    (audio / "_extension").mkdir()
-    vision.mkdir()
-    (vision / "_C.so").write_bytes(b"no library")
-    (vision / "__init__.py").write_text(
-        "import torch\n@torch.library.register_fake('torchvision::nms')\ndef f(*a): ...\n"
-    )
-    (audio / "lib" / "_torchaudio.abi3.so").write_bytes(b"no library")
-    (audio / "_extension" / "__init__.py").write_text("raise OSError('Could not load this library')\n")
-    (audio / "__init__.py").write_text("from . import _extension\nfrom torchaudio._extension import fail_if_no_align\n")
+    for file, content in {
+        "torchvision/_C.so": "no library",
+        "torchvision/__init__.py": "import torch\n@torch.library.register_fake('torchvision::nms')\ndef f(*a): ...\n",
+        "torchaudio/lib/_torchaudio.abi3.so": "no library",
+        "torchaudio/_extension/__init__.py": "raise OSError('Could not load this library')\n",
+        "torchaudio/__init__.py": "from . import _extension\nfrom torchaudio._extension import fail_if_no_align\n",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content)
     code = """
         import sys
         sys.path.insert(0, sys.argv[1])
@@ -42,32 +41,33 @@ def test_packages_whose_libraries_do_not_load_become_importable(tmp_path):
     assert python(code, str(tmp_path)) == "torchvision torchaudio\nTrue True"
 
 
-def test_nothing_is_done_beside_cuda(monkeypatch):
+def test_nothing_is_done_next_to_cuda(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     assert make_importable.__wrapped__() == ()
 
 
-def test_what_needs_the_library_says_so():
-    with pytest.raises(RuntimeError, match="forced_align needs torchaudio's own library"):
+def test_functions_that_need_the_library_raise():
+    def forced_align(): ...
 
-        @audio_extension().fail_if_no_align
-        def forced_align(): ...
-
-        forced_align()
+    with pytest.raises(RuntimeError, match="forced_align needs torchaudio's library"):
+        audio_extension().fail_if_no_align(forced_align)()
 
 
 def test_encoder_modules_import_no_optional_package():
     code = """
         import sys
-        import separation.encoders.clap, separation.encoders.clip
-        import separation.encoders.panns, separation.encoders.table
+        import separation.released.encoder
         optional = {"transformers", "open_clip", "torchvision", "torchaudio", "laion_clap", "tokenizers", "PIL"}
         print(sorted(optional & set(sys.modules)))
     """
     assert python(code) == "[]"
 
 
-def test_the_ontology_needs_no_torch():
-    assert (
-        python("import sys, separation.ontology as o; o.class_index('Dog'); print('torch' in sys.modules)") == "False"
-    )
+def test_names_of_models_and_classes_need_no_torch():
+    code = """
+        import sys, separation.ontology, separation.pretrained
+        separation.ontology.class_index("Dog")
+        separation.pretrained.list_models()
+        print("torch" in sys.modules)
+    """
+    assert python(code) == "False"

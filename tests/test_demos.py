@@ -15,8 +15,8 @@ import torch
 
 from separation import Separation, Separator
 from separation.encoders.joint import JointEncoder
-from separation.hub import save_model
 from separation.models.band_unet import BandUNet
+from separation.pretrained import save_model
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
 ERROR = 0.1  # of the interference that the double leaves in its targets: 20 dB less of it
@@ -179,7 +179,7 @@ def test_finetune_gives_a_model_that_separates(model, tmp_path, monkeypatch, cap
     from tiny import vectors
 
     from separation.encoders.sentence import SentenceEncoder
-    from separation.hub import load_model
+    from separation.pretrained import load_model
 
     monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
     random = np.random.default_rng(0)

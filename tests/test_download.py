@@ -1,175 +1,168 @@
-"""Fetching a published file from a server on this machine."""
+"""Downloads of published files: complete, checked, once."""
 
-import http.server
+import hashlib
+import io
 import os
-import threading
-import urllib.error
-import urllib.request
+from email.message import Message
 
+import huggingface_hub
 import pytest
 
-from separation.cache import OFFLINE, cache_folder
-from separation.checkpoints import download
-from separation.checkpoints.download import HttpsOnly, NoConnectionError, RemoteFile, fetch, sha256_of
-from separation.description import ModelError
+from separation import download
+from separation.download import NoConnectionError, RemoteFile, cache_folder, fetch
+from separation.encoders.base import EncoderError, find_weights
+from separation.errors import ModelError
 
-HOME = "https://models.example/"
 CONTENT = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+REMOTE = RemoteFile("https://models.example/a.ckpt", "a.ckpt")
+HUB = RemoteFile("https://huggingface.co/spaces/some/where/resolve/main/x%2Cy/a.ckpt", "a.ckpt")
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `content`, in parts where asked; may stop early."""
+class Response(io.BytesIO):
+    def __init__(self, content, length, url):
+        super().__init__(content)
+        self.headers, self.url = Message(), url
+        self.headers["Content-Length"] = str(length)
 
-    content, tag, cut, ranges, requests = CONTENT, '"one"', None, True, []
 
-    def do_GET(self):
-        start, kind = 0, type(self)
-        kind.requests.append(dict(self.headers))
-        wanted = self.headers.get("Range")
-        if kind.ranges and wanted and self.headers.get("If-Range") == kind.tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(kind.content) - 1}/{len(kind.content)}")
-        self.send_header("Content-Length", str(len(kind.content) - start))
-        self.send_header("ETag", kind.tag)
-        self.end_headers()
-        self.wfile.write(kind.content[start : kind.cut])
+class Server:
+    """Answers every address with `content`, cut after `cut` bytes, from `url` after a redirection."""
 
-    def log_message(self, *args):
-        pass
+    def __init__(self):
+        self.content, self.cut, self.url, self.requests = CONTENT, None, None, 0
+
+    def __call__(self, url, timeout):
+        self.requests += 1
+        return Response(self.content[: self.cut], len(self.content), self.url or url)
 
 
 @pytest.fixture
-def server():
-    """A server, its behaviour, and an opener that reaches it under the public address."""
-    kind = type("Own", (Handler,), {"requests": []})
-    running = http.server.HTTPServer(("127.0.0.1", 0), kind)
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-    thread.start()
-    local = f"http://127.0.0.1:{running.server_port}/"
-
-    def opener(request):
-        url = request.full_url.replace(HOME, local)
-        return urllib.request.urlopen(urllib.request.Request(url, headers=dict(request.headers)), timeout=5)
-
-    kind.opener = staticmethod(opener)
-    yield kind
-    running.shutdown()
-    running.server_close()
-    thread.join()
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "new" / "cache"))
+    return tmp_path / "new" / "cache"
 
 
-REMOTE = RemoteFile(HOME + "a.ckpt", "a.ckpt")
-
-
-def get(server, folder, remote=REMOTE):
-    return fetch(remote, folder, offline=False, opener=server.opener)
+@pytest.fixture
+def server(monkeypatch, cache):
+    answers = Server()
+    monkeypatch.setattr(download, "urlopen", answers)
+    return answers
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_fetched_once_and_recorded(server, tmp_path, capsys):
-    folder = tmp_path / "new" / "cache"
-    path = get(server, folder)
-    assert path.read_bytes() == CONTENT
-    assert names(folder) == ["a.ckpt", "a.ckpt.json"]
-    record = download.read_record(folder / "a.ckpt.json")
-    assert record["sha256"] == sha256_of(path)
-    assert record["verified"] is False
-    assert fetch(REMOTE, folder, offline=True, opener=None) == path  # no connection any more
-    assert len(server.requests) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("a.ckpt is unverified: no checksum of it is published; its own, sha256 ")
-    assert said.count("\n") == 1  # once, at the first download
+def test_downloaded_once_and_recorded(server, cache, capsys):
+    path = fetch(REMOTE, offline=False)
+    assert path == cache / "a.ckpt" and path.read_bytes() == CONTENT
+    assert names(cache) == ["a.ckpt", "a.ckpt.json"]
+    record = download.read_record(cache / "a.ckpt.json")
+    assert (record["sha256"], record["verified"]) == (SHA256, False)
+    assert f"a.ckpt is unverified: no checksum is published; recorded sha256 {SHA256}." in capsys.readouterr().err
+    assert fetch(REMOTE, offline=True) == path
+    assert server.requests == 1
+    assert "unverified" not in capsys.readouterr().err
 
 
-def test_interrupted_and_resumed(server, tmp_path):
+def test_an_interrupted_download_leaves_nothing(server, cache):
     server.cut = 3000
     with pytest.raises(NoConnectionError, match="ended after 3000 of 10240 bytes"):
-        get(server, tmp_path)
-    assert names(tmp_path) == ["a.ckpt.part", "a.ckpt.part.tag"]  # nothing under the file's own name
+        fetch(REMOTE, offline=False)
+    assert names(cache) == []
     server.cut = None
-    assert get(server, tmp_path).read_bytes() == CONTENT
-    assert server.requests[1]["Range"] == "bytes=3000-"
-    assert names(tmp_path) == ["a.ckpt", "a.ckpt.json"]
+    assert fetch(REMOTE, offline=False).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("change", [{"tag": '"two"', "content": CONTENT[::-1]}, {"ranges": False}])
-def test_another_version_is_never_appended(server, tmp_path, change):
-    server.cut = 3000
-    with pytest.raises(NoConnectionError):
-        get(server, tmp_path)
-    for name, value in {"cut": None, **change}.items():
-        setattr(server, name, value)
-    assert get(server, tmp_path).read_bytes() == server.content
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [({"sha256": "0" * 64}, "checksum is not the one published"), ({"size": 7}, "has 10240 bytes instead of 7")],
+)
+def test_another_file_than_the_published_one_is_refused(server, cache, expected, message):
+    with pytest.raises(ModelError, match=message):
+        fetch(RemoteFile(REMOTE.url, "wrong", **expected), offline=False)
+    assert names(cache) == []
 
 
-def test_published_checksum(server, tmp_path):
-    right = RemoteFile(REMOTE.url, "right", sha256=sha256_of(get(server, tmp_path)))
-    assert get(server, tmp_path, right).read_bytes() == CONTENT
-    assert download.read_record(tmp_path / "right.json")["verified"] is True
-    with pytest.raises(ModelError, match="not the one published"):
-        get(server, tmp_path, RemoteFile(REMOTE.url, "wrong", sha256="0" * 64))
-    assert not [name for name in names(tmp_path) if name.startswith("wrong")]
+def test_a_published_checksum_makes_a_file_verified(server, cache):
+    fetch(RemoteFile(REMOTE.url, "right", len(CONTENT), SHA256), offline=False)
+    assert download.read_record(cache / "right.json")["verified"] is True
 
 
-def test_size(server, tmp_path):
-    with pytest.raises(ModelError, match="10240 bytes instead of 7"):
-        get(server, tmp_path, RemoteFile(REMOTE.url, "a", size=7))
-    assert names(tmp_path) == []
-
-
-def test_held_to_the_first_download(server, tmp_path):
-    path = get(server, tmp_path)
+def test_later_copies_must_match_the_first_download(server, cache):
+    path = fetch(REMOTE, offline=False)
     path.unlink()
     server.content = CONTENT[:-1] + b"!"
     with pytest.raises(ModelError, match="recorded at its first download"):
-        get(server, tmp_path)
-    assert names(tmp_path) == ["a.ckpt.json"]
-    server.content = CONTENT
-    assert get(server, tmp_path) == path
-
-
-def test_a_file_that_changed_in_the_cache_is_not_used(server, tmp_path):
-    path = get(server, tmp_path)
-    path.write_bytes(CONTENT[:-1] + b"!")
+        fetch(REMOTE, offline=False)
+    assert names(cache) == ["a.ckpt.json"]
+    path.write_bytes(server.content)
     os.utime(path, ns=(1, 1))
     with pytest.raises(ModelError, match="was not used"):
-        get(server, tmp_path)
+        fetch(REMOTE, offline=False)
 
 
-def test_offline(server, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variable", ["SEPARATION_OFFLINE", "HF_HUB_OFFLINE", None])
+def test_offline(server, cache, monkeypatch, variable):
+    for name in download.OFFLINE_VARIABLES:
+        monkeypatch.setenv(name, "1" if name == variable else "0")
     with pytest.raises(NoConnectionError, match="offline"):
-        fetch(REMOTE, tmp_path, offline=True, opener=server.opener)
-    for name in OFFLINE:
-        for other in OFFLINE:
-            monkeypatch.setenv(other, "1" if other == name else "0")
-        with pytest.raises(NoConnectionError, match="offline"):
-            fetch(REMOTE, tmp_path, opener=server.opener)
-    monkeypatch.setenv("SEPARATION_OFFLINE", "0")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert fetch(REMOTE, tmp_path, opener=server.opener).is_file()
+        fetch(REMOTE, offline=None if variable else True)
+    monkeypatch.setenv(variable or "SEPARATION_OFFLINE", "0")
+    assert fetch(REMOTE).is_file()
 
 
-def test_only_https(server, tmp_path):
-    with pytest.raises(ModelError, match="only https"):
-        get(server, tmp_path, RemoteFile("http://models.example/a", "a"))
-    request = urllib.request.Request(REMOTE.url)
-    with pytest.raises(urllib.error.URLError, match="without encryption"):
-        HttpsOnly().redirect_request(request, None, 302, "", None, "http://models.example/b")
-    assert HttpsOnly().redirect_request(request, None, 302, "", {}, HOME + "b").full_url == HOME + "b"
+def test_a_redirection_from_https_to_http_is_refused(server, cache):
+    server.url = "http://models.example/b"
+    with pytest.raises(ModelError, match="only https is"):
+        fetch(REMOTE, offline=False)
+    assert names(cache) == []
 
 
-def test_server_errors_are_one_sentence(tmp_path):
-    def failing(request):
-        raise urllib.error.HTTPError(request.full_url, 404, "gone", None, None)
+def test_errors_of_the_server_are_one_sentence(cache, monkeypatch):
+    def fail(url, timeout):
+        raise OSError("HTTP Error 404:\n gone")
 
-    with pytest.raises(NoConnectionError, match=r"could not be fetched \(the server answers 404\)"):
-        fetch(REMOTE, tmp_path, offline=False, opener=failing)
-    assert names(tmp_path) == []
+    monkeypatch.setattr(download, "urlopen", fail)
+    with pytest.raises(NoConnectionError, match=r"a\.ckpt could not be downloaded \(HTTP Error 404: gone\)"):
+        fetch(REMOTE, offline=False)
+
+
+def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkeypatch, tmp_path):
+    calls = []
+
+    def hub(repository, path, **options):
+        calls.append((repository, path, options))
+        (tmp_path / "a.ckpt").write_bytes(CONTENT)
+        return str(tmp_path / "a.ckpt")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
+    assert fetch(HUB, offline=False) == tmp_path / "a.ckpt"
+    assert calls == [
+        ("some/where", "x,y/a.ckpt", {"repo_type": "space", "revision": "main", "cache_dir": download.hub_cache()})
+    ]
+    with pytest.raises(ModelError, match="instead of 7"):
+        fetch(RemoteFile(HUB.url, "b.ckpt", size=7), offline=False)
+
+
+def test_without_network_the_client_of_the_hub_gives_one_sentence(cache):
+    with pytest.raises(NoConnectionError, match="could not be downloaded") as caught:  # HF_HUB_OFFLINE is set here
+        fetch(HUB, offline=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_cache_of_the_hub_is_searched_by_repository(cache, hub_cache):
+    home = "https://huggingface.co/some/where"
+    with pytest.raises(EncoderError, match=f"The weights of X are missing: get a.pt from {home} and put it into "):
+        find_weights("a.pt", "X", home)
+    found = hub_cache("some/where", "a.pt")
+    assert find_weights("a.pt", "X", home) == found
+    with pytest.raises(EncoderError):
+        find_weights("a.pt", "X", "https://huggingface.co/some/where-else")
+    cache.mkdir(parents=True)
+    (cache / "a.pt").touch()
+    assert find_weights("a.pt", "X", home) == cache / "a.pt"
 
 
 def test_cache_folder(monkeypatch, tmp_path):

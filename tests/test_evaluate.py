@@ -35,8 +35,8 @@ from separation.evaluate.measures import MEASURES, Signals
 from separation.evaluate.protocols.base import ListFile
 from separation.evaluate.protocols.registry import find
 from separation.evaluate.tables import compare_table
-from separation.hub import find_model
 from separation.metrics import bootstrap, segmental_snr
+from separation.pretrained import find_model
 
 
 class LowPass:

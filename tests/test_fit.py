@@ -23,8 +23,7 @@ from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
 from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate import score
-from separation.hub import ModelError
-from separation.run_folder import CONFIG
+from separation.pretrained import DESCRIPTION, ModelError
 from separation.train import main, sentence
 
 pytestmark = QUIET
@@ -66,7 +65,7 @@ def test_a_fit_leaves_its_last_and_its_best_checkpoint(fitted):
     assert sorted(scores) == [2, 5] and np.isfinite(list(scores.values())).all()
     assert found["best.ckpt"]["global_step"] == max(scores, key=scores.get) + 1
     assert sorted(logged(fitted, "val/absent_db")) == [2, 5]
-    assert found["best.ckpt"][CONFIG]["model"]["init_args"]["sample_rate"] == RATE
+    assert found["best.ckpt"][DESCRIPTION]["model"]["init_args"]["sample_rate"] == RATE
 
 
 def test_speed_and_memory_are_logged_with_every_step(fitted):
@@ -284,7 +283,7 @@ def test_validate_and_test_print_the_table_of_a_checkpoint(fitted, data, tmp_pat
 
 def test_a_run_folder_is_a_model(fitted, data, capsys):
     separator = Separator.from_pretrained(fitted)
-    assert f"{fitted} is the folder of a training: best.ckpt is used." in capsys.readouterr().err
+    assert f"{fitted} is a run folder: best.ckpt is used." in capsys.readouterr().err
     pairs = [row for row in rows(data) if row["kind"] == "pair"]
     mean = np.mean([score(separator, render(row, data)).value for row in pairs])
     assert mean == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=1e-2)
@@ -305,9 +304,9 @@ def test_a_checkpoint_is_a_model_of_its_averaged_weights(fitted, tmp_path):
 
 def test_an_older_checkpoint_is_described_by_the_log_beside_it(fitted, tmp_path):
     stored = torch.load(fitted / "last.ckpt", weights_only=True)
-    del stored[CONFIG]
+    del stored[DESCRIPTION]
     torch.save(stored, tmp_path / "old.ckpt")
-    with pytest.raises(ModelError, match=r"old.ckpt is a training's checkpoint, but no config.yaml"):
+    with pytest.raises(ModelError, match=r"old.ckpt is a training checkpoint, but no config.yaml"):
         Separator.from_pretrained(tmp_path / "old.ckpt")
     (tmp_path / "log").mkdir()
     shutil.copytree(fitted / "log" / "version_0", tmp_path / "log" / "version_0")

@@ -14,7 +14,7 @@ from separation.moved import MOVED, resolve, resolve_text
 PACKAGE = Path(__file__).resolve().parents[1] / "separation"
 
 # What a file or folder of separation/ never imports, at its head, in its functions, or for its types.
-USE = {"pretrained", "released", "query", "separator", "listing", "plot", "cli", "calibrate", "export"}
+USE = {"pretrained", "released", "query", "separator", "listing", "plot", "cli", "calibrate", "convert", "export"}
 TRAIN = {"data", "datasets", "training", "evaluate"}
 FORBIDDEN = {
     "errors": {"audio", "models", "encoders"} | USE | TRAIN,
@@ -23,7 +23,7 @@ FORBIDDEN = {
     "encoders": USE | TRAIN,
     "released": USE - {"released"} | TRAIN,
     "pretrained": USE - {"released", "pretrained"} | TRAIN,
-    **dict.fromkeys(["query", "separator", "listing", "plot", "cli"], TRAIN | {"export", "calibrate"}),
+    **dict.fromkeys(["query", "separator", "listing", "plot", "cli"], TRAIN | {"calibrate", "convert", "export"}),
     "data": {"datasets", "training", "evaluate"},
     "datasets": {"training", "evaluate"},
     "evaluate": {"datasets", "training"},

@@ -12,8 +12,8 @@ from tiny import noise, tiny_model, tiny_separator, vectors
 from separation import Separator, listing
 from separation.calibrate import calibrate_listing, listen
 from separation.data.fixed_mixtures import read_rows
-from separation.hub import ModelError, load_listing
 from separation.listing import Heard, Listener, ListingRule, fit, heard, spans, surest
+from separation.pretrained import ModelError, load_settings
 
 SOUNDS = ("rain", "siren", "dog bark")
 RULE = ListingRule(sounds=SOUNDS)
@@ -102,14 +102,14 @@ def test_the_fit_finds_slope_and_bias():
 def test_the_rule_comes_from_the_models_config(tmp_path):
     config = {"model": {}, "encoder": {}, "listing": {"slope": 2, "bias": -1, "sounds": ["rain"]}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert load_listing(tmp_path) == ListingRule(2.0, -1.0, ("rain",))
+    assert load_settings(tmp_path, "listing", ListingRule) == ListingRule(2.0, -1.0, ("rain",))
     del config["listing"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert len(load_listing(tmp_path).sounds) > 200
+    assert len(load_settings(tmp_path, "listing", ListingRule).sounds) > 200
     for wrong in ({"steep": 1}, [1], {"slope": "much"}, {"sounds": 3}):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "listing": wrong}), encoding="utf-8")
         with pytest.raises(ModelError, match="listing must give"):
-            load_listing(tmp_path)
+            load_settings(tmp_path, "listing", ListingRule)
 
 
 def test_calibration_writes_slope_and_bias_and_keeps_the_sounds(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_calibration_writes_slope_and_bias_and_keeps_the_sounds(tmp_path, monkey
     with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns, [*first, *[""] * 4], [*second, *[""] * 4]])
     rule = calibrate_listing(tmp_path, tmp_path / "list.csv", tmp_path)
-    assert load_listing(tmp_path) == rule
+    assert load_settings(tmp_path, "listing", ListingRule) == rule
     assert rule.sounds == SOUNDS
     logits, present = zip(*(listen(separator, row, tmp_path) for row in read_rows(tmp_path / "list.csv")), strict=True)
     assert torch.stack(present).tolist() == [[True, True, False], [False, True, True]]

@@ -60,12 +60,13 @@ def test_help_is_quick() -> None:
 
 def test_public_names() -> None:
     import separation
-    from separation import hub, separator
+    from separation import audio, errors, pretrained, separator
 
     assert separation.Separator is separator.Separator
     assert separation.Separation is separator.Separation
-    assert separation.list_models is hub.list_models
-    assert issubclass(separation.ModelError, Exception)
+    assert separation.list_models is pretrained.list_models
+    assert separation.ModelError is errors.ModelError
+    assert (separation.read, separation.write) == (audio.read, audio.write)
     assert set(separation.__all__) == set(dir(separation))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         separation.nothing  # noqa: B018

@@ -594,7 +594,7 @@ def run_train(monkeypatch, name, manifest, options):
 
 def test_both_recipes_run_one_after_the_other(elsewhere, manifest, monkeypatch):
     from separation.export import export_encoder, export_model
-    from separation.hub import load_model
+    from separation.pretrained import load_model
 
     run_train(monkeypatch, "sound.yaml", manifest, {"data.batch_size": "8"})
     export_encoder(elsewhere / "runs/sound/last.ckpt", elsewhere / "runs/sound/encoder.safetensors")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from page.limits import Limits, Refusal, queries_of, split
-from separation.hub import ModelError
+from separation.pretrained import ModelError
 from separation.query import Query
 
 FORMS = {"audio": ("example", "example recordings"), "image": ("picture", "pictures")}

@@ -11,7 +11,7 @@ from typing import Any
 
 from page.jobs import Turn
 from page.limits import Refusal
-from separation.description import Card
+from separation.pretrained import Card
 
 KEEP = 2
 STEP = 0.1

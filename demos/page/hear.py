@@ -12,7 +12,7 @@ from page.limits import Limits, Refusal
 from page.store import GONE
 from page.work import inspect, plain
 from separation.audio import AudioError, Reader
-from separation.hub import ModelError
+from separation.pretrained import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -35,7 +35,7 @@ from page.jobs import Cancelled, Desk, Progress, Ticket
 from page.limits import Limits, Refusal
 from page.store import GONE, Store
 from page.work import Result, Work, archive, draw_sound, file_names, inspect, remix, summary
-from separation.hub import ModelError
+from separation.pretrained import ModelError
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

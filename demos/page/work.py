@@ -22,7 +22,7 @@ from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
 from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
 from separation.cli_outputs import slug
-from separation.hub import ModelError
+from separation.pretrained import ModelError
 from separation.query import Query
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.audio import as_rate, as_waveform, read, resample
-from separation.cache import cache_folder, hub_snapshots
+from separation.download import cache_folder, hub_snapshots
 from separation.errors import ModelError
 
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.audio import resample
-from separation.cache import hub_snapshots
+from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
 from separation.models.spectra import LogMel
 from separation.tensors import Tensors, load_strictly, read_tensors

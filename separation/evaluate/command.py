@@ -31,8 +31,8 @@ from separation.evaluate.tables import (
     format_tables,
     resampling_unit,
 )
-from separation.hub import ModelError, find_model
 from separation.metrics.speech import MissingPackage, installed, package
+from separation.pretrained import ModelError, find_model
 from separation.progress import Progress
 from separation.separator import Separator
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
-from separation.encoders.released import ReleasedEncoder
 from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
 from separation.evaluate import (
     EvaluationError,
@@ -35,6 +34,7 @@ from separation.objectives.optimisers import AdamW, adamw_cosine
 from separation.objectives.ranks import gathered, world
 from separation.objectives.seeds import seed_step
 from separation.objectives.start import load_encoder, start
+from separation.released.encoder import ReleasedEncoder
 from separation.separator import Separator
 
 CALIBRATION_BATCHES, CALIBRATION_QUERIES = 12, 4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from separation.export import tensors
-from separation.hub import load_part
+from separation import pretrained
+from separation.tensors import read_tensors
 
 
 def start(model: nn.Module, encoder: nn.Module, source: Path) -> None:
@@ -21,9 +21,8 @@ def start(model: nn.Module, encoder: nn.Module, source: Path) -> None:
     Raises:
         ModelError: a tensor is missing, left over or misshapen.
     """
-    state = of_directory(source) if source.is_dir() else of_checkpoint(source)
-    load_part(model, state, "model.", source)
-    load_part(encoder, state, "encoder.", source)
+    state = read_tensors(source / "model.safetensors") if source.is_dir() else pretrained.averaged(read_tensors(source))
+    pretrained.load_parts(model, encoder, state, source)
 
 
 def load_encoder(encoder: nn.Module, file: Path) -> None:
@@ -32,19 +31,4 @@ def load_encoder(encoder: nn.Module, file: Path) -> None:
     Raises:
         ModelError: a tensor is missing, left over or misshapen.
     """
-    from safetensors.torch import load_file
-
-    load_part(encoder, load_file(file), "", file)
-
-
-def of_directory(directory: Path) -> dict[str, Tensor]:
-    """Tensors of a model directory, named `model.*` and `encoder.*`."""
-    from safetensors.torch import load_file
-
-    return load_file(directory / "model.safetensors")
-
-
-def of_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Averaged separator and encoder of a Lightning checkpoint, named as in a model directory."""
-    averaged = {f"model.{name}": value for name, value in tensors(file, "average.").items()}
-    return averaged | {f"encoder.{name}": value for name, value in tensors(file, "encoder.", none=True).items()}
+    pretrained.load_encoder(encoder, read_tensors(file), file)

@@ -21,7 +21,7 @@ from page import jobs  # noqa: E402
 from page.engine import Engine  # noqa: E402
 from page.limits import Limits  # noqa: E402
 
-from separation.description import Card  # noqa: E402
+from separation.pretrained import Card  # noqa: E402
 
 
 class Stream(GainStream):
@@ -50,7 +50,7 @@ class Separator(GainSeparator):
 
 
 def card(name, description, queries):
-    return Card(name, description, queries, 32000, "20 MB", "MIT", "none", ROOT)
+    return Card(name, description, queries, 32000, "20 MB", "MIT", "none")
 
 
 def load(name):

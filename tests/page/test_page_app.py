@@ -35,8 +35,8 @@ def tiny_model(tmp_path_factory):
     import torch
 
     from separation.encoders.joint import JointEncoder
-    from separation.hub import save_model
     from separation.models.band_unet import BandUNet
+    from separation.pretrained import save_model
 
     torch.manual_seed(0)
     sizes = {"embedding_dim": 16, "channels": (4, 4, 4, 4), "hidden": 16}

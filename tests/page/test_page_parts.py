@@ -3,7 +3,6 @@
 import threading
 import time
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +19,10 @@ from page.limits import Limits, Refusal, queries_of
 from page.store import Store
 from page.work import Work, archive, draw_sound, inspect, remix, stems
 
-from separation.description import Card, ModelError
 from separation.encoders.base import EncoderError
 from separation.encoders.taggers import split_segments
 from separation.plot import RANGE, Spectrogram
+from separation.pretrained import Card, ModelError
 
 
 class Sure(GainStream):
@@ -45,7 +44,7 @@ def asked(*queries):
 
 
 def make_engine(load=lambda name: Separator()):
-    cards = [Card(name, "", ("text",), 1, "", "", "", Path()) for name in ("a", "b", "c")]
+    cards = [Card(name, "", ("text",), 1, "", "", "") for name in ("a", "b", "c")]
     return Engine(cards, load)
 
 
@@ -178,7 +177,7 @@ def test_a_model_that_cannot_list_gives_nothing(recording, monkeypatch):
 
 
 def test_models_of_classes_suggest_classes():
-    cards = [Card("a", "", ("text",), 1, "", "", "", Path()), Card("b", "", ("label", "audio"), 1, "", "", "", Path())]
+    cards = [Card("a", "", ("text",), 1, "", "", ""), Card("b", "", ("label", "audio"), 1, "", "", "")]
     engine = Engine(cards, None, ["rain"])
     assert engine.sounds_of("a") == ["rain"]
     assert len(engine.sounds_of("b")) == 527

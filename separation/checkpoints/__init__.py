@@ -1,1 +1,0 @@
-"""Checkpoints of released systems: read safely, recognised by their tensors, fetched from their public homes."""

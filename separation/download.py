@@ -1,0 +1,190 @@
+"""Files from their public homes: found in the caches, downloaded once, checked.
+
+A file lies in the user's cache under its final name only when it is complete. If its publisher gives a checksum, the
+file must match it. Otherwise the checksum of the first download is recorded next to it, and later copies must match
+that one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+from urllib.request import urlopen
+
+from separation.errors import ModelError
+
+OFFLINE_VARIABLES = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
+TIMEOUT = 30.0
+HUB_FILE = re.compile(r"https://huggingface\.co/(?:(space|dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file in its public home.
+
+    Attributes:
+        url: https address; files of the Hugging Face hub are downloaded through `huggingface_hub`.
+        filename: name in the cache.
+        size: bytes, if known.
+        sha256: published checksum, if there is one.
+    """
+
+    url: str
+    filename: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+class NoConnectionError(ModelError):
+    """The network must not be used or does not answer."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloaded files: SEPARATION_CACHE, or `separation` in the system's cache folder."""
+    if os.environ.get("SEPARATION_CACHE"):
+        return Path(os.environ["SEPARATION_CACHE"]).expanduser()
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "separation"
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "separation"
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
+
+
+def is_offline() -> bool:
+    """Return whether SEPARATION_OFFLINE or HF_HUB_OFFLINE forbids the network."""
+    return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE_VARIABLES)
+
+
+def hub_cache() -> Path:
+    """Return the folder of the local Hugging Face cache."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+
+
+def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
+    """Return the folders of the local Hugging Face cache with a version of a repository; nothing is downloaded.
+
+    Args:
+        repository: "owner/name".
+        kind: "model", "space" or "dataset".
+    """
+    return sorted(hub_cache().glob(f"{kind}s--{repository.replace('/', '--')}/snapshots/*"))
+
+
+def find_file(remote: RemoteFile) -> Path | None:
+    """Return a published file that is in the user's cache or in the Hugging Face cache, or None."""
+    places = [cache_folder() / remote.filename]
+    if on_hub := HUB_FILE.match(remote.url):
+        places += [folder / unquote(on_hub[4]) for folder in hub_snapshots(on_hub[2], on_hub[1] or "model")]
+    return next((place for place in places if place.is_file()), None)
+
+
+def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
+    """Return a published file, downloaded if it is in no cache.
+
+    Args:
+        remote: the file.
+        offline: forbid the network; by default the environment decides.
+
+    Raises:
+        NoConnectionError: the file is in no cache and cannot be downloaded.
+        ModelError: the file differs from the published one, or from the one recorded at the first download.
+    """
+    path = find_file(remote)
+    if path is not None:
+        verify(path, remote)
+        return path
+    if is_offline() if offline is None else offline:
+        raise NoConnectionError("the network must not be used (offline)")
+    on_hub = HUB_FILE.match(remote.url)
+    try:
+        path = download_from_hub(*on_hub.groups()) if on_hub else download(remote)
+    except ModelError:
+        raise
+    except Exception as error:  # urllib and the hub's client raise errors of several libraries
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise NoConnectionError(f"{remote.url} could not be downloaded ({reason})") from None
+    verify(path, remote)
+    return path
+
+
+def download_from_hub(kind: str | None, repository: str, revision: str, path: str) -> Path:
+    """Download a file of a Hugging Face repository into the Hugging Face cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, unquote(path), repo_type=kind, revision=revision, cache_dir=hub_cache()))
+
+
+def download(remote: RemoteFile) -> Path:
+    """Download a file over https into the user's cache; it gets its name when it is complete and verified.
+
+    Raises:
+        ModelError: the address does not use https, or the file is not the expected one.
+        OSError: the connection failed or ended early.
+    """
+    from tqdm import tqdm
+
+    path = cache_folder() / remote.filename
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with urlopen(remote.url, timeout=TIMEOUT) as response, part.open("wb") as file:
+            if not response.url.startswith("https://"):
+                raise ModelError(f"{response.url} is not used: only https is.")
+            size = int(response.headers.get("Content-Length") or 0)
+            with tqdm.wrapattr(response, "read", total=size or None, desc=remote.filename) as stream:
+                shutil.copyfileobj(stream, file)
+            if size and file.tell() != size:
+                raise OSError(f"the connection ended after {file.tell()} of {size} bytes")
+        verify(part, remote)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def verify(path: Path, remote: RemoteFile) -> None:
+    """Compare a file with its published checksum, or with the one recorded at its first download.
+
+    The result is recorded in the user's cache, so that a file whose size and time have not changed is not read again.
+
+    Raises:
+        ModelError: it is another file.
+    """
+    record_file, stat = cache_folder() / f"{remote.filename}.json", path.stat()
+    record = read_record(record_file)
+    if record.get("size") == stat.st_size and record.get("mtime_ns") == stat.st_mtime_ns:
+        return
+    if remote.size is not None and stat.st_size != remote.size:
+        raise ModelError(f"{path} has {stat.st_size} bytes instead of {remote.size}; it was not used: remove it.")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found, expected = digest.hexdigest(), remote.sha256 or record.get("sha256")
+    if expected and found != expected:
+        origin = "published" if remote.sha256 else "recorded at its first download"
+        raise ModelError(f"{path} was not used: its checksum is not the one {origin} (sha256 {expected}).")
+    if not expected:
+        print(f"{remote.filename} is unverified: no checksum is published; recorded sha256 {found}.", file=sys.stderr)
+    record = {"url": remote.url, "sha256": found, "verified": bool(remote.sha256)}
+    record |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    record_file.parent.mkdir(parents=True, exist_ok=True)
+    record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return the record of an earlier check; empty if there is none."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

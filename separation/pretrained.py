@@ -1,0 +1,389 @@
+"""Trained models: found by name or path, described, loaded and saved.
+
+A model is a model directory (`config.yaml` with class paths and arguments, `model.safetensors`, `README.md`), a
+checkpoint or run folder of a training, or a checkpoint of a published system. All of them are plain data: nothing is
+unpickled, and only classes of this package are built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from separation.download import NoConnectionError, fetch, find_file
+from separation.errors import ModelError as ModelError
+from separation.moved import resolve
+from separation.released.systems import SYSTEMS, System
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from separation.encoders.base import QueryEncoder
+    from separation.models.base import ConditionedModel
+    from separation.tensors import StoredModel
+
+WEIGHTS = Path(__file__).with_name("weights")
+BUILT = ("separation.models.", "separation.encoders.", "separation.released.")  # packages whose classes are built
+EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
+DESCRIPTION = "separation"  # entry of a training checkpoint with the description of its separator and encoder
+LOGS = ("", "version_*/", "*/version_*/")  # log folders inside a run folder
+
+Settings = TypeVar("Settings")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `separate --list-models` shows of a model.
+
+    Attributes:
+        name, description, licence, scores, size: texts.
+        queries: forms of query.
+        sample_rate: Hz.
+        on_disk: whether its weights are on this computer.
+        verified: whether a checksum is published for its weights; those of this package are its own.
+    """
+
+    name: str
+    description: str
+    queries: tuple[str, ...]
+    sample_rate: int
+    size: str
+    licence: str
+    scores: str
+    on_disk: bool = True
+    verified: bool = True
+
+
+# Names and cards
+
+
+def list_models() -> list[Card]:
+    """Return the cards of all models known by name: those of this package, then published systems."""
+    own = [read_card(file.parent) for file in sorted(WEIGHTS.glob("*/config.yaml"))]
+    return [*own, *(released_card(system) for system in SYSTEMS.values() if system.description)]
+
+
+def released_card(system: System) -> Card:
+    """Return the card of a published system."""
+    on_disk = (find_file(system.file) is not None) if system.file else system.own_file.is_file()
+    return Card(
+        system.name, system.description or system.name, system.queries, system.sample_rate, system.size, system.licence,
+        system.scores, on_disk, verified=system.file is not None and system.file.sha256 is not None,
+    )  # fmt: skip
+
+
+def read_card(path: Path) -> Card:
+    """Return the card of a model directory or of a checkpoint file.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    weights = path / "model.safetensors" if path.is_dir() else path
+    size = f"{weights.stat().st_size / 1e6:.0f} MB" if weights.is_file() else "unknown"
+    if path.is_dir() or not path.exists():
+        card = read_config(path).get("card") or {}
+    else:
+        stored = read_stored(path)
+        if stored.system:
+            return replace(released_card(SYSTEMS[stored.system]), name=path.stem, size=size, on_disk=True)
+        model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
+        queries = (*sorted(encoder.modalities, reverse=True), "embedding")
+        card = {"description": "training checkpoint", "queries": queries, "sample_rate": model.sample_rate}
+    return Card(
+        name=path.name if path.is_dir() else path.stem,
+        description=card.get("description", ""),
+        queries=tuple(card.get("queries", ())),
+        sample_rate=int(card.get("sample_rate", 0)),
+        size=size,
+        licence=card.get("licence", "unknown"),
+        scores=card.get("scores", "unknown"),
+        on_disk=weights.is_file(),
+    )
+
+
+def check_name(name: str) -> None:
+    """Check that there is a model of this name or path, without downloading or reading it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if (WEIGHTS / name / "config.yaml").is_file() or name in SYSTEMS or Path(name).expanduser().exists():
+        return
+    known = ", ".join(card.name for card in list_models())
+    raise ModelError(f'Unknown model "{name}". Use a name ({known}), a model directory or a checkpoint file.')
+
+
+def find_model(name: str, offline: bool | None = None) -> Path:
+    """Return the directory or checkpoint file of a model; the checkpoint of a published system is downloaded once.
+
+    Args:
+        name: as in `list_models`, or a path. Of a training's run folder, the best checkpoint is used.
+        offline: forbid the network; by default the environment decides (SEPARATION_OFFLINE, HF_HUB_OFFLINE).
+
+    Raises:
+        ModelError: there is no such model, or it cannot be downloaded.
+    """
+    check_name(name)
+    if (WEIGHTS / name / "config.yaml").is_file():
+        return WEIGHTS / name
+    if name in SYSTEMS:
+        return find_released(SYSTEMS[name], offline)
+    path = Path(name).expanduser()
+    is_run = path.is_dir() and not (path / "model.safetensors").exists()
+    return (find_checkpoint(path) if is_run else None) or path
+
+
+def find_released(system: System, offline: bool | None) -> Path:
+    """Return the checkpoint of a published system, downloaded if necessary.
+
+    Raises:
+        ModelError: it is not here and cannot be downloaded; the sentence says where to get it and how to use it.
+    """
+    if system.file is None and system.own_file.is_file():
+        return system.own_file
+    reason, address, alternative = "no address is known to download them from", system.home, ""
+    if system.file is None:
+        alternative = f" (or keep it as {system.own_file} and use this name)"
+    else:
+        try:
+            return fetch(system.file, offline)
+        except NoConnectionError as error:
+            reason, address = str(error), system.file.url
+    size = "" if system.size == "unknown" else f" ({system.size})"
+    query = EXAMPLES.get(system.queries[0], "--query-embedding rain.npy")
+    raise ModelError(
+        f'The weights of the model "{system.name}" are not on this computer, and {reason}: '
+        f"get {system.checkpoint_name}{size} from {address} and then use "
+        f'separate --model "{system.checkpoint_name}" {query} mix.wav{alternative}'
+    )
+
+
+# Loading and saving
+
+
+def build(description: Any) -> Any:
+    """Build the network or encoder that a `class_path` with `init_args` describes.
+
+    Raises:
+        ModelError: the class is not one of this package, or does not take these arguments.
+    """
+    from torch import nn
+
+    path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
+    module, _, name = resolve(path).rpartition(".")
+    if not module.startswith(BUILT):
+        raise ModelError(f"The model's config names the class {path!r}, which is not one of this package.")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError("not a network")
+        return kind(**(description.get("init_args") or {}))
+    except Exception as error:  # a constructor may raise anything for invalid arguments
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"The model's config cannot be built: {path}: {reason}.") from None
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the content of a model directory's `config.yaml`.
+
+    Raises:
+        ModelError: the file is missing, or does not describe a model and an encoder.
+    """
+    import yaml
+
+    file = directory / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{directory} is not a model directory: config.yaml is missing.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ModelError(f"{file} cannot be read: {type(error).__name__}.") from None
+    if not isinstance(config, dict) or not {"model", "encoder"} <= set(config):
+        raise ModelError(f"{file} does not describe a model and an encoder.")
+    return config
+
+
+def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
+    """Return a section of a model directory's config as an instance of a dataclass of numbers and lists of texts.
+
+    Without such a section, and for checkpoint files, the defaults of the dataclass are returned.
+
+    Raises:
+        ModelError: a value is not valid or has an unknown name.
+    """
+    given = {} if path.is_file() else read_config(path).get(section) or {}
+    default = kind()
+    try:
+        lists = {name: isinstance(getattr(default, name), tuple) for name in given}
+        return kind(**{k: tuple(map(str, v)) if lists[k] else float(v) for k, v in given.items()})
+    except (TypeError, ValueError, AttributeError):
+        names = ", ".join(vars(default))
+        raise ModelError(f"{path / 'config.yaml'}: {section} must give {names}.") from None
+
+
+def read_stored(path: Path) -> StoredModel:
+    """Read a model directory, a training checkpoint or a checkpoint of a published system.
+
+    Raises:
+        ModelError: it is none of these, or a file is missing or damaged.
+    """
+    from separation.released.recognise import recognise
+    from separation.tensors import StoredModel, read_pickle, read_tensors, tensors_of
+
+    if path.is_dir():
+        config, file = read_config(path), path / "model.safetensors"
+        tensors = read_tensors(file)
+        strange = sorted(name for name in tensors if not name.startswith(("model.", "encoder.")))
+        if strange:
+            raise ModelError(f"{file} holds an unexpected tensor, {strange[0]}.")
+        return StoredModel({"model": config["model"], "encoder": config["encoder"]}, tensors)
+    if path.suffix == ".safetensors" or not path.is_file():
+        state = read_tensors(path)
+    else:
+        content = read_pickle(path)
+        state = tensors_of(content, path)
+        if {"average", "model"} <= {name.split(".")[0] for name in state}:
+            return StoredModel(content.get(DESCRIPTION) or find_description(path), averaged(state))
+    return recognise(state, path)
+
+
+def load_model(path: Path) -> tuple[ConditionedModel, QueryEncoder]:
+    """Load the network and encoder of a model directory or checkpoint, in inference mode.
+
+    Raises:
+        ModelError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
+    """
+    stored = read_stored(path)
+    model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
+    load_parts(model, encoder, stored.tensors, path / "model.safetensors" if path.is_dir() else path)
+    return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
+
+
+def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
+    """Load tensors named `model.*` and `encoder.*` into a network and an encoder, strictly.
+
+    Raises:
+        ModelError: a tensor is missing, left over or of another shape.
+    """
+    from separation.tensors import load_strictly, select
+
+    load_strictly(model, select(tensors, "model."), source)
+    load_encoder(encoder, select(tensors, "encoder."), source)
+
+
+def load_encoder(encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
+    """Load the tensors of an encoder strictly; a published system's are checked when the first query comes.
+
+    Raises:
+        ModelError: a tensor is missing, left over or of another shape.
+    """
+    from separation.released.encoder import ReleasedEncoder
+    from separation.tensors import load_strictly
+
+    if isinstance(encoder, ReleasedEncoder):
+        encoder.load_state_dict(tensors)
+    else:
+        load_strictly(encoder, tensors, source)
+
+
+def save_model(
+    directory: Path,
+    config: dict[str, Any],
+    model: ConditionedModel,
+    encoder: QueryEncoder,
+    readme: str = "",
+    half: bool = True,
+) -> None:
+    """Write a model directory.
+
+    Args:
+        directory: created if necessary.
+        config: content of `config.yaml`: card, model, encoder, presence, listing.
+        model: the network.
+        encoder: its query encoder.
+        readme: text of `README.md`; none is written if it is empty.
+        half: store matrices and kernels in half precision. Vectors stay in single precision, because batch statistics
+            exceed the range of fp16.
+
+    Raises:
+        ModelError: a value exceeds the range of fp16.
+    """
+    import os
+
+    import torch
+    import yaml
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    for name, value in tensors.items():
+        if half and value.is_floating_point() and value.ndim > 1:
+            tensors[name] = value.to(torch.float16)
+            if not torch.isfinite(tensors[name]).all():
+                raise ModelError(f"{name} holds values beyond the range of fp16.")
+    directory.mkdir(parents=True, exist_ok=True)
+    part = directory / "model.safetensors.part"
+    try:
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part)
+        part.chmod(0o644)  # save_file lets only the owner read
+        os.replace(part, directory / "model.safetensors")
+    finally:
+        part.unlink(missing_ok=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    if readme:
+        (directory / "README.md").write_text(readme, encoding="utf-8")
+
+
+# What a training leaves
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the best checkpoint of a run folder, else the last, else the newest, and say which; None without any."""
+    found = [f for log in LOGS for inside in ("", "checkpoints/") for f in folder.glob(f"{log}{inside}*.ckpt")]
+    files = sorted(found, key=lambda file: file.stat().st_mtime)
+    for start in ("best", "last", ""):
+        if chosen := [file for file in files if file.name.startswith(start)]:
+            print(f"{folder} is a run folder: {chosen[-1].relative_to(folder)} is used.", file=sys.stderr)
+            return chosen[-1]
+    return None
+
+
+def averaged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the averaged separator and the encoder of a training, named as in a model directory."""
+    from separation.tensors import select
+
+    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
+    return {f"model.{name}": value for name, value in select(state, "average.").items()} | encoder
+
+
+def find_description(checkpoint: Path) -> dict[str, Any]:
+    """Return the description of an older checkpoint's model from the newest `config.yaml` of its run.
+
+    Raises:
+        ModelError: no such file describes a separator and an encoder.
+    """
+    import yaml
+
+    folder = checkpoint.parent
+    folders = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
+    found = {config for folder in folders for log in LOGS for config in folder.glob(f"{log}config.yaml")}
+    for config in sorted(found, key=lambda config: config.stat().st_mtime, reverse=True):
+        description = describe_objective(yaml.safe_load(config.read_text(encoding="utf-8")))
+        if description is not None:
+            return description
+    raise ModelError(f"{checkpoint} is a training checkpoint, but no config.yaml in its folder or log describes it.")
+
+
+def describe_objective(config: Any) -> dict[str, Any] | None:
+    """Return class paths and arguments of the separator and encoder in Lightning's config; None without them."""
+    try:
+        parts = {name: config["model"]["init_args"][name] for name in ("model", "encoder")}
+        return {
+            name: {"class_path": part["class_path"], "init_args": dict(part.get("init_args") or {})}
+            for name, part in parts.items()
+        }
+    except (TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""Published separation systems: their checkpoints and query encoders."""

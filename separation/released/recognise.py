@@ -1,0 +1,67 @@
+"""Which published system a checkpoint belongs to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from separation.errors import ModelError
+from separation.released.systems import SIGNS, SYSTEMS, resunet_size
+from separation.tensors import StoredModel, Tensors, join_names
+
+COMPUTED = re.compile(r"(?:base\.)?i?stft\.")  # frozen transforms, which are computed here
+# Encoders, and parts that only training needs, which stand next to the network.
+BESIDE = ("query_encoder.", "query_net.", "anchor_segment_detector.", "net_clap.model.")
+# Tensors by whose names one sees that a file holds no separator.
+OTHER_NETWORKS = {
+    "text_branch.embeddings.word_embeddings.weight": "the text encoder CLAP",
+    "conv_block6.conv2.weight": "the tagger PANNs Cnn14",
+    "visual.conv1.weight": "the encoder CLIP",
+    "encoder.seen": "a tagger",  # a training with the objective Tagging
+}
+
+
+def recognise(state: Tensors, source: str | Path) -> StoredModel:
+    """Find the published system that a checkpoint belongs to, from the names and shapes of its tensors.
+
+    Frozen transforms are left out. Every other tensor belongs to the network or to its encoder.
+
+    Args:
+        state: tensors by name.
+        source: file, for the message.
+
+    Raises:
+        ModelError: it belongs to no system, or holds tensors that belong to no part of the system.
+    """
+    found = ((network, match) for network, sign in SIGNS.items() for name in state if (match := sign.match(name)))
+    network, match = next(found, ("", None))
+    if match is None:
+        for ending, what in OTHER_NETWORKS.items():
+            if any(name.endswith(ending) for name in state):
+                raise ModelError(f"{source} holds {what}, not a separator.")
+        raise ModelError(f"{source} is not a checkpoint of a known separator: its tensors are {join_names(state)}.")
+    prefix = match[1]
+    outside = tuple(prefix.removesuffix("ss_model.") + part for part in BESIDE)
+    encoder = {name: value for name, value in state.items() if name.startswith(outside)}
+    strange = [name for name in state if name not in encoder and not name.startswith(prefix)]
+    if strange:
+        raise ModelError(f"{source} holds tensors that do not belong to it: {join_names(strange)}.")
+    bare = {name.removeprefix(prefix): value for name, value in state.items() if name not in encoder}
+    tensors = {name: value for name, value in bare.items() if not COMPUTED.match(name)}
+    matches = [(s, given) for s in SYSTEMS.values() if s.network == network and (given := s.match(tensors)) is not None]
+    if not matches:
+        dim, bins = resunet_size(tensors)
+        raise ModelError(
+            f"{source} is a ResUNet30 for conditions of {dim} numbers and {bins} frequency bins, "
+            "which no published system has."
+        )
+    system, arguments = matches[-1]
+    encoder |= {name: value for name, value in tensors.items() if name.startswith("label_net.")}
+    queries = {"family": system.name, "embedding_dim": arguments.get("condition_dim", system.condition_dim)}
+    description = {
+        "model": {"class_path": network, "init_args": arguments},
+        "encoder": {"class_path": "separation.released.encoder.ReleasedEncoder", "init_args": queries},
+    }
+    stored = {f"model.{name}": value for name, value in tensors.items()}
+    stored |= {f"encoder.{name}": value for name, value in encoder.items()}
+    return StoredModel(description, stored, system.name)
