@@ -60,6 +60,15 @@ def leftovers(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def refuse_to(number):
+    """A function in place of `open` that fails with an error of the system."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
 # What must not change
 
 
@@ -114,16 +123,6 @@ def test_blocks_are_the_file_at_any_length(tmp_path, channels, frames):
             assert pieces[0].dtype == torch.float32
             assert torch.equal(torch.cat(pieces, dim=1), waveform)
         assert reader.warning is None
-
-
-@pytest.mark.parametrize(("suffix", "rate"), [("mp3", 32000), ("mp3", 44100), ("opus", 48000), ("ogg", 44100)])
-def test_compressed_files_have_no_seams(tmp_path, suffix, rate):
-    """soundfile alone restarts the Opus decoder at every block."""
-    wave = torch.from_numpy(tone(440, 3.0, rate))
-    options = {"format": "OGG", "subtype": "OPUS"} if suffix == "opus" else {}
-    result, _ = read(save(tmp_path / f"a.{suffix}", wave, rate, **options))
-    assert result.shape == wave.shape
-    assert (result - wave)[:, rate // 10 : -rate // 10].abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["a.m4a", "a.mkv", "a.webm", "-i http:odd;$(x).mp4", "a.avi", "a.aac", "a.ts"])
@@ -229,7 +228,7 @@ def test_playlists_open_nothing(tmp_path, kind, suffix):
     assert canary.stat().st_atime_ns == before
 
 
-def test_what_is_no_audio_is_one_sentence(tmp_path, capfd):
+def test_what_is_no_audio_is_one_sentence(tmp_path, monkeypatch, capfd):
     text = "hello\n" * 100
     expected = {
         "gone.wav": r"gone\.wav does not exist\.$",
@@ -241,12 +240,18 @@ def test_what_is_no_audio_is_one_sentence(tmp_path, capfd):
         "a.raw": r"a\.raw holds no audio that can be read",
         "a": r"a holds no audio that can be read",
         "film.mkv": r"film\.mkv holds no audio: there is no audio stream in it\.$",
+        "PCM_16.wav": r"PCM_16\.wav has zero channels, so there is no audio in it\.$",
+        "FLOAT.wav": r"FLOAT\.wav has zero channels, so there is no audio in it\.$",
     }
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     for name in ("text.wav", "text.mp3", "text.m4a", "a.raw", "a"):
         (tmp_path / name).write_text(text)
     save_media(tmp_path / "film.mkv", seconds_of_pictures=1.0)
+    for subtype in ("PCM_16", "FLOAT"):
+        data = bytearray(save(tmp_path / "a.wav", noise(100), subtype=subtype).read_bytes())
+        data[22:24] = b"\0\0"
+        (tmp_path / f"{subtype}.wav").write_bytes(data)
     capfd.readouterr()
     for name, words in expected.items():
         with pytest.raises(AudioError, match=words):
@@ -254,27 +259,9 @@ def test_what_is_no_audio_is_one_sentence(tmp_path, capfd):
     with pytest.raises(AudioError, match=r"zero\.wav holds no audio: its length is zero\.$"):
         blocks(save(tmp_path / "zero.wav", torch.zeros(2, 0)))
     assert capfd.readouterr() == ("", "")  # the libraries print nothing
-
-
-def test_unreadable_path_is_named(tmp_path, monkeypatch):
-    path = save(tmp_path / "a.wav", noise(10))
-
-    def refuse(*_):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(reading, "open", refuse, raising=False)
-    with pytest.raises(AudioError, match=r"a\.wav cannot be read: permission denied\.$"):
-        Reader(path)
-
-
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
-def test_zero_channels_are_named(tmp_path, subtype):
-    path = save(tmp_path / "a.wav", noise(100), subtype=subtype)
-    data = bytearray(path.read_bytes())
-    data[22:24] = b"\0\0"
-    path.write_bytes(data)
-    with pytest.raises(AudioError, match=r"a\.wav has zero channels"):
-        Reader(path)
+    monkeypatch.setattr(reading, "open", refuse_to(errno.EACCES), raising=False)
+    with pytest.raises(AudioError, match=r"zero\.wav cannot be read: permission denied\.$"):
+        Reader(tmp_path / "zero.wav")
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
@@ -366,28 +353,26 @@ def test_over_full_scale_is_turned_down_not_clipped(tmp_path):
     with pytest.warns(UserWarning, match=r"turned down by a factor of 0\.400") as caught:
         write(tmp_path / "a.flac", waveform, 44100)
     assert caught[0].filename == __file__
-    back = soundfile.read(tmp_path / "a.flac", dtype="float32")[0].T
-    assert np.abs(back - 0.4 * waveform.numpy()).max() < 1e-6
-
-
-def test_a_gain_that_is_given_is_used(tmp_path):
-    waveform = noise(1000)
-    with Writer(tmp_path / "a.flac", 44100, 2) as writer:
+    with Writer(tmp_path / "b.flac", 44100, 2) as writer:
         writer.write(waveform)
-        assert writer.limited
-        assert writer.peak == pytest.approx(float(waveform.abs().max()))
+        assert (writer.limited, writer.peak) == (True, 2.5)
         writer.gain = 0.25
-    back = soundfile.read(tmp_path / "a.flac", dtype="float32")[0].T
-    assert np.abs(back - 0.25 * waveform.numpy()).max() < 1e-6
+    for name, gain in (("a.flac", 0.4), ("b.flac", 0.25)):
+        back = soundfile.read(tmp_path / name, dtype="float32")[0].T
+        assert np.abs(back - gain * waveform.numpy()).max() < 1e-6
 
 
-@pytest.mark.parametrize(("name", "rate"), [("a.ogg", 44100), ("a.opus", 48000), ("a.opus", 16000), ("a.mp3", 22050)])
-def test_lossy_formats_keep_length_and_sound(tmp_path, name, rate):
-    waveform = torch.from_numpy(tone(440, 2 + 17 / rate, rate, 2))
+LOSSY = [("a.ogg", 44100), ("a.opus", 48000), ("a.opus", 16000), ("a.mp3", 22050), ("a.mp3", 44100)]
+
+
+@pytest.mark.parametrize(("name", "rate"), LOSSY)
+def test_lossy_formats_keep_length_and_sound_without_seams(tmp_path, name, rate):
+    """soundfile alone restarts the Opus decoder at every block."""
+    waveform = torch.from_numpy(tone(440, 3 + 17 / rate, rate, 2))
     write(tmp_path / name, waveform, rate)
     back, got = read(tmp_path / name)
     assert (got, back.shape) == (rate, waveform.shape)
-    assert (back - waveform)[:, rate // 2 : 3 * rate // 2].abs().max() < 0.05
+    assert (back - waveform)[:, rate // 10 : -rate // 10].abs().max() < 0.02
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
@@ -461,19 +446,10 @@ def test_an_incomplete_file_is_not_committed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "the file system is read-only"),
-        (errno.EACCES, "permission denied"),
-        (errno.ENOENT, "its folder does not exist"),
-    ],
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.ENOENT, "its folder does not exist")]
 )
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, number, words):
-    def refuse(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(writing, "open", refuse, raising=False)
+    monkeypatch.setattr(writing, "open", refuse_to(number), raising=False)
     with pytest.raises(AudioError, match=rf"a\.wav cannot be written: {words}\.$"):
         Writer(tmp_path / "a.wav", 44100, 2)
 
@@ -496,13 +472,10 @@ def test_what_a_format_cannot_hold_is_said_before(tmp_path, name, rate, channels
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("container", "rate", "channels"),
-    [
-        ("ogg", 200000, 2), ("ogg", 7, 1), ("flac", 655350, 2), ("flac", 44101, 8), ("mp3", 8000, 1), ("wav", 1, 1),
-        ("wav", 44100, 1024), ("opus", 12000, 3),
-    ],
-)  # fmt: skip
+LARGEST = [("ogg", 200000, 2), ("ogg", 7, 1), ("flac", 655350, 2), ("flac", 44101, 8), ("mp3", 8000, 1), ("wav", 1, 1)]
+
+
+@pytest.mark.parametrize(("container", "rate", "channels"), [*LARGEST, ("wav", 44100, 1024), ("opus", 12000, 3)])
 def test_the_limits_are_not_too_tight(tmp_path, container, rate, channels):
     write(tmp_path / "a", noise(1000, channels), rate, format=container)
     assert read(tmp_path / "a")[0].shape == (channels, 1000)
@@ -572,16 +545,23 @@ def test_signals_wait_for_a_commit(tmp_path, monkeypatch):
     assert read(tmp_path / "a.wav")[0].shape == (2, 10)
 
 
-def test_formats_of_inputs_are_kept():
-    assert natural_format("WAVEX", "PCM_16", ".wav")[1] == "FLOAT"
-    assert natural_format("FLAC", "PCM_16", ".flac")[1] == "PCM_24"
-    assert natural_format("OGG", "OPUS", ".opus")[0].name == "opus"
-    assert natural_format("OGG", "OPUS", ".ogg")[0].name == "ogg"
-    assert natural_format("OGG", "VORBIS", ".ogg")[1] == "VORBIS"
-    assert natural_format("MP3", "MPEG_LAYER_III", ".mp3")[0].name == "mp3"
-    assert natural_format("MP3", "MPEG_LAYER_II", ".mp2") is None
-    assert natural_format("AIFF", "PCM_16", ".aif")[0].suffix == ".aiff"
-    assert natural_format(None, None, ".m4a") is None
+@pytest.mark.parametrize(
+    ("container", "subtype", "suffix", "expected"),
+    [
+        ("WAVEX", "PCM_16", ".wav", ("wav", "FLOAT")),
+        ("FLAC", "PCM_16", ".flac", ("flac", "PCM_24")),
+        ("OGG", "OPUS", ".opus", ("opus", "OPUS")),
+        ("OGG", "OPUS", ".ogg", ("ogg", "OPUS")),
+        ("OGG", "VORBIS", ".ogg", ("ogg", "VORBIS")),
+        ("MP3", "MPEG_LAYER_III", ".mp3", ("mp3", "MPEG_LAYER_III")),
+        ("MP3", "MPEG_LAYER_II", ".mp2", None),
+        ("AIFF", "PCM_16", ".aif", ("aiff", "FLOAT")),
+        (None, None, ".m4a", None),
+    ],
+)
+def test_formats_of_inputs_are_kept(container, subtype, suffix, expected):
+    found = natural_format(container, subtype, suffix)
+    assert (found and (found[0].name, found[1])) == expected
 
 
 # Waveforms and resampling
