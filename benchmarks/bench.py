@@ -34,8 +34,7 @@ from speed import cost_table, measure_cost, measure_speed, speed_table
 
 from separation import ModelError, Separator, __version__
 from separation.data.fixed_mixtures import read_rows, render
-from separation.data.manifest import DataError, read_manifest
-from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, DataError, read_manifest, recordings_of, with_recordings
 from separation.evaluate import Score, by_class, resampling_unit, score_row, summarize
 from separation.pretrained import find_model
 

@@ -74,7 +74,7 @@ def make_engine(models: list[str], device: str | None) -> Engine:
         ModelError: one of those given is no model, or there is no model at all.
     """
     from separation import ModelError, Separator, list_models
-    from separation.data.wordings import wordings
+    from separation.wordings import wordings
 
     own = dict(map(own_model, models))
     known = [card for card in list_models() if card.on_disk]

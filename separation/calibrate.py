@@ -28,7 +28,8 @@ def observe(separator: Separator, mixer: Mixer, count: int, seed: int) -> tuple[
     """Detection, energy ratio in dB and truth of `count` mixtures' queries: each source's label, and an absent one."""
     detections, ratios, present = [], [], []
     for number in range(count):
-        sources, labels, used = mixer.mixture(np.random.default_rng((seed, number)))
+        drawn = mixer.draw(np.random.default_rng((seed, number)))
+        sources, labels, used = drawn.sources(), drawn.labels, drawn.used
         mixture = sources.sum(0, keepdim=True)
         queries = [mixer.corpus.labels[label] for label in labels]
         stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture]))

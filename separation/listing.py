@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.audio import resample
-from separation.data.wordings import wordings
 from separation.models.base import ConditionedModel
+from separation.wordings import wordings
 
 LIKELY = 0.15
 """Probability from which a sound is listed: a third of what is listed then is there (`benchmarks/listing.py`)."""

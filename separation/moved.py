@@ -17,6 +17,9 @@ MOVED: dict[str, str] = {
     "separation.encoders.detector.ReleasedDetector": "separation.encoders.panns.ReleasedDetector",
     "separation.encoders.stand_in.StandIn": "separation.encoders.table.RandomEncoder",
     "separation.encoders.shown.Shown": "separation.encoders.table.NamedEmbeddings",
+    "separation.data.pictured.FrameData": "separation.data.queried.QueriedData",
+    "separation.data.streamed.StreamedData": "separation.data.queried.QueriedData",
+    "separation.data.streamed_tagged.StreamedTaggedData": "separation.data.tagged.TaggedData",
 }
 
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
 from separation.data.anchors import cut, energy, match_gain, mined, mixed, partners, random_starts, smoothed
-from separation.data.balanced import BalancedSampler
 from separation.data.manifest import DataError
+from separation.data.tagged import BalancedSampler
 
 HOP, REACH = 320, 100
 

@@ -20,9 +20,9 @@ from fixtures import arrays, needs_fixtures
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import together
 
-from separation.data.captioned import CaptionedBatch, CaptionedData, Drawn
+from separation.data.captioned import CaptionedBatch, CaptionedData, CaptionMixer
 from separation.data.corpus import Corpus
-from separation.data.made import Mixed
+from separation.data.derived import Mixed
 from separation.data.manifest import DataError
 from separation.encoders.base import EncoderError
 from separation.encoders.joint import JointEncoder
@@ -77,7 +77,7 @@ def data(manifest, **arguments):
 
 def batch_of(manifest, **arguments):
     module = data(manifest, **arguments)
-    return module.drawn([np.random.default_rng(i) for i in range(module.batch_size)], np.random.default_rng(9))
+    return module.draw_batch([np.random.default_rng(i) for i in range(module.batch_size)], np.random.default_rng(9), 0)
 
 
 # --- Losses --------------------------------------------------------------------------------------
@@ -176,14 +176,11 @@ def test_the_clips_of_a_mixture_have_no_phrase_in_common_and_add_up_to_it(manife
 
 def test_clips_are_divided_once_by_their_number(manifest):
     corpus = Corpus(manifest, "train", sample_rate=RATE)
-    drawn = Drawn(corpus, 2, 4000, 1)
-    rng, again = np.random.default_rng(0), np.random.default_rng(0)
-    waves = drawn.waves([0, 3], rng)
-    power = (
-        waves.square().mean(1).sqrt() / torch.stack([corpus.waveform(n)[:4000] for n in (0, 3)]).square().mean(1).sqrt()
-    )
-    again.integers(2401), again.integers(2401)
-    assert power.tolist() == pytest.approx((again.uniform(0.5, 1.5, 2) / 2).tolist(), rel=2e-2)
+    mixer, levels = CaptionMixer(corpus, 2, 4000), []
+    for seed in range(100):
+        waves, _ = mixer.draw(np.random.default_rng(seed))
+        levels += (waves.square().mean(1).sqrt() * 2**0.5).tolist()  # tones with a peak of one
+    assert 0.25 * 0.98 < min(levels) < 0.27 and 0.73 < max(levels) < 0.75 * 1.02
 
 
 @pytest.mark.parametrize(
@@ -191,8 +188,8 @@ def test_clips_are_divided_once_by_their_number(manifest):
     [
         ({"isolated": 2}, "takes isolated_manifest and isolated: isolated lacks isolated_manifest"),
         ({"isolated_manifest": True}, "takes isolated_manifest and isolated: isolated_manifest lacks isolated"),
-        ({"isolated_manifest": True, "isolated": 13}, "isolated is a number from 0 to batch_size, 12, and not 13"),
-        ({"isolated_manifest": True, "isolated": -1}, "isolated is a number from 0 to batch_size, 12, and not -1"),
+        ({"isolated_manifest": True, "isolated": 13}, "isolated must be between 0 and batch_size \\(12\\), not 13"),
+        ({"isolated_manifest": True, "isolated": -1}, "isolated must be between 0 and batch_size \\(12\\), not -1"),
     ],
 )
 def test_semi_supervised_training_is_never_left_out_silently(manifest, settings, words):
@@ -234,7 +231,7 @@ def test_clips_have_their_own_level_or_a_peak_of_one(manifest, as_recorded, loud
 
 def test_recorded_clips_are_cut_off_at_full_scale_as_published(manifest):
     module = data(manifest, sources=0, as_recorded=True)
-    module.mixtures.peaks = [1.0] * len(module.mixtures.peaks)
+    module.mixer.peaks = [1.0] * len(module.mixer.peaks)
     waves = torch.stack([module.mixtures.waves([0, 1], np.random.default_rng(seed)) for seed in range(20)])
     assert 2 * waves.abs().max() == 1
 
@@ -254,7 +251,7 @@ def test_too_few_captions_are_refused(manifest):
     corpus = Corpus(manifest, "train", sample_rate=RATE)
     corpus.clips = [SimpleNamespace(caption="") for _ in corpus.clips]
     with pytest.raises(DataError, match="0 clips have a caption; 2 are needed"):
-        Drawn(corpus, 2, 4000, 2)
+        CaptionMixer(corpus, 2, 4000)
 
 
 # --- Separators and ears ------------------------------------------------------------------------------

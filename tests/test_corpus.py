@@ -11,8 +11,7 @@ from media import save_media, tone
 from tiny import write_corpus, write_manifest
 
 from separation.data import corpus as module
-from separation.data.corpus import FULL_SCALE, Corpus, decode, synthesised
-from separation.data.cut import ROUNDING, read_part
+from separation.data.corpus import FULL_SCALE, ROUNDING, Corpus, decode, foley_clips, read_part
 from separation.data.foley import SOUNDS, synthesise
 from separation.data.manifest import DataError, read_manifest
 
@@ -194,8 +193,8 @@ def test_a_clip_may_be_a_part_of_a_file(tmp_path, name):
 @pytest.mark.parametrize(
     ("start", "seconds", "reason"),
     [
-        (0.0, 1.2, r"a\.wav: it is cut short, 1\.00 s of 1\.20 s are there\."),
-        (0.5, 0.7, r"a\.wav: it is cut short, 0\.50 s of 0\.70 s are there\."),
+        (0.0, 1.2, r"a\.wav: the clip is cut short, 1\.00 s of 1\.20 s are there\."),
+        (0.5, 0.7, r"a\.wav: the clip is cut short, 0\.50 s of 0\.70 s are there\."),
         (2.0, 0.0, r"a\.wav: there is no sound at 2 s\."),
     ],
 )
@@ -213,7 +212,7 @@ def test_a_clip_may_be_a_part_of_a_video_s_sound(tmp_path):
     loud, _ = read_part(tmp_path / "a.mkv", 1.0, 0.0)
     assert (rate, len(soft), len(loud)) == (8000, 8000, 16000)
     assert np.abs(loud[2000:]).max() == pytest.approx(8 * np.abs(soft[:6000]).max(), rel=0.02)
-    with pytest.raises(DataError, match=r"a\.mkv: it is cut short, 2\.00 s of 4\.00 s are there"):
+    with pytest.raises(DataError, match=r"a\.mkv: the clip is cut short, 2\.00 s of 4\.00 s are there"):
         read_part(tmp_path / "a.mkv", 1.0, 4.0)
 
 
@@ -357,4 +356,4 @@ def test_procedural_clips_join_with_seeds_of_their_own(tmp_path, two_sounds):
     for number, seed in zip(made, (1000, 1001), strict=True):
         wave = synthesise("dog bark", 5.0, 8000, seed)
         assert np.abs(corpus.waveform(number).numpy() - wave / np.abs(wave).max()).max() <= 1 / FULL_SCALE
-    assert synthesised(0) == []
+    assert foley_clips(0) == []

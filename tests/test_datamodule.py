@@ -37,8 +37,8 @@ def manifest(tmp_path):
         ({"batch_size": 0}, "data.batch_size is 0; the least is 1."),
         ({"batches": 0}, "data.batches is 0; the least is 1."),
         ({"sample_rate": 0}, "data.sample_rate is 0; the least is 1."),
-        ({"seconds": 0.0}, "data.seconds is 0; it is a time of more than 0 s."),
-        ({"seconds": float("nan")}, "data.seconds is nan; it is a time of more than 0 s."),
+        ({"seconds": 0.0}, "data.seconds is 0; it must be a time above 0 s."),
+        ({"seconds": float("nan")}, "data.seconds is nan; it must be a time above 0 s."),
     ],
 )
 def test_impossible_settings_are_named(setting, said):
@@ -94,7 +94,7 @@ def test_isolated_recordings_are_none_that_are_validated_on(manifest):
 
 
 def test_isolated_recordings_of_the_training_are_welcome(manifest):
-    assert captioned(manifest, manifest).alone is not None
+    assert captioned(manifest, manifest).isolated_mixer is not None
 
 
 # --- Clips that are left out -------------------------------------------------------------------
@@ -126,7 +126,8 @@ def test_what_is_left_out_is_said_by_the_first_rank_alone(hundred, capsys):
     assert 0 < lost < 10
     assert capsys.readouterr().out.splitlines() == [
         f"left out: {hundred.parent}/audio/made/tone 0/7.wav: there is no such file.",
-        f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: it is damaged or no audio (Format not recognised).",
+        f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: the file is damaged or not audio "
+        "(Format not recognised).",
         f"{lost} of 100 validation mixtures are left out: silent or not readable.",
     ]
     second = of_rank(1, hundred)
@@ -143,7 +144,7 @@ def test_broken_recordings_to_score_on_stop_a_run(manifest, split):
         (manifest.parent / row["path"]).write_bytes(b"no sound")
     data = QueriedData(manifest=manifest, sample_rate=RATE, validation_count=8)
     first = manifest.parent / rows[1]["path"]
-    said = f"{manifest}, split {split}: 3 of 3 recordings cannot be read; the first: {first}: it is damaged"
+    said = f"{manifest}, split {split}: 3 of 3 recordings cannot be read; the first: {first}: the file is damaged"
     with pytest.raises(DataError, match=f"^{re.escape(said)}"):
         data.setup("fit") if split == "validation" else data.test_dataloader()
 
@@ -176,4 +177,4 @@ def test_sources_that_cannot_be_drawn_are_one_sentence(manifest):
     data = QueriedData(manifest=manifest, sample_rate=RATE, sources=4, batch_size=1, validation_count=0)
     data.load()
     with pytest.raises(DataError, match=rf"^{re.escape(str(manifest))}: there are no 4 clips that may be mixed\.$"):
-        data.epoch(0)[0]
+        data.batch(0, 0)

@@ -17,7 +17,7 @@ from tiny import write_manifest
 
 from separation import evaluate as module
 from separation.data.fixed_mixtures import SAMPLE_RATE, read_rows
-from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, recordings_of, with_recordings
 from separation.evaluate import (
     EvaluationError,
     Plan,

@@ -17,14 +17,11 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation.data.captioned import CaptionedData
 from separation.data.datamodule import ClipData, MixtureData
-from separation.data.drawn import drawn_frame
 from separation.data.gains import EnergyGains
 from separation.data.manifest import read_manifest
-from separation.data.pictured import FrameData
+from separation.data.pictures import draw_picture
 from separation.data.queried import QueriedData
-from separation.data.shards import write_shards
-from separation.data.streamed import StreamedData
-from separation.data.streamed_tagged import StreamedTaggedData
+from separation.data.streaming import write_shards
 from separation.data.tagged import TaggedData
 from separation.data.validation import draw_rows
 
@@ -45,7 +42,7 @@ def write_recordings(folder):
         wave[:200] += 0.1
         soundfile.write(folder / f"{number}.wav", wave if number % 2 else np.stack([wave, 0.5 * wave], 1), rate)
         label = LABELS[number % 4]
-        drawn_frame(label, number, 16).save(folder / f"{number}.png")
+        draw_picture(label, number, 16).save(folder / f"{number}.png")
         part = {"start": 0.2345678, "seconds": 1.7654321} if seconds == 2.5 else {"start": "", "seconds": ""}
         row = {"path": f"{number}.wav", "split": "train", "recording_id": f"r{number // 2 if number > 7 else number}"}
         caption = f"A {label} and sound {number}, then wind | Sound {number} goes on"
@@ -68,13 +65,13 @@ def modules(manifest, shards):
         "queried": QueriedData(**common, text="any"),
         "queried energy": QueriedData(**common | queried, balance=1.0),
         "queried polluted": QueriedData(**common, sources=3, short="place", polluted=0.5),
-        "pictures": FrameData(**common, frames=3, margin=3),
+        "pictures": QueriedData(**common, frames=3, margin=3),
         "captioned": CaptionedData(**common, slots=3, as_recorded=True),
         "captioned made": CaptionedData(**common, sources=2, made=20, isolated_manifest=manifest, isolated=2),
         "tagged": TaggedData(**common, labels=list(LABELS[::-1]), as_recorded=True),
         "tagged own": TaggedData(**common),
-        "streamed": StreamedData(**streamed, held=4),
-        "streamed tagged": StreamedTaggedData(**streamed, labels=list(LABELS), held=4),
+        "streamed": QueriedData(**streamed, held=4),
+        "streamed tagged": TaggedData(**streamed, labels=list(LABELS), held=4),
     }
 
 

@@ -4,31 +4,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import write_corpus
+from tiny import vectors, write_corpus
 
-from separation.data import datamodule
+from separation.data.datamodule import MixtureData
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import loading
 
 
-class NoTexts:
-    """Stands in for the sentence vectors, which take a model."""
-
-    def __init__(self, corpus, cache=None):
-        import torch
-
-        self.vectors = [torch.zeros(1, 4) for _ in corpus.labels]
-
-    def draw(self, label, rng):
-        return self.vectors[label][0]
-
-
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    monkeypatch.setattr(datamodule, "Texts", NoTexts)
+    monkeypatch.setattr("separation.data.texts.SentenceEncoder.encode_text", lambda self, texts: vectors(texts, 4))
     manifest = write_corpus(tmp_path, labels=4)
-    data = datamodule.MixtureData(manifest, batch_size=3, seconds=0.25, sample_rate=8000)
+    data = MixtureData(manifest, batch_size=3, seconds=0.25, sample_rate=8000)
     data.setup()
     return data
 

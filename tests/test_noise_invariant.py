@@ -14,10 +14,10 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
 
-from separation.data.drawn import drawn_frame
 from separation.data.foley import synthesise
 from separation.data.manifest import Clip, write_manifest
-from separation.data.pictured import FrameData
+from separation.data.pictures import draw_picture
+from separation.data.queried import QueriedData
 from separation.losses.masks import best_order
 from separation.losses.noise import combined_masks, noise_excess, noise_invariant_bce
 from separation.objectives.noise_invariant import NoiseInvariant
@@ -240,7 +240,7 @@ def videos(tmp_path_factory):
         soundfile.write(folder / f"{name}.wav", synthesise(label, 5.0, 16000, seed), 16000)
         (folder / name).mkdir()
         for second in range(5):
-            drawn_frame(label, 10 * seed + second).save(folder / name / f"{second + 1:06d}.jpg")
+            draw_picture(label, 10 * seed + second).save(folder / name / f"{second + 1:06d}.jpg")
         entries.append(("train", Clip(f"{name}.wav", label, "", name, "made", 5.0, frame=f"{name}/*.jpg")))
     write_manifest(folder / "manifest.csv", entries)
     return folder / "manifest.csv"
@@ -261,7 +261,7 @@ def random_clip(width=32):
 @pytest.mark.parametrize("make", [encoder, random_clip], ids=["stand-in", "random CLIP"])
 def test_training_by_pictures_end_to_end(videos, tmp_path, make):
     """The pictures are drawn and the encoder's weights are random: this shows that the way works, not how well."""
-    data = FrameData(manifest=videos, sample_rate=16000, seconds=0.5, batch_size=2, batches=4, margin=1)
+    data = QueriedData(manifest=videos, frames=3, sample_rate=16000, seconds=0.5, batch_size=2, batches=4, margin=1)
     module = NoiseInvariant(unet(noise_heads=2), make(), queries=["image"], optimiser=AdamW(lr=1e-2, warmup=1), ema=0.0)
     before = {name: p.detach().clone() for name, p in module.model.named_parameters()}
     trainer = lightning.Trainer(
@@ -271,7 +271,7 @@ def test_training_by_pictures_end_to_end(videos, tmp_path, make):
     trainer.fit(module, data)
     assert trainer.global_step == 4
     assert all(not torch.equal(p, before[name]) for name, p in module.model.named_parameters())
-    asked = module.encoder.encode_image([[drawn_frame("siren", 0)], [drawn_frame("rain", 0)]])
+    asked = module.encoder.encode_image([[draw_picture("siren", 0)], [draw_picture("rain", 0)]])
     assert asked.shape == (2, DIM) and not torch.allclose(asked[0], asked[1])
     targets, _ = module.average.separate(noises(batch=1).sum(1, keepdim=True), asked[None])
     assert not torch.allclose(targets[0, 0], targets[0, 1])

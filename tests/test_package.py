@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from test_layers import MODULES
 
-from separation.data.wordings import texts_of, wordings
+from separation.data.texts import texts_of
+from separation.wordings import wordings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "separation"
@@ -128,7 +129,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if name.startswith("separation/") and "__pycache__" not in name}
     assert held == expected
-    assert "separation/data/wordings.json" in held
+    assert "separation/wordings.json" in held
 
 
 def test_wheel_holds_the_default_model(wheel: Path) -> None:
@@ -181,7 +182,7 @@ def test_what_is_imported_is_required(wheel: Path) -> None:
             modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
             for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
                 allowed = core | train if of_training else core
-                allowed |= shards if name == "separation.data.shards" else set()
+                allowed |= shards if name == "separation.data.streaming" else set()
                 allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
 

@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 
+from separation.data.derived import SEVERAL_SOURCES
 from separation.data.foley import SOUNDS
-from separation.data.made import SEVERAL, listed
-from separation.data.phrases import phrases, slots
+from separation.data.texts import fill_slots, phrases
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_no_phrase_is_a_mere_joint():
 
 def test_captions_of_made_mixtures_are_split_into_their_labels():
     for one, other in permutations(sorted(SOUNDS), 2):
-        caption = SEVERAL.format(listed([one, other]))
+        caption = SEVERAL_SOURCES.format(f"{one} and {other}")
         assert [phrase.lower() for phrase in phrases(caption)] == [one.lower(), other.lower()]
 
 
 def test_slots_are_filled_in_turn():
-    assert slots(["A", "B"], 2) == (["A", "B"], [1.0, 1.0])
-    assert slots(["A"], 3) == (["A", "A", "A"], [1 / 3] * 3)
-    assert slots(["A", "B"], 3) == (["A", "B", "A"], [0.5, 1.0, 0.5])
+    assert fill_slots(["A", "B"], 2) == (["A", "B"], [1.0, 1.0])
+    assert fill_slots(["A"], 3) == (["A", "A", "A"], [1 / 3] * 3)
+    assert fill_slots(["A", "B"], 3) == (["A", "B", "A"], [0.5, 1.0, 0.5])
 
 
 def test_what_is_too_many_is_joined_so_that_nothing_of_the_caption_is_lost():
-    assert slots(["Wind", "Rain", "A Bell", "Steps"], 2) == (["Wind", "Rain and a Bell and steps"], [1.0, 1.0])
+    assert fill_slots(["Wind", "Rain", "A Bell", "Steps"], 2) == (["Wind", "Rain and a Bell and steps"], [1.0, 1.0])
 
 
 def test_every_phrase_weighs_one():
     for count in range(1, 6):
         for number in range(1, 6):
-            filled, weights = slots([f"P{i}" for i in range(number)], count)
+            filled, weights = fill_slots([f"P{i}" for i in range(number)], count)
             assert len(filled) == len(weights) == count
             totals = {phrase: sum(w for p, w in zip(filled, weights, strict=True) if p == phrase) for phrase in filled}
             assert all(total == pytest.approx(1) for total in totals.values())
@@ -93,4 +93,4 @@ def test_every_phrase_weighs_one():
 
 def test_no_phrase_no_slot():
     with pytest.raises(ValueError, match="at least one phrase"):
-        slots([], 2)
+        fill_slots([], 2)

@@ -11,7 +11,7 @@ import soundfile
 import yaml
 
 from separation.data.fixed_mixtures import VALIDATION, Mixing, read_rows, render
-from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.protocols import clipsep, uss
 from separation.evaluate.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
 from separation.evaluate.protocols.registry import all_protocols, find

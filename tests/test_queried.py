@@ -12,13 +12,11 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from parts import read
 
-from separation.data import pictured
 from separation.data.corpus import Corpus
-from separation.data.drawn import drawn_frame
+from separation.data.derived import Polluted, unrelated
 from separation.data.gains import EnergyGains, RandomGains
 from separation.data.manifest import Clip, DataError
-from separation.data.pictured import FrameData, check_picture
-from separation.data.pollution import Polluted, unrelated
+from separation.data.pictures import Pictures, check_picture, draw_picture
 from separation.data.queried import QueriedData
 
 RATE = 8000
@@ -29,10 +27,15 @@ def manifest(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"), labels=4, recordings=3, seconds=1.0)
 
 
-def ready(manifest, kind=QueriedData, **arguments):
-    data = kind(manifest=manifest, **({"sample_rate": RATE, "seconds": 0.5, "batch_size": 4} | arguments))
+def ready(manifest, **arguments):
+    data = QueriedData(manifest=manifest, **({"sample_rate": RATE, "seconds": 0.5, "batch_size": 4} | arguments))
     data.setup()
     return data
+
+
+def level(gains, sources, rng):
+    """One mixture's sources at their levels."""
+    return gains.apply(sources, gains.draw(len(sources), rng))
 
 
 def decibel(ratio):
@@ -45,18 +48,17 @@ def decibel(ratio):
 def test_random_gains_are_within_their_bounds_and_divided_by_the_number():
     ones = 0.4 * torch.ones(2, 10)
     rng = np.random.default_rng(0)
-    factors = torch.stack([RandomGains(0.5, 1.5)(ones, rng)[:, 0] for _ in range(300)]) * 2 / 0.4
+    factors = torch.stack([level(RandomGains(0.5, 1.5), ones, rng)[:, 0] for _ in range(300)]) * 2 / 0.4
     assert 0.5 <= factors.min() < 0.53 and 1.47 < factors.max() <= 1.5
     assert factors.mean().item() == pytest.approx(1.0, abs=0.04)
-    assert RandomGains(3.0, 3.0)(ones, rng).max() == 0.5  # clipped at 1
+    assert level(RandomGains(3.0, 3.0), ones, rng).max() == 0.5  # clipped at 1
 
 
 @pytest.mark.parametrize("polluted", [0.0, 1.0])
 def test_gains_act_on_the_recordings_own_levels(manifest, polluted):
     def peaks(**arguments):
-        data = ready(manifest, polluted=polluted, pollution_db=(60.0, 60.0), **arguments)
-        drawn = data.drawn([np.random.default_rng(i) for i in range(20)], np.random.default_rng(0))
-        return data.mixed(drawn).sources.abs().amax(-1)
+        data = ready(manifest, polluted=polluted, pollution_db=(60.0, 60.0), batch_size=20, **arguments)
+        return data.mix(data.batch(0, 0)).sources.abs().amax(-1)
 
     factors = peaks(gains=RandomGains()) * 2 / 0.3  # tones of 0.3, two in a mixture
     assert 0.49 < factors.min() < 0.6 and 1.4 < factors.max() < 1.52
@@ -70,7 +72,7 @@ def test_energy_ratios_are_whole_decibels_and_the_first_source_stays():
     sources = torch.from_numpy(rng.normal(0, 0.05, (2, 4000))).float()
     found = []
     for _ in range(200):
-        first, second = EnergyGains(-10, 10)(sources, rng)
+        first, second = level(EnergyGains(-10, 10), sources, rng)
         assert torch.equal(first, sources[0]) or (first + second).abs().max() == pytest.approx(0.9, abs=1e-5)
         found.append(decibel(first.square().sum() / second.square().sum()))
     assert np.allclose(found, np.round(found), atol=1e-3)
@@ -80,7 +82,7 @@ def test_energy_ratios_are_whole_decibels_and_the_first_source_stays():
 def test_several_backgrounds_together_have_the_ratio():
     rng = np.random.default_rng(1)
     sources = torch.from_numpy(rng.normal(0, 0.05, (4, 4000))).float()
-    first, *others = EnergyGains(3, 3)(sources, rng)
+    first, *others = level(EnergyGains(3, 3), sources, rng)
     assert decibel(first.square().sum() / sum(others).square().sum()) == pytest.approx(-3.0, abs=1e-3)
 
 
@@ -90,26 +92,26 @@ def test_a_batch_is_levelled_as_its_mixtures_one_by_one(gains):
     sources = torch.from_numpy(rng.uniform(-1, 1, (6, 3, 400)) * np.logspace(-3, 0, 6)[:, None, None]).float()
     sources[2, 1:] = 0  # nothing is divided by
     drawn = torch.stack([gains.draw(3, np.random.default_rng(n)) for n in range(6)])
-    together = gains.applied(sources, drawn)
+    together = gains.apply(sources, drawn)
     for number, mixture in enumerate(sources):
-        assert torch.allclose(together[number], gains(mixture, np.random.default_rng(number)), atol=1e-6)
+        assert torch.allclose(together[number], level(gains, mixture, np.random.default_rng(number)), atol=1e-6)
     assert torch.isfinite(together).all()
 
 
 def test_levels_are_set_where_the_batch_is(manifest):
     data = ready(manifest, gains=EnergyGains(-10, 10))
-    batch = data.drawn([np.random.default_rng(i) for i in range(4)], np.random.default_rng(0))
+    batch = data.batch(0, 0)
     mixed = data.on_after_batch_transfer(batch, 0)
     assert mixed.levels is None and batch.levels.shape == (4, 2)
     assert torch.equal(mixed.sources[:, 0], batch.sources[:, 0])
     assert not torch.equal(mixed.sources[:, 1], batch.sources[:, 1])
-    assert data.mixed(mixed) is mixed and data.on_after_batch_transfer("a row", 0) == "a row"
+    assert data.mix(mixed) is mixed and data.on_after_batch_transfer("a row", 0) == "a row"
 
 
 def test_a_mixture_over_full_scale_is_scaled_down():
     rng = np.random.default_rng(1)
     sources = torch.from_numpy(rng.uniform(-1, 1, (2, 4000))).float()
-    scaled = EnergyGains(10, 10)(sources, rng)
+    scaled = level(EnergyGains(10, 10), sources, rng)
     assert scaled.sum(0).abs().max().item() == pytest.approx(0.9, abs=1e-5)
 
 
@@ -119,10 +121,10 @@ def test_a_mixture_over_full_scale_is_scaled_down():
 def test_sources_of_a_mixture_are_unrelated(manifest):
     data = ready(manifest, sources=3, asked=2)
     for seed in range(20):
-        numbers = data.numbers(np.random.default_rng(seed))
+        numbers = data.draw_clips(np.random.default_rng(seed))
         assert len({data.clips[n].label for n in numbers}) == 3
     loose = ready(manifest, distinct=False)
-    drawn = [loose.numbers(np.random.default_rng(seed)) for seed in range(100)]
+    drawn = [loose.draw_clips(np.random.default_rng(seed)) for seed in range(100)]
     assert any(loose.clips[a].label == loose.clips[b].label for a, b in drawn)
     assert all(loose.clips[a].recording != loose.clips[b].recording for a, b in drawn)
 
@@ -130,7 +132,7 @@ def test_sources_of_a_mixture_are_unrelated(manifest):
 @pytest.mark.parametrize("text", ["label", "caption", "any"])
 def test_what_clips_are_called(manifest, text):
     data = ready(manifest, text=text)
-    batch = data.draw(np.random.default_rng(0))
+    batch = data.batch(0, 0)
     for texts, labels in zip(batch.texts, batch.labels, strict=True):
         for called, label in zip(texts, labels, strict=True):
             if text == "label":
@@ -141,21 +143,7 @@ def test_what_clips_are_called(manifest, text):
                 assert called
     clip = Clip("a.wav", "", "", "r", "made", 1.0)
     with pytest.raises(ValueError, match="neither label nor caption"):
-        data.called(clip, np.random.default_rng(0))
-
-
-@pytest.mark.parametrize("short", ["repeat", "pad", "place"])
-def test_a_short_clip_fills_the_mixture_as_asked(manifest, short):
-    data = ready(manifest, short=short, seconds=1.0)
-    wave = torch.arange(1, 3001).float()
-    found = data.fitted(wave, 0, np.random.default_rng(0))
-    assert found.shape == (8000,)
-    if short == "repeat":
-        assert torch.equal(found, torch.cat([wave, wave, wave[:2000]]))
-    else:
-        start = int(found.nonzero()[0])
-        assert torch.equal(found[start : start + 3000], wave)
-        assert found.count_nonzero() == 3000 and (start == 0) == (short == "pad")
+        data.draw_text(clip, np.random.default_rng(0))
 
 
 # --- Pollution ---------------------------------------------------------------------------------
@@ -164,7 +152,7 @@ def test_a_short_clip_fills_the_mixture_as_asked(manifest, short):
 def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(manifest):
     corpus = Corpus(manifest, sample_rate=RATE)
     polluted = Polluted(corpus, 0.5, -3.0, 3.0, seed=1)
-    found = [polluted.other(number) for number in range(len(corpus))]
+    found = [polluted.pollutant(number) for number in range(len(corpus))]
     assert 3 <= sum(other is not None for other in found) <= 9
     for number, other in enumerate(found):
         clean, wave = corpus.waveform(number), polluted.waveform(number)
@@ -182,12 +170,12 @@ def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(ma
 @pytest.mark.parametrize("share, wanted", [(0.0, 0), (1.0, 12)])
 def test_none_or_all_can_be_polluted(manifest, share, wanted):
     polluted = Polluted(Corpus(manifest, sample_rate=RATE), share)
-    assert sum(polluted.other(number) is not None for number in range(12)) == wanted
+    assert sum(polluted.pollutant(number) is not None for number in range(12)) == wanted
 
 
 def test_training_draws_from_the_polluted_clips(manifest):
     clean, dirty = ready(manifest), ready(manifest, polluted=1.0)
-    assert not torch.equal(clean.draw(np.random.default_rng(0)).sources, dirty.draw(np.random.default_rng(0)).sources)
+    assert not torch.equal(clean.batch(0, 0).sources, dirty.batch(0, 0).sources)
     with pytest.raises(ValueError, match="between 0 and 1"):
         ready(manifest, polluted=1.5)
 
@@ -211,9 +199,9 @@ def with_frames(tmp_path, manifest, count, monkeypatch):
     folder = tmp_path / "frames"
     folder.mkdir()
     for number in range(count):
-        drawn_frame("dog bark", number).save(folder / f"{number + 1:06d}.jpg")
+        draw_picture("dog bark", number).save(folder / f"{number + 1:06d}.jpg")
     shown = framed(manifest, tmp_path, [folder / "*.jpg"] * 12)
-    data = ready(shown, FrameData, seconds=2.0, root=manifest.parent)
+    data = ready(shown, frames=3, seconds=2.0, root=manifest.parent)
     data.clips = [Clip("a.wav", "a", "", "r", "made", count, frame=str(folder / "*.jpg"))]
     monkeypatch.setattr(data.sounds, "waveform", lambda number: ramp(count))
     return data
@@ -223,7 +211,7 @@ def test_pictures_show_the_moment_that_is_heard(tmp_path, manifest, monkeypatch)
     data = with_frames(tmp_path, manifest, 12, monkeypatch)
     middles = set()
     for seed in range(60):
-        wave, pictures = data.cut(0, np.random.default_rng(seed))
+        wave, pictures = data.draw_excerpt(0, np.random.default_rng(seed))
         numbers = [int(path.stem) for path in pictures]
         assert numbers == list(range(numbers[0], numbers[0] + 3))
         centre = float(wave.mean()) - 1  # s
@@ -234,23 +222,23 @@ def test_pictures_show_the_moment_that_is_heard(tmp_path, manifest, monkeypatch)
 
 def test_a_clip_with_few_pictures_gives_what_it_has(tmp_path, manifest, monkeypatch):
     data = with_frames(tmp_path, manifest, 1, monkeypatch)
-    wave, pictures = data.cut(0, np.random.default_rng(0))
+    wave, pictures = data.draw_excerpt(0, np.random.default_rng(0))
     assert [path.name for path in pictures] == ["000001.jpg"] and wave.shape == (16000,)
 
 
 @pytest.mark.parametrize(
-    "frame, says", [("", "names no frame"), ("nowhere/*.jpg", "are not there"), ("clip.mp4", "is no picture")]
+    "frame, says", [("", "names no frame"), ("nowhere/*.jpg", "are missing"), ("clip.mp4", "is not a picture")]
 )
 def test_missing_pictures_are_named(tmp_path, manifest, frame, says):
     (tmp_path / "clip.mp4").write_bytes(b"")
-    data = FrameData(manifest=manifest, root=tmp_path)
+    data = Pictures(tmp_path)
     with pytest.raises(DataError, match=says):
-        data.pictures(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
+        data.of(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
 
 
 def written(folder):
     """Pictures of several kinds, whole and broken."""
-    picture = drawn_frame("rain", 1)
+    picture = draw_picture("rain", 1)
     for name in ("whole.jpg", "whole.png", "whole.webp", "whole.bmp"):
         picture.save(folder / name)
         (folder / name.replace("whole", "cut")).write_bytes((folder / name).read_bytes()[:-500])
@@ -263,7 +251,7 @@ def written(folder):
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.webp", "cut.bmp", "text.jpg", "empty.png", "gone.jpg"])
 def test_a_broken_picture_is_named(tmp_path, name):
     path = written(tmp_path) / name
-    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: it is damaged or no picture\.$"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: the file is damaged or not a picture\.$"):
         check_picture(path)
 
 
@@ -289,15 +277,15 @@ def test_clips_whose_pictures_are_broken_are_left_out_and_named_once(tmp_path, m
     pictures = written(tmp_path)
     frames = [pictures / "whole.jpg"] * 200
     frames[3], frames[77] = pictures / "gone.jpg", pictures / "cut.jpg"
-    data = ready(framed(many, tmp_path, frames), FrameData, root=many.parent, validation_count=0)
+    data = ready(framed(many, tmp_path, frames), frames=3, root=many.parent, validation_count=0)
     rows = read(many)
     assert capsys.readouterr().out.splitlines() == [
-        f"left out: {rows[3]['path']}: its pictures {pictures / 'gone.jpg'} are not there.",
-        f"left out: {pictures / 'cut.jpg'}: it is damaged or no picture.",
+        f"left out: {rows[3]['path']}: its pictures {pictures / 'gone.jpg'} are missing.",
+        f"left out: {pictures / 'cut.jpg'}: the file is damaged or not a picture.",
     ]
     kept = [row["path"] for number, row in enumerate(rows) if number not in (3, 77)]
     assert [clip.path for clip in data.clips] == kept
-    drawn = {data.number(np.random.default_rng(seed)) for seed in range(3000)}
+    drawn = {data.draw_clips(np.random.default_rng(seed))[0] for seed in range(3000)}
     assert drawn == set(range(198))
     for number in (0, 3, 100, 197):  # sounds and clips still go together
         samples, _ = soundfile.read(many.parent / data.clips[number].path)
@@ -306,25 +294,25 @@ def test_clips_whose_pictures_are_broken_are_left_out_and_named_once(tmp_path, m
 
 def test_a_picture_that_several_clips_share_is_looked_at_and_named_once(tmp_path, many, capsys, monkeypatch):
     pictures, seen = written(tmp_path), []
-    monkeypatch.setattr(pictured, "check_picture", lambda path: seen.append(path) or check_picture(path))
+    monkeypatch.setattr("separation.data.pictures.check_picture", lambda path: seen.append(path) or check_picture(path))
     frames = [pictures / "whole.jpg"] * 198 + [pictures / "cut.jpg"] * 2
-    assert len(ready(framed(many, tmp_path, frames), FrameData, root=many.parent, validation_count=0).clips) == 198
-    assert capsys.readouterr().out == f"left out: {pictures / 'cut.jpg'}: it is damaged or no picture.\n"
+    assert len(ready(framed(many, tmp_path, frames), frames=3, root=many.parent, validation_count=0).clips) == 198
+    assert capsys.readouterr().out == f"left out: {pictures / 'cut.jpg'}: the file is damaged or not a picture.\n"
     assert sorted(seen) == [pictures / "cut.jpg", pictures / "whole.jpg"]
 
 
 def test_broken_pictures_of_more_than_one_percent_stop(tmp_path, many):
     pictures = written(tmp_path)
     frames = [pictures / "whole.jpg"] * 197 + [pictures / name for name in ("cut.jpg", "text.jpg", "gone.jpg")]
-    said = f"3 of 200 clips cannot be read; the first: {pictures / 'cut.jpg'}: it is damaged or no picture."
+    said = f"3 of 200 clips cannot be read; the first: {pictures / 'cut.jpg'}: the file is damaged or not a picture."
     with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
-        ready(framed(many, tmp_path, frames), FrameData, root=many.parent)
+        ready(framed(many, tmp_path, frames), frames=3, root=many.parent)
 
 
 def test_drawn_pictures_differ_by_sound_and_specimen():
-    pixels = {key: np.asarray(drawn_frame(*key)) for key in [("dog bark", 1), ("dog bark", 2), ("rain", 1)]}
+    pixels = {key: np.asarray(draw_picture(*key)) for key in [("dog bark", 1), ("dog bark", 2), ("rain", 1)]}
     assert pixels["dog bark", 1].shape == (64, 64, 3)
-    assert np.array_equal(pixels["dog bark", 1], np.asarray(drawn_frame("dog bark", 1)))
+    assert np.array_equal(pixels["dog bark", 1], np.asarray(draw_picture("dog bark", 1)))
     assert not np.array_equal(pixels["dog bark", 1], pixels["dog bark", 2])
     palettes = [{tuple(p) for p in pixels[key].reshape(-1, 3)} for key in pixels]
     assert palettes[0] == palettes[1] != palettes[2]

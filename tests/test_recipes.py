@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from separation import train
 from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
-from separation.data.streamed import StreamedData
-from separation.data.streamed_tagged import StreamedTaggedData
+from separation.data.queried import QueriedData
+from separation.data.tagged import TaggedData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.table import RandomEncoder, TableEncoder
 from separation.objectives.base import Objective
@@ -88,13 +88,13 @@ def test_a_recipe_builds_what_it_describes(name, elsewhere):
 
 def test_clips_may_stream_in():
     cli = of_recipe("clipsep_text", "--config", str(CONF / "override" / "streamed.yaml"), "--data.shards", "elsewhere")
-    assert isinstance(cli.datamodule, StreamedData)
+    assert isinstance(cli.datamodule, QueriedData)
     assert (cli.datamodule.shards, cli.datamodule.sources, cli.datamodule.length) == ("elsewhere", 2, 65535)
 
 
 def test_labelled_clips_may_stream_in():
     cli = of_recipe("uss", "--config", str(CONF / "override" / "streamed_tagged.yaml"), "--data.shards", "elsewhere")
-    assert isinstance(cli.datamodule, StreamedTaggedData)
+    assert isinstance(cli.datamodule, TaggedData)
     assert (cli.datamodule.shards, cli.datamodule.labels, cli.datamodule.classes) == ("elsewhere", "audioset", 527)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from separation.data.corpus import Corpus
 from separation.data.manifest import DataError
-from separation.data.shards import ShardedClips, write_shards
+from separation.data.streaming import ShardedClips, write_shards
 from separation.datasets.command import main
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
@@ -71,7 +71,7 @@ def test_shards_that_did_not_note_levels_serve_without_them(folder, tmp_path):
                     member.size = len(content)
                 new.addfile(member, io.BytesIO(content))
     assert len(list(ShardedClips(tmp_path))) == CLIPS
-    with pytest.raises(DataError, match=r"train\.json: its shards are of a version that did not note levels"):
+    with pytest.raises(DataError, match=r"train\.json: its shards were written by an old version without levels"):
         next(iter(ShardedClips(tmp_path, as_recorded=True)))
 
 
@@ -143,10 +143,10 @@ def test_the_order_is_a_function_of_seed_and_epoch(folder):
 def test_shards_must_go_round(folder, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(DataError, match=r"train\.json: 4 shards do not go round 3 ranks of 1 workers each"):
+    with pytest.raises(DataError, match=r"train\.json: 4 shards cannot be shared by 3 ranks of 1 workers each"):
         next(iter(ShardedClips(folder)))
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(DataError, match="4 shards do not go round 4 ranks of 2 workers each"):
+    with pytest.raises(DataError, match="4 shards cannot be shared by 4 ranks of 2 workers each"):
         next(iter(DataLoader(ShardedClips(folder), batch_size=None, num_workers=2)))
 
 
@@ -176,10 +176,10 @@ def test_the_command_writes_shards(manifest, tmp_path, capsys):
 
 
 def test_a_folder_without_shards_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"train\.json: it cannot be read"):
+    with pytest.raises(DataError, match=r"train\.json: the index of shards cannot be read"):
         ShardedClips(tmp_path)
     (tmp_path / "train.json").write_text('{"shards": [{"name": "a.tar"}]}')
-    with pytest.raises(DataError, match=r"train\.json: it is no index of shards"):
+    with pytest.raises(DataError, match=r"train\.json: the file is not an index of shards"):
         ShardedClips(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_a_folder_without_shards_is_named(tmp_path):
 def test_an_index_cannot_name_anything_else(tmp_path, name):
     index = {"sample_rate": 8000, "shards": [{"name": name, "clips": 1}]}
     (tmp_path / "train.json").write_text(json.dumps(index))
-    with pytest.raises(DataError, match="which is no shard"):
+    with pytest.raises(DataError, match="is not a valid name of a shard"):
         ShardedClips(tmp_path)
 
 
@@ -234,6 +234,6 @@ def test_shards_are_streamed_from_a_server(folder):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         assert recordings(ShardedClips(address)) == recordings(ShardedClips(folder))
-        with pytest.raises(DataError, match=r"/test\.json: it cannot be read"):
+        with pytest.raises(DataError, match=r"/test\.json: the index of shards cannot be read"):
             ShardedClips(address, "test")
         server.shutdown()

@@ -6,12 +6,12 @@ from tiny import write_corpus
 
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
-from separation.data.shards import write_shards
+from separation.data.streaming import write_shards
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from separation.data.streamed import StreamedData
+from separation.data.queried import QueriedData
 
 CLIPS, HELD, SIZE, RATE = 26, 6, 4, 8000
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 def streamed(folder, **settings):
     common = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "held": HELD, "buffer": 8}
-    return StreamedData(str(folder), **common | settings)
+    return QueriedData(shards=str(folder), **common | settings)
 
 
 def epoch(data, number=0, first=0):
@@ -45,11 +45,11 @@ def test_an_epoch_makes_a_mixture_of_every_clip_after_those_that_are_held(folder
 
 def test_sources_are_the_clips_at_the_levels_asked_for(folder):
     data = streamed(folder, gains=RandomGains(low=1.0, high=1.0))
-    batch = data.mixed(epoch(data)[0])
+    batch = data.mix(epoch(data)[0])
     assert batch.texts == batch.labels
     assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.15), atol=3e-3)  # tones at 0.3
     data = streamed(folder, gains=RandomGains(low=1.0, high=1.0, as_recorded=False))
-    batch = data.mixed(epoch(data)[0])
+    batch = data.mix(epoch(data)[0])
     assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.5), atol=1e-3)
 
 
@@ -105,13 +105,13 @@ def test_every_epoch_has_the_batches_that_are_said_beforehand(tmp_path, shards, 
 
 
 def test_an_epoch_without_a_batch_is_an_error(folder):
-    with pytest.raises(DataError, match=r"an epoch of it makes no batch of 32 in any of 1 workers; "):
+    with pytest.raises(DataError, match=r"an epoch has no batch of 32 in any of 1 workers; "):
         epoch(streamed(folder, held=256, batch_size=32))
 
 
 def test_shards_that_do_not_go_round_are_said_before_the_training(folder):
     data = streamed(folder, workers=8)
-    with pytest.raises(DataError, match=r"4 shards do not go round 1 ranks of 8 workers each: write a multiple"):
+    with pytest.raises(DataError, match=r"4 shards cannot be shared by 1 ranks of 8 workers each: write a multiple"):
         len(data.train_dataloader())
 
 
@@ -129,7 +129,7 @@ def test_a_stream_of_one_kind_of_sound_is_an_error(tmp_path):
 
 def test_clips_that_do_not_go_together_are_an_error(folder):
     data = streamed(folder)
-    data.fits = lambda clip, other: False
+    data.may_mix = lambda clip, other: False
     with pytest.raises(DataError, match="hold more"):
         epoch(data)
 
@@ -139,7 +139,7 @@ def test_a_rate_that_is_not_the_shards_is_an_error(folder):
         epoch(streamed(folder, sample_rate=16000))
 
 
-@pytest.mark.parametrize(("settings", "words"), [({"polluted": 0.5}, "polluted"), ({"held": 1}, "can be mixed")])
+@pytest.mark.parametrize(("settings", "words"), [({"polluted": 0.5}, "polluted"), ({"held": 1}, "are mixed from")])
 def test_what_a_stream_cannot_give(folder, settings, words):
     with pytest.raises(ValueError, match=words):
         streamed(folder, **settings)

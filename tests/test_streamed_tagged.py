@@ -5,12 +5,12 @@ import torch
 from tiny import COLUMNS, write_corpus, write_manifest
 
 from separation.data.manifest import DataError
-from separation.data.shards import write_shards
+from separation.data.streaming import write_shards
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from separation.data.streamed_tagged import StreamedTaggedData
+from separation.data.tagged import TaggedData
 
 SIZE, RATE = 4, 8000
 LABELS = ["tone 1", "tone 0", "tone 2", "never heard"]
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 def streamed(folder, **settings):
     common = {"labels": LABELS, "batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "held": 16, "buffer": 8}
-    return StreamedTaggedData(str(folder), **common | settings)
+    return TaggedData(shards=str(folder), **common | settings)
 
 
 def epoch(data, number=0, first=0):
@@ -88,14 +88,14 @@ def test_ranks_end_together(folder, monkeypatch):
 
 
 def test_a_stream_without_its_labels_or_without_a_batch_is_an_error(folder):
-    with pytest.raises(DataError, match="none of the clips that came has one of the 1 labels"):
+    with pytest.raises(DataError, match="none of the clips so far has one of the 1 labels"):
         epoch(streamed(folder, labels=["rain"]))
-    with pytest.raises(DataError, match="an epoch of it makes no batch of 64 in any of 1 workers"):
+    with pytest.raises(DataError, match="an epoch has no batch of 64 in any of 1 workers"):
         epoch(streamed(folder, batch_size=64))
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"labels": None}, "name the labels"), ({"held": 0}, "none can be drawn")]
+    ("settings", "words"), [({"labels": None}, "need data.labels"), ({"held": 0}, "the least is 1")]
 )
 def test_what_a_stream_cannot_give(folder, settings, words):
     with pytest.raises(ValueError, match=words):

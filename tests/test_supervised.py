@@ -16,7 +16,6 @@ import lightning
 
 from separation.data.fixed_mixtures import Rendered
 from separation.data.manifest import DataError
-from separation.data.pictured import FrameData
 from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import OneHotEncoder, RandomEncoder, TableEncoder
@@ -36,8 +35,8 @@ def fitted(module, data):
 
 def test_data_without_pictures_is_refused_before_the_first_step():
     module = Supervised(unet(), RandomEncoder(DIM, ["text", "image"]), queries=["text", "image"])
-    fitted(module, FrameData())
-    said = r"^model\.queries asks by image, and QueriedData has no pictures; FrameData has\.$"
+    fitted(module, QueriedData(frames=3))
+    said = r"^model\.queries asks by image, and the data has no pictures; set data\.frames\.$"
     with pytest.raises(DataError, match=said):
         fitted(module, QueriedData())
 
@@ -303,11 +302,11 @@ def test_a_run_learns_to_do_what_it_is_asked(arguments, tmp_path):
 def test_procedural_sounds_are_enough_to_train_on():
     data = QueriedData(sample_rate=4000, seconds=0.5, batch_size=3, foley=1, balance=0.0)
     data.setup()
-    batch = data.draw(np.random.default_rng(0))
+    batch = data.mix(data.batch(0, 0))
     assert batch.sources.shape == (3, 2, 2000) and batch.asked == 2
     assert batch.texts == batch.labels
     assert all(first != second for first, second in batch.labels)
-    again = data.draw(np.random.default_rng(0))
+    again = data.mix(data.batch(0, 0))
     assert torch.equal(batch.sources, again.sources) and batch.texts == again.texts
 
 

@@ -9,8 +9,7 @@ from tiny import vectors, write_corpus
 
 from separation.data import texts as module
 from separation.data.corpus import Corpus
-from separation.data.texts import Texts
-from separation.data.wordings import texts_of
+from separation.data.texts import Texts, texts_of
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from separation.data.treatment import KNOTS, NO_LOW_PASS, Treatment, response, stacked, treated, untreated
+from separation.data.mixing import KNOTS, NO_LOW_PASS, Treatment, filter_response, treat
 
 
 def random_treatment(shape, seed=0):
@@ -19,7 +19,7 @@ def random_treatment(shape, seed=0):
 
 
 def alone(wave, filtered, knots, cutoff, gain):
-    """One source, in double precision, by interpolation as the words say: the independent computation."""
+    """One source, in double precision, by interpolation: an independent computation."""
     wave = wave.numpy().astype(np.float64)
     if filtered:
         spectrum = np.fft.rfft(wave)
@@ -37,7 +37,7 @@ def test_a_batch_equals_one_source_after_the_other(samples):
     treatment = random_treatment((5, 3))
     assert 3 < treatment.filtered.sum() < 12 and (treatment.cutoff <= 1).any()
     before = waves.clone()
-    found = treated(waves, treatment)
+    found = treat(waves, treatment)
     assert torch.equal(waves, before)
     for row in range(5):
         for slot in range(3):
@@ -49,10 +49,10 @@ def test_a_batch_equals_one_source_after_the_other(samples):
 def test_silence_stays_silent_and_levels_are_decibels():
     waves = torch.randn(2, 3, 1000)
     waves[:, 2] = 0
-    treatment = stacked([untreated(3), untreated(3)])
+    treatment = Treatment.stack([Treatment.identity(3)] * 2)
     treatment.gain[:] = torch.tensor([[0.0, -6.0, 12.0], [3.0, 0.0, 0.0]])
     treatment.filtered[1, 2] = True
-    found = treated(waves, treatment)
+    found = treat(waves, treatment)
     level = 10 * found[:, :2].square().mean(-1).log10()
     assert torch.allclose(level, treatment.gain[:, :2], atol=1e-4)
     assert not found[:, 2].any()
@@ -60,7 +60,7 @@ def test_silence_stays_silent_and_levels_are_decibels():
 
 def test_the_response_is_that_of_its_knots():
     knots = torch.tensor([[3.0, -2.0, 5.0, 0.0, 1.0, -7.0, 4.0, 6.0], [0.0] * 8])
-    gain = 20 * response(251, knots, torch.tensor([NO_LOW_PASS, 0.5])).log10()
+    gain = 20 * filter_response(251, knots, torch.tensor([NO_LOW_PASS, 0.5])).log10()
     # Knots lie at 0.4 % to 100 % of the highest frequency; bins 1 and 250 hold the first and the last.
     assert gain[0, [0, 1, 250]].tolist() == pytest.approx([3.0, 3.0, 6.0], abs=1e-3)
     middle = round(250 * 0.004 ** (1 - 4 / 7))
@@ -76,7 +76,7 @@ def test_filtering_is_linear_phase_and_keeps_the_length():
     impulse[:, 400] = 1.0
     treatment = random_treatment((20,))
     treatment.filtered[:] = True
-    found = treated(impulse, treatment)
+    found = treat(impulse, treatment)
     assert found.shape == impulse.shape
     assert found.abs().argmax(1).tolist() == [400] * 20
     assert torch.allclose(found, found.flip(1), atol=1e-4)
@@ -86,4 +86,4 @@ def test_filtering_is_linear_phase_and_keeps_the_length():
 def test_the_shortest_sources_survive(samples):
     treatment = random_treatment((20,))
     treatment.filtered[:] = True
-    assert torch.isfinite(treated(torch.ones(20, samples), treatment)).all()
+    assert torch.isfinite(treat(torch.ones(20, samples), treatment)).all()

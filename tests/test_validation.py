@@ -22,7 +22,7 @@ from separation.data.fixed_mixtures import (
     render,
 )
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.validation import Rows, draw_rows, drawn_rows, holds, measured, usable, with_examples
+from separation.data.validation import Rows, contains, draw_rows, draw_usable_rows, is_usable, measure, with_examples
 from separation.evaluate.protocols.base import COLUMNS, fingerprint
 
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_scored_is_left_out_and_said_and_much_of_it_stops(tmp_pat
     soundfile.write(tmp_path / clips[0].path, np.zeros(8000), 8000)
     (tmp_path / clips[1].path).write_bytes(b"no sound")
     rows = draw_rows(clips, 12)
-    good = [row for row in rows if usable(row, tmp_path)]
+    good = [row for row in rows if is_usable(row, tmp_path)]
     silent, broken = clips[0].path, clips[1].path
     for row in rows:
         # Behind a silent target everything is silent; a silent interference spoils a pair only.
@@ -92,12 +92,12 @@ def test_what_cannot_be_scored_is_left_out_and_said_and_much_of_it_stops(tmp_pat
     assert 0 < len(good) < 12
     said = [
         f"left out: {tmp_path / silent}: the clip is silent or not finite.",
-        f"left out: {tmp_path / broken}: it is damaged or no audio (Format not recognised).",
+        f"left out: {tmp_path / broken}: the file is damaged or not audio (Format not recognised).",
         f"{12 - len(good)} of 12 validation mixtures are left out: silent or not readable.",
     ]
     stop = f"2 of 3 recordings cannot be read; the first: {said[0].removeprefix('left out: ')}"
     with pytest.raises(BrokenError, match=f"^{re.escape(stop)}$"):
-        drawn_rows(clips, tmp_path, 12)
+        draw_usable_rows(clips, tmp_path, 12)
     assert capsys.readouterr().out.splitlines() == said
 
 
@@ -120,9 +120,9 @@ def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(
     lost, said = asking(rows, broken), []
     assert len(lost) > 1
     (folder / broken).write_bytes(b"no sound")
-    assert drawn_rows(clips, folder, 40, say=said.append) == [row for row in rows if row not in lost]
+    assert draw_usable_rows(clips, folder, 40, say=said.append) == [row for row in rows if row not in lost]
     assert said == [
-        f"left out: {folder / broken}: it is damaged or no audio (Format not recognised).",
+        f"left out: {folder / broken}: the file is damaged or not audio (Format not recognised).",
         f"{len(lost)} of 40 validation mixtures are left out: silent or not readable.",
     ]
 
@@ -133,7 +133,7 @@ def test_two_broken_recordings_of_a_hundred_stop(hundred):
         (folder / row["target"]).unlink()
     drawn = len({row[name] for row in rows for name in ("target", "interference1")})
     with pytest.raises(BrokenError, match=rf"^2 of {drawn} recordings cannot be read; the first: .*\.wav: there is no"):
-        drawn_rows(clips, folder, 40)
+        draw_usable_rows(clips, folder, 40)
 
 
 def test_samples_that_are_no_numbers_are_not_scored(hundred):
@@ -141,7 +141,7 @@ def test_samples_that_are_no_numbers_are_not_scored(hundred):
     path = rows[0]["target"]
     soundfile.write(folder / path, np.full(800, np.nan), 8000, subtype="FLOAT")
     said = []
-    assert rows[0] not in drawn_rows(clips, folder, 40, say=said.append)
+    assert rows[0] not in draw_usable_rows(clips, folder, 40, say=said.append)
     assert said[0] == f"left out: {folder / path}: the clip is silent or not finite."
 
 
@@ -154,7 +154,7 @@ def test_a_pause_does_not_make_a_recording_a_broken_one(tmp_path):
         clips.append(Clip(f"{name}.wav", name, "", f"r{number}", "s", 40.0))
     said = []
     with pytest.raises(DataError, match=r"^all 6 mixtures that were drawn are silent or not readable\.$"):
-        drawn_rows(clips, tmp_path, 6, say=said.append)
+        draw_usable_rows(clips, tmp_path, 6, say=said.append)
     assert said == ["6 of 6 validation mixtures are left out: silent or not readable."]
 
 
@@ -162,8 +162,8 @@ def test_a_pause_does_not_make_a_recording_a_broken_one(tmp_path):
     "start, wanted", [(2.0, True), (6.999, True), (1.9995, True), (1.99, False), (7.0, False), (8.0, False)]
 )
 def test_which_clip_of_a_file_a_row_takes(start, wanted):
-    assert holds(Clip("a.wav", "a", "", "r", "s", 5.0, start=2.0), start) is wanted
-    assert holds(Clip("a.wav", "a", "", "r", "s", 0.0, start=2.0), start) is (start > 1.999)
+    assert contains(Clip("a.wav", "a", "", "r", "s", 5.0, start=2.0), start) is wanted
+    assert contains(Clip("a.wav", "a", "", "r", "s", 0.0, start=2.0), start) is (start > 1.999)
 
 
 # --- What only PyAV reads ------------------------------------------------------------------------
@@ -182,9 +182,9 @@ def compressed(tmp_path_factory, folder, clips):
 
 def test_recordings_in_containers_are_mixed(compressed, folder, clips):
     there, made = compressed
-    assert measured(there / "0.m4a") == pytest.approx(7.0, abs=0.2)
+    assert measure(there / "0.m4a") == pytest.approx(7.0, abs=0.2)
     said = []
-    assert len(drawn_rows(made, there, 6, say=said.append)) == 6 and said == []
+    assert len(draw_usable_rows(made, there, 6, say=said.append)) == 6 and said == []
     wav_of = {clip.path: wav.path for clip, wav in zip(made, clips, strict=True)}
     for row in draw_rows([replace(clip, seconds=7.0) for clip in made], 4, root=there):
         found = render(row, there)
@@ -205,7 +205,7 @@ def test_a_broken_one_is_named(compressed, tmp_path):
     row = draw_rows(compressed[1], 1, root=compressed[0])[0]
     for name in ("target", "interference1"):
         (tmp_path / row[name]).write_bytes(b"no sound")
-    assert measured(tmp_path / row["target"]) == 0.0
+    assert measure(tmp_path / row["target"]) == 0.0
     (tmp_path / row["example"]).write_bytes(b"no sound")
     nothing = np.zeros(1, dtype=np.float32)
     for found in (Rows([row], tmp_path)[0], read_example(Rendered(row, nothing, nothing, folder=tmp_path))):
@@ -249,7 +249,7 @@ def heard(wave):
 def test_a_clip_is_its_part_of_a_longer_file_and_no_more(parts):
     folder, clips = parts
     targets = set()
-    for row in drawn_rows(clips, folder, 40, absent=0.0):
+    for row in draw_usable_rows(clips, folder, 40, absent=0.0):
         hertz, seconds, first = heard(render(row, folder).target)
         number = HERTZ.index(int(row["query"]))
         assert hertz == pytest.approx(HERTZ[number], rel=0.01)
@@ -303,9 +303,9 @@ def test_clips_that_always_share_a_label_give_no_mixture_and_that_is_said(tmp_pa
     clips = [Clip(f"{n}.wav", "", "", f"r{n}", "s", 6.0, labels=(name, "music")) for n, name in enumerate("abc")]
     assert draw_rows(clips, 5) == []
     with pytest.raises(DataError, match=r"^every two clips have a sound in common\.$"):
-        drawn_rows(clips, tmp_path, 5)
+        draw_usable_rows(clips, tmp_path, 5)
     with pytest.raises(DataError, match=r"^mixtures are drawn from 3 labels or more, and there are 2\.$"):
-        drawn_rows([clips[0], clips[1]], tmp_path, 5)
+        draw_usable_rows([clips[0], clips[1]], tmp_path, 5)
 
 
 def test_clips_without_labels_are_asked_for_by_caption(folder, clips):
@@ -313,7 +313,7 @@ def test_clips_without_labels_are_asked_for_by_caption(folder, clips):
     assert draw_rows(several, 3) == []  # all share a caption
     captioned = [Clip(c.path, "", c.caption, c.recording, c.source, c.seconds) for c in clips]
     by_path = {clip.path: clip for clip in captioned}
-    rows = drawn_rows(captioned, folder, 50)
+    rows = draw_usable_rows(captioned, folder, 50)
     assert [row["kind"] for row in rows] == ["pair"] * 4 + ["absent"] + (["pair"] * 4 + ["absent"]) * 9
     for row in rows:
         target, interference = by_path[row["target"]], by_path[row["interference1"]]
@@ -391,14 +391,14 @@ def test_scores_in_training_know_the_recordings(tmp_path):
     manifest = write_corpus(tmp_path, labels=3, recordings=2, split="validation")
     data = MixtureData(manifest, sample_rate=8000, validation_count=5, validation_absent=0.2)
     recordings = {clip.path: clip.recording for clip in read_manifest(manifest, "validation")}
-    drawn = data.drawn_from("validation")
+    drawn = data.fixed.draw("validation")
     assert [row["recording"] for row in drawn] == [recordings[row["target"]] for row in drawn]
     rows = [{column: row.get(column, "") for column in columns} for row in drawn]
     write_manifest(tmp_path / "list.csv", rows, columns)
-    listed = MixtureData(manifest, sample_rate=8000, validation=tmp_path / "list.csv").listed()
+    listed = MixtureData(manifest, sample_rate=8000, validation=tmp_path / "list.csv").fixed.read_list()
     assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]
     elsewhere = tmp_path.parent / f"{tmp_path.name}.csv"
     manifest.rename(elsewhere)
     folders = {"root": tmp_path, "validation_root": tmp_path}
-    listed = MixtureData(elsewhere, validation=tmp_path / "list.csv", **folders).listed()
+    listed = MixtureData(elsewhere, validation=tmp_path / "list.csv", **folders).fixed.read_list()
     assert [row["recording"] for row in listed] == [row["recording"] for row in drawn]

@@ -16,7 +16,6 @@ from torch import nn
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation.data.corpus import Corpus
-from separation.data.made import Padded
 from separation.data.manifest import Clip, read_manifest
 from separation.encoders.sentence import SentenceEncoder
 from separation.encoders.taggers import Frames
@@ -95,6 +94,8 @@ def test_a_detector_that_knows_finds_the_whole_sound(folder):
     from uss_anchors import CLIP, HEARD, RATE, overlaps
 
     corpus = Corpus(folder / "manifest.csv", "train", sample_rate=RATE)
+    from padded import Padded
+
     padded = Padded(corpus, corpus.labels[:3], corpus.labels[3:], CLIP, HEARD, 0)
 
     class Knows(nn.Module):

@@ -1,6 +1,8 @@
 """Weak supervision from labels: the tagger, its data, the anchors' way into a training step, small runs."""
 
 import math
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 from tiny import small_rate_model, write_corpus
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "studies"))
+from padded import Padded
+
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
@@ -16,9 +21,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import Rendered, render
-from separation.data.made import Padded
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.tagged import AUDIOSET, Positions, TaggedBatch, TaggedData, class_of
+from separation.data.tagged import AUDIOSET, TaggedBatch, TaggedData, class_of
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import RandomEncoder
@@ -179,16 +183,16 @@ def test_the_loss_is_divided_by_the_items_of_all_ranks(monkeypatch):
 def test_two_ranks_see_what_one_sees_with_twice_the_batch(manifest):
     one, two = data(manifest, batch_size=4), data(manifest, batch_size=2)
     for index in range(2):
-        whole = Positions(one, 1)[index]
-        parts = [Positions(two, 1, rank, 2)[index] for rank in range(2)]
+        whole = one.batch(1, index)
+        parts = [two.batch(1, index, rank, 2) for rank in range(2)]
         assert torch.equal(whole.waveforms, torch.cat([part.waveforms for part in parts]))
         assert torch.equal(whole.drawn, torch.cat([part.drawn for part in parts]))
-    assert not torch.equal(Positions(one, 0)[0].drawn, Positions(one, 0)[1].drawn)
+    assert not torch.equal(one.batch(0, 0).drawn, one.batch(0, 1).drawn)
 
 
 def test_a_batch_s_clips_have_the_class_they_were_drawn_for(manifest):
     module = data(manifest, batch_size=8, seconds=2.0)
-    batch = module.batch(0)
+    batch = module.batch(0, 0)
     assert sorted(batch.drawn.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
     assert torch.equal(batch.tags.argmax(1), batch.drawn) and (batch.tags.sum(1) == 1).all()
     spectrum = torch.fft.rfft(batch.waveforms[:, : round(1.4 * RATE)]).abs().argmax(1) / 1.4
@@ -199,7 +203,7 @@ def test_a_batch_s_clips_have_the_class_they_were_drawn_for(manifest):
 
 @pytest.mark.parametrize(("as_recorded", "peak"), [(True, 0.3), (False, 1.0)])
 def test_clips_have_their_own_level_or_a_peak_of_one(manifest, as_recorded, peak):
-    batch = data(manifest, batch_size=8, as_recorded=as_recorded).batch(0)
+    batch = data(manifest, batch_size=8, as_recorded=as_recorded).batch(0, 0)
     assert batch.waveforms.abs().amax(1).tolist() == pytest.approx([peak] * 8, rel=0.01)
 
 
@@ -208,7 +212,7 @@ def test_several_labels_and_those_that_are_no_classes(manifest):
     source = module.source
     clips = [Clip("a", "tone 1", "", "a", "", 1.0, labels=("tone 1", "tone 3")), Clip("b", "tone 0", "", "b", "", 1.0)]
     source.clips = clips + source.clips[2:]
-    module.use(source, [])
+    module.use(source)
     assert module.numbers[:2] == [[0, 1], []]
     assert 1 not in {clip for place in range(40) for clip in [module.sampler[place][1]]}
     with pytest.raises(DataError, match="No clip has one of the classes"):
@@ -237,7 +241,7 @@ def test_padded_clips_hold_their_sound_somewhere_and_others_around_it(manifest):
                 assert peak > 700  # of the labels that only pad
         assert wave.square().mean().item() == pytest.approx(1.0, abs=0.02)
     assert len({padded.start(number) for number in range(4)}) == 4
-    with pytest.raises(ValueError, match="is padded and pads"):
+    with pytest.raises(ValueError, match="is in both lists"):
         Padded(corpus, LABELS, LABELS[:1])
 
 
@@ -341,8 +345,8 @@ def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path):
     padded = Padded(corpus, LABELS[:2], LABELS[2:], seconds=3.0, heard=1.0, seed=1)
     padded.numbers, padded.clips = padded.numbers * 12, padded.clips * 12
     source = TaggedData(manifest, batch_size=8, seconds=3.0, batches=50, sample_rate=RATE, labels=LABELS[:2])
-    source.validation_count = 0
-    source.ready = lambda corpus: source.use(padded, [])
+    source.fixed.count = 0
+    source.load = lambda: source.use(padded)
     encoder = FrameTagger(LABELS[:2], sample_rate=RATE, channels=(4, 8, 8), hidden=16, dropout=0.0)
     run(tmp_path, Tagging(encoder, AdamW(1e-2, 0.0, 5), mixup=0.0), source)
     encoder.eval()
@@ -432,6 +436,6 @@ def test_rows_that_ask_for_no_class_are_left_out_of_every_stage(tmp_path, capsys
     [loader] = source.test_dataloader()
     asks = [item.row["query"] for item in loader]
     assert set(asks) == set(LABELS[:3])
-    assert f"{20 - len(asks)} of 20 mixtures are left out: they ask for no class." in capsys.readouterr().out
+    assert f"{20 - len(asks)} of 20 mixtures are left out: their query is not a class." in capsys.readouterr().out
     with pytest.raises(DataError, match=r"none of the 20 mixtures asks for one of the classes\."):
-        TaggedData(manifest, sample_rate=RATE, labels=["bell"], validation_count=20).drawn_from("test")
+        TaggedData(manifest, sample_rate=RATE, labels=["bell"], validation_count=20).fixed.draw("test")

@@ -5,7 +5,8 @@ import re
 
 from separation.data.foley import SOUNDS
 from separation.data.manifest import read_manifest
-from separation.data.wordings import FRAMES, texts_of, wordings
+from separation.data.texts import TEMPLATES, texts_of
+from separation.wordings import wordings
 
 
 def words(text):
@@ -26,15 +27,15 @@ def test_every_class_has_wordings_that_differ_from_its_label_and_from_one_anothe
 def test_a_labels_texts_are_itself_in_frames_its_wordings_and_captions():
     texts = texts_of("dog bark", ("A dog barks.",))
     assert texts[0] == "dog bark"
-    for frame in FRAMES:
+    for frame in TEMPLATES:
         assert frame.format("dog bark") in texts
     assert set(wordings()["dog bark"]) <= set(texts)
     assert texts[-1] == "A dog barks."
-    assert len(texts) == len(set(texts)) == len(FRAMES) + 2 * len(wordings()["dog bark"]) + 1
+    assert len(texts) == len(set(texts)) == len(TEMPLATES) + 2 * len(wordings()["dog bark"]) + 1
 
 
 def test_a_label_that_nobody_thought_of_has_its_frames():
-    assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in FRAMES]
+    assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in TEMPLATES]
 
 
 def test_what_people_type_is_there():

@@ -65,7 +65,7 @@ class Levelled(Gains):
         """A factor for each source."""
         return torch.from_numpy(10 ** (rng.uniform(-2.5, 2.5, sources) / 20)).float()
 
-    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+    def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
         """See `Gains`."""
         sources = sources * (drawn / sources.square().mean(-1).sqrt().clamp_min(1e-4))[..., None]
         return sources * (BandUNet.input_level / sources.sum(-2).square().mean(-1).sqrt())[..., None, None]

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from common import Scores, clean_pairs, common_labels, finish, fit, held_out, options, over_seeds
+from padded import Padded
 from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.anchors import mined
 from separation.data.corpus import Corpus
-from separation.data.made import Padded
 from separation.data.tagged import TaggedData
 from separation.encoders.taggers import FrameTagger
 from separation.objectives.optimisers import AdamW
@@ -40,7 +40,7 @@ class PaddedData(TaggedData):
 
     def setup(self, stage: str | None = None) -> None:
         """The clips are in memory."""
-        self.use(self.padded, self.padded.labels)
+        self.use(self.padded)
 
 
 def tagger_of(padded: Padded, seed: int, arguments: Any) -> FrameTagger:

@@ -1,33 +1,38 @@
-"""Batches of captioned clips for weak supervision from text: captions, their phrases, and isolated clips beside."""
+"""Mixtures of captioned clips, for weak supervision from text: captions, their phrases, and isolated clips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.data.datamodule import Batches, MixtureData
-from separation.data.made import Mixed, excerpt
-from separation.data.manifest import Clip, DataError
-from separation.data.phrases import phrases, slots
+from separation.data.datamodule import CorpusData
+from separation.data.derived import Mixed
+from separation.data.manifest import DataError
+from separation.data.mixing import draw_excerpt, repeat_to
+from separation.data.texts import fill_slots, phrases
 
-ATTEMPTS = 50
+MAX_ATTEMPTS = 50
 GAINS = (0.5, 1.5)
 
 
 @dataclass
 class CaptionedBatch:
-    """Mixtures of captioned clips. Text lists run over the batch, then over clips, then over phrases.
+    """Mixtures of captioned clips. Lists of texts run over the batch, then over clips, then over phrases.
 
-    clips: (batch, clips, time); their sum is the mixture. captions: batch * clips texts. phrases: batch * clips * slots
-    texts. shares: (batch, clips, slots), a phrase's weight in its clip. isolated: (items, clips, time), recordings of
-    one sound each, or none; names: items * clips texts.
+    Attributes:
+        clips: (batch, clips, time); their sum is the mixture.
+        captions: batch * clips texts.
+        phrases: batch * clips * slots texts.
+        shares: (batch, clips, slots), weight of a phrase in its clip.
+        isolated: (items, clips, time), recordings of one sound each; items may be 0.
+        names: items * clips texts.
     """
 
     clips: Tensor
@@ -38,82 +43,69 @@ class CaptionedBatch:
     names: list[str]
 
 
-class Captions(Protocol):
-    """What batches are drawn from: a corpus, or clips made of one."""
-
-    clips: list[Clip]
-
-    def __len__(self) -> int: ...
-
-    def waveform(self, number: int) -> Tensor: ...
-
-
-class Drawn:
-    """Clips with captions that say different things.
+class CaptionMixer:
+    """Draws mixtures of clips whose captions differ.
 
     Args:
-        source: gives waveforms and captions.
-        count: clips a mixture.
+        source: the clips.
+        count: clips per mixture.
         length: samples of a clip.
-        slots: phrases a clip.
-        as_recorded: clips at their recordings' own level, cut off at [-1, 1] after the gain as published; otherwise at
-            the level that the source gives them.
+        as_recorded: clips at their recorded levels, clipped to [-1, 1] after the gain, as published; otherwise at the
+            levels that the source gives them.
 
     Raises:
-        DataError: no clip has a caption.
+        DataError: if fewer than `count` clips have a caption.
     """
 
-    def __init__(
-        self, source: Captions | Corpus, count: int, length: int, slots: int, as_recorded: bool = False
-    ) -> None:
-        self.source, self.count, self.length, self.slots = source, count, length, slots
+    def __init__(self, source: Corpus | Mixed, count: int, length: int, as_recorded: bool = False) -> None:
+        self.source, self.count, self.length = source, count, length
         self.peaks = source.peaks if as_recorded and isinstance(source, Corpus) else None
         self.phrases = [phrases(clip.caption) for clip in source.clips]
         self.usable = [number for number, found in enumerate(self.phrases) if found]
         if len(self.usable) < count:
             raise DataError(f"{len(self.usable)} clips have a caption; {count} are needed for a mixture.")
 
-    def numbers(self, rng: np.random.Generator) -> list[int]:
-        """Clips of which no two have a phrase in common; after many attempts, just different ones."""
-        for _ in range(ATTEMPTS):
-            chosen = [self.usable[i] for i in rng.choice(len(self.usable), self.count, replace=False)]
-            said = [phrase.lower() for number in chosen for phrase in self.phrases[number]]
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
+        """Draw a mixture: clips (clips, time), whose sum is the mixture, and their numbers.
+
+        No two clips have a phrase in common, unless none are found in 50 attempts.
+        """
+        for _ in range(MAX_ATTEMPTS):
+            numbers = [self.usable[i] for i in rng.choice(len(self.usable), self.count, replace=False)]
+            said = [phrase.lower() for number in numbers for phrase in self.phrases[number]]
             if len(set(said)) == len(said):
                 break
-        return chosen
-
-    def waves(self, numbers: list[int], rng: np.random.Generator) -> Tensor:
-        """Clips (clips, time) at random levels. They are divided once by their number: their sum is the mixture."""
-        waves = torch.stack([excerpt(self.source.waveform(number), self.length, rng) for number in numbers])
-        gains = torch.from_numpy(rng.uniform(*GAINS, len(numbers))).float()[:, None]
+        clips = [repeat_to(self.source.waveform(number), self.length) for number in numbers]
+        waves = torch.stack([draw_excerpt(clip, self.length, rng) for clip in clips])
+        gains = torch.from_numpy(rng.uniform(*GAINS, self.count)).float()[:, None]
         if self.peaks is None:
-            return waves * gains / len(numbers)
+            return waves * gains / self.count, numbers
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
-        return (waves * peaks * gains).clamp(-1, 1) / len(numbers)
+        return (waves * peaks * gains).clamp(-1, 1) / self.count, numbers
 
-    def captions(self, numbers: list[int]) -> list[str]:
-        """The clips' captions."""
+    def captions(self, numbers: Sequence[int]) -> list[str]:
+        """The captions of clips."""
         return [self.source.clips[number].caption for number in numbers]
 
 
-class CaptionedData(MixtureData):
+class CaptionedData(CorpusData):
     """Mixtures of captioned clips, which are mixtures themselves.
 
     Args:
-        clips: clips a mixture (N).
-        slots: phrases a clip (P).
-        sources: make each clip of so many of the manifest's recordings, with a caption that names their labels; 0
+        clips: clips per mixture (N).
+        slots: phrases per clip (P).
+        sources: make each clip from this many of the manifest's recordings, with a caption that names their labels; 0
             takes the manifest's clips and captions as they are.
-        made: how many clips are made so.
+        made: number of clips that are made.
         isolated_manifest: recordings of one sound each, for semi-supervised training.
-        isolated: mixtures of those in a batch, beside its `batch_size` others and not more than these.
-        as_recorded: the manifest's clips at their own levels; otherwise each with its peak at one. Clips that are made
-            have no level of their own.
-        common: see `CorpusData`; `seconds` is a clip's length.
+        isolated: number of mixtures of those per batch, in addition to `batch_size` others; at most `batch_size`.
+        as_recorded: the manifest's clips at their recorded levels; otherwise with a peak of one. Clips that are made
+            have no recorded level.
+        common: see `CorpusData`; `seconds` is the length of a clip.
 
     Raises:
-        ValueError: one of `isolated` and `isolated_manifest` is given without the other, or `isolated` is impossible;
-            or clips that are made are asked for as they were recorded.
+        ValueError: if only one of `isolated` and `isolated_manifest` is given, `isolated` is out of its range, or clips
+            that are made should come as recorded.
     """
 
     def __init__(
@@ -133,54 +125,45 @@ class CaptionedData(MixtureData):
             given, other = ("isolated", "isolated_manifest") if isolated else ("isolated_manifest", "isolated")
             raise ValueError(f"semi-supervised training takes isolated_manifest and isolated: {given} lacks {other}")
         if not 0 <= isolated <= self.batch_size:
-            raise ValueError(f"isolated is a number from 0 to batch_size, {self.batch_size}, and not {isolated}")
+            raise ValueError(f"isolated must be between 0 and batch_size ({self.batch_size}), not {isolated}")
         if sources and as_recorded:
-            raise ValueError("clips that are made of several sources were never recorded: as_recorded must be false")
-        self.as_recorded, self.place = as_recorded, (0, 1)
+            raise ValueError("clips made of several sources have no recorded level: as_recorded must be false")
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
-        self.isolated_manifest, self.isolated = isolated_manifest, isolated
-        self.alone: Drawn | None = None
+        self.isolated_manifest, self.isolated, self.as_recorded = isolated_manifest, isolated, as_recorded
+        self.isolated_mixer: CaptionMixer | None = None
 
-    def others(self) -> list[Path]:
+    def more_manifests(self) -> list[Path]:
+        """See `CorpusData`."""
         return [] if self.isolated_manifest is None else [self.isolated_manifest]
 
-    def ready(self, corpus: Corpus) -> None:
-        source = Mixed(corpus, self.sources, self.made, self.seconds, self.seed) if self.sources else corpus
-        self.mixtures = Drawn(source, self.clips, self.length, self.slots, self.as_recorded)
+    def use(self, corpus: Corpus) -> None:
+        """See `CorpusData`."""
+        seconds = self.length / self.sample_rate
+        source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
+        self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded)
         if self.isolated_manifest is not None:
             singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache, say=self.say)
-            single = Mixed(singles, 1, self.made, self.seconds, self.seed + 1)
-            self.alone = Drawn(single, self.clips, self.length, 1)
+            single = Mixed(singles, 1, self.made, seconds, self.seed + 1)
+            self.isolated_mixer = CaptionMixer(single, self.clips, self.length)
 
-    @property
-    def seconds(self) -> float:
-        """Length of a clip."""
-        return self.length / self.sample_rate
-
-    def epoch(self, number: int) -> Batches:
-        self.place = self.ranks()  # for `drawn`, which a worker of its own may call
-        return super().epoch(number)
-
-    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> CaptionedBatch:  # type: ignore[override]
-        source = self.mixtures
-        numbers = [source.numbers(rng) for rng in items]
-        filled = [slots(source.phrases[number], self.slots) for each in numbers for number in each]
-        rank, world = self.place
-        alone = shared.spawn(world * self.isolated)[rank * self.isolated :][: self.isolated]
-        waves, names = self.drawn_alone(alone)
+    def draw_batch(
+        self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int
+    ) -> CaptionedBatch:
+        """See `CorpusData`."""
+        mixtures = [self.mixer.draw(rng) for rng in items]
+        numbers = [number for _, chosen in mixtures for number in chosen]
+        filled = [fill_slots(self.mixer.phrases[number], self.slots) for number in numbers]
+        isolated, names = [torch.zeros(0, self.clips, self.length)], []
+        if self.isolated_mixer is not None:
+            for rng in shared.spawn((rank + 1) * self.isolated)[rank * self.isolated :]:
+                waves, chosen = self.isolated_mixer.draw(rng)
+                isolated.append(waves[None])
+                names += self.isolated_mixer.captions(chosen)
         return CaptionedBatch(
-            clips=torch.stack([source.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]),
-            captions=[caption for each in numbers for caption in source.captions(each)],
+            clips=torch.stack([waves for waves, _ in mixtures]),
+            captions=self.mixer.captions(numbers),
             phrases=[phrase for texts, _ in filled for phrase in texts],
             shares=torch.tensor([weights for _, weights in filled]).view(len(items), self.clips, self.slots),
-            isolated=waves,
+            isolated=torch.cat(isolated),
             names=names,
         )
-
-    def drawn_alone(self, items: Sequence[np.random.Generator]) -> tuple[Tensor, list[str]]:
-        """Mixtures of isolated recordings (items, clips, time) with their texts."""
-        if self.alone is None or not items:
-            return torch.zeros(0, self.clips, self.length), []
-        numbers = [self.alone.numbers(rng) for rng in items]
-        waves = [self.alone.waves(each, rng) for each, rng in zip(numbers, items, strict=True)]
-        return torch.stack(waves), [caption for each in numbers for caption in self.alone.captions(each)]

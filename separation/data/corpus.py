@@ -1,8 +1,8 @@
 """A corpus in memory: every clip decoded once, at one rate, ready to be cut and mixed.
 
-4.5 hours at 32 kHz are 1 GB of 16-bit samples. The decoded samples are kept in a cache file beside the run, because
-decoding takes longer than a short training leg. That file is of one manifest, one folder and the files as they were:
-when one of them is replaced, all are decoded anew.
+4.5 hours at 32 kHz take 1 GB as 16-bit samples. Decoding takes longer than a short training run, so the samples are
+kept in a cache file. It belongs to one manifest, one folder and the files as they were: if one of them changes, all are
+decoded again.
 """
 
 from __future__ import annotations
@@ -11,65 +11,169 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separation.data.cut import BROKEN, complaint, read_part
+from separation.audio import Reader
+from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, DataError, read_manifest
+from separation.errors import AudioError
 
 FULL_SCALE = 32767.0
-BROKEN_LIMIT = 0.01
-FOLEY, FOLEY_SECONDS, FIRST_SEED = "foley", 5.0, 1000
-CACHE_FORMAT = 3  # of what a cache file holds; part of its name
+BROKEN_LIMIT = 0.01  # share of unreadable recordings that a run accepts
+FOLEY, FOLEY_SECONDS, FOLEY_SEED = "foley", 5.0, 1000  # procedural clips; demos use seeds below
+CACHE_FORMAT = 3  # part of a cache file's name
+ROUNDING = 0.05  # seconds by which a length in a manifest may be off: lists round them
+TRUNCATED = 0.02  # share of a clip that may be missing at its end
+READ_ERRORS = (OSError, RuntimeError, DataError, AudioError)
+"""What `read_part` raises for a broken or missing file; `describe_error` puts it into words."""
 
 
 class BrokenError(DataError):
-    """More files of a set are broken than a run goes on without."""
+    """More recordings are unreadable than a run accepts."""
+
+
+# Reading
+
+
+def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.ndarray, int]:
+    """Read a part of an audio file as mono.
+
+    Args:
+        path: a file that libsndfile reads, or any other container (see `separation.audio`).
+        start: start of the part, s.
+        seconds: its length; 0 = to the end. A file that is at most 0.05 s longer is read to its end.
+
+    Returns:
+        samples (time,), the mean of the channels, and their rate, Hz.
+
+    Raises:
+        DataError: if the file is missing, empty or damaged, ends before the part does, is silent there, or contains
+            NaN or infinity. The message names the file.
+        AudioError: if another container cannot be decoded.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file.")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: the file is empty (0 bytes).")
+    read = _decode_part if needs_ffmpeg(path) else _read_part
+    samples, rate = read(path, start, seconds)
+    if not len(samples):
+        raise DataError(f"{path}: there is no sound at {start:g} s." if start else f"{path}: the file has no samples.")
+    _check_length(path, len(samples) / rate, seconds)
+    with np.errstate(invalid="ignore"):  # inf - inf, reported below
+        mono: np.ndarray = samples.mean(axis=1)
+    peak = float(np.abs(mono).max())
+    if not np.isfinite(peak) or peak == 0.0:
+        raise DataError(f"{path}: the clip is silent or not finite.")
+    return mono, rate
+
+
+def _read_part(path: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            first, count = _frames(rate, start, seconds, file.frames)
+            file.seek(min(first, file.frames))
+            samples = file.read(count, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path}: the file is damaged or not audio ({error.error_string.rstrip('.')}).") from None
+    _check_length(path, len(samples) / rate, count / rate)
+    return samples, rate
+
+
+def _decode_part(path: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
+    samples, rate = decoded(path, start + seconds + 2 * ROUNDING if seconds else 0.0)
+    first, count = _frames(rate, start, seconds, len(samples))
+    return samples[first : first + count], rate
+
+
+def _frames(rate: int, start: float, seconds: float, length: int) -> tuple[int, int]:
+    """First frame and number of frames of a part of a file of `length` frames."""
+    first, count = round(start * rate), round(seconds * rate)
+    rest = max(0, length - first)
+    return first, rest if not seconds or rest <= count + ROUNDING * rate else count
+
+
+def _check_length(path: Path, found: float, expected: float) -> None:
+    if found < expected - max(ROUNDING, TRUNCATED * expected):
+        raise DataError(f"{path}: the clip is cut short, {found:.2f} s of {expected:.2f} s are there.")
+
+
+def needs_ffmpeg(path: Path) -> bool:
+    """Whether libsndfile does not read this kind of file."""
+    return path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
+
+
+def decoded(path: Path, end: float = 0.0) -> tuple[np.ndarray, int]:
+    """Decode such a file from its start to at least `end` seconds (0 = all of it): samples (time, channels), rate.
+
+    Raises:
+        AudioError: if the file cannot be decoded or contains no audio.
+    """
+    decoder = Reader(path)
+    rate, chunks, got = decoder.sample_rate, [], 0
+    for chunk in decoder.chunks():
+        chunks.append(chunk)
+        got += len(chunk)
+        if end and got >= round(end * rate):
+            break
+    if not chunks:
+        raise AudioError(f"{path} holds no audio.")
+    return np.concatenate(chunks), rate
+
+
+def describe_error(path: Path, error: Exception) -> str:
+    """A read error as a sentence that starts with the path."""
+    text = str(error)
+    return text if text.startswith(str(path)) else f"{path}: {text}"
 
 
 Sound = tuple[np.ndarray, float]
-"""Samples (time,) as int16 at full scale, and the peak that they had before they were scaled."""
+"""Samples (time,) as int16 at full scale, and their peak before scaling."""
 
 
 def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> Sound:
-    """A part of a file as mono at `sample_rate`, scaled to full scale, and its own peak.
-
-    Most mixing sets the level anyway, and quiet clips keep their bits; what wants the recorded level has the peak.
-    Raises as `cut.read_part`.
-    """
+    """Read a part of a file as mono at `sample_rate`, scaled to full scale. Raises as `read_part`."""
     import soxr
 
     mono, rate = read_part(path, start, seconds)
     mono = soxr.resample(mono, rate, sample_rate)
     peak = float(np.abs(mono).max(initial=0.0))
     if peak == 0.0:
-        raise DataError(f"{path}: nothing is left of it at {sample_rate} Hz.")
+        raise DataError(f"{path}: the clip is silent at {sample_rate} Hz.")
     return np.round(mono / peak * FULL_SCALE).astype(np.int16), peak
+
+
+# The corpus
 
 
 class Corpus:
     """Clips of one split, decoded and grouped by label and recording.
 
     Args:
-        manifest: the list of clips (see `manifest.py`); none = procedural clips alone.
-        split: which rows.
-        root: folder that the manifest's paths start from; the manifest's own by default.
-        sample_rate: rate to decode to, Hz.
-        cache: folder for the decoded samples; none = decode each time.
-        foley: procedural clips added for each sound that `foley` can make, besides the recordings.
-        say: gets a line for each clip that is left out; of several processes only one should print it.
+        manifest: list of clips (see `manifest.py`); None = procedural clips only.
+        split: rows to use.
+        root: folder that the manifest's paths start from; by default the manifest's folder.
+        sample_rate: Hz.
+        cache: folder for the decoded samples; None = decode each time.
+        foley: number of procedural clips of each sound of `separation.data.foley`, in addition to the recordings.
+        say: receives a line for each clip that is left out.
 
     Attributes:
-        clips: those that could be read.
-        peaks: their largest samples as they were recorded, where `waveform` has brought them to one.
+        clips: the readable clips.
+        labels: their labels, sorted.
+        tree: label -> recording -> clip numbers.
+        peaks: peak of each clip as recorded; `waveform` scales it to one.
 
     Raises:
-        DataError: there are no clips, or more than 1 % of the recordings cannot be read. Fewer are reported once, by
-            path, and left out, whether they are decoded or come from the cache.
+        DataError: if there are no clips.
+        BrokenError: if more than 1 % of the recordings cannot be read. Fewer are reported and left out.
     """
 
     def __init__(
@@ -82,36 +186,31 @@ class Corpus:
         foley: int = 0,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.sample_rate = sample_rate
         if manifest is None and not foley:
             raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
-        clips = (read_manifest(manifest, split) if manifest else []) + synthesised(foley)
-        folder = root or (manifest or Path()).parent
+        self.sample_rate = sample_rate
+        self.clips = (read_manifest(manifest, split) if manifest else []) + foley_clips(foley)
+        root = root or (manifest or Path()).parent
         file = None
         if cache is not None:
-            asked = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
-            file = cache / f"corpus_{fingerprint(manifest, clips, folder, asked)}.npz"
+            key = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
+            file = cache / f"corpus_{_fingerprint(manifest, self.clips, root, key)}.npz"
         cached = file is not None and file.exists()
-        decoded = restored(file) if file is not None and cached else decode_all(clips, folder, sample_rate)
-        report(decoded.broken, sum(clip.source != FOLEY for clip in clips), say)
+        arrays = _load_cache(file) if file is not None and cached else _decode_all(self.clips, root, sample_rate)
+        report_broken(arrays["broken"].tolist(), self.recording_count(), say)
         if file is not None and not cached:
-            store(decoded, file)
-        lengths = decoded.lengths
-        self.samples = torch.from_numpy(decoded.samples)
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        self.clips = clips
-        self.peaks: list[float] = decoded.peaks.tolist()
-        self.starts: list[int] = starts.tolist()
-        self.lengths: list[int] = lengths.tolist()
-        self.keep([number for number, length in enumerate(lengths) if length > 0])
+            _save_cache(arrays, file)
+        self.samples = torch.from_numpy(arrays["samples"])
+        self.lengths: list[int] = arrays["lengths"].tolist()
+        self.starts: list[int] = (np.cumsum(arrays["lengths"]) - arrays["lengths"]).tolist()
+        self.peaks: list[float] = arrays["peaks"].tolist()
+        self.keep([number for number, length in enumerate(self.lengths) if length > 0])
 
     def keep(self, numbers: Sequence[int]) -> None:
-        """Goes on with these clips alone, numbered anew."""
-        self.clips = [self.clips[i] for i in numbers]
-        self.peaks = [self.peaks[i] for i in numbers]
-        self.starts, self.lengths = [self.starts[i] for i in numbers], [self.lengths[i] for i in numbers]
+        """Drop all clips but these, and renumber."""
+        for name in ("clips", "peaks", "starts", "lengths"):
+            setattr(self, name, [getattr(self, name)[number] for number in numbers])
         self.labels = sorted({clip.label for clip in self.clips})
-        # label -> recording -> clip numbers: drawing goes down this tree, so that no recording outweighs its label.
         self.tree: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for number, clip in enumerate(self.clips):
             self.tree[clip.label][clip.recording].append(number)
@@ -119,18 +218,29 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def recordings(self) -> int:
-        """How many of the clips are no procedural ones."""
+    def recording_count(self) -> int:
+        """Number of clips that are not procedural."""
         return sum(clip.source != FOLEY for clip in self.clips)
 
     def waveform(self, number: int) -> Tensor:
-        """Clip `number` as (time,) float32 in [-1, 1], its peak at one."""
+        """Clip `number` as (time,) float32 with a peak of one."""
         start = self.starts[number]
         return self.samples[start : start + self.lengths[number]].float() / FULL_SCALE
 
+    def label_weights(self, balance: float, labels: Sequence[str] | None = None) -> np.ndarray:
+        """Probabilities of the labels, in proportion to (number of recordings) ** balance."""
+        counts = np.array([len(self.tree[label]) for label in labels or self.labels], dtype=float)
+        return counts**balance / (counts**balance).sum()
 
-def synthesised(count: int) -> list[Clip]:
-    """`count` procedural clips of each sound; their seeds start where those of the demos do not reach."""
+    def draw_clip(self, label: str, rng: np.random.Generator) -> int:
+        """Draw a clip of a label: a recording first, so that recordings with many clips do not dominate."""
+        recordings = list(self.tree[label].values())
+        numbers = recordings[int(rng.integers(len(recordings)))]
+        return numbers[int(rng.integers(len(numbers)))]
+
+
+def foley_clips(count: int) -> list[Clip]:
+    """`count` procedural clips of each sound."""
     if count == 0:
         return []
     from separation.data.foley import SOUNDS
@@ -138,63 +248,51 @@ def synthesised(count: int) -> list[Clip]:
     return [
         Clip(f"{label}.{seed}", label, f"{label}.", f"foley:{label}:{seed}", FOLEY, FOLEY_SECONDS)
         for label in SOUNDS
-        for seed in range(FIRST_SEED, FIRST_SEED + count)
+        for seed in range(FOLEY_SEED, FOLEY_SEED + count)
     ]
 
 
-def synthesise_clip(clip: Clip, sample_rate: int) -> Sound:
-    """A procedural clip, as `decode` gives recordings."""
-    from separation.data.foley import synthesise
-
-    seed = int(clip.path.rsplit(".", 1)[1])
-    wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, seed)
-    peak = float(np.abs(wave).max())
-    return np.round(wave / peak * FULL_SCALE).astype(np.int16), peak
+def foley_seed(clip: Clip) -> int:
+    """The seed of a procedural clip."""
+    return int(clip.path.rsplit(".", 1)[1])
 
 
-@dataclass
-class Decoded:
-    """What is kept of clips.
-
-    samples: (time,) int16, one clip after another. lengths: (clips,), samples of each, 0 where it could not be read.
-    peaks: (clips,), see `Sound`. broken: what is wrong with those that could not be read.
-    """
-
-    samples: np.ndarray
-    lengths: np.ndarray
-    peaks: np.ndarray
-    broken: list[str]
-
-
-def decode_all(clips: list[Clip], root: Path, sample_rate: int) -> Decoded:
-    """All clips; those that cannot be read have no samples and a line that says why."""
-    decoded: list[Sound] = []
+def _decode_all(clips: list[Clip], root: Path, sample_rate: int) -> dict[str, np.ndarray]:
+    """Decode clips: `samples`, one clip after another, with `lengths`, `peaks`, and a line for each `broken` clip."""
+    sounds: list[Sound] = []
     broken = []
     for clip in clips:
+        if clip.source == FOLEY:
+            from separation.data.foley import synthesise
+
+            wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, foley_seed(clip))
+            peak = float(np.abs(wave).max())
+            sounds.append((np.round(wave / peak * FULL_SCALE).astype(np.int16), peak))
+            continue
         try:
-            decoded.append(
-                synthesise_clip(clip, sample_rate)
-                if clip.source == FOLEY
-                else decode(root / clip.path, sample_rate, clip.start, clip.seconds)
-            )
-        except BROKEN as error:
-            broken.append(complaint(root / clip.path, error))
-            decoded.append((np.zeros(0, dtype=np.int16), 0.0))
-    samples, peaks = zip(*decoded, strict=True)
-    lengths = np.array([len(each) for each in samples], dtype=np.int64)
-    return Decoded(np.concatenate(samples), lengths, np.array(peaks), broken)
+            sounds.append(decode(root / clip.path, sample_rate, clip.start, clip.seconds))
+        except READ_ERRORS as error:
+            broken.append(describe_error(root / clip.path, error))
+            sounds.append((np.zeros(0, dtype=np.int16), 0.0))
+    samples, peaks = zip(*sounds, strict=True)
+    return {
+        "samples": np.concatenate(samples),
+        "lengths": np.array([len(each) for each in samples], dtype=np.int64),
+        "peaks": np.array(peaks),
+        "broken": np.array(broken, dtype=str),
+    }
 
 
-def report(broken: Sequence[str], recordings: int, say: Callable[[str], None] = print) -> None:
-    """Names what was left out of so many recordings; procedural clips are never broken and do not count.
+def report_broken(broken: Sequence[str], recordings: int, say: Callable[[str], None] = print) -> None:
+    """Report clips that are left out.
 
     Args:
-        broken: a line for each; what several have in common is said once.
-        recordings: how many there are.
-        say: gets the lines.
+        broken: a line for each; equal lines are reported once.
+        recordings: number of recordings; procedural clips do not count.
+        say: receives the lines.
 
     Raises:
-        BrokenError: it is more than 1 % of them.
+        BrokenError: if more than 1 % of the recordings are broken.
     """
     for line in dict.fromkeys(broken):
         say(f"left out: {line}")
@@ -202,43 +300,30 @@ def report(broken: Sequence[str], recordings: int, say: Callable[[str], None] = 
         raise BrokenError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
 
 
-# The cache
-
-
-def fingerprint(manifest: Path | None, clips: list[Clip], folder: Path, asked: str) -> str:
-    """All that decoded samples depend on, in 16 characters.
-
-    The manifest alone does not do: another folder may have the same one, and a file may be replaced under its name.
-    """
+def _fingerprint(manifest: Path | None, clips: list[Clip], root: Path, key: str) -> str:
+    """A hash of everything that decoded samples depend on: manifest, folder, and size and time of every file."""
     if manifest is None:
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
-    root = os.path.realpath(folder)
-    key = hashlib.sha256(manifest.read_bytes())
-    key.update(os.fsencode(f"{asked} {root}"))
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = os.path.realpath(root)
+    digest = hashlib.sha256(manifest.read_bytes())
+    digest.update(os.fsencode(f"{key} {folder}"))
     for path in dict.fromkeys(clip.path for clip in clips if clip.source != FOLEY):
-        key.update(stamp(os.path.join(root, path)))
-    return key.hexdigest()[:16]
+        try:
+            found = os.stat(os.path.join(folder, path))
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(b"missing\n")
+    return digest.hexdigest()[:16]
 
 
-def stamp(path: str) -> bytes:
-    """A file's size in bytes and its time of change in nanoseconds; of a missing one, that it is missing."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return b"missing\n"
-    return f"{found.st_size} {found.st_mtime_ns}\n".encode()
-
-
-def store(decoded: Decoded, file: Path) -> None:
-    """Writes a cache file; a kill leaves none rather than a part of one."""
+def _save_cache(arrays: dict[str, np.ndarray], file: Path) -> None:
+    """Write a cache file; it appears when complete."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    broken = np.array(decoded.broken, dtype=str)
-    np.savez(partial, samples=decoded.samples, lengths=decoded.lengths, peaks=decoded.peaks, broken=broken)
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(file)
 
 
-def restored(file: Path) -> Decoded:
-    """What `store` wrote; nothing in it is unpickled."""
+def _load_cache(file: Path) -> dict[str, np.ndarray]:
     with np.load(file, allow_pickle=False) as stored:
-        return Decoded(stored["samples"], stored["lengths"], stored["peaks"], stored["broken"].tolist())
+        return {name: stored[name] for name in ("samples", "lengths", "peaks", "broken")}

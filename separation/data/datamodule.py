@@ -1,107 +1,130 @@
-"""Batches for training: every item is a mixture, a function of (seed, epoch, index)."""
+"""Data modules: where the clips come from, and the batches of every epoch.
+
+Every batch is a function of (seed, epoch, index), so a checkpoint needs to hold no more than the trainer's position.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from separation.compat import make_importable
-from separation.data.corpus import BrokenError, Corpus
-from separation.data.fixed_mixtures import Row, locate_files, read_rows
-from separation.data.loader import Loader
-from separation.data.manifest import DataError, located, read_entries, read_manifest, refuse_leaks
-from separation.data.mixing import Augment, Batch, Drawn, Mixer
-from separation.data.recordings import MANIFEST, known_of, recordings_of, with_recordings
+from separation.data.corpus import Corpus
+from separation.data.manifest import DataError, absolute_entries, read_entries, refuse_leaks
+from separation.data.mixing import Augment, Batch, Mixer, Treatment
+from separation.data.streaming import StreamedBatches, count_batches
 from separation.data.texts import Texts
-from separation.data.treatment import stacked
-from separation.data.validation import Rows, drawn_rows, with_examples
+from separation.data.validation import FixedMixtures, Rows
 
-make_importable()  # before Lightning, which a torchvision that does not load takes down with it
+make_importable()  # before Lightning, whose import fails with a torchvision that does not load
 import lightning  # noqa: E402
 
-WHOLE_BATCH = 1  # marks the generator of what a batch's items share
-
-
-class Batches(Dataset[Any]):
-    """`count` batches of one epoch.
-
-    Batch b of rank r holds the items from (b * world + r) * size on, so that two ranks together see what one rank sees
-    with batches twice as large.
-
-    Args:
-        draw: a batch from its items' generators and one for what they share.
-        size: items a batch.
-        count: batches.
-        seed, epoch: of the items' generators, whose third number is the item's own.
-        rank, world: this process's number, and how many there are.
-    """
-
-    def __init__(
-        self,
-        draw: Callable[[Sequence[np.random.Generator], np.random.Generator], Any],
-        size: int,
-        count: int,
-        seed: int,
-        epoch: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.draw, self.size, self.count, self.seed, self.epoch = draw, size, count, seed, epoch
-        self.rank, self.world = rank, world
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Any:
-        first = (index * self.world + self.rank) * self.size
-        items = [np.random.default_rng((self.seed, self.epoch, first + i)) for i in range(self.size)]
-        return self.draw(items, np.random.default_rng((self.seed, self.epoch, index, WHOLE_BATCH)))
+SHARED = 1  # marks the generator of what the items of a batch share
 
 
 def check_least(least: int, **settings: int) -> None:
-    """Sees that settings, given by their names, are not below their least value.
-
-    Raises:
-        DataError: names the setting.
-    """
+    """Raise DataError if a setting is below its least value."""
     for name, value in settings.items():
         if value < least:
             raise DataError(f"data.{name} is {value}; the least is {least}.")
 
 
-class CorpusData(lightning.LightningDataModule):
-    """Shared by all data modules on a corpus: where it lies, how much of it makes an epoch.
+class Batches(Dataset[Any]):
+    """The batches of one epoch for one rank."""
 
-    A subclass gives `drawn`.
+    def __init__(self, data: CorpusData, epoch: int) -> None:
+        self.data, self.epoch = data, epoch
+        self.rank, self.world = data.ranks()
+
+    def __len__(self) -> int:
+        return self.data.batches
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data.batch(self.epoch, index, self.rank, self.world)
+
+
+class Loader:
+    """The batches of an epoch, from the training's position on.
+
+    This is not a `DataLoader`, so Lightning adds no sampler: the batches depend on the rank already.
 
     Args:
-        manifest: the list of the clips; none = procedural clips alone.
-        root: folder that its paths start from; its own folder by default.
+        dataset: returns the batches of an epoch.
+        count: batches per epoch.
+        position: returns the epoch and the batch at which the training stands.
+        workers: processes that draw batches.
+    """
+
+    def __init__(
+        self,
+        dataset: Callable[[int], Dataset[Any]],
+        count: int,
+        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        workers: int = 0,
+    ) -> None:
+        self.dataset, self.count, self.position, self.workers = dataset, count, position, workers
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: the position is asked for when the first batch is needed. Lightning creates iterators earlier,
+        # when it does not yet know where a resumed training stands.
+        epoch, first = self.position()
+        dataset = self.dataset(epoch)
+        streamed = isinstance(dataset, IterableDataset)
+        loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=None if streamed else range(first, self.count),
+            num_workers=self.workers,
+            generator=torch.Generator(),  # the default generator belongs to the training
+        )
+        yield from islice(loader, first, self.count) if streamed else loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Empty: the position in the trainer's checkpoint is enough. Lightning requires both methods."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See `state_dict`."""
+
+
+class CorpusData(lightning.LightningDataModule):
+    """Interface of the data modules. Subclasses implement `use` and `draw_batch`.
+
+    Args:
+        manifest: list of the clips; None = procedural clips only.
+        root: folder that its paths start from; by default its own.
         cache: folder for decoded samples and sentence vectors.
-        batch_size, seconds: size of a batch, on each device.
-        batches: batches an epoch.
-        seed: of everything drawn.
+        batch_size: items per batch, on each device.
+        seconds: length of an item.
+        batches: batches per epoch.
+        seed: of everything that is drawn.
         sample_rate: Hz.
-        workers: processes that draw batches beside the training.
-        augment, balance: see `mixing.py`.
-        foley: procedural clips per sound, see `corpus.py`.
-        validation: CSV of fixed mixtures to score on, in `test` all, otherwise every `validation_every`-th.
-        validation_root: folder that its paths start from; its own folder by default.
-        validation_count: without a list, so many mixtures are drawn from the manifest's rows of split `validation`
-            (in `test`: of split `test`, where there are such), always the same ones; 0 = none.
-        validation_absent: share of them whose query sounds in neither source.
+        workers: processes that draw batches.
+        augment: random changes of sources, see `Augment`.
+        balance: a label is drawn in proportion to (number of its recordings) ** balance.
+        foley: number of procedural clips per sound, see `Corpus`.
+        validation: CSV of fixed mixtures to score on: all of them in `test`, otherwise every `validation_every`-th.
+        validation_root: folder that its paths start from; by default its own.
+        validation_count: without a list, this many mixtures are drawn from the split `validation` of the manifest (in
+            `test`: from the split `test`, if it exists), the same ones each time; 0 = none.
+        validation_absent: share of them whose query occurs in neither source.
 
     Raises:
-        DataError: a number is out of its range; in `setup` also: a recording stands in two splits, or as `Corpus`.
+        DataError: if a number is out of its range; in `setup` also if a recording occurs in two splits, or as `Corpus`.
     """
+
+    shards: str | None = None  # set by data modules whose clips can be streamed
 
     def __init__(
         self,
@@ -127,69 +150,91 @@ class CorpusData(lightning.LightningDataModule):
         check_least(0, workers=workers)
         check_least(1, batch_size=batch_size, batches=batches, sample_rate=sample_rate)
         if not seconds > 0 or not math.isfinite(seconds):
-            raise DataError(f"data.seconds is {seconds:g}; it is a time of more than 0 s.")
+            raise DataError(f"data.seconds is {seconds:g}; it must be a time above 0 s.")
         self.manifest, self.root, self.cache = manifest, root, cache
+        self.folder = root or (manifest or Path()).parent  # where the manifest's paths start
         self.batch_size, self.length, self.batches = batch_size, round(seconds * sample_rate), batches
         self.seed, self.sample_rate, self.workers = seed, sample_rate, workers
         self.augment, self.balance, self.foley = augment or Augment(), balance, foley
-        self.validation, self.validation_every = validation, validation_every
-        self.validation_root = validation_root or (validation.parent if validation else root)
-        self.validation_count, self.validation_absent = validation_count, validation_absent
-        self.corpus: Corpus | None = None
+        self.fixed = FixedMixtures(
+            manifest, self.folder, validation, validation_root, validation_every,
+            validation_count, validation_absent, seed, self.say,
+        )  # fmt: skip
+        self.corpus: Any = None
+
+    # Clips
 
     def setup(self, stage: str | None = None) -> None:
-        if self.corpus is None and stage in (None, "fit"):
+        """Decode the clips to train on and choose the mixtures to validate on."""
+        if self.corpus is None and stage in (None, "fit") and not self.shards:
             self.load()
+        self.rows = [] if stage == "test" else self.fixed.validation_rows(required=stage == "validate")
+        if stage != "test" and not self.rows and self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # or Lightning would warn of an empty list after each epoch
 
     def load(self) -> None:
-        """Decodes the clips to train on."""
-        self.refuse_shared()
-        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.say)
-        self.ready(self.corpus)
-
-    def others(self) -> list[Path]:
-        """Manifests besides the first one whose split `train` is trained on."""
-        return []
-
-    def refuse_shared(self) -> None:
-        """Sees that nothing that is trained on stands in another split of the manifest.
+        """Decode the clips to train on.
 
         Raises:
-            DataError: names the recording, or the file.
+            DataError: if a recording to train on occurs in another split of the manifest.
         """
-        if self.manifest is None:
-            return
-        entries = list(read_entries(self.manifest))
-        refuse_leaks(self.manifest, entries)
-        others = self.others()
-        found = list(located(entries, self.root or self.manifest.parent)) if others else []
-        for other in others:
-            taken = (entry for entry in read_entries(other) if entry[0] == "train")
-            refuse_leaks(other, [*found, *located(taken, self.root or other.parent)])
+        if self.manifest is not None:
+            entries = list(read_entries(self.manifest))
+            refuse_leaks(self.manifest, entries)
+            for other in self.more_manifests():
+                train = (entry for entry in read_entries(other) if entry[0] == "train")
+                found = [*absolute_entries(entries, self.folder), *absolute_entries(train, self.root or other.parent)]
+                refuse_leaks(other, found)
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.say)
+        self.use(self.corpus)
 
-    def ready(self, corpus: Corpus) -> None:
-        """What drawing needs besides the clips."""
-        self.texts = Texts(corpus, self.cache)
-        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
+    def more_manifests(self) -> list[Path]:
+        """Further manifests whose split `train` is trained on."""
+        return []
 
-    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
-        """A batch of one item for each generator of `items`; what it holds but once comes from `shared`."""
+    def use(self, corpus: Any) -> None:
+        """Draw from these clips from now on."""
         raise NotImplementedError
 
-    def draw(self, rng: np.random.Generator) -> Batch:
-        """A batch outside of any epoch, mixed."""
-        return self.mixed(self.drawn(rng.spawn(self.batch_size), rng))
+    # Batches
 
-    def mixed(self, batch: Batch) -> Batch:
-        """What has been drawn, mixed on the device where it is."""
-        return batch.mixed()
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Any:
+        """Draw a batch with one item per generator of `items`; `shared` is the same on all ranks."""
+        raise NotImplementedError
+
+    def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> Any:
+        """A batch of an epoch for one rank. Two ranks together see what one would see with batches twice as large."""
+        first = (index * world + rank) * self.batch_size
+        items = [np.random.default_rng((self.seed, epoch, first + i)) for i in range(self.batch_size)]
+        return self.draw_batch(items, np.random.default_rng((self.seed, epoch, index, SHARED)), rank)
+
+    def mix(self, batch: Any) -> Any:
+        """Complete a batch on its device. Rows of fixed mixtures stay as they are."""
+        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.mixed(batch) if isinstance(batch, Batch) else batch
+        return self.mix(batch)
 
-    def bank(self, rng: np.random.Generator) -> Tensor:
-        """One text of every label as sentence vectors (labels, dim)."""
-        return torch.stack([self.texts.draw(label, rng) for label in range(len(self.texts.vectors))])
+    def epoch(self, number: int) -> Dataset[Any]:
+        """The batches of one epoch."""
+        return StreamedBatches(self, number) if self.shards else Batches(self, number)
+
+    def train_dataloader(self) -> Loader:
+        count = count_batches(self) if self.shards else self.batches
+        return Loader(self.epoch, count, self.position, self.workers)
+
+    def val_dataloader(self) -> list[Loader]:
+        return self.load_rows(self.rows)
+
+    def test_dataloader(self) -> list[Loader]:
+        return self.load_rows(self.fixed.test_rows())
+
+    def load_rows(self, rows: list[dict[str, str]]) -> list[Loader]:
+        """A loader of this rank's share of fixed mixtures; none if there are no mixtures."""
+        share = Rows(rows, self.fixed.folder, *self.ranks())
+        return [Loader(lambda epoch: share, len(share))] if rows else []
+
+    # The trainer
 
     def position(self) -> tuple[int, int]:
         """Epoch and batch at which the training stands."""
@@ -197,176 +242,86 @@ class CorpusData(lightning.LightningDataModule):
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
+    def ranks(self) -> tuple[int, int]:
+        """Number of this process, and number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
     def say(self, text: str) -> None:
-        """Prints a line, once for all ranks."""
+        """Print a line, on the first rank only."""
         if self.ranks()[0] == 0:
             print(text)
 
-    def ranks(self) -> tuple[int, int]:
-        """This process's number, and how many there are."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    def epoch(self, number: int) -> Batches:
-        """The batches of one epoch."""
-        return Batches(self.drawn, self.batch_size, self.batches, self.seed, number, *self.ranks())
-
-    def train_dataloader(self) -> Loader:
-        return Loader(self.epoch, self.batches, self.position, self.workers)
-
 
 class MixtureData(CorpusData):
-    """Mixtures of two or three sources with queries for each and for something absent."""
+    """Mixtures of two or three sources, with queries for each and for something absent."""
 
-    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
+    def use(self, corpus: Corpus) -> None:
+        """See `CorpusData`."""
+        self.texts = Texts(corpus, self.cache)
+        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
+
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
+        """See `CorpusData`."""
         mixtures = [self.mixer.draw(rng) for rng in items]
-        sentences = [self.sentences(mixture, rng) for mixture, rng in zip(mixtures, items, strict=True)]
+        sentences = [
+            torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
+            for mixture, rng in zip(mixtures, items, strict=True)
+        ]
         return Batch(
             sources=torch.stack([mixture.waves for mixture in mixtures]),
             labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
             sentences=torch.stack(sentences),
-            bank=self.bank(shared),
+            bank=self.texts.draw_bank(shared),
             used=torch.tensor([mixture.used for mixture in mixtures]),
-            treatment=stacked([mixture.treatment for mixture in mixtures]),
+            treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
         )
 
-    def sentences(self, mixture: Drawn, rng: np.random.Generator) -> Tensor:
-        """A text of each query (slots, dim)."""
-        return torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
-
-    def setup(self, stage: str | None = None) -> None:
-        super().setup(stage)
-        self.rows = [] if stage == "test" else self.validated(stage)
-        if stage != "test" and not self.rows and self.trainer is not None:
-            self.trainer.limit_val_batches = 0  # Lightning would warn of an empty list at each epoch's end
-
-    def validated(self, stage: str | None) -> list[Row]:
-        """Rows to validate on; a training goes on without any, and says so.
-
-        Raises:
-            DataError: there is no such list, too many recordings are broken, or there is nothing to `validate`.
-        """
-        try:
-            return self.listed() if self.validation else self.drawn_from("validation")
-        except BrokenError:
-            raise
-        except DataError as error:
-            if self.validation or stage == "validate":
-                raise
-            if self.validation_count > 0:
-                self.say(f"Nothing is validated, so there will be no best.ckpt: {error}")
-            return []
-
-    def listed(self) -> list[Row]:
-        """The given list's rows.
-
-        Raises:
-            DataError: it cannot be read, or holds no row of use.
-        """
-        assert self.validation is not None
-        if not self.validation.is_file():
-            raise DataError(f"{self.validation}: there is no such list of validation mixtures.")
-        rows = read_rows(self.validation)
-        if not any(isinstance(locate_files(row, self.from_folder()), Path) for row in rows):
-            raise DataError(
-                f"{self.validation}: none of its {len(rows)} rows has its recordings in {self.from_folder()}."
-            )
-        known = recordings_of(self.naming())
-        return self.of_use(with_examples(with_recordings(rows, known)), str(self.validation))
-
-    def naming(self) -> Path:
-        """The manifest that knows the list's recordings: the one beside them, or the training's if it starts there."""
-        folder = self.from_folder()
-        own = self.manifest is not None and (self.root or self.manifest.parent).resolve() == folder.resolve()
-        beside = folder / MANIFEST
-        return self.manifest if own and self.manifest and not beside.is_file() else beside
-
-    def drawn_from(self, split: str) -> list[Row]:
-        """Rows drawn from a split of the manifest.
-
-        Raises:
-            DataError: says why there are none.
-        """
-        if self.validation_count == 0:
-            raise DataError("data.validation_count is 0.")
-        if self.manifest is None:
-            raise DataError("there is no manifest, and no data.validation.")
-        clips = read_manifest(self.manifest, split)
-        count, seed, absent = self.validation_count, self.seed, self.validation_absent
-        try:
-            rows = drawn_rows(clips, self.from_folder(), count, seed, absent, self.say)
-        except DataError as error:
-            raise type(error)(f"{self.manifest}, split {split}: {error}") from None
-        return self.of_use(with_recordings(rows, known_of(clips)), f"{self.manifest}, split {split}")
-
-    def of_use(self, rows: list[Row], where: str) -> list[Row]:
-        """The rows that can be asked for.
-
-        Raises:
-            DataError: there are none.
-        """
-        return rows
-
-    def from_folder(self) -> Path:
-        """Where the paths of fixed mixtures start."""
-        return self.validation_root or (self.manifest or Path()).parent
-
-    def fixed(self, rows: list[Row]) -> list[Loader]:
-        """Loader of fixed mixtures, or none where there are none."""
-        share = Rows(rows, self.from_folder(), *self.ranks())
-        return [Loader(lambda epoch: share, len(share), lambda: (0, 0))] if rows else []
-
-    def val_dataloader(self) -> list[Loader]:
-        return self.fixed(self.rows[:: self.validation_every] if self.validation else self.rows)
-
-    def test_dataloader(self) -> list[Loader]:
-        return self.fixed(self.listed() if self.validation else self.tested())
-
-    def tested(self) -> list[Row]:
-        """Rows drawn from split `test`, or, where that has none, from split `validation`, which is said.
-
-        Raises:
-            DataError: there are neither.
-        """
-        try:
-            return self.drawn_from("test")
-        except BrokenError:
-            raise
-        except DataError as error:
-            why = error
-        try:
-            rows = self.drawn_from("validation")
-        except BrokenError:
-            raise
-        except DataError:
-            raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why}") from None
-        self.say(f"Tested on split validation: {why}")
-        return rows
+    def mix(self, batch: Any) -> Any:
+        """Apply filters and levels."""
+        return batch.mixed() if isinstance(batch, Batch) else batch
 
 
 class ClipData(CorpusData):
-    """Single clips, some with another sound quietly behind them, each with one of its texts: for the joint space."""
+    """Single clips, some with a quiet sound in the background, each with one of its texts: for the joint space."""
 
-    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Batch:
-        clips = [self.clip(rng) for rng in items]
-        labels = [clip.labels[0] for clip in clips]
+    # No mixtures are separated, so there are none to validate on.
+    val_dataloader = lightning.LightningDataModule.val_dataloader
+    test_dataloader = lightning.LightningDataModule.test_dataloader
+
+    def setup(self, stage: str | None = None) -> None:
+        """Decode the clips to train on."""
+        if self.corpus is None and stage in (None, "fit"):
+            self.load()
+
+    def use(self, corpus: Corpus) -> None:
+        """See `CorpusData`."""
+        self.texts = Texts(corpus, self.cache)
+        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
+
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
+        """See `CorpusData`; the second slot holds the background, if any."""
+        waves, treatments, labels, sentences = [], [], [], []
+        for rng in items:
+            background = rng.random() < 0.4
+            chosen = rng.choice(len(self.texts.vectors), 2 if background else 1, p=self.mixer.label_weights)
+            sources, treatment = self.mixer.draw_sources(chosen, 2, rng)
+            treatment.gain[1] = -rng.uniform(6, 24)
+            waves.append(sources)
+            treatments.append(treatment)
+            labels.append([chosen[0]])
+            sentences.append(self.texts.draw(chosen[0], rng))
         return Batch(
-            sources=torch.stack([clip.waves for clip in clips]),
-            labels=torch.tensor(labels)[:, None],
-            sentences=torch.stack([self.texts.draw(n, rng) for n, rng in zip(labels, items, strict=True)])[:, None],
-            bank=self.bank(shared),
-            used=torch.ones(len(clips), dtype=torch.long),
-            treatment=stacked([clip.treatment for clip in clips]),
+            sources=torch.stack(waves),
+            labels=torch.tensor(np.array(labels)),
+            sentences=torch.stack(sentences)[:, None],
+            bank=self.texts.draw_bank(shared),
+            used=torch.ones(len(items), dtype=torch.long),
+            treatment=Treatment.stack(treatments),
         )
 
-    def clip(self, rng: np.random.Generator) -> Drawn:
-        """A clip in the first slot, in the second what sounds behind it, if anything."""
-        used = 2 if rng.random() < 0.4 else 1
-        labels = rng.choice(len(self.mixer.corpus.labels), used, p=self.mixer.chances)
-        waves, treatment = self.mixer.cuts([self.mixer.corpus.labels[label] for label in labels], 2, rng)
-        treatment.gain[1] = -rng.uniform(6, 24)
-        return Drawn(waves, treatment, labels, used)
-
-    def mixed(self, batch: Batch) -> Batch:
-        """The clips (batch, 1, time), each with what is behind it."""
-        batch = super().mixed(batch)
-        return replace(batch, sources=batch.sources.sum(1, keepdim=True))
+    def mix(self, batch: Any) -> Any:
+        """Apply filters and levels, and add the background: (batch, 1, time)."""
+        if not isinstance(batch, Batch):
+            return batch
+        mixed = batch.mixed()
+        return replace(mixed, sources=mixed.sources.sum(1, keepdim=True))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separation.data.cut import decoded, needs_ffmpeg
+from separation.data.corpus import decoded, needs_ffmpeg
 from separation.data.manifest import DataError
 from separation.errors import AudioError, reason
 

@@ -1,6 +1,6 @@
-"""How loud the sources of a training mixture are, as the published systems choose it.
+"""Levels of the sources of a training mixture, as in the published systems.
 
-What is random is drawn with the mixture; the sources are brought to their levels in whole batches, on the device.
+Random numbers are drawn with the mixture, in worker processes; levels are applied to whole batches, on the device.
 """
 
 from __future__ import annotations
@@ -13,61 +13,56 @@ FLOOR = 1e-10
 
 
 class Gains:
-    """What brings sources (sources, time) to their levels in the mixture, which is their sum.
+    """Sets the levels of sources, whose sum is the mixture.
 
     Attributes:
-        as_recorded: the sources that it is given are at their recordings' own levels, and not with each clip's peak at
-            one.
+        as_recorded: whether the sources come at their recorded levels; otherwise the peak of every clip is one.
     """
 
     as_recorded = False
 
     def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
-        """What is random in the levels of one mixture of so many sources: (numbers,), float32."""
+        """Draw the random numbers (numbers,) for one mixture of `sources` sources, as float32."""
         raise NotImplementedError
 
-    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
-        """Sources (..., sources, time) with what was drawn for their mixtures (..., numbers) to the same."""
+    def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
+        """Set the levels of sources (..., sources, time) by the numbers drawn for their mixtures (..., numbers)."""
         raise NotImplementedError
-
-    def __call__(self, sources: Tensor, rng: np.random.Generator) -> Tensor:
-        """One mixture's sources (sources, time) to the same."""
-        return self.applied(sources, self.draw(len(sources), rng))
 
 
 class RandomGains(Gains):
-    """CLIPSep's: each source by a random factor, clipped to [-1, 1] and divided by the number of sources.
+    """CLIPSep: multiply each source by a random factor, clip it to [-1, 1], and divide by the number of sources.
 
-    It acts on the recordings' own levels: with every peak at one, half of the sources would be cut off at [-1, 1].
+    Sources come at their recorded levels: with every peak at one, half of them would be clipped.
 
     Args:
         low, high: bounds of the factor.
-        as_recorded: see `Gains`; false takes every clip with its peak at one.
+        as_recorded: see `Gains`.
     """
 
     def __init__(self, low: float = 0.5, high: float = 1.5, as_recorded: bool = True) -> None:
         self.low, self.high, self.as_recorded = low, high, as_recorded
 
     def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
-        """A factor for each source."""
+        """Draw a factor for each source."""
         return torch.from_numpy(rng.uniform(self.low, self.high, sources)).float()
 
-    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+    def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
         """See `Gains`."""
         return (sources * drawn[..., None]).clamp(-1, 1) / sources.shape[-2]
 
 
 class EnergyGains(Gains):
-    """AudioSep's: the first source as it is, the others together at a random energy ratio to it.
+    """AudioSep: the first source stays as it is, the sum of the others is set to a random energy ratio to it.
 
-    Each of the others is brought to the first one's energy and changed by a random number of dB; so is their sum. All
-    is scaled down where the mixture's peak exceeds 1.
+    Each of the others is first set to a random energy ratio to the first source. Mixtures whose peak exceeds 1 are
+    scaled down.
 
     Args:
-        low, high: bounds of the change, dB.
-        whole: draw whole numbers of dB, both bounds among them.
-        peak: that a mixture which exceeds 1 is scaled to.
-        least, most: bounds of the factor that equals energies.
+        low, high: bounds of the ratio, dB.
+        whole: draw whole numbers of dB, including both bounds.
+        peak: peak of mixtures that are scaled down.
+        least, most: bounds of the factor between energies.
         as_recorded: see `Gains`.
     """
 
@@ -84,30 +79,26 @@ class EnergyGains(Gains):
         self.low, self.high, self.whole, self.peak = low, high, whole, peak
         self.least, self.most, self.as_recorded = least, most, as_recorded
 
-    def decibels(self, rng: np.random.Generator) -> float:
-        """A change of level."""
-        return float(
-            rng.integers(int(self.low), int(self.high) + 1) if self.whole else rng.uniform(self.low, self.high)
-        )
-
     def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
-        """Changes of level, dB: of each source but the first, then of their sum."""
-        return torch.tensor([self.decibels(rng) for _ in range(sources)])
+        """Draw a ratio, dB, for each source but the first, and for their sum."""
+        if self.whole:
+            return torch.tensor([float(rng.integers(int(self.low), int(self.high) + 1)) for _ in range(sources)])
+        return torch.tensor([float(rng.uniform(self.low, self.high)) for _ in range(sources)])
 
-    def rescaled(self, waves: Tensor, reference: Tensor, decibels: Tensor) -> Tensor:
-        """Waves (..., waves, time) at the reference's energy (..., 1, time), then louder or quieter (..., waves)."""
-        power, wanted = waves.square().mean(-1), reference.square().mean(-1).clamp_min(FLOOR)
-        factor = 10 ** (decibels / 20) / (power / wanted).sqrt().clamp(self.least, self.most)
-        return waves * factor[..., None]
-
-    def applied(self, sources: Tensor, drawn: Tensor) -> Tensor:
+    def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
         """See `Gains`."""
         first = sources[..., :1, :]
-        others = self.rescaled(sources[..., 1:, :], first, drawn[..., :-1])
+        others = self.set_ratio(sources[..., 1:, :], first, drawn[..., :-1])
         background = others.sum(-2, keepdim=True)
-        # One factor for all of them, so that they still add up to what their sum was scaled to.
-        louder = self.rescaled(background, first, drawn[..., -1:]).norm(dim=-1, keepdim=True)
-        factor = louder / background.norm(dim=-1, keepdim=True).clamp_min(FLOOR)  # (..., 1, 1)
+        # One factor for all of them, so that their sum has the ratio.
+        wanted = self.set_ratio(background, first, drawn[..., -1:]).norm(dim=-1, keepdim=True)
+        factor = wanted / background.norm(dim=-1, keepdim=True).clamp_min(FLOOR)  # (..., 1, 1)
         scaled = torch.cat([first, others * factor], dim=-2)
-        top = scaled.sum(-2).abs().amax(-1)[..., None, None]
-        return torch.where(top > 1, scaled * (self.peak / top.clamp_min(1)), scaled)
+        peak = scaled.sum(-2).abs().amax(-1)[..., None, None]
+        return torch.where(peak > 1, scaled * (self.peak / peak.clamp_min(1)), scaled)
+
+    def set_ratio(self, waves: Tensor, reference: Tensor, decibels: Tensor) -> Tensor:
+        """Scale waves (..., waves, time) to an energy ratio (..., waves) to a reference (..., 1, time)."""
+        energy, wanted = waves.square().mean(-1), reference.square().mean(-1).clamp_min(FLOOR)
+        factor = 10 ** (decibels / 20) / (energy / wanted).sqrt().clamp(self.least, self.most)
+        return waves * factor[..., None]

@@ -1,70 +1,62 @@
-"""The manifest: one row a clip, the one format that every dataset is described in.
+"""Manifests: one row per clip, the one format in which every dataset is described.
 
-A manifest is a CSV file, or JSON lines when its name ends in `.jsonl`, with these columns or keys:
+A manifest is a CSV file, or JSON lines if its name ends in `.jsonl`, with these columns or keys:
 
 | column | meaning |
 |---|---|
-| `path` | the audio file, from the manifest's folder (or from a root that is named) |
-| `split` | train, validation, test, or whatever a study needs |
-| `recording_id` | the original that the clip was cut from, such as freesound:1234; with a ? it is unknown |
-| `labels` | what sounds, the main one first, separated by `;`; a column `label` holds one label |
-| `caption` | a sentence; several are separated by `|` |
-| `frame` | a picture or video of the sound; one picture a second is written `folder/*.jpg` |
-| `start`, `seconds` | which part of the file; empty or 0: from the start, to the end |
-| `licence`, `source` | whose it is, which dataset it came from |
+| `path` | the audio file, relative to the manifest's folder (or to a given root), or absolute |
+| `split` | train, validation, test, or any other name |
+| `recording_id` | the original recording of the clip, such as freesound:1234; unknown if it contains a ? |
+| `labels` | what sounds, the main label first, separated by `;`; a column `label` holds a single label |
+| `caption` | a sentence; several are separated by a vertical bar |
+| `frame` | a picture or video of the sound; `folder/*.jpg` names one picture per second |
+| `start`, `seconds` | the part of the file; empty or 0: from its start, to its end |
+| `licence`, `source` | the licence of the clip, the name of its dataset |
 
-`path`, `split` and `recording_id` must be there. Columns of other names are left alone. No recording may stand in two
-of the splits: `write_manifest` and every training refuse that (`splits.py` resolves it).
+`path`, `split`, `recording_id` and one of `labels`, `label`, `caption` are required; other columns are ignored. No
+recording may occur in two splits: `write_manifest` and every training refuse that, `without_leaks` repairs it.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from separation.errors import DataError as DataError
 from separation.errors import reason
 
-COLUMNS = (
-    "path",
-    "split",
-    "recording_id",
-    "labels",
-    "caption",
-    "frame",
-    "start",
-    "seconds",
-    "licence",
-    "source",
-)
+COLUMNS = ("path", "split", "recording_id", "labels", "caption", "frame", "start", "seconds", "licence", "source")
 REQUIRED = COLUMNS[:3]
-TEXTS = ("labels", "label", "caption")
-"""One of these has to be there: a manifest without any says nothing of what sounds."""
+TEXTS = ("labels", "label", "caption")  # one of these is required
 JSON_LINES = ".jsonl"
-csv.field_size_limit(2**24)  # a caption is never longer; the default of 128 kB is not much for five of them
+MANIFEST = "manifest.csv"  # the usual name
+STRICTNESS = {"test": 0, "validation": 1, "train": 2}  # of splits; any other split comes last
+csv.field_size_limit(2**24)  # the default of 128 kB is too small for some captions
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording or a part of one. `recording` is the original it was cut from: splits never divide one.
+    """A recording or a part of one.
 
     Attributes:
-        path: audio file, from the manifest's root.
-        label: the main label, empty where there is none.
-        caption: a sentence that says what is heard, the first of `captions`.
-        recording: the original's id; with a ? in it the original is unknown.
-        source: the dataset.
-        seconds: how much of the file belongs to the clip; 0 = until its end.
-        start: where in the file the clip begins, s.
+        path: audio file, relative to the manifest's root.
+        label: main label, empty if there is none.
+        caption: first of `captions`.
+        recording: id of the original recording, which lies in one split only; unknown if it contains a ?.
+        source: name of the dataset.
+        seconds: length of the part of the file; 0 = to its end.
+        start: start of the part of the file, s.
         labels: all labels, the main one first.
         captions: all captions.
-        frame: a picture, a video, or `folder/*.jpg` for one picture a second.
+        frame: a picture, a video, or `folder/*.jpg` for one picture per second.
     """
 
     path: str
@@ -80,30 +72,28 @@ class Clip:
     captions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _complete(self, "label", "labels")
-        _complete(self, "caption", "captions")
-
-
-def _complete(clip: Clip, one: str, many: str) -> None:
-    """Makes the first of several and the several agree; either may be given alone."""
-    first, values = getattr(clip, one), getattr(clip, many)
-    if not values:
-        object.__setattr__(clip, many, (first,) if first else ())
-    elif not first:
-        object.__setattr__(clip, one, values[0])
-    elif first != values[0]:
-        raise DataError(f"{clip.path}: its {one} “{first}” is not the first of its {many}.")
+        for one, many in (("label", "labels"), ("caption", "captions")):  # either may be given alone
+            first, values = getattr(self, one), getattr(self, many)
+            if not values:
+                object.__setattr__(self, many, (first,) if first else ())
+            elif not first:
+                object.__setattr__(self, one, values[0])
+            elif first != values[0]:
+                raise DataError(f"{self.path}: the {one} “{first}” is not the first of its {many}.")
 
 
 Entry = tuple[str, Clip]
-"""A clip and the split that it is in."""
+"""A split and a clip in it."""
+
+
+# Reading
 
 
 def read_manifest(path: Path, split: str) -> list[Clip]:
-    """The rows of one split, in file order.
+    """Read the clips of one split, in file order.
 
     Raises:
-        DataError: as `read_entries`, or the split has no rows.
+        DataError: as `read_entries`, or if the split has no rows.
     """
     clips = [clip for name, clip in read_entries(path) if name == split]
     if not clips:
@@ -112,17 +102,17 @@ def read_manifest(path: Path, split: str) -> list[Clip]:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """All rows as (split, clip), in file order.
+    """Read all rows as (split, clip), in file order.
 
     Raises:
-        DataError: the file cannot be read, a column is missing, or a row holds something impossible. The message
-            names file, row (the header is row 1) and reason.
+        DataError: if the file cannot be read, a column is missing or a row is invalid. The message names the file, the
+            row (the header is row 1) and the reason.
     """
-    read = _read_json_lines if path.suffix == JSON_LINES else _read_csv
+    read_rows = _read_json_lines if path.suffix == JSON_LINES else _read_csv
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in read(path, file):
-                yield _entry(path, number, row)
+            for number, row in read_rows(path, file):
+                yield _parse_row(f"{path}, row {number}", row)
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError:
@@ -131,13 +121,11 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(file)
-    names = reader.fieldnames or []
-    if missing := _missing(names):
-        raise DataError(f"{path}: the manifest lacks the column {missing}.")
+    _check_columns(reader.fieldnames or (), f"{path}: the manifest lacks the column")
     try:
         for number, row in enumerate(reader, 2):
             if None in row or None in row.values():
-                raise DataError(f"{path}, row {number}: it has not as many cells as the header.")
+                raise DataError(f"{path}, row {number}: the number of cells differs from the header.")
             yield number, row
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
@@ -150,106 +138,82 @@ def _read_json_lines(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dic
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number}: it is no JSON ({error.msg}).") from None
-        if missing := _missing(row if isinstance(row, dict) else ()):
-            raise DataError(f"{path}, row {number}: it lacks the key {missing}.")
+            raise DataError(f"{path}, row {number}: invalid JSON ({error.msg}).") from None
+        _check_columns(row if isinstance(row, dict) else (), f"{path}, row {number}: missing key")
         yield number, row
 
 
-def _missing(names: Collection[str]) -> str:
-    """The first column or key that has to be there and is not; empty where none is missing."""
-    if lacking := [name for name in REQUIRED if name not in names]:
-        return lacking[0]
-    return "" if any(name in names for name in TEXTS) else TEXTS[0]
+def _check_columns(names: Iterable[str], complaint: str) -> None:
+    """Raise `complaint` with the first required column that is not among `names`."""
+    present = set(names)
+    missing = [name for name in REQUIRED if name not in present] or ([] if present & set(TEXTS) else [TEXTS[0]])
+    if missing:
+        raise DataError(f"{complaint} {missing[0]}.")
 
 
-def _entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
-    """One row as (split, clip)."""
-    where = f"{path}, row {number}"
+def _parse_row(where: str, row: dict[str, Any]) -> Entry:
     for column in ("path", "split"):
         if not row[column]:
-            raise DataError(f"{where}: its {column} is empty.")
-    labels = _several(row.get("labels") or row.get("label"), ";")
-    captions = _several(row.get("caption"), "|")
+            raise DataError(f"{where}: the {column} is empty.")
+
+    def split_cell(cell: Any, separator: str) -> tuple[str, ...]:
+        parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list
+        return tuple(part for part in (str(part).strip() for part in parts) if part)
+
+    def parse_seconds(column: str) -> float:
+        cell = row.get(column)
+        try:
+            value = float(cell or 0)
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: the {column} “{cell}” is not a number.") from None
+        if not (math.isfinite(value) and value >= 0):
+            raise DataError(f"{where}: the {column} “{cell}” is not a valid time.")
+        return value
+
     clip = Clip(
         path=str(row["path"]),
-        label=labels[0] if labels else "",
-        caption=captions[0] if captions else "",
+        label="",
+        caption="",
         recording=str(row["recording_id"] or row["path"]),
         source=str(row.get("source") or ""),
-        seconds=_time(where, "seconds", row.get("seconds")),
+        seconds=parse_seconds("seconds"),
         licence=str(row.get("licence") or ""),
-        start=_time(where, "start", row.get("start")),
+        start=parse_seconds("start"),
         frame=str(row.get("frame") or ""),
-        labels=labels,
-        captions=captions,
+        labels=split_cell(row.get("labels") or row.get("label"), ";"),
+        captions=split_cell(row.get("caption"), "|"),
     )
     return str(row["split"]), clip
 
 
-def _several(cell: Any, separator: str) -> tuple[str, ...]:
-    """The parts of a cell; JSON may hold a list instead. Empty ones are dropped."""
-    parts = cell if isinstance(cell, list) else str(cell or "").split(separator)
-    return tuple(part for part in (str(part).strip() for part in parts) if part)
-
-
-def _time(where: str, column: str, cell: Any) -> float:
-    """Seconds, 0 for an empty cell."""
-    try:
-        value = float(cell or 0)
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: its {column} “{cell}” is no number.") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise DataError(f"{where}: its {column} “{cell}” is no time.")
-    return value
-
-
-def leaks(entries: Iterable[Entry]) -> dict[str, set[str]]:
-    """The recordings (and files) that stand in more than one split, with those splits; unknown ones are passed over."""
-    seen: dict[str, set[str]] = {}
-    for split, clip in entries:
-        for name in {clip.recording, clip.path}:
-            if "?" not in name:
-                seen.setdefault(name, set()).add(split)
-    return {name: splits for name, splits in seen.items() if len(splits) > 1}
-
-
-def refuse_leaks(path: Path, entries: Iterable[Entry]) -> None:
-    """Sees that no recording and no file stands in two splits; `path` is the manifest that the message names.
-
-    Raises:
-        DataError: one does; the first is named, the others are counted.
-    """
-    if leaking := leaks(entries):
-        name, splits = min(leaking.items())
-        others = f", and {len(leaking) - 1} more are" if len(leaking) > 1 else ""
-        raise DataError(f"{path}: the recording {name} is in {' and '.join(sorted(splits))}{others}.")
-
-
-def located(entries: Iterable[Entry], root: Path) -> Iterator[Entry]:
-    """The same with whole paths, so that files of several manifests can be compared; `root` is where theirs start."""
-    for split, clip in entries:
-        path = os.path.abspath(root / clip.path)
-        recording = path if clip.recording == clip.path else clip.recording  # a file stands for an unnamed original
-        yield split, replace(clip, path=path, recording=recording)
+# Writing
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
-    """Writes (split, clip) pairs as CSV, or JSON lines when the name ends in `.jsonl`; all of it or nothing.
+    """Write (split, clip) pairs as CSV, or as JSON lines if the name ends in `.jsonl`. The file appears when complete.
 
     Raises:
-        DataError: a recording stands in two splits, a label holds a `;` or a caption a `|`, there is nothing to
-            write, or the file cannot be written.
+        DataError: if a recording occurs in two splits, a label contains `;` or a caption `|`, there are no entries, or
+            the file cannot be written.
     """
     entries = list(entries)
     if not entries:
         raise DataError(f"{path}: there is no clip to write.")
     refuse_leaks(path, entries)
+    rows = [_format_row(path, split, clip) for split, clip in entries]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("w", newline="", encoding="utf-8") as file:
-            _write(file, path.suffix == JSON_LINES, [_row(path, split, clip) for split, clip in entries])
+            if path.suffix == JSON_LINES:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            else:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                for row in rows:
+                    row |= {"labels": ";".join(row["labels"]), "caption": "|".join(row["caption"])}
+                    row |= {name: f"{row[name]:.6f}".rstrip("0").rstrip(".") for name in ("start", "seconds")}
+                    writer.writerow(row)
         partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be written ({reason(error)}).") from None
@@ -257,23 +221,12 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write(file: Any, as_json: bool, rows: list[dict[str, Any]]) -> None:
-    if as_json:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        return
-    writer = csv.DictWriter(file, COLUMNS)
-    writer.writeheader()
-    for row in rows:
-        row |= {"labels": ";".join(row["labels"]), "caption": "|".join(row["caption"])}
-        writer.writerow(row | {column: f"{row[column]:.6f}".rstrip("0").rstrip(".") for column in ("start", "seconds")})
-
-
-def _row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
-    """A clip as a row, its labels and captions still lists."""
+def _format_row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
+    """A clip as a row of JSON lines."""
     for values, separator in ((clip.labels, ";"), (clip.captions, "|")):
         for value in values:
             if separator in value:
-                raise DataError(f"{path}: “{value}” of {clip.path} holds a “{separator}”, which separates.")
+                raise DataError(f"{path}: “{value}” of {clip.path} contains the separator “{separator}”.")
     return {
         "path": clip.path,
         "split": split,
@@ -286,3 +239,116 @@ def _row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
         "licence": clip.licence,
         "source": clip.source,
     }
+
+
+# Splits that share no recording
+
+
+def leaks(entries: Iterable[Entry]) -> dict[str, set[str]]:
+    """Recordings (and files) that occur in more than one split, with these splits; unknown ones are skipped."""
+    seen: dict[str, set[str]] = {}
+    for split, clip in entries:
+        for name in {clip.recording, clip.path}:
+            if "?" not in name:
+                seen.setdefault(name, set()).add(split)
+    return {name: splits for name, splits in seen.items() if len(splits) > 1}
+
+
+def refuse_leaks(path: Path, entries: Iterable[Entry]) -> None:
+    """Raise DataError if a recording or a file occurs in two splits; `path` is the manifest that the message names."""
+    if found := leaks(entries):
+        name, splits = min(found.items())
+        others = f", and {len(found) - 1} more are" if len(found) > 1 else ""
+        raise DataError(f"{path}: the recording {name} is in {' and '.join(sorted(splits))}{others}.")
+
+
+def absolute_entries(entries: Iterable[Entry], root: Path) -> Iterator[Entry]:
+    """Entries with absolute paths, so that files of several manifests can be compared; `root` is where paths start."""
+    for split, clip in entries:
+        path = os.path.abspath(root / clip.path)
+        recording = path if clip.recording == clip.path else clip.recording  # the file stands for an unnamed recording
+        yield split, replace(clip, path=path, recording=recording)
+
+
+class Resolved(NamedTuple):
+    """Entries whose recordings lie in one split each, and the entries that were dropped for it."""
+
+    kept: list[Entry]
+    dropped: list[Entry]
+
+    @property
+    def recordings(self) -> list[str]:
+        """The recordings of dropped clips, sorted."""
+        return sorted({clip.recording for _, clip in self.dropped})
+
+
+def without_leaks(entries: Iterable[Entry]) -> Resolved:
+    """Keep each recording (and each file) in one split only: test before validation before train.
+
+    Clips are dropped rather than moved, so that a published test split stays as it is.
+    """
+    entries = list(entries)
+
+    def strictness(split: str) -> int:
+        return STRICTNESS.get(split, len(STRICTNESS))
+
+    strictest: dict[str, int] = {}
+    for split, clip in entries:
+        for name in {clip.recording, clip.path}:
+            strictest[name] = min(strictest.get(name, len(STRICTNESS)), strictness(split))
+    resolved = Resolved([], [])
+    for split, clip in entries:
+        names = [name for name in (clip.recording, clip.path) if "?" not in name]
+        keep = all(strictness(split) <= strictest[name] for name in names)
+        (resolved.kept if keep else resolved.dropped).append((split, clip))
+    return resolved
+
+
+def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
+    """Make about `share` of the train recordings (0 to 1) the validation split.
+
+    The choice depends on the recording's id alone, so it is the same in every manifest that contains the recording.
+    """
+
+    def held_out(recording: str) -> bool:
+        digest = hashlib.sha256(recording.encode()).digest()[:4]
+        return "?" not in recording and int.from_bytes(digest, "big") / 2**32 < share
+
+    return [("validation" if split == "train" and held_out(clip.recording) else split, clip) for split, clip in entries]
+
+
+# Which recording a file was cut from: clips of one recording are not independent, so intervals resample recordings
+
+
+def known_of(clips: Iterable[Clip]) -> dict[str, str]:
+    """Map paths to recording ids. Unknown recordings and files that hold parts of several recordings are left out."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        found[str(PurePosixPath(clip.path))].add(clip.recording)
+    return {path: next(iter(ids)) for path, ids in found.items() if len(ids) == 1 and "?" not in next(iter(ids))}
+
+
+def recordings_of(manifest: Path) -> dict[str, str]:
+    """`known_of` of all splits; empty if the manifest cannot be read: every file then counts as a recording."""
+    try:
+        return known_of(clip for _, clip in read_entries(manifest))
+    except DataError:
+        return {}
+
+
+def with_recordings(
+    rows: Iterable[dict[str, str]], ids: Mapping[str, str], folders: Iterable[str] = ("",)
+) -> list[dict[str, str]]:
+    """Add the `recording` of the target to the rows of a list of mixtures where it is known.
+
+    Args:
+        rows: of the list.
+        ids: path to recording id.
+        folders: that the rows' paths may lie in, relative to where the paths of `ids` start.
+    """
+    folders, completed = tuple(folders), []
+    for row in rows:
+        paths = (str(PurePosixPath(folder, row["target"])) for folder in folders)
+        found = next((ids[path] for path in paths if path in ids), "")
+        completed.append(row | {"recording": found} if found and not row.get("recording") else row)
+    return completed

@@ -1,13 +1,15 @@
-"""Mixtures drawn at random from a corpus: which clips, from where, how loud, through which filter.
+"""Random training mixtures: excerpts of clips, their filters and levels.
 
-A mixture is a function of (seed, epoch, index) and nothing else, so epochs differ, runs repeat, a resumed run sees
-what an uninterrupted one would have seen, and several devices together see what one would have seen. What is drawn here
-is carried out in `treatment.py`.
+A mixture depends only on (seed, epoch, index). Runs are repeatable, a resumed run continues the same sequence, and
+several devices together see what a single device would see. Excerpts and the parameters of filters and levels are drawn
+in worker processes; `treat` applies them to whole batches, on the device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,20 +17,147 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
-from separation.data.treatment import KNOTS, NO_LOW_PASS, Treatment, treated, untreated
 
-PAUSE = 1e-3  # root mean square of a cut, with the whole clip's peak at one, below which it counts as silent
-ATTEMPTS = 5
+SILENCE_RMS = 1e-3  # excerpts below this level count as silent; clips have a peak of one
+MAX_ATTEMPTS = 5
+KNOTS = 8  # of the equaliser, evenly spaced in log frequency from LOWEST to the highest frequency
+LOWEST = 0.004  # share of the highest frequency
+STOP_DB, SLOPE = 60.0, 0.02  # attenuation of the low-pass, and the share of the highest frequency where it is reached
+NO_LOW_PASS = 2.0
+MIN_LEVEL = 1e-5
+
+
+def draw_excerpt(
+    clip: Tensor,
+    length: int,
+    rng: np.random.Generator,
+    short: Literal["repeat", "pad", "place"] = "place",
+    silence: float = SILENCE_RMS,
+    attempts: int = MAX_ATTEMPTS,
+) -> Tensor:
+    """Draw a random excerpt of a clip, if possible one that is not silent.
+
+    Args:
+        clip: (time,).
+        length: samples.
+        rng: draws the place.
+        short: a clip shorter than `length` is repeated, padded with silence at its end, or placed at random in silence.
+        silence: root mean square at or below which another place is drawn.
+        attempts: number of places that are tried.
+
+    Returns:
+        (length,).
+    """
+    room = length - clip.numel()
+    for _ in range(attempts):
+        start = int(rng.integers(abs(room) + 1)) if room < 0 or short == "place" else 0
+        if room < 0:
+            excerpt = clip[start : start + length]
+        elif short == "repeat":
+            excerpt = repeat_to(clip, length)[:length]
+        else:
+            excerpt = F.pad(clip, (start, room - start))
+        if excerpt.square().mean().sqrt() > silence:
+            break
+    return excerpt
+
+
+def repeat_to(clip: Tensor, length: int) -> Tensor:
+    """Repeat a clip (time,) until it has `length` samples or more."""
+    return clip.repeat(max(1, -(-length // clip.numel())))
+
+
+@dataclass
+class Treatment:
+    """Filters and levels of sources (..., slots, time).
+
+    Attributes:
+        filtered: (..., slots), whether the equaliser is applied.
+        knots: (..., slots, 8), gains of the equaliser, dB.
+        cutoff: (..., slots), of its low-pass, as a share of the highest frequency; none above one.
+        gain: (..., slots), level of the result, dB relative to a root mean square of one.
+    """
+
+    filtered: Tensor
+    knots: Tensor
+    cutoff: Tensor
+    gain: Tensor
+
+    @classmethod
+    def identity(cls, slots: int) -> Treatment:
+        """No filters, and a root mean square of one for every source."""
+        filtered, knots = torch.zeros(slots, dtype=torch.bool), torch.zeros(slots, KNOTS)
+        return cls(filtered, knots, torch.full((slots,), NO_LOW_PASS), torch.zeros(slots))
+
+    @classmethod
+    def stack(cls, treatments: Sequence[Treatment]) -> Treatment:
+        """The treatments of single mixtures as that of a batch."""
+        return cls(*(torch.stack([getattr(each, f.name) for each in treatments]) for f in fields(cls)))
+
+
+def filter_response(bins: int, knots: Tensor, cutoff: Tensor) -> Tensor:
+    """Response of equalisers at `bins` evenly spaced frequencies from zero to the highest.
+
+    Args:
+        bins: number of frequencies.
+        knots: (..., 8), gains in dB, interpolated along log frequency.
+        cutoff: (...), of the low-pass, as a share of the highest frequency.
+
+    Returns:
+        (..., bins), linear.
+    """
+    frequency = torch.linspace(0, 1, bins, device=knots.device)
+    position = (KNOTS - 1) * (frequency.clamp_min(LOWEST) / LOWEST).log() / -torch.tensor(LOWEST).log()
+    hats = (1 - (position - torch.arange(KNOTS, device=knots.device)[:, None]).abs()).clamp_min(0)  # (8, bins)
+    stop = STOP_DB * ((frequency - cutoff[..., None]) / SLOPE).clamp(0, 1)
+    return 10 ** ((knots @ hats - stop) / 20)
+
+
+def treat(waves: Tensor, treatment: Treatment) -> Tensor:
+    """Apply filters and levels to sources (..., slots, time); silent ones stay silent."""
+    chosen = treatment.filtered
+    if chosen.any():
+        waves = waves.clone()
+        spectra = torch.fft.rfft(waves[chosen])
+        response = filter_response(spectra.shape[-1], treatment.knots[chosen], treatment.cutoff[chosen])
+        waves[chosen] = torch.fft.irfft(spectra * response, waves.shape[-1])
+    level = waves.square().mean(-1).sqrt().clamp_min(MIN_LEVEL)
+    return waves * (10 ** (treatment.gain / 20) / level)[..., None]
+
+
+@dataclass
+class Mixture:
+    """One training mixture before filters and levels are applied.
+
+    Attributes:
+        waves: (slots, time); unused slots are silent.
+        treatment: filter and level of each slot.
+        labels: (slots,) label numbers. Those of unused slots are queries for something absent.
+        used: number of slots that hold a source.
+    """
+
+    waves: Tensor
+    treatment: Treatment
+    labels: np.ndarray
+    used: int
+
+    def sources(self) -> Tensor:
+        """The sources (slots, time) with filters and levels applied; their sum is the mixture."""
+        return treat(self.waves, self.treatment)
 
 
 @dataclass
 class Batch:
-    """Mixtures' sources and the queries put to them.
+    """Sources of mixtures, and the queries for them.
 
-    sources: (batch, slots, time); an unused slot is silent. Query number i asks for source i, so an unused slot's
-    query asks for something absent. labels: (batch, slots), the queries' label numbers. sentences: (batch, slots, dim),
-    the sentence vectors of the queries' texts. bank: (labels, dim), one sentence vector for every label.
-    used: (batch,), how many slots hold a source. treatment: what is still to be done to the sources, see `mixed`.
+    Attributes:
+        sources: (batch, slots, time). Query i asks for source i; an unused slot is silent, so its query is for
+            something absent.
+        labels: (batch, slots), label numbers of the queries.
+        sentences: (batch, slots, dim), sentence vectors of the queries' texts.
+        bank: (labels, dim), a sentence vector of every label.
+        used: (batch,), number of slots that hold a source.
+        treatment: filters and levels that `mixed` applies; None afterwards.
     """
 
     sources: Tensor
@@ -39,72 +168,42 @@ class Batch:
     treatment: Treatment | None = None
 
     def mixed(self) -> Batch:
-        """This batch with its sources filtered and at their levels, on the device where they are."""
+        """The batch with filters and levels applied, on the device of its tensors."""
         if self.treatment is None:
             return self
-        return replace(self, sources=treated(self.sources, self.treatment), treatment=None)
+        return replace(self, sources=treat(self.sources, self.treatment), treatment=None)
 
 
 @dataclass
-class Drawn:
-    """One mixture as it is drawn: cuts (slots, time), their treatment, the queries' labels, how many sources sound."""
-
-    waves: Tensor
-    treatment: Treatment
-    labels: np.ndarray
-    used: int
-
-
 class Augment:
-    """What happens to a single source: speed, band limit, tone, level.
+    """Random changes of single sources.
 
     Args:
-        speed: largest change of speed and pitch, in octaves.
+        speed: largest change of speed and pitch, octaves.
         tone: largest gain of the random equaliser at its knots, dB.
         gain: largest deviation of a source's level, dB.
-        level: the whole mixture's level, lowest and highest, dB.
-        chance: how often speed and filter each are applied.
+        chance: probability of a change of speed, and of a filter.
+        level: lowest and highest level of the whole mixture, dB.
     """
 
-    def __init__(
-        self,
-        speed: float = 0.3,
-        tone: float = 8.0,
-        gain: float = 6.0,
-        chance: float = 0.5,
-        level: tuple[float, float] = (-14.0, 6.0),
-    ) -> None:
-        self.speed, self.tone, self.gain, self.chance, self.level = speed, tone, gain, chance, level
-
-    def resampled(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """Clip (time,) at another speed; linear interpolation is good enough for an augmentation."""
-        if rng.random() >= self.chance or clip.numel() < 2:
-            return clip
-        factor = 2.0 ** rng.uniform(-self.speed, self.speed)
-        length = max(2, round(clip.numel() * factor))
-        return F.interpolate(clip[None, None], size=length, mode="linear", align_corners=True)[0, 0]
-
-    def equaliser(self, rng: np.random.Generator) -> tuple[np.ndarray, float] | None:
-        """Gains (8,) at a random smooth equaliser's knots, dB, and its low-pass.
-
-        Some recordings have lost their highest frequencies, hence the low-pass. None: the source stays as it is.
-        """
-        if rng.random() >= self.chance:
-            return None
-        knots = rng.uniform(-self.tone, self.tone, KNOTS)
-        return knots, rng.uniform(0.2, 0.9) if rng.random() < 0.4 else NO_LOW_PASS
+    speed: float = 0.3
+    tone: float = 8.0
+    gain: float = 6.0
+    chance: float = 0.5
+    level: tuple[float, float] = (-14.0, 6.0)
 
 
 class Mixer:
-    """Draws batches of mixtures.
+    """Draws mixtures of two or three labelled clips.
 
     Args:
-        corpus: the decoded clips.
-        length: samples a mixture.
-        slots: queries a mixture.
+        corpus: the clips.
+        length: samples per mixture.
+        augment: random changes of the sources.
+        slots: queries per mixture.
         three: share of mixtures with three sources rather than two.
-        balance: a label is drawn in proportion to (its recordings) ** balance.
-        double: how often a second recording of the same label joins the first.
+        balance: a label is drawn in proportion to (number of its recordings) ** balance.
+        double: probability that a second clip of the same label is added to a source.
     """
 
     def __init__(
@@ -119,63 +218,42 @@ class Mixer:
     ) -> None:
         self.corpus, self.length, self.augment = corpus, length, augment
         self.slots, self.three, self.double = slots, three, double
-        counts = np.array([len(corpus.tree[label]) for label in corpus.labels], dtype=float)
-        self.chances = counts**balance / (counts**balance).sum()
+        self.label_weights = corpus.label_weights(balance)
 
-    def clip(self, label: str, rng: np.random.Generator) -> Tensor:
-        """A random clip of a label: recording first, so that no recording outweighs the others."""
-        recordings = self.corpus.tree[label]
-        numbers = recordings[list(recordings)[rng.integers(len(recordings))]]
-        return self.corpus.waveform(numbers[rng.integers(len(numbers))])
-
-    def placed(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """Clip at a random place of the mixture: cut when longer, put into silence when shorter."""
-        room = self.length - clip.numel()
-        if room < 0:
-            start = int(rng.integers(-room + 1))
-            return clip[start : start + self.length]
-        start = int(rng.integers(room + 1))
-        return F.pad(clip, (start, room - start))
-
-    def heard(self, label: str, rng: np.random.Generator) -> Tensor:
-        """A clip of a label at a random place; drawn again when the cut has hit a pause."""
-        for _ in range(ATTEMPTS):
-            wave = self.placed(self.augment.resampled(self.clip(label, rng), rng), rng)
-            if wave.square().mean().sqrt() > PAUSE:
-                break
-        return wave
-
-    def cut(self, label: str, rng: np.random.Generator) -> tuple[Tensor, tuple[np.ndarray, float] | None]:
-        """One source (time,) as it was recorded, and the equaliser that it goes through."""
-        wave = self.heard(label, rng)
-        if rng.random() < self.double:
-            wave = wave + self.heard(label, rng)
-        return wave, self.augment.equaliser(rng)
-
-    def cuts(self, labels: list[str], slots: int, rng: np.random.Generator) -> tuple[Tensor, Treatment]:
-        """Sources (slots, time) of the first slots, at the same level, and silence in the others."""
-        waves, treatment = torch.zeros(slots, self.length), untreated(slots)
-        for slot, label in enumerate(labels):
-            waves[slot], equaliser = self.cut(label, rng)
-            if equaliser is not None:
-                treatment.filtered[slot] = True
-                treatment.knots[slot], treatment.cutoff[slot] = torch.from_numpy(equaliser[0]), equaliser[1]
-        return waves, treatment
-
-    def source(self, label: str, rng: np.random.Generator) -> Tensor:
-        """One source (time,) of mean square one."""
-        return treated(*self.cuts([label], 1, rng))[0]
-
-    def draw(self, rng: np.random.Generator) -> Drawn:
-        """One mixture."""
-        labels = rng.choice(len(self.corpus.labels), self.slots, replace=False, p=self.chances)
+    def draw(self, rng: np.random.Generator) -> Mixture:
+        """Draw one mixture."""
+        labels = rng.choice(len(self.corpus.labels), self.slots, replace=False, p=self.label_weights)
         used = min(self.slots, 3 if rng.random() < self.three else 2)
-        waves, treatment = self.cuts([self.corpus.labels[label] for label in labels[:used]], self.slots, rng)
+        waves, treatment = self.draw_sources(labels[:used], self.slots, rng)
         level = rng.uniform(*self.augment.level)
         treatment.gain[:used] = torch.from_numpy(level + rng.uniform(-self.augment.gain, self.augment.gain, used))
-        return Drawn(waves, treatment, labels, used)
+        return Mixture(waves, treatment, labels, used)
 
-    def mixture(self, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, int]:
-        """Sources (slots, time), the queries' labels (slots,), and how many sources sound."""
-        drawn = self.draw(rng)
-        return treated(drawn.waves, drawn.treatment), drawn.labels, drawn.used
+    def draw_sources(
+        self, labels: Sequence[int] | np.ndarray, slots: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Treatment]:
+        """Draw a source for each label: excerpts (slots, time), the remaining slots silent, and their filters."""
+        waves, treatment = torch.zeros(slots, self.length), Treatment.identity(slots)
+        for slot, label in enumerate(labels):
+            waves[slot] = self.draw_source(self.corpus.labels[label], rng)
+            if rng.random() < self.double:
+                waves[slot] += self.draw_source(self.corpus.labels[label], rng)
+            if rng.random() < self.augment.chance:
+                treatment.filtered[slot] = True
+                treatment.knots[slot] = torch.from_numpy(rng.uniform(-self.augment.tone, self.augment.tone, KNOTS))
+                # Many recordings lack their highest frequencies: bandwidth must not tell sources apart.
+                treatment.cutoff[slot] = rng.uniform(0.2, 0.9) if rng.random() < 0.4 else NO_LOW_PASS
+        return waves, treatment
+
+    def draw_source(self, label: str, rng: np.random.Generator) -> Tensor:
+        """Draw an excerpt (time,) of a random clip of a label at a random speed; draw again if it is silent."""
+        for _ in range(MAX_ATTEMPTS):
+            clip = self.corpus.waveform(self.corpus.draw_clip(label, rng))
+            if rng.random() < self.augment.chance and clip.numel() > 1:
+                # Linear interpolation is good enough for an augmentation.
+                size = max(2, round(clip.numel() * 2.0 ** rng.uniform(-self.augment.speed, self.augment.speed)))
+                clip = F.interpolate(clip[None, None], size=size, mode="linear", align_corners=True)[0, 0]
+            excerpt = draw_excerpt(clip, self.length, rng, attempts=1)
+            if excerpt.square().mean().sqrt() > SILENCE_RMS:
+                break
+        return excerpt

@@ -1,38 +1,38 @@
-"""Mixtures of clips with what they are asked for in words, labels and pictures, for any query encoder.
+"""Mixtures of clips with queries as texts, labels and pictures, for any query encoder.
 
-Unlike `mixing.py`, which prepares the default separator's sentence vectors, a batch holds the queries themselves; the
-objective encodes them.
+Unlike `MixtureData`, which provides sentence vectors, a batch holds the queries themselves; the objective encodes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
-from separation.data.datamodule import MixtureData
+from separation.data.datamodule import CorpusData
+from separation.data.derived import Polluted, unrelated
 from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
-from separation.data.pollution import Polluted, unrelated
-from separation.data.wordings import texts_of
-
-PAUSE = 1e-3  # root mean square, with the whole clip's peak at one, below which a cut counts as silent
-ATTEMPTS = 5
+from separation.data.mixing import SILENCE_RMS, draw_excerpt
+from separation.data.pictures import Pictures
+from separation.data.streaming import StreamedClip, stream_turns
+from separation.data.texts import texts_of
 
 
 @dataclass
 class Queried:
-    """Mixtures' sources and the queries for the first `asked` of them.
+    """Sources of mixtures, and queries for the first `asked` of them.
 
-    sources: (batch, sources, time); the mixture is their sum. levels: (batch, numbers), what `Gains` has drawn for
-    their levels; none where they are at their levels. texts, labels: for each mixture, `asked` strings.
-    pictures: the same, of lists of pictures; empty where the data has none.
+    Attributes:
+        sources: (batch, sources, time); the mixture is their sum.
+        texts, labels: `asked` strings for each mixture.
+        pictures: `asked` lists of pictures for each mixture; empty if the data has none.
+        levels: (batch, numbers), what `Gains` has drawn; None once the levels are set.
     """
 
     sources: Tensor
@@ -43,30 +43,40 @@ class Queried:
 
     @property
     def asked(self) -> int:
-        """Queries a mixture."""
+        """Queries per mixture."""
         return len(self.texts[0])
 
 
-class QueriedData(MixtureData):
-    """Mix-and-separate: several clips are drawn and added, and some of them are asked for.
+class QueriedData(CorpusData):
+    """Mix-and-separate: clips are drawn and added, and some of them are asked for.
+
+    The clips are those of the manifest, or stream from shards. An epoch of a stream mixes every clip once as the first
+    source; the first `held` clips of a worker are held to be mixed with later ones, and those that are still held at
+    the end get their turn then.
 
     Args:
-        sources: how many a mixture has.
-        asked: how many of them are asked for, the first ones.
-        text: what a clip is called: by its label, one of its captions, or any text for its label (`wordings.py`). A
-            clip that lacks the one is called by the other.
-        gains: how loud the sources are.
-        short: a clip shorter than the mixture is repeated, padded with silence, or put at a random place of it.
+        sources: number of clips in a mixture.
+        asked: number of them that are asked for, the first ones.
+        text: text of a query: the clip's label, one of its captions, or any text for its label (see `texts.py`). A clip
+            without a label is asked for by caption, and the other way round.
+        gains: levels of the sources.
+        short: a clip shorter than the mixture is repeated, padded with silence, or placed at random in silence.
         distinct: the sources of a mixture share no label; they never share a recording.
-        polluted: share of the training clips that an unrelated sound is mixed into, see `pollution.py`.
-        pollution_db: bounds of a clip's level over that sound.
-        common: see `CorpusData`; `balance` 1 draws every recording as often as any other, 0 every label.
+        polluted: share of the training clips that an unrelated sound is mixed into, see `Polluted`.
+        pollution_db: bounds of a clip's level relative to that sound, dB.
+        frames: pictures per query, around the middle of the excerpt if a clip has one per second; 0 = none. Clips whose
+            pictures are missing or broken are left out.
+        margin: no middle is drawn in so many seconds at either end of a video.
+        shards: folder or http(s) address of `separation-data shard`; None = the manifest's clips.
+        held: clips of a stream that each worker holds to mix with; more clips mix more freely and take more memory.
+        buffer: clips of a stream that are held to be shuffled before that.
+        common: see `CorpusData`; `balance` 1 draws every recording equally often, 0 every label. With shards, manifest,
+            root and validation serve the validation only, and pollution and procedural clips are not available.
 
-    Attributes:
-        has_pictures: whether its batches have pictures to ask by.
+    Raises:
+        ValueError: if `asked` exceeds `sources`, or a setting is not available with shards.
+        BrokenError: in `setup`, if pictures of more than 1 % of the clips are missing or broken.
     """
-
-    has_pictures = False
 
     def __init__(
         self,
@@ -78,108 +88,155 @@ class QueriedData(MixtureData):
         distinct: bool = True,
         polluted: float = 0.0,
         pollution_db: tuple[float, float] = (-5.0, 5.0),
+        frames: int = 0,
+        margin: int = 3,
+        shards: str | None = None,
+        held: int = 64,
+        buffer: int = 256,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         if not 1 <= asked <= sources:
-            raise ValueError(f"of {sources} sources, {asked} cannot be asked for")
+            raise ValueError(f"data.asked must be between 1 and data.sources ({sources}), not {asked}")
+        if shards and (polluted or frames):
+            raise ValueError("streamed clips cannot be polluted and have no pictures; write shards of polluted clips")
+        if shards and held < sources:
+            raise ValueError(f"data.held is {held}, but {sources} sources are mixed from the clips that are held")
         self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
         self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
+        self.frames, self.margin, self.pictures = frames, margin, Pictures(self.folder)
+        self.shards, self.held, self.buffer = shards, held, buffer
 
-    def ready(self, corpus: Corpus) -> None:
-        """See `CorpusData.ready`."""
-        self.use(corpus, corpus.labels)
+    @property
+    def has_pictures(self) -> bool:
+        """Whether batches contain pictures."""
+        return self.frames > 0
 
-    def use(self, corpus: Corpus, labels: list[str]) -> None:
-        """Draws from these clips, and of them only those of some labels."""
-        self.corpus, self.clips, self.labels = corpus, corpus.clips, labels
+    @property
+    def as_recorded(self) -> bool:
+        """Whether clips come at their recorded levels."""
+        return self.gains.as_recorded
+
+    # From a corpus
+
+    def use(self, corpus: Corpus, labels: Sequence[str] | None = None) -> None:
+        """Draw from the clips of a corpus, only from those of `labels` if they are given."""
+        if self.frames:
+            self.pictures.keep_readable(corpus, self.say)
+        self.corpus, self.clips, self.labels = corpus, corpus.clips, labels or corpus.labels
         self.sounds: Corpus | Polluted = corpus
         if self.polluted:
             self.sounds = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed)
-        counts = np.array([len(corpus.tree[label]) for label in labels], dtype=float)
-        self.chances = counts**self.balance / (counts**self.balance).sum()
+        self.label_weights = corpus.label_weights(self.balance, self.labels)
 
-    def number(self, rng: np.random.Generator) -> int:
-        """A random clip: its label, then its recording, then one of that."""
-        recordings = self.sounds.tree[self.labels[int(rng.choice(len(self.chances), p=self.chances))]]
-        numbers = recordings[list(recordings)[int(rng.integers(len(recordings)))]]
-        return numbers[int(rng.integers(len(numbers)))]
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
+        """See `CorpusData`."""
+        batch = Queried(torch.empty(0), [], [])
+        waves, levels = [], []
+        for rng in items:
+            numbers = self.draw_clips(rng)
+            excerpts = [self.draw_excerpt(number, rng) for number in numbers]
+            sources = torch.stack([wave for wave, _ in excerpts])
+            if self.as_recorded:
+                sources = sources * torch.tensor([self.corpus.peaks[number] for number in numbers])[:, None]
+            waves.append(sources)
+            levels.append(self.gains.draw(self.sources, rng))
+            asked = [self.clips[number] for number in numbers[: self.asked]]
+            batch.texts.append([self.draw_text(clip, rng) for clip in asked])
+            batch.labels.append([clip.label for clip in asked])
+            batch.pictures.append([pictures for _, pictures in excerpts[: self.asked]])
+        if not self.frames:
+            batch.pictures = []
+        return replace(batch, sources=torch.stack(waves), levels=torch.stack(levels))
 
-    def fits(self, clip: Clip, other: Clip) -> bool:
-        """Whether two clips may be mixed."""
-        return unrelated(clip, other) if self.distinct else clip.recording != other.recording
+    def draw_clips(self, rng: np.random.Generator) -> list[int]:
+        """Draw the clips of one mixture.
 
-    def numbers(self, rng: np.random.Generator) -> list[int]:
-        """The clips of one mixture."""
+        Raises:
+            DataError: if no clips are found that may be mixed.
+        """
         chosen: list[int] = []
         for _ in range(100 * self.sources):
-            number = self.number(rng)
-            if all(self.fits(self.clips[number], self.clips[other]) for other in chosen):
+            label = self.labels[int(rng.choice(len(self.labels), p=self.label_weights))]
+            number = self.corpus.draw_clip(label, rng)
+            if all(self.may_mix(self.clips[number], self.clips[other]) for other in chosen):
                 chosen.append(number)
             if len(chosen) == self.sources:
                 return chosen
         raise DataError(f"{self.manifest or 'data'}: there are no {self.sources} clips that may be mixed.")
 
-    def fitted(self, wave: Tensor, start: int, rng: np.random.Generator) -> Tensor:
-        """The mixture's length of a clip (time,) from `start`, or the whole of a shorter one."""
-        if wave.numel() >= self.length:
-            return wave[start : start + self.length]
-        room = self.length - wave.numel()
-        if self.short == "repeat":
-            return wave.repeat(-(-self.length // wave.numel()))[: self.length]
-        before = int(rng.integers(room + 1)) if self.short == "place" else 0
-        return F.pad(wave, (before, room - before))
+    def may_mix(self, clip: Clip, other: Clip) -> bool:
+        """Whether two clips may be in one mixture."""
+        return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
-    def cut(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
-        """A part of a clip (time,), with its pictures: none here, see `pictured.py`. Pauses are passed over."""
-        return self.part(self.sounds.waveform(number), rng), []
+    def draw_excerpt(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
+        """Draw an excerpt (time,) of a clip, and the pictures around its middle."""
+        wave = self.sounds.waveform(number)
+        pictures = self.pictures.of(self.clips[number]) if self.frames else []
+        if len(pictures) < max(2, self.frames):  # not one per second
+            return draw_excerpt(wave, self.length, rng, self.short), pictures[: self.frames]
+        margin = min(self.margin, (len(pictures) - 1) // 2)
+        middle = int(rng.integers(margin, len(pictures) - margin))  # picture number `middle` shows second middle + 0.5
+        first = min(max(0, middle - self.frames // 2), len(pictures) - self.frames)
+        start = round((middle + 0.5) * self.sample_rate) - self.length // 2
+        start = min(max(0, start), max(0, wave.numel() - self.length))
+        excerpt = draw_excerpt(wave[start : start + self.length], self.length, rng, self.short, attempts=1)
+        return excerpt, pictures[first : first + self.frames]
 
-    def part(self, wave: Tensor, rng: np.random.Generator, pause: float = PAUSE) -> Tensor:
-        """The mixture's length of a clip (time,), from a random place that is no pause if there is one.
+    def draw_text(self, clip: Clip, rng: np.random.Generator) -> str:
+        """Draw a text that asks for a clip.
 
-        `pause` is the root mean square below which a place counts as one.
+        Raises:
+            DataError: if the clip has neither label nor caption.
         """
-        for _ in range(ATTEMPTS):
-            start = int(rng.integers(max(0, wave.numel() - self.length) + 1))
-            part = self.fitted(wave, start, rng)
-            if part.square().mean().sqrt() > pause:
-                break
-        return part
-
-    def called(self, clip: Clip, rng: np.random.Generator) -> str:
-        """A text for a clip."""
         if self.text == "any" and clip.label:
-            texts: list[str] | tuple[str, ...] = texts_of(clip.label, clip.captions)
+            texts = texts_of(clip.label, clip.captions)
         else:
             first, other = ((clip.label,), clip.captions) if self.text == "label" else (clip.captions, (clip.label,))
             texts = [text for text in first if text] or [text for text in other if text]
         if not texts:
-            raise DataError(f"{clip.path}: it has neither label nor caption to ask for it by.")
+            raise DataError(f"{clip.path}: the clip has neither label nor caption to ask for it by.")
         return texts[int(rng.integers(len(texts)))]
 
-    def item(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, list[str], list[str], list[list[Any]]]:
-        """One mixture: its sources, what was drawn for their levels, and the queries' texts, labels and pictures."""
-        numbers = self.numbers(rng)
-        cuts = [self.cut(number, rng) for number in numbers]
-        waves = torch.stack([wave for wave, _ in cuts])
-        if self.gains.as_recorded:
-            waves = waves * torch.tensor([self.sounds.peaks[number] for number in numbers])[:, None]
-        levels = self.gains.draw(len(waves), rng)
-        asked = [self.clips[number] for number in numbers[: self.asked]]
-        texts = [self.called(clip, rng) for clip in asked]
-        return waves, levels, texts, [clip.label for clip in asked], [shown for _, shown in cuts[: self.asked]]
-
-    def drawn(self, items: Sequence[np.random.Generator], shared: np.random.Generator) -> Queried:  # type: ignore[override]
-        """One batch, of one mixture for each generator."""
-        sources, levels, texts, labels, pictures = zip(*map(self.item, items), strict=True)
-        seen = list(pictures) if all(shown for row in pictures for shown in row) else []
-        return Queried(torch.stack(sources), list(texts), list(labels), seen, torch.stack(levels))
-
-    def mixed(self, batch: Any) -> Any:
-        """A batch with its sources at their levels, on the device where it is; other things as they are."""
+    def mix(self, batch: Any) -> Any:
+        """Set the levels of the sources."""
         if not isinstance(batch, Queried) or batch.levels is None:
             return batch
-        return replace(batch, sources=self.gains.applied(batch.sources, batch.levels), levels=None)
+        return replace(batch, sources=self.gains.apply(batch.sources, batch.levels), levels=None)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.mixed(batch)
+    # From a stream
+
+    def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:
+        """Choose the clips of every mixture from those that are held.
+
+        Raises:
+            DataError: if no clips that are held may be mixed with a clip.
+        """
+        for clip, held in stream_turns(clips, self.held):
+            chosen = [clip]
+            for number in rng.permutation(len(held)):
+                if len(chosen) == self.sources:
+                    break
+                if all(self.may_mix(held[number][0], other) for other, _ in chosen):
+                    chosen.append(held[number])
+            if len(chosen) < self.sources:
+                raise DataError(
+                    f"{self.shards}: {clip[0].path} cannot be mixed with {self.sources - 1} of the {len(held)} clips "
+                    "that are held; hold more of them, or stream more clips."
+                )
+            yield chosen
+
+    def count_turns(self, clips: int) -> int:
+        """Number of mixtures of a stream of so many clips."""
+        return clips if clips < self.held else max(clips - self.held, self.held)
+
+    def stack(self, mixtures: list[list[StreamedClip]], rng: np.random.Generator) -> Queried:
+        """A batch of chosen clips."""
+        sources = torch.stack([torch.stack([self._draw_part(wave, rng) for _, wave in each]) for each in mixtures])
+        levels = torch.stack([self.gains.draw(self.sources, rng) for _ in mixtures])
+        asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
+        texts = [[self.draw_text(clip, rng) for clip in clips] for clips in asked]
+        return Queried(sources, texts, [[clip.label for clip in clips] for clips in asked], levels=levels)
+
+    def _draw_part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
+        return draw_excerpt(wave, self.length, rng, self.short, SILENCE_RMS * float(wave.abs().max()))

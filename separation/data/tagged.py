@@ -1,35 +1,35 @@
-"""Batches of clips with clip-level labels, classes balanced: for taggers, and for weak supervision by them."""
+"""Clips with clip-level labels, drawn class by class: for taggers, and for weak supervision by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from separation.data.balanced import BalancedSampler
 from separation.data.corpus import Corpus
-from separation.data.datamodule import MixtureData
-from separation.data.fixed_mixtures import Row
-from separation.data.made import Padded
+from separation.data.datamodule import CorpusData
 from separation.data.manifest import DataError
+from separation.data.mixing import draw_excerpt
+from separation.data.streaming import StreamedClip
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
-SHOWN = 3  # labels that are none of the classes
-PLACE = 3  # marks the generator of where a clip is cut
+SHOWN_LABELS = 3  # in messages
+PLACE = 3  # marks the generator of a clip's excerpt
 
 
 @dataclass
 class TaggedBatch:
-    """Clips and what their labels say.
+    """Clips and their labels.
 
-    waveforms: (batch, time). tags: ones and zeros (batch, classes), all labels of each clip. drawn: (batch,), the class
-    that each clip was drawn for.
+    Attributes:
+        waveforms: (batch, time).
+        tags: (batch, classes), one for each label of a clip, otherwise zero.
+        drawn: (batch,), the class that each clip was drawn for.
     """
 
     waveforms: Tensor
@@ -37,8 +37,43 @@ class TaggedBatch:
     drawn: Tensor
 
 
+class BalancedSampler:
+    """An endless list of (class, clip): every class equally often, every clip of a class equally often.
+
+    As in USS, classes come from a shuffled list of all classes, which is shuffled again when it is used up, and so do
+    the clips of a class. Each position is a function of (seed, position), so a resumed run continues the same list.
+
+    Args:
+        members: clip numbers of every class.
+        seed: of the shuffling.
+
+    Raises:
+        DataError: if there is no class, or a class has no clip.
+    """
+
+    def __init__(self, members: Sequence[Sequence[int]], seed: int) -> None:
+        empty = [number for number, clips in enumerate(members) if not clips]
+        if empty:
+            raise DataError(f"The class number {empty[0]} has no clip.")
+        if not members:
+            raise DataError("No clip has one of the classes.")
+        self.members, self.seed = members, seed
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        """Class and clip number at a position."""
+        visit, place = divmod(position, len(self.members))  # a class is visited once per round
+        label = int(self._order(len(self.members), 0, visit)[place])
+        clips = self.members[label]
+        visit, place = divmod(visit, len(clips))
+        return label, clips[int(self._order(len(clips), 1 + label, visit)[place])]
+
+    def _order(self, size: int, which: int, turn: int) -> np.ndarray:
+        """The `turn`-th order of a list."""
+        return np.random.default_rng((self.seed, which, turn)).permutation(size)
+
+
 def class_of(label: str, labels: Sequence[str] | str) -> int | None:
-    """A label's number in a list, or among the 527 AudioSet classes; None where it has none."""
+    """Number of a label in a list or, for "audioset", among the 527 classes; None if it is not one of them."""
     if labels != AUDIOSET:
         return list(labels).index(label) if label in labels else None
     from separation.ontology import OntologyError, class_index
@@ -49,66 +84,73 @@ def class_of(label: str, labels: Sequence[str] | str) -> int | None:
         return None
 
 
-class Positions(Dataset[TaggedBatch]):
-    """The batches of one epoch. Batch b of rank r holds the sampler's places from (b * world + r) * size on.
-
-    Args:
-        data: draws a batch from its first place.
-        epoch: number of the epoch.
-        rank, world: this process's number, and how many there are.
-    """
-
-    def __init__(self, data: TaggedData, epoch: int, rank: int = 0, world: int = 1) -> None:
-        self.data, self.epoch, self.rank, self.world = data, epoch, rank, world
-
-    def __len__(self) -> int:
-        return self.data.batches
-
-    def __getitem__(self, index: int) -> TaggedBatch:
-        batch = (self.epoch * len(self) + index) * self.world + self.rank
-        return self.data.batch(batch * self.data.batch_size)
-
-
-class TaggedData(MixtureData):
+class TaggedData(CorpusData):
     """Clips drawn class by class.
 
+    The clips are those of the manifest, drawn with the `BalancedSampler`, or stream from shards. An epoch of a stream
+    draws as many clips as arrive, each time first a class among the clips that are held, then one of its clips.
+
     Args:
-        labels: the classes in the tagger's order; the manifest's own, sorted, by default, or "audioset" for the 527
-            AudioSet classes. Clips of other labels are left out, and classes without clips are never drawn.
-        as_recorded: clips at their recordings' own levels; otherwise each with its peak at one.
-        common: see `CorpusData`; `seconds` is a clip's length. Shorter clips end in silence, of longer ones a random
-            part is taken.
+        labels: classes in the tagger's order; by default the manifest's labels, sorted; "audioset" = the 527 AudioSet
+            classes. Clips of other labels are left out, classes without clips are never drawn.
+        as_recorded: clips at their recorded levels; otherwise with a peak of one.
+        shards: folder or http(s) address of `separation-data shard`; None = the manifest's clips.
+        held: clips of a stream that each worker holds to draw from; ten seconds at 32 kHz take 1.3 MB.
+        buffer: clips of a stream that are held to be shuffled before that.
+        common: see `CorpusData`; `seconds` is the length of a clip. Shorter clips end in silence, longer ones are cut.
+            With shards, manifest, root and validation serve the validation only.
+
+    Raises:
+        ValueError: if shards are given without labels or held clips.
     """
 
     def __init__(
-        self, *args: Any, labels: list[str] | str | None = None, as_recorded: bool = False, **common: Any
+        self,
+        *args: Any,
+        labels: list[str] | str | None = None,
+        as_recorded: bool = False,
+        shards: str | None = None,
+        held: int = 512,
+        buffer: int = 256,
+        **common: Any,
     ) -> None:
         super().__init__(*args, **common)
+        if shards and labels is None:
+            raise ValueError('streamed clips need data.labels: a list, or "audioset"')
+        if shards and held < 1:
+            raise ValueError(f"data.held is {held}; the least is 1")
         self.labels, self.as_recorded = labels, as_recorded
+        self.shards, self.held, self.buffer = shards, held, buffer
+        self.numbers_of: dict[str, int | None] = {}
+        if labels is not None:
+            self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
+            self.fixed.accepts = self.is_class
 
-    def of_use(self, rows: list[Row], where: str) -> list[Row]:
-        """The rows that ask for a class."""
+    def is_class(self, label: str) -> bool:
+        """Whether a label is one of the classes."""
+        return bool(self.class_numbers([label]))
+
+    def class_numbers(self, labels: Sequence[str]) -> list[int]:
+        """The classes among labels, sorted."""
+        for label in labels:
+            if label not in self.numbers_of:
+                self.numbers_of[label] = class_of(label, self.labels or [])
+        return sorted({number for label in labels if (number := self.numbers_of[label]) is not None})
+
+    # From a corpus
+
+    def use(self, corpus: Corpus) -> None:
+        """Draw from the clips of a corpus, or of anything that has `clips`, `labels` and `waveform`."""
+        self.source, self.numbers_of = corpus, {}
         if self.labels is None:
-            return rows
-        known = [row for row in rows if class_of(row["query"], self.labels) is not None]
-        if not known:
-            raise DataError(f"{where}: none of the {len(rows)} mixtures asks for one of the classes.")
-        if len(known) < len(rows):
-            self.say(f"{where}: {len(rows) - len(known)} of {len(rows)} mixtures are left out: they ask for no class.")
-        return known
-
-    def ready(self, corpus: Corpus) -> None:
-        self.use(corpus, corpus.labels)
-
-    def use(self, source: Corpus | Padded, names: list[str]) -> None:
-        """Draws from these clips; `names` are the classes where none were given."""
-        self.source = source
-        self.peaks = source.peaks if self.as_recorded and isinstance(source, Corpus) else None
-        labels: list[str] | str = self.labels if self.labels is not None else names
-        self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
-        found = [[class_of(label, labels) for label in clip.labels] for clip in source.clips]
-        self.numbers = [sorted({number for number in each if number is not None}) for each in found]
-        self.say_left_out()
+            self.labels = list(corpus.labels)
+        self.classes = AUDIOSET_CLASSES if self.labels == AUDIOSET else len(self.labels)
+        self.numbers = [self.class_numbers(clip.labels) for clip in corpus.clips]
+        if left := [clip for clip, numbers in zip(corpus.clips, self.numbers, strict=True) if not numbers]:
+            names = list(dict.fromkeys(label for clip in left for label in clip.labels)) or ["they have none"]
+            shown = ", ".join(names[:SHOWN_LABELS] + ["..."] * (len(names) > SHOWN_LABELS))
+            count = f"{len(left)} of {len(corpus.clips)}"
+            self.say(f"{count} clips are left out: none of their labels is a class ({shown}).")
         members: dict[int, list[int]] = {}
         for clip, numbers in enumerate(self.numbers):
             for number in numbers:
@@ -116,41 +158,66 @@ class TaggedData(MixtureData):
         self.present = sorted(members)
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
-    def say_left_out(self) -> None:
-        """Says how many clips are never drawn because they have no class, and what they are called."""
-        left = [clip for clip, numbers in zip(self.source.clips, self.numbers, strict=True) if not numbers]
-        if not left:
-            return
-        names = list(dict.fromkeys(label for clip in left for label in clip.labels)) or ["they have none"]
-        shown = ", ".join(names[:SHOWN] + ["..."] * (len(names) > SHOWN))
-        count = f"{len(left)} of {len(self.source.clips)}"
-        self.say(f"{count} clips are left out: none of their labels is a class ({shown}).")
+    def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> TaggedBatch:
+        """See `CorpusData`; a batch is the next part of the sampler's list."""
+        first = ((epoch * self.batches + index) * world + rank) * self.batch_size
+        drawn = []
+        for place in range(first, first + self.batch_size):
+            label, clip = self.sampler[place]
+            wave = self.source.waveform(clip) * (self.source.peaks[clip] if self.as_recorded else 1.0)
+            wave = self.draw_part(wave, np.random.default_rng((self.seed, PLACE, place)))
+            drawn.append((self.present[label], self.numbers[clip], wave))
+        return self.collate(drawn)
 
-    def batch(self, first: int) -> TaggedBatch:
-        """The batch at the sampler's places from `first` on."""
-        places = range(first, first + self.batch_size)
-        drawn = [self.sampler[place] for place in places]
-        tags = torch.zeros(self.batch_size, self.classes)
-        for row, (_, clip) in zip(tags, drawn, strict=True):
-            row[self.numbers[clip]] = 1
-        waveforms = [self.fitted(clip, place) for place, (_, clip) in zip(places, drawn, strict=True)]
-        return TaggedBatch(torch.stack(waveforms), tags, torch.tensor([self.present[label] for label, _ in drawn]))
+    def draw_part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
+        """A random part (time,) of a clip, or the clip and silence; parts may be silent, as clips may be."""
+        return draw_excerpt(wave, self.length, rng, "pad", attempts=1)
 
-    def fitted(self, clip: int, place: int) -> Tensor:
-        """A clip (time,) of the wanted length."""
-        wave = self.source.waveform(clip)
-        if self.peaks is not None:
-            wave = wave * self.peaks[clip]
-        return self.part(wave, np.random.default_rng((self.seed, PLACE, place)))
+    def collate(self, drawn: Sequence[tuple[int, list[int], Tensor]]) -> TaggedBatch:
+        """A batch of (class that a clip was drawn for, all its classes, waveform)."""
+        tags = torch.zeros(len(drawn), self.classes)
+        for row, (_, numbers, _) in zip(tags, drawn, strict=True):
+            row[numbers] = 1
+        waveforms = torch.stack([wave for _, _, wave in drawn])
+        return TaggedBatch(waveforms, tags, torch.tensor([number for number, _, _ in drawn]))
 
-    def part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
-        """A clip's samples (time,) brought to the wanted length: silence behind it, or a random part of it."""
-        room = self.length - wave.numel()
-        if room >= 0:
-            return F.pad(wave, (0, room))
-        start = int(rng.integers(-room + 1))
-        return wave[start : start + self.length]
+    # From a stream
 
-    def epoch(self, number: int) -> Positions:  # type: ignore[override]
-        """The batches of one epoch."""
-        return Positions(self, number, *self.ranks())
+    def stream(
+        self, clips: Iterator[StreamedClip], rng: np.random.Generator
+    ) -> Iterator[tuple[int, list[int], Tensor]]:
+        """Draw from the clips that are held: once for every clip that arrives while so many are held, and for the
+        remaining ones at the end. How often depends on the number of clips only, which is the same on every rank.
+
+        Raises:
+            DataError: if no clip that is held has one of the classes.
+        """
+        held: deque[tuple[list[int], Tensor]] = deque(maxlen=self.held)
+        arrived = 0
+        for arrived, (clip, wave) in enumerate(clips, 1):
+            if arrived > self.held:
+                yield self._draw_held(held, rng)
+            if numbers := self.class_numbers(clip.labels):
+                held.append((numbers, wave))
+        for _ in range(min(arrived, self.held)):
+            yield self._draw_held(held, rng)
+
+    def _draw_held(
+        self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator
+    ) -> tuple[int, list[int], Tensor]:
+        members: dict[int, list[tuple[list[int], Tensor]]] = {}
+        for each in held:
+            for number in each[0]:
+                members.setdefault(number, []).append(each)
+        if not members:
+            raise DataError(f"{self.shards}: none of the clips so far has one of the {self.classes} labels.")
+        number = sorted(members)[int(rng.integers(len(members)))]
+        return number, *members[number][int(rng.integers(len(members[number])))]
+
+    def count_turns(self, clips: int) -> int:
+        """Number of clips that are drawn from a stream of so many clips."""
+        return clips
+
+    def stack(self, drawn: Sequence[tuple[int, list[int], Tensor]], rng: np.random.Generator) -> TaggedBatch:
+        """A batch of clips that were drawn from a stream."""
+        return self.collate([(label, numbers, self.draw_part(wave, rng)) for label, numbers, wave in drawn])

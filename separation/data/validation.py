@@ -10,8 +10,15 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from separation.data.corpus import BROKEN_LIMIT, BrokenError
-from separation.data.cut import BROKEN, complaint, decoded, needs_ffmpeg, read_clip
+from separation.data.corpus import (
+    BROKEN_LIMIT,
+    READ_ERRORS,
+    BrokenError,
+    decoded,
+    describe_error,
+    needs_ffmpeg,
+    read_part,
+)
 from separation.data.fixed_mixtures import (
     CLIPS,
     SECONDS,
@@ -19,26 +26,27 @@ from separation.data.fixed_mixtures import (
     Rendered,
     Row,
     locate_files,
+    read_rows,
     render,
     row_files,
     try_render,
 )
-from separation.data.manifest import Clip, DataError
+from separation.data.manifest import MANIFEST, Clip, DataError, known_of, read_manifest, recordings_of, with_recordings
 from separation.errors import AudioError
 
 SNR_DB = (-5, 0, 5)
-TRIES = 100  # draws of a row until its clips fit together
+MAX_ATTEMPTS = 100  # draws of a row until its clips can be mixed
 
 
 class Rows(Dataset[Rendered | LeftOut]):
-    """The mixtures of a fixed list, rendered as they are asked for; of several ranks each has its share.
+    """The mixtures of a fixed list, rendered when they are needed; each rank has its share.
 
-    In the place of a mixture whose recordings are missing or broken it is said which.
+    A mixture whose recordings are missing or broken is a `LeftOut` with the reason.
 
     Args:
-        rows: of the list, see `protocol.py`.
+        rows: of the list, see `fixed_mixtures.py`.
         root: folder that their paths start from.
-        rank, world: this process's number, and how many there are.
+        rank, world: number of this process, and number of processes.
     """
 
     def __init__(self, rows: list[Row], root: Path, rank: int = 0, world: int = 1) -> None:
@@ -52,54 +60,201 @@ class Rows(Dataset[Rendered | LeftOut]):
         return try_render(row, locate_files(row, self.root))
 
 
-@dataclass(frozen=True)
-class Pool:
-    """What mixtures are drawn from.
+@dataclass
+class FixedMixtures:
+    """The mixtures that a training is validated and tested on.
 
     Args:
-        clips: by what they are drawn for: their main label, or, without labels, their recording.
-        captioned: clips have no labels and are asked for by caption.
-        root: folder that their paths start from; lengths that the manifest does not tell are measured there.
-        lengths: those that have been measured, by path, s.
+        manifest: of the training.
+        root: folder that its paths start from.
+        listed: CSV of mixtures; None = mixtures are drawn from the manifest.
+        listed_root: folder that the list's paths start from; by default its own.
+        every: validation takes every `every`-th mixture of the list.
+        count: number of mixtures that are drawn; 0 = none.
+        absent: share of them whose query occurs in neither source.
+        seed: of the draw.
+        say: receives a line for whatever is left out.
+        accepts: whether a query can be asked for; None = any.
     """
 
-    clips: dict[str, list[Clip]]
+    manifest: Path | None
+    root: Path
+    listed: Path | None
+    listed_root: Path | None
+    every: int
+    count: int
+    absent: float
+    seed: int
+    say: Callable[[str], None]
+    accepts: Callable[[str], bool] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the paths of the mixtures start."""
+        return self.listed_root or (self.listed.parent if self.listed else self.root)
+
+    def validation_rows(self, required: bool) -> list[Row]:
+        """Rows to validate on. Unless they are required, a manifest without any is reported and gives no rows.
+
+        Raises:
+            DataError: if the list is unusable, too many recordings are broken, or there are no required rows.
+        """
+        if self.listed:
+            return self.read_list()[:: self.every]
+        try:
+            return self.draw("validation")
+        except BrokenError:
+            raise
+        except DataError as error:
+            if required:
+                raise
+            if self.count > 0:
+                self.say(f"Nothing is validated, so there will be no best.ckpt: {error}")
+            return []
+
+    def test_rows(self) -> list[Row]:
+        """Rows to test on: the list, or drawn from split test, or else from split validation, which is reported.
+
+        Raises:
+            DataError: if there are none.
+        """
+        if self.listed:
+            return self.read_list()
+        try:
+            return self.draw("test")
+        except BrokenError:
+            raise
+        except DataError as error:
+            reason = error
+        try:
+            rows = self.draw("validation")
+        except BrokenError:
+            raise
+        except DataError:
+            raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {reason}") from None
+        self.say(f"Tested on split validation: {reason}")
+        return rows
+
+    def read_list(self) -> list[Row]:
+        """Read all rows of the list, with their recordings and examples.
+
+        Raises:
+            DataError: if the list cannot be read or has no usable row.
+        """
+        assert self.listed is not None
+        if not self.listed.is_file():
+            raise DataError(f"{self.listed}: there is no such list of validation mixtures.")
+        rows = read_rows(self.listed)
+        if not any(isinstance(locate_files(row, self.folder), Path) for row in rows):
+            raise DataError(f"{self.listed}: none of its {len(rows)} rows has its recordings in {self.folder}.")
+        # Recording ids are in the manifest beside the files, or in that of the training if it starts there.
+        beside = self.folder / MANIFEST
+        own = self.manifest is not None and self.root.resolve() == self.folder.resolve() and not beside.is_file()
+        known = recordings_of(self.manifest if own and self.manifest else beside)
+        return self.select(with_examples(with_recordings(rows, known)), str(self.listed))
+
+    def draw(self, split: str) -> list[Row]:
+        """Draw rows from a split of the manifest; the same ones each time.
+
+        Raises:
+            DataError: if there are none; the message says why.
+        """
+        if self.count == 0:
+            raise DataError("data.validation_count is 0.")
+        if self.manifest is None:
+            raise DataError("there is no manifest, and no data.validation.")
+        clips = read_manifest(self.manifest, split)
+        try:
+            rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.say)
+        except DataError as error:
+            raise type(error)(f"{self.manifest}, split {split}: {error}") from None
+        return self.select(with_recordings(rows, known_of(clips)), f"{self.manifest}, split {split}")
+
+    def select(self, rows: list[Row], where: str) -> list[Row]:
+        """The rows whose queries are accepted; raises DataError if there are none."""
+        if self.accepts is None:
+            return rows
+        accepted = [row for row in rows if self.accepts(row["query"])]
+        if not accepted:
+            raise DataError(f"{where}: none of the {len(rows)} mixtures asks for one of the classes.")
+        if left_out := len(rows) - len(accepted):
+            self.say(f"{where}: {left_out} of {len(rows)} mixtures are left out: their query is not a class.")
+        return accepted
+
+
+def with_examples(rows: list[Row]) -> list[Row]:
+    """Add an example to each row of a list that names none: the target of another row with the same query."""
+    targets: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] != "absent":
+            targets[row["query"]].append(row)
+    completed = []
+    for row in rows:
+        own = {row[name] for name in CLIPS if row.get(name)}
+        other = next((each for each in targets[row["query"]] if each["target"] not in own), None)
+        if other is not None and not row.get("example"):
+            places = {f"example_{what}": other.get(f"target_{what}") or "" for what in ("start", "seconds")}
+            row = row | {"example": other["target"]} | places
+        completed.append(row)
+    return completed
+
+
+# Drawing
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clips that mixtures are drawn from.
+
+    Args:
+        groups: clips by main label or, if `captioned`, by recording.
+        captioned: no clip has a label, so captions are the queries.
+        root: folder that the clips' paths start from.
+        lengths: measured lengths by path, s.
+    """
+
+    groups: dict[str, list[Clip]]
     captioned: bool
     root: Path
     lengths: dict[str, float] = field(default_factory=dict)
 
-    def names(self, clip: Clip) -> set[str]:
-        """All that is known to sound in a clip."""
+    @classmethod
+    def of(cls, clips: Sequence[Clip], root: Path) -> Pool:
+        """The clips with labels or, if no clip has a label, those with captions."""
+        captioned = not any(clip.label for clip in clips)
+        groups: dict[str, list[Clip]] = defaultdict(list)
+        for clip in clips:
+            if clip.caption if captioned else clip.label:
+                groups[clip.recording if captioned else clip.label].append(clip)
+        return cls(dict(groups), captioned, root)
+
+    def sounds(self, clip: Clip) -> set[str]:
+        """Everything that is known to sound in a clip."""
         return set(clip.captions if self.captioned else clip.labels)
 
-    def pick(self, group: str, rng: np.random.Generator) -> Clip:
-        """A clip of a label, or of a recording."""
-        return self.clips[group][rng.integers(len(self.clips[group]))]
-
-    def asked(self, clip: Clip) -> str:
-        """What asks for a clip."""
+    def query(self, clip: Clip) -> str:
+        """The query for a clip."""
         return clip.caption if self.captioned else clip.label
 
-    def another(self, group: str, clip: Clip, avoided: set[str], rng: np.random.Generator) -> Clip | None:
-        """A clip of the same label from another recording, in which nothing sounds that is to be avoided."""
-        others = [
-            each for each in self.clips[group] if each.recording != clip.recording and not self.names(each) & avoided
-        ]
-        return others[rng.integers(len(others))] if others else None
-
     def seconds(self, clip: Clip) -> float:
-        """A clip's length, s; 0 where its file cannot be read."""
+        """Length of a clip, s; 0 if its file cannot be read."""
         if clip.seconds:
             return clip.seconds
         if clip.path not in self.lengths:
-            self.lengths[clip.path] = measured(self.root / clip.path)
+            self.lengths[clip.path] = measure(self.root / clip.path)
         return max(0.0, self.lengths[clip.path] - clip.start)
 
+    def why_empty(self, absent: float) -> str:
+        """Why no row could be drawn."""
+        what, least = "captioned recordings" if self.captioned else "labels", 3 if absent > 0 else 2
+        if len(self.groups) >= least:
+            return "every two clips have a sound in common."
+        return f"mixtures are drawn from {least} {what} or more, and there are {len(self.groups)}."
 
-def measured(path: Path) -> float:
-    """A file's length, s; 0 where it cannot be read: such a row is found out when it is rendered.
 
-    What only ffmpeg reads is decoded for it: the lengths that such files name are rounded, or those of their pictures.
+def measure(path: Path) -> float:
+    """Length of a file, s; 0 if it cannot be read. Files that libsndfile does not read are decoded for it, because the
+    lengths in their headers are rounded, or those of their pictures.
     """
     import soundfile
 
@@ -112,77 +267,63 @@ def measured(path: Path) -> float:
         return 0.0
 
 
-def pool_of(clips: Sequence[Clip], root: Path) -> Pool:
-    """The clips with labels, by their main label; those with captions, by recording, where no clip has a label."""
-    captioned = not any(clip.label for clip in clips)
-    groups: dict[str, list[Clip]] = defaultdict(list)
-    for clip in clips:
-        if clip.caption if captioned else clip.label:
-            groups[clip.recording if captioned else clip.label].append(clip)
-    return Pool(dict(groups), captioned, root)
-
-
 def draw_rows(
     clips: Sequence[Clip], count: int, seed: int = 0, absent: float = 0.2, root: Path | None = None
 ) -> list[Row]:
-    """Rows of mixtures of two sources that share no label, or, without labels, are of different recordings.
+    """Draw rows of mixtures of two clips that share no label or, without labels, are of different recordings.
 
     Args:
         clips: of one split.
-        count: how many mixtures.
-        seed: of the draw; a row is a function of (seed, its number), the clips and their lengths.
-        absent: share of rows whose query sounds in neither source; they are spread evenly.
-        root: folder that the clips' paths start from; lengths that the manifest does not tell are measured there.
+        count: number of mixtures.
+        seed: of the draw; a row depends on (seed, its number), the clips and their lengths.
+        absent: share of rows whose query occurs in neither clip; they are spread evenly.
+        root: folder that the clips' paths start from; lengths that the manifest does not state are measured there.
 
     Returns:
-        Rows as in a list of `protocol.py`; none where the clips have too few labels (captioned recordings), and fewer
-        than `count` where no clips could be found that go together.
+        Rows of a list as in `fixed_mixtures.py`: none if there are too few labels (captioned recordings), fewer than `count`
+        if no clips were found that can be mixed.
     """
-    pool = pool_of(clips, root or Path())
-    if len(pool.clips) < (3 if absent > 0 else 2):
+    pool, rows = Pool.of(clips, root or Path()), []
+    if len(pool.groups) < (3 if absent > 0 else 2):
         return []
-    rows = (draw_row(pool, number, np.random.default_rng((seed, number)), absent) for number in range(count))
-    return [row for row in rows if row is not None]
+    for number in range(count):
+        rng, is_absent = np.random.default_rng((seed, number)), int((number + 1) * absent) > int(number * absent)
+        attempts = (_draw_row(pool, number, rng, is_absent) for _ in range(MAX_ATTEMPTS))
+        if row := next((row for row in attempts if row), None):
+            rows.append(row)
+    return rows
 
 
-def draw_row(pool: Pool, number: int, rng: np.random.Generator, absent: float) -> Row | None:
-    """One row: which clips, from where, how loud, what is asked for; None where no clips go together."""
-    is_absent = int((number + 1) * absent) > int(number * absent)
-    return next((row for _ in range(TRIES) if (row := try_row(pool, number, rng, is_absent))), None)
-
-
-def try_row(pool: Pool, number: int, rng: np.random.Generator, is_absent: bool) -> Row | None:
-    """As `draw_row`, in one try: None where the clips share a sound, or one of them has what should be absent."""
-    target, interference, other = rng.choice(sorted(pool.clips), 3, replace=False) if len(pool.clips) > 2 else (
-        *rng.permutation(sorted(pool.clips)), "")  # fmt: skip
+def _draw_row(pool: Pool, number: int, rng: np.random.Generator, is_absent: bool) -> Row | None:
+    """Draw one row; None if its clips share a sound, or one of them contains what should be absent."""
+    names = sorted(pool.groups)
+    target, interference, *other = rng.choice(names, 3, replace=False) if len(names) > 2 else rng.permutation(names)
     kind = "absent" if is_absent else "pair"
     row = {"id": f"{kind}{number:04d}", "kind": kind, "snr_db": str(rng.choice(SNR_DB))}
     clips: list[Clip] = []
     for name, group in (("target", target), ("interference1", interference)):
-        clips.append(pool.pick(str(group), rng))
-        row |= placed_at_random(name, clips[-1], pool.seconds(clips[-1]), rng)
-        row[f"{name}_label"] = pool.asked(clips[-1])
-    first, second = (pool.names(clip) for clip in clips)
+        clip = pool.groups[group][rng.integers(len(pool.groups[group]))]
+        row |= _draw_place(name, clip, pool.seconds(clip), rng) | {f"{name}_label": pool.query(clip)}
+        clips.append(clip)
+    first, second = (pool.sounds(clip) for clip in clips)
     if first & second:
         return None
-    example = pool.pick(str(other), rng) if is_absent else pool.another(str(target), clips[0], second, rng)
-    query = pool.asked(example) if is_absent and example else row["target_label"]
+    if is_absent:
+        candidates = pool.groups[other[0]]
+    else:  # another recording of the target, in which the interference does not sound
+        same = (clip for clip in pool.groups[target] if clip.recording != clips[0].recording)
+        candidates = [clip for clip in same if not pool.sounds(clip) & second]
+    example = candidates[rng.integers(len(candidates))] if candidates else None
+    query = pool.query(example) if is_absent and example else row["target_label"]
     if is_absent and query in first | second:
         return None
     if example:
-        row |= placed_at_random("example", example, pool.seconds(example), rng)
+        row |= _draw_place("example", example, pool.seconds(example), rng)
     return row | {"query": query, "phrase": query if is_absent else clips[0].caption, "interference2": ""}
 
 
-def placed_at_random(name: str, clip: Clip, seconds: float, rng: np.random.Generator) -> Row:
-    """A clip's columns in a row: of a longer one some part is taken, a shorter one is put somewhere.
-
-    Args:
-        name: of the columns.
-        clip: perhaps a part of a longer file.
-        seconds: its length.
-        rng: draws the places.
-    """
+def _draw_place(name: str, clip: Clip, seconds: float, rng: np.random.Generator) -> Row:
+    """The columns of a clip: the start of a random part of a long clip, the offset of a short one in silence."""
     room = seconds - SECONDS
     return {
         name: clip.path,
@@ -192,63 +333,7 @@ def placed_at_random(name: str, clip: Clip, seconds: float, rng: np.random.Gener
     }
 
 
-def usable(row: Row, root: Path) -> bool:
-    """Whether a drawn row can be scored: its files can be read, and no cut that matters has hit a pause."""
-    try:
-        rendered = render(row, root)
-    except (OSError, RuntimeError, ValueError, AudioError):
-        return False
-    mixed = np.isfinite(rendered.mixture).all() and not np.array_equal(rendered.mixture, rendered.target)
-    return mixed and (row["kind"] == "absent" or bool(rendered.target.any()))
-
-
-def files_of(rows: Sequence[Row]) -> set[str]:
-    """The paths of all recordings that rows are mixed of."""
-    return {path for row in rows for path in row_files(row)}
-
-
-def broken_files(rows: Sequence[Row], clips: Sequence[Clip], root: Path) -> list[str]:
-    """What is wrong with the recordings of rows that cannot be scored: a line for each file that is broken.
-
-    A clip is judged as it is in a training, as a whole: a pause that a row has hit does no harm to it.
-    """
-    starts: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        for name in CLIPS[:2]:
-            starts[row[name]].append(float(row[f"{name}_start"]))
-    found: dict[str, str] = {}
-    for clip in clips:
-        if clip.path in found or not any(holds(clip, start) for start in starts.get(clip.path, ())):
-            continue
-        try:
-            read_clip(root, clip)
-        except BROKEN as error:
-            found[clip.path] = complaint(root / clip.path, error)
-    return list(found.values())
-
-
-def holds(clip: Clip, start: float) -> bool:
-    """Whether what a row takes of a file from `start` on, s, is of this clip; rows give thousandths."""
-    return start - clip.start > -1e-3 and (not clip.seconds or start - clip.start < clip.seconds)
-
-
-def refuse_broken(broken: Sequence[str], drawn: int, there: int) -> None:
-    """Sees that hardly any of the recordings that were drawn from a split are broken.
-
-    Args:
-        broken: a line for each of those.
-        drawn: how many recordings were drawn.
-        there: how many clips the split has. Where a training would go on with one broken clip of so many, one does not
-            stop here either, however few were drawn.
-
-    Raises:
-        BrokenError: there are more than 1 %.
-    """
-    if len(broken) > BROKEN_LIMIT * max(drawn, min(there, round(1 / BROKEN_LIMIT))):
-        raise BrokenError(f"{len(broken)} of {drawn} recordings cannot be read; the first: {broken[0]}")
-
-
-def drawn_rows(
+def draw_usable_rows(
     clips: Sequence[Clip],
     root: Path,
     count: int,
@@ -256,64 +341,60 @@ def drawn_rows(
     absent: float = 0.2,
     say: Callable[[str], None] = print,
 ) -> list[Row]:
-    """`draw_rows` without those that cannot be scored, whose number is said; recordings that are broken are named.
+    """`draw_rows` without rows that cannot be scored; their number and broken recordings are reported to `say`.
 
-    Args:
-        clips: of one split.
-        root: folder that their paths start from.
-        count: how many mixtures.
-        seed: of the draw.
-        absent: see `draw_rows`.
-        say: gets the lines; of several processes only one should print them.
+    Args as in `draw_rows`.
 
     Raises:
-        BrokenError: as `refuse_broken`.
-        DataError: none is left; the message says why.
+        BrokenError: if more than 1 % of the recordings are broken. A split of fewer than 100 clips may have one.
+        DataError: if no row is left; the message says why.
     """
     rows = draw_rows(clips, count, seed, absent, root)
     if not rows:
-        raise DataError(why_none(pool_of(clips, root), absent))
+        raise DataError(Pool.of(clips, root).why_empty(absent))
     if len(rows) < count:
-        say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips go together.")
-    good = [row for row in rows if usable(row, root)]
-    if len(good) < len(rows):
-        broken = broken_files([row for row in rows if row not in good], clips, root)
+        say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips can be mixed.")
+    usable = [row for row in rows if is_usable(row, root)]
+    if len(usable) < len(rows):
+        broken = _broken_recordings([row for row in rows if row not in usable], clips, root)
         for line in broken:
             say(f"left out: {line}")
-        say(f"{len(rows) - len(good)} of {len(rows)} validation mixtures are left out: silent or not readable.")
-        refuse_broken(broken, len(files_of(rows)), len(clips))
-    if not good:
+        say(f"{len(rows) - len(usable)} of {len(rows)} validation mixtures are left out: silent or not readable.")
+        drawn = len({path for row in rows for path in row_files(row)})
+        if len(broken) > BROKEN_LIMIT * max(drawn, min(len(clips), round(1 / BROKEN_LIMIT))):
+            raise BrokenError(f"{len(broken)} of {drawn} recordings cannot be read; the first: {broken[0]}")
+    if not usable:
         raise DataError(f"all {len(rows)} mixtures that were drawn are silent or not readable.")
-    return good
+    return usable
 
 
-def why_none(pool: Pool, absent: float) -> str:
-    """Why no row could be drawn."""
-    what, least, there = "captioned recordings" if pool.captioned else "labels", 3 if absent > 0 else 2, len(pool.clips)
-    if there >= least:
-        return "every two clips have a sound in common."
-    return f"mixtures are drawn from {least} {what} or more, and there are {there}."
+def is_usable(row: Row, root: Path) -> bool:
+    """Whether a drawn row can be scored: its files are readable, and target and interference are not silent."""
+    try:
+        rendered = render(row, root)
+    except (*READ_ERRORS, ValueError):
+        return False
+    mixed = np.isfinite(rendered.mixture).all() and not np.array_equal(rendered.mixture, rendered.target)
+    return mixed and (row["kind"] == "absent" or bool(rendered.target.any()))
 
 
-def with_examples(rows: list[Row]) -> list[Row]:
-    """The rows of a list, each with an example: the target of another row that asks for the same, where there is one.
-
-    A row that names one keeps it.
-    """
-    targets: dict[str, list[Row]] = defaultdict(list)
+def _broken_recordings(rows: Sequence[Row], clips: Sequence[Clip], root: Path) -> list[str]:
+    """Describe the broken recordings among those of `rows`. Clips are read as a whole: a silent part does not count."""
+    starts: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        if row["kind"] != "absent":
-            targets[row["query"]].append(row)
-    return [row if row.get("example") else row | shown_by(row, targets[row["query"]]) for row in rows]
+        for name in CLIPS[:2]:
+            starts[row[name]].append(float(row[f"{name}_start"]))
+    broken: dict[str, str] = {}
+    for clip in clips:
+        if clip.path in broken or not any(contains(clip, start) for start in starts.get(clip.path, ())):
+            continue
+        try:
+            read_part(root / clip.path, clip.start, clip.seconds)
+        except READ_ERRORS as error:
+            broken[clip.path] = describe_error(root / clip.path, error)
+    return list(broken.values())
 
 
-def shown_by(row: Row, others: list[Row]) -> Row:
-    """The columns of a row's example: the target of another row, of another recording than the row's own."""
-    own = {row[name] for name in CLIPS if row.get(name)}
-    other = next((each for each in others if each["target"] not in own), None)
-    if other is None:
-        return {}
-    return {
-        "example": other["target"],
-        **{f"example_{x}": other.get(f"target_{x}") or "" for x in ("start", "seconds")},
-    }
+def contains(clip: Clip, start: float) -> bool:
+    """Whether `start`, s, lies in this part of the file; rows give times to a thousandth of a second."""
+    return start - clip.start > -1e-3 and (not clip.seconds or start - clip.start < clip.seconds)

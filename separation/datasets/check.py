@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from separation.data.cut import BROKEN, complaint, read_clip
+from separation.data.corpus import READ_ERRORS, describe_error, read_part
 from separation.data.manifest import Entry, leaks, read_entries
 
 
@@ -40,8 +40,8 @@ def problems(entries: list[Entry], root: Path) -> Iterator[str | None]:
     """What is wrong with each clip, None where nothing is."""
     for _, clip in entries:
         try:
-            read_clip(root, clip)
-        except BROKEN as error:
-            yield complaint(root / clip.path, error)
+            read_part(root / clip.path, clip.start, clip.seconds)
+        except READ_ERRORS as error:
+            yield describe_error(root / clip.path, error)
         else:
             yield None

@@ -134,7 +134,7 @@ def prepare(options: argparse.Namespace) -> int:
 
 def join(options: argparse.Namespace) -> int:
     """Writes several manifests as one."""
-    from separation.data.splits import without_leaks
+    from separation.data.manifest import without_leaks
     from separation.datasets.run import moved
 
     folder = options.output.parent
@@ -182,7 +182,7 @@ def frames(options: argparse.Namespace) -> int:
 
 def shard(options: argparse.Namespace) -> int:
     """Writes a split's clips as shards."""
-    from separation.data.shards import write_shards
+    from separation.data.streaming import write_shards
 
     listed = write_shards(
         options.manifest, options.out, options.split, options.shards, options.root, options.sample_rate

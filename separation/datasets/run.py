@@ -11,8 +11,7 @@ from pathlib import Path
 
 from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, DataError, Entry, write_manifest
-from separation.data.splits import hold_out, without_leaks
+from separation.data.manifest import Clip, DataError, Entry, hold_out, without_leaks, write_manifest
 from separation.datasets.base import Preparer
 
 BROKEN_LIMIT = 0.01

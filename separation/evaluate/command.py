@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
-from separation.data.manifest import DataError, read_manifest
-from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, DataError, read_manifest, recordings_of, with_recordings
 from separation.errors import reason
 from separation.evaluate.measures import DEFAULT, possible, wanted
 from separation.evaluate.protocols.base import Protocol, ProtocolError, Sources, fingerprint

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from separation.data.fixed_mixtures import VALIDATION, LeftOut, Mixing, Rendered, Row, read_rows, render, try_render
-from separation.data.recordings import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.measures import SUPPRESSION, Array, Signals, measure
 from separation.metrics import PUBLISHED_FLOOR, energy, sdri, suppression
 from separation.metrics.oracle import oracle_estimate

@@ -103,7 +103,7 @@ class Supervised(Objective):
             EncoderError: by label, and a clip's is none of the encoder's.
         """
         if "image" in self.queries and isinstance(data, QueriedData) and not data.has_pictures:
-            raise DataError(f"model.queries asks by image, and {type(data).__name__} has no pictures; FrameData has.")
+            raise DataError("model.queries asks by image, and the data has no pictures; set data.frames.")
         if "label" in self.queries and isinstance(self.encoder, LabelEncoder):
             # Clips that stream in are not known beforehand.
             for label in getattr(data, "labels", ()) if isinstance(data, QueriedData) else ():

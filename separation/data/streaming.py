@@ -1,0 +1,329 @@
+"""Clips in tar shards, for sets that one machine cannot hold: written once, then streamed from a disk or a web server.
+
+The engine is WebDataset (github.com/webdataset/webdataset): shards are plain tar files, nothing in them is unpickled. A
+clip is `<number>.flac` (mono, 16 bit, peak at full scale, as in `corpus.py`) and `<number>.json` (its row of the
+manifest, and the peak of the recording). `<split>.json` beside the shards lists them.
+
+An epoch permutes the shards, assigns them to ranks and workers, and shuffles clips in a buffer; all of this is a
+function of (seed, epoch). Only clips that have arrived can be drawn: each worker holds the last ones.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from separation.data.corpus import BROKEN_LIMIT, FULL_SCALE, READ_ERRORS, decode, describe_error
+from separation.data.manifest import Clip, DataError, read_manifest
+
+NAME = re.compile(r"[\w.-]+\.tar")
+WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
+PEAK = "peak"  # key in a shard beside a clip's row
+StreamedClip = tuple[Clip, Tensor]
+
+
+def import_webdataset() -> Any:
+    """The webdataset package; raises DataError if it is not installed."""
+    try:
+        import webdataset
+    except ModuleNotFoundError:
+        raise DataError("Shards need the package webdataset: pip install separation[shards].") from None
+    return webdataset
+
+
+# Writing
+
+
+def write_shards(
+    manifest: Path,
+    out: Path,
+    split: str = "train",
+    shards: int = 8,
+    root: Path | None = None,
+    sample_rate: int = 32000,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Write the clips of a split, shuffled, into tar files with equal numbers of clips; return the list of shards.
+
+    Args:
+        manifest: of the clips.
+        out: folder for the shards.
+        split: rows to write.
+        shards: number of files: a multiple of the ranks that will read them, and at least one per worker.
+        root: folder that the manifest's paths start from; by default its own.
+        sample_rate: Hz.
+        seed: of the order.
+        say: receives a line for every clip that is left out.
+
+    Raises:
+        DataError: if there are fewer clips than shards, or more than 1 % of the clips are broken.
+    """
+    import_webdataset()  # fail before anything is written
+    clips = read_manifest(manifest, split)
+    if not 0 < shards <= len(clips):
+        raise DataError(f"{manifest}: {len(clips)} clips cannot be spread over {shards} shards.")
+    order = np.random.default_rng(seed).permutation(len(clips))
+    out.mkdir(parents=True, exist_ok=True)
+    listed, broken = [], 0
+    for shard in range(shards):
+        name = f"{split}-{shard:06d}.tar"
+        numbered = [(int(number), clips[number]) for number in order[shard::shards]]
+        failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
+        for line in failed:
+            say(f"left out: {line}")
+        broken += len(failed)
+        if broken > BROKEN_LIMIT * len(clips):
+            (out / name).unlink()
+            raise DataError(f"{broken} of {len(clips)} clips and more cannot be read; the last: {failed[-1]}")
+        listed.append({"name": name, "clips": len(numbered) - len(failed)})
+    partial = out / f".{split}.json.{os.getpid()}"
+    partial.write_text(json.dumps({"sample_rate": sample_rate, "shards": listed}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(out / f"{split}.json")
+    return listed
+
+
+def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sample_rate: int) -> list[str]:
+    """Write one shard, which appears when complete; return a line for each broken clip, which is left out."""
+    import soundfile
+
+    failed = []
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file, import_webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
+            for number, clip in numbered:
+                try:
+                    samples, peak = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
+                except READ_ERRORS as error:
+                    failed.append(describe_error(root / clip.path, error))
+                    continue
+                flac = io.BytesIO()
+                soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
+                row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
+                writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return failed
+
+
+# Reading
+
+
+class ShardedClips(IterableDataset[StreamedClip]):
+    """The clips of a folder of shards as (clip, waveform (time,) in [-1, 1]), each once per epoch over all ranks.
+
+    Put it into a `DataLoader` with `batch_size=None`. Create it where torch.distributed (or RANK and WORLD_SIZE) knows
+    the rank, such as in a data module's `train_dataloader`.
+
+    Args:
+        folder: output of `write_shards`, a folder or an http(s) address.
+        split: of the clips.
+        buffer: clips that are held to be shuffled; 0 = in the order of the shards.
+        seed: of the order.
+        even: every rank and worker ends after the same number of clips in every epoch, which DDP needs; a few clips are
+            missed.
+        as_recorded: clips come at their recorded levels; otherwise with a peak of one.
+
+    Raises:
+        DataError: if the index is missing or not valid, or webdataset is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        split: str = "train",
+        buffer: int = 1000,
+        seed: int = 0,
+        even: bool = False,
+        as_recorded: bool = False,
+    ) -> None:
+        super().__init__()
+        self.engine = import_webdataset().utils.pytorch_worker_info
+        self.folder = str(folder).rstrip("/") if WEB.fullmatch(str(folder)) else str(Path(folder).absolute())
+        self.index = f"{self.folder}/{split}.json"
+        self.sample_rate, self.shards = _read_index(self.index)
+        self.buffer, self.seed, self.even, self.epoch = buffer, seed, even, 0
+        self.as_recorded = as_recorded
+        self.place = self.engine()[:2]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; call it before each epoch, as with a distributed sampler."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of clips over all ranks."""
+        return sum(count for _, count in self.shards)
+
+    def clips_per_worker(self, ranks: int, workers: int) -> int:
+        """Number of clips that each worker of each rank has in every epoch, whichever shards are its own.
+
+        Raises:
+            DataError: if the shards are not a multiple of the ranks, or fewer than the workers.
+        """
+        if len(self.shards) % ranks or len(self.shards) < ranks * workers:
+            raise DataError(
+                f"{self.index}: {len(self.shards)} shards cannot be shared by {ranks} ranks of {workers} workers each: "
+                "write a multiple of the ranks, at least one for every worker."
+            )
+        return sum(sorted(count for _, count in self.shards)[: len(self.shards) // ranks // workers])
+
+    def __iter__(self) -> Iterator[StreamedClip]:
+        rank, ranks, worker, workers = self.engine()
+        if ranks == 1:
+            rank, ranks = self.place  # a spawned worker does not know the ranks
+        least = self.clips_per_worker(ranks, workers)
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
+        own = [self.shards[number] for number in order][rank::ranks][worker::workers]
+        expected = sum(count for _, count in own)
+        wanted, got = least if self.even else expected, 0
+        for sample in self._shuffled([name for name, _ in own]):
+            if got == wanted:
+                return
+            if not {"flac", "json"} <= set(sample):
+                raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
+            got += 1
+            clip, wave, peak = _decode_sample(sample)
+            if self.as_recorded and peak is None:
+                raise DataError(f"{self.index}: its shards were written by an old version without levels: write again.")
+            yield clip, wave * peak if self.as_recorded and peak is not None else wave
+        if got < expected and got < wanted:
+            raise DataError(f"{self.index}: its shards hold {got} clips where {expected} are listed.")
+
+    def _shuffled(self, names: list[str]) -> Iterator[dict[str, Any]]:
+        """The encoded samples of some shards, shuffled."""
+        samples = self._read_shards(names)
+        if not self.buffer:
+            return samples
+        rng = random.Random(f"{self.seed} {self.epoch} {names}")
+        shuffled: Iterator[dict[str, Any]] = import_webdataset().shuffle(self.buffer, initial=self.buffer, rng=rng)(
+            samples
+        )
+        return shuffled
+
+    def _read_shards(self, names: list[str]) -> Iterator[dict[str, Any]]:
+        """The encoded samples of some shards in order."""
+        webdataset = import_webdataset()
+        for name in names:
+            address = f"{self.folder}/{name}"
+            try:
+                with webdataset.gopen(address) as stream:
+                    files = webdataset.tariterators.tar_file_expander([{"url": address, "stream": stream}])
+                    yield from webdataset.tariterators.group_by_keys(files)
+            except (tarfile.TarError, OSError) as error:
+                raise DataError(f"{address}: the shard cannot be read ({error.args[0]}).") from None
+
+
+def _read_index(address: str) -> tuple[int, list[tuple[str, int]]]:
+    """Sample rate, and (name, number of clips) of every shard."""
+    try:
+        if WEB.fullmatch(address):
+            with urlopen(address, timeout=60) as answer:
+                text = answer.read()
+        else:
+            text = Path(address).read_bytes()
+        content = json.loads(text)
+        shards = [(str(each["name"]), int(each["clips"])) for each in content["shards"]]
+        sample_rate = int(content["sample_rate"])
+    except (OSError, URLError) as error:
+        raise DataError(f"{address}: the index of shards cannot be read ({error}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{address}: the file is not an index of shards.") from None
+    for name, _ in shards:
+        if not NAME.fullmatch(name):  # webdataset runs a name that starts with "pipe:" as a command
+            raise DataError(f"{address}: “{name}” is not a valid name of a shard.")
+    return sample_rate, shards
+
+
+def _decode_sample(sample: dict[str, Any]) -> tuple[Clip, Tensor, float | None]:
+    """A clip, its waveform (time,) with a peak of one, and the peak of the recording if the shard states it."""
+    import soundfile
+
+    row = json.loads(sample["json"])
+    peak = row.pop(PEAK, None)
+    clip = Clip(**row | {"labels": tuple(row["labels"]), "captions": tuple(row["captions"])})
+    samples, _ = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
+    return clip, torch.from_numpy(samples).float() / FULL_SCALE, peak
+
+
+# Training from a stream
+
+
+class StreamedBatches(IterableDataset[Any]):
+    """The batches that one worker makes of its clips in one epoch.
+
+    Args:
+        data: data module; its `stream` chooses what a batch is made of, its `stack` makes the batch.
+        epoch: number of the epoch.
+
+    Raises:
+        DataError: as `ShardedClips`, or if the shards have another rate than the training.
+    """
+
+    def __init__(self, data: Any, epoch: int) -> None:
+        self.data, self.epoch, self.rank = data, epoch, data.ranks()[0]
+        self.clips = ShardedClips(
+            str(data.shards), "train", data.buffer, data.seed, even=True, as_recorded=data.as_recorded
+        )
+        self.clips.set_epoch(epoch)
+        if (rate := self.clips.sample_rate) != data.sample_rate:
+            raise DataError(f"{self.clips.index}: the shards are at {rate} Hz, the training at {data.sample_rate}.")
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = info.id if (info := get_worker_info()) else 0
+        rng, waiting = np.random.default_rng((self.data.seed, self.epoch, self.rank, worker)), []
+        for item in self.data.stream(iter(self.clips), rng):
+            waiting.append(item)
+            if len(waiting) == self.data.batch_size:
+                yield self.data.stack(waiting, rng)
+                waiting = []
+
+
+def count_batches(data: Any) -> int:
+    """Number of batches in every epoch of a stream, the same on all ranks: it tells Lightning how long a training is.
+
+    Raises:
+        DataError: if an epoch has no batch, or as `StreamedBatches`.
+    """
+    ranks, workers = data.ranks()[1], max(1, data.workers)
+    turns = data.count_turns(StreamedBatches(data, 0).clips.clips_per_worker(ranks, workers))
+    count = workers * (turns // data.batch_size)
+    if count == 0:
+        raise DataError(
+            f"{data.shards}: an epoch has no batch of {data.batch_size} in any of {workers} workers; stream more "
+            "clips, or lower data.batch_size or data.workers."
+        )
+    return count
+
+
+def stream_turns(clips: Iterable[StreamedClip], size: int) -> Iterator[tuple[StreamedClip, deque[StreamedClip]]]:
+    """Each clip that gets a mixture of its own, with the last `size` clips, which are held to be mixed with it.
+
+    The first clips are only held; those that are still held when the stream ends get their turn then. The number of
+    turns depends on the number of clips only, which is the same on every rank.
+    """
+    held: deque[StreamedClip] = deque(maxlen=size)
+    had_turn: deque[bool] = deque(maxlen=size)
+    for clip in clips:
+        full = len(held) == size
+        if full:
+            yield clip, held
+        held.append(clip)
+        had_turn.append(full)
+    yield from ((clip, held) for clip, done in zip(list(held), had_turn, strict=True) if not done)
