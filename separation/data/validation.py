@@ -280,7 +280,7 @@ def draw_rows(
         root: folder that the clips' paths start from; lengths that the manifest does not state are measured there.
 
     Returns:
-        Rows of a list as in `fixed_mixtures.py`: none if there are too few labels (captioned recordings), fewer than `count`
+        Rows as in `fixed_mixtures.py`: none if there are too few labels (captioned recordings), fewer than `count`
         if no clips were found that can be mixed.
     """
     pool, rows = Pool.of(clips, root or Path()), []
