@@ -34,12 +34,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from separation.audio import Reader
-from separation.audio.formats import FORMATS, find_format, find_subtype
 from separation.audio.writing import commit
-from separation.cli_inputs import STANDARD, Input, InputFinder, copy_pipe
-from separation.cli_outputs import Namer, QueryOutputs, Record, Request, choose_format, plan_paths
+from separation.cli_files import (
+    Input,
+    InputFinder,
+    Namer,
+    QueryOutputs,
+    Record,
+    choose_format,
+    copy_pipe,
+    plan_paths,
+    slug,
+)
+from separation.cli_options import Request, UsageError, parse, writes_to_stdout
 from separation.errors import AudioError, ModelError, reason
-from separation.query import Query, has_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,235 +60,6 @@ CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "o
 PATIENCE = 1.0  # seconds before a progress bar appears
 PROGRESS = "{percentage:3.0f}% |{bar:24}| {remaining} left  {desc}"
 PROGRESS_WITHOUT_TOTAL = "{elapsed}  {desc}"
-
-DESCRIPTION = """\
-Extract the sound that you describe from a recording.
-
-Each query writes one file beside the input: mix.wav becomes mix.dog_barking.wav.
-Sample rate, channels and length stay the same. Files may be hours long. Existing
-files are never replaced unless you add --overwrite.
-"""
-
-EXAMPLES = """\
-examples:
-  separate --query "dog barking" mix.wav
-      writes mix.dog_barking.wav
-  separate --query "dog barking" --query rain *.wav -o out/
-      writes out/<name>.dog_barking.wav and out/<name>.rain.wav in one pass over each file
-  separate --query "dog barking" --residual mix.flac
-      also writes mix.not_dog_barking.flac; the two add up to the input
-  separate --remove "dog barking" mix.wav
-      writes only mix.not_dog_barking.wav
-  separate --query speech -r recordings/ -o speech/ --json > report.jsonl
-      every recording in a folder and its subfolders, with one line of JSON for each
-  separate --query-audio bark.wav mix.wav
-      extracts what sounds like bark.wav (or like the files in a folder); writes mix.bark.wav
-  separate --query speech --not music mix.wav
-      keeps music out of the result; writes mix.speech_without_music.wav
-  separate --list mix.wav
-      lists the sounds that are probably in it, of those that the model knows, and when
-  ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
-      reads from a pipe and writes to one
-
-formats:
-  wav gives float32 wav, flac gives 24-bit flac, ogg, opus and mp3 give the same format;
-  other files and videos (m4a, mp4, ...) give wav. Choose with --format and --subtype.
-
-queries:
-  The built-in model takes texts, example recordings and embeddings. Other models take
-  pictures (CLIPSep) or AudioSet classes (USS); see --list-models. Each query, of any
-  form, gives its own result.
-
-presence is the probability that the sound is in the recording at all, from 0 to 1.
-exit status: 0 success, 1 a file failed (the others are done), 2 wrong usage, 130 interrupted.
-"""
-
-# Options
-
-
-class UsageError(Exception):
-    """Options that are wrong or do not go together; the text is one sentence."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises UsageError and reports a full disk under standard output."""
-
-    def print_help(self, file: Any = None) -> None:
-        """Print the help to standard output."""
-        put(self.format_help().rstrip())
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UsageError instead of exiting."""
-        raise UsageError(message[:1].upper() + message[1:].rstrip(".") + ".")
-
-
-def build_parser() -> Parser:
-    """The parser of `separate`."""
-    parser = Parser(
-        prog="separate",
-        usage='separate --query "dog barking" [options] FILE ...',
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    group = parser.add_argument_group("what to separate")
-    add = group.add_argument
-    add("files", nargs="*", metavar="FILE", help="audio or video files, patterns ('*.wav'), folders (-r), - for stdin")
-
-    def add_query(option: str, metavar: str, form: str, text: str, suffixes: tuple[str, ...] = ()) -> None:
-        def read(value: str) -> tuple[str, str]:
-            return form, value if form in ("text", "label") else check_query_file(form, value, suffixes)
-
-        add(option, action="append", default=[], dest="query", metavar=metavar, type=read, help=text)
-
-    add_query("--query", "TEXT", "text", "the sound to extract; repeat this and the next four for more sounds")
-    add_query("--query-audio", "PATH", "audio", "an example recording of the sound, or a folder of them")
-    add_query("--query-class", "NAME", "label", "a class by name, id or number, such as Dog or /m/0bt9lr")
-    add_query("--query-image", "FILE", "image", "a picture of what makes the sound")
-    add_query(
-        "--query-embedding", "FILE", "embedding", "a condition vector, .npy or .safetensors", (".npy", ".safetensors")
-    )
-    more: Any = {"action": "append", "default": [], "metavar": "TEXT"}
-    add("--not", dest="negative", help="a sound to keep out of every result; repeatable", **more)
-    add(
-        "--subclasses",
-        action="store_true",
-        help="let --query-class include subclasses (needs AudioSet's ontology.json)",
-    )
-    add("--remove", help="a sound to remove: write only the rest; repeatable", **more)
-    add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
-    add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
-
-    add = parser.add_argument_group("what to write").add_argument
-    add("-o", "--output", metavar="FOLDER", help="write here (created if needed); - is standard output")
-    add("--residual", action="store_true", help="also write the rest: input minus target")
-    add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
-    add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
-    add("--plot", action="store_true", help="draw spectrograms (PNG) for each query")
-    add("--overwrite", action="store_true", help="replace existing files")
-
-    add = parser.add_argument_group("how").add_argument
-    add("--model", default="default", metavar="NAME", help="a name, model directory or checkpoint (default: built-in)")
-    add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
-    add("--offline", action="store_true", help="never use the network, not even to download a model")
-    add("--list-models", action="store_true", help="show the available models")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
-    add("--threads", type=int, metavar="N", help="processor threads (default: all)")
-
-    add = parser.add_argument_group("what to print").add_argument
-    add("--json", action="store_true", help="print one line of JSON for each file")
-    add("-q", "--quiet", action="store_true", help="print errors only")
-    add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")
-    add("--version", action="store_true", help="show the version and exit")
-    return parser
-
-
-def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
-    """Return the path of a file to use as a query; raise ArgumentTypeError if it is missing or of another kind."""
-    path = Path(name).expanduser()
-    if not path.exists():
-        raise argparse.ArgumentTypeError(f"{name} does not exist")
-    if path.is_dir() and form != "audio":
-        raise argparse.ArgumentTypeError(f"{name} is a folder, not a file")
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise argparse.ArgumentTypeError(f"{name} must end in {' or '.join(suffixes)}")
-    return str(path)
-
-
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
-    """Return options and requests; raise UsageError if they are wrong or do not go together."""
-    options = build_parser().parse_intermixed_args(argv)
-    if options.list_models or options.version:
-        return options, []
-    requests = build_requests(options)
-    if options.subclasses and not any(form == "label" for form, _ in options.query):
-        raise UsageError("--subclasses needs --query-class.")
-    if options.list:
-        for name in ("query", "remove", "negative", "output", "residual", "plot", "format", "subtype"):
-            if getattr(options, name):
-                option = "not" if name == "negative" else name
-                raise UsageError(f"--list does not separate, so it cannot be combined with --{option}.")
-    elif not requests:
-        raise UsageError('Say what to separate, for example --query "dog barking".')
-    if not options.files:
-        raise UsageError("Name at least one file, or - for standard input.")
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {options.threads}.")
-    check_format(options.format, options.subtype)
-    check_output(options, requests)
-    return options, requests
-
-
-def build_requests(options: argparse.Namespace) -> list[Request]:
-    """Make one request for each different query. A sound that is both extracted and removed is separated once."""
-    negative = [tidy_text(text, "--not") for text in options.negative]
-    wanted: dict[tuple[str, str], list[bool]] = {}  # (form, value) -> [target, residual]
-    for form, value in options.query:
-        option = {"text": "--query", "label": "--query-class"}.get(form)
-        wanted[form, tidy_text(value, option) if option else value] = [True, options.residual]
-    for text in options.remove:
-        wanted.setdefault(("text", tidy_text(text, "--remove")), [False, True])[1] = True
-    requests: list[Request] = []
-    for (form, value), (target, residual) in wanted.items():
-        given: dict[str, Any] = {form: value}
-        query = Query(**given, negative=negative, subclasses=form == "label" and options.subclasses)
-        name, number = query.name, 1
-        while any(name == other.name for other in requests):
-            number += 1
-            name = f"{query.name} {number}"
-        requests.append(Request(name, value if form == "text" and not negative else query, target, residual))
-    return requests
-
-
-def tidy_text(text: str, option: str) -> str:
-    """Return the text on one line, with single spaces; raise UsageError if it has no letter or digit."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    if not has_word(text):
-        problem = f'{option} "{text}" contains no word' if text else f"{option} is empty"
-        raise UsageError(f'{problem}. Describe the sound, for example {option} "dog barking".')
-    return text
-
-
-def check_format(name: str | None, subtype: str | None) -> None:
-    """Raise UsageError if there is no such format or sample type."""
-    try:
-        if name:
-            find_subtype(find_format(name), subtype)
-            return
-    except AudioError as error:
-        raise UsageError(str(error)) from None
-    for entry in FORMATS.values():
-        with contextlib.suppress(AudioError):
-            find_subtype(entry, subtype)
-            return
-    known = sorted({known for entry in FORMATS.values() for known in entry.subtypes})
-    raise UsageError(f"Unknown sample type {subtype!r}. Use one of {', '.join(known)}.")
-
-
-def writes_to_stdout(options: argparse.Namespace) -> bool:
-    """Whether the audio goes to standard output: on demand, and by default for standard input alone."""
-    to_stdout: bool = options.output == STANDARD or (options.output is None and options.files == [STANDARD])
-    return to_stdout and not options.list
-
-
-def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
-    """Raise UsageError if the results cannot go where the options say."""
-    output, files = options.output, options.files
-    if writes_to_stdout(options):
-        if len(files) != 1 or len(requests) != 1 or (requests[0].target and requests[0].residual):
-            raise UsageError("Standard output takes one result of one file. Use -o FOLDER for more.")
-        if options.json or options.plot:
-            raise UsageError("--json and --plot need -o FOLDER when the audio goes to standard output.")
-    elif output is None:
-        if STANDARD in files and not options.list:
-            raise UsageError("Standard input together with files needs -o FOLDER.")
-    elif not Path(output).is_dir():
-        if Path(output).exists():
-            raise UsageError(f"-o needs a folder, but {output} is a file.")
-        if Path(output).suffix.lower().lstrip(".") in FORMATS:
-            raise UsageError(f"-o needs a folder, but {output} looks like a file name.")
-
 
 # Printing
 
@@ -361,12 +140,9 @@ def print_models(as_json: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `separate`; return its exit status (0 success, 1 a file failed, 2 wrong usage, 130 interrupted)."""
     try:
-        options, requests = parse(argv)
-        if options.version:
-            from separation import __version__
-
-            put(f"separate {__version__}")
-        elif options.list_models:
+        with standard_output():  # of --help and --version
+            options, requests = parse(argv)
+        if options.list_models:
             print_models(options.json)
         else:
             with exit_on_signals(), tempfile.TemporaryDirectory(prefix="separate-") as scratch:
@@ -447,7 +223,7 @@ class Command:
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
-        parts = {part for request in self.requests for part in (request.slug, f"not_{request.slug}")}
+        parts = {part for request in self.requests for part in (slug(request.name), f"not_{slug(request.name)}")}
         sources = InputFinder(options.recursive, parts, self.folder, self.notice).find(options.files)
         examples = [Path(value) for form, value in options.query if form in ("audio", "image", "embedding")]
         inputs = [source.path for source in sources if not source.piped]
@@ -485,11 +261,10 @@ class Command:
                 traceback.print_exc()
             text = " ".join([f"{type(error).__name__}:", *str(error).split()])[:300].rstrip(".:")
             record.error = f"{source.label} could not be separated: {text} (-v shows where)."
-        if source.piped:  # messages name the input, not its temporary copy
+        if path != source.path:  # messages name the input, not its temporary copy
+            path.unlink()
             record.error = record.error and record.error.replace(str(path), source.label)
             record.warnings = [warning.replace(str(path), source.label) for warning in record.warnings]
-            if path != source.path:
-                path.unlink(missing_ok=True)
         record.seconds = round(time.monotonic() - began, 3)
         return record
 

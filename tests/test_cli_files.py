@@ -7,10 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from separation import cli_inputs
+from separation import cli_files
 from separation.audio import AudioError
-from separation.cli_inputs import InputFinder, copy_pipe
-from separation.cli_outputs import Namer, looks_like_output, output_name, slug
+from separation.cli_files import InputFinder, Namer, copy_pipe, looks_like_output, output_name, slug
 
 
 @pytest.mark.parametrize(
@@ -152,9 +151,9 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
     source = InputFinder().find(["-"])[0]
     assert (source.stem, source.label, source.piped) == ("stdin", "standard input", True)
-    monkeypatch.setattr(cli_inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
+    monkeypatch.setattr(cli_files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
     assert copy_pipe(source, tmp_path).read_bytes() == b"bytes"
-    monkeypatch.setattr(cli_inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    monkeypatch.setattr(cli_files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     with pytest.raises(AudioError, match="standard input is empty"):
         copy_pipe(source, tmp_path)
 

@@ -21,7 +21,7 @@ from page.jobs import Ticket
 from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
 from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
-from separation.cli_outputs import slug
+from separation.cli_files import slug
 from separation.pretrained import ModelError
 from separation.query import Query
 
