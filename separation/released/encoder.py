@@ -100,6 +100,8 @@ class ReleasedEncoder(QueryEncoder):
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
         """Encode class names, ids or numbers to (batch, embedding_dim)."""
+        if SYSTEMS[self.family].encoders.get("label") == "classes":
+            return encode_classes(labels)  # needs no tagger
         return self.part("label").encode_label(labels)
 
     def encode_image(self, images: Sequence[Any]) -> Tensor:
@@ -122,8 +124,6 @@ def build_part(
     Raises:
         EncoderError: weights or packages are missing, or do not fit.
     """
-    if kind == "classes":
-        return ClassEncoder()
     if kind == "output number":
         return OneHotEncoder(["1", "2"])
     if kind == "table":  # the names of its labels were published outside the checkpoint
@@ -148,18 +148,6 @@ def build_part(
 def without_prefix(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     """Return the tensors whose names contain `start`, without what stands before it."""
     return {name[name.index(start) :]: value for name, value in tensors.items() if start in name}
-
-
-class ClassEncoder(QueryEncoder):
-    """AudioSet classes to (batch, 527) zeros and ones."""
-
-    embedding_dim = 527
-    modalities = frozenset({"label"})
-    unit_length = False
-
-    def encode_label(self, labels: Sequence[Any]) -> Tensor:
-        """Encode class names, ids or numbers to (batch, 527); a list in the list is one query for all its classes."""
-        return encode_classes(labels)
 
 
 class StatesEncoder(ReleasedEncoder):

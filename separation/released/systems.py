@@ -106,10 +106,11 @@ def resunet_size(tensors: Tensors) -> tuple[int, int]:
     return dim, count
 
 
-def resunet(condition_dim: int, bins: int, **arguments: int) -> Match:
+def match_resunet(condition_dim: int, sample_rate: int, **more: int) -> Match:
     """Match a ResUNet30 of one size."""
-    given = {"condition_dim": condition_dim, **arguments}
-    return lambda tensors: given if resunet_size(tensors) == (condition_dim, bins) else None
+    sizes = {"n_fft": 2048 * sample_rate // 32000, "hop": sample_rate // 100}
+    arguments = {"condition_dim": condition_dim, "sample_rate": sample_rate, **sizes, **more}
+    return lambda tensors: arguments if resunet_size(tensors) == (condition_dim, sizes["n_fft"] // 2 + 1) else None
 
 
 def has(*names: str, **arguments: Any) -> Match:
@@ -126,22 +127,27 @@ def with_noise_heads(tensors: Tensors) -> dict[str, Any] | None:
 MIT, APACHE = (f"code {licence}, weights not stated" for licence in ("MIT", "Apache-2.0"))
 NIT_ONLY = "not available: only the NIT weights are announced"
 USS_HOME = "https://huggingface.co/RSNuts/Universal_Source_Separation"
-CLIPSEP_HOME = "https://github.com/sony/CLIPSep"
-TEXT_AND_IMAGE = {"text": "clip", "image": "clip"}
 NO_CLASSES = (
     "This model takes no class ids: its condition is the tagger's embedding, whose 2048 numbers stand for no classes, "
     'so masking them by class would mean nothing; use the 527-class model ("uss"), example audio or an embedding.'
 )
 NO_SENTENCES = "BERTSep's sentence vectors were published outside its checkpoint; give embeddings of 256 numbers."
 
+
+def clipsep(name: str, match: Match, **record: Any) -> System:
+    """Return the record of a relative of CLIPSep, which takes texts and images unless the record says otherwise."""
+    common = {"encoders": {"text": "clip", "image": "clip"}, "encoder_file": CLIP, "filename": "best_model.pt"}
+    return System(name, CLIPSEP_UNET, match, home="https://github.com/sony/CLIPSep", **{**common, **record})
+
+
 # If a checkpoint matches several records of its layout, the last one counts: variants stand after what they vary.
 SYSTEMS = {
     system.name: system
     for system in (
         System(
-            name="audiosep",
-            network=RESUNET,
-            match=resunet(512, 1025, sample_rate=32000, n_fft=2048, hop=320),
+            "audiosep",
+            RESUNET,
+            match_resunet(512, 32000),
             encoders={"text": "clap", "audio": "clap"},
             encoder_file=CLAP,
             unit_length=True,
@@ -160,9 +166,9 @@ SYSTEMS = {
             ),
         ),
         System(
-            name="dcase2024",
-            network=RESUNET,
-            match=resunet(512, 513, sample_rate=16000, n_fft=1024, hop=160),
+            "dcase2024",
+            RESUNET,
+            match_resunet(512, 16000),
             encoders={"text": "clap", "audio": "clap"},
             encoder_file=CLAP,
             unit_length=True,
@@ -177,9 +183,9 @@ SYSTEMS = {
             ),
         ),
         System(
-            name="uss",
-            network=RESUNET,
-            match=resunet(527, 1025, sample_rate=32000, n_fft=2048, hop=320, segment=64000),
+            "uss",
+            RESUNET,
+            match_resunet(527, 32000, segment=64000),
             encoders={"label": "classes", "audio": "tagger probabilities"},
             encoder_file=CNN14,
             description="USS (Kong et al., 2023): ResUNet30 queried by 527 class probabilities",
@@ -196,9 +202,9 @@ SYSTEMS = {
             ),
         ),
         System(
-            name="uss-embedding",
-            network=RESUNET,
-            match=resunet(2048, 1025, sample_rate=32000, n_fft=2048, hop=320, segment=64000),
+            "uss-embedding",
+            RESUNET,
+            match_resunet(2048, 32000, segment=64000),
             encoders={"audio": "tagger embedding"},
             encoder_file=CNN14,
             refusals={"label": NO_CLASSES},
@@ -209,78 +215,48 @@ SYSTEMS = {
             home=USS_HOME,
             filename="ss_model=resunet30,querynet=emb,data=balanced,devices=1,steps=1000000.ckpt",
         ),
-        System(
-            name="clipsep",
-            network=CLIPSEP_UNET,
-            match=lambda tensors: {},
-            encoders=TEXT_AND_IMAGE,
-            encoder_file=CLIP,
+        clipsep(
+            "clipsep",
+            lambda tensors: {},
             description="CLIPSep (Dong et al., 2023): U-Net queried by CLIP",
             licence=MIT,
             scores=NIT_ONLY,
             size="121 MB",
-            home=CLIPSEP_HOME,
-            filename="best_model.pt",
         ),
-        System(
-            name="bertsep",
-            network=CLIPSEP_UNET,
-            match=lambda t: (
+        clipsep(
+            "bertsep",
+            lambda t: (
                 {"condition_dim": 256} if "frame_net.weight" in t and t["frame_net.weight"].shape[-1] == 256 else None
             ),
             encoders={},
             refusals=dict.fromkeys(("text", "audio", "label", "image"), NO_SENTENCES),
         ),
-        System(
-            name="clipsep-nit",
-            network=CLIPSEP_UNET,
-            match=with_noise_heads,
-            encoders=TEXT_AND_IMAGE,
-            encoder_file=CLIP,
+        clipsep(
+            "clipsep-nit",
+            with_noise_heads,
             description="CLIPSep-NIT (Dong et al., 2023): trained with noise heads on VGGSound",
             licence=MIT,
             scores="MUSIC+, as a later paper measured: SDR 11.03, SI-SDRi 7.53 dB",
             size="121 MB",
-            home=CLIPSEP_HOME,
-            filename="best_model.pt",
         ),
-        System(
-            name="labelsep",
-            network=CLIPSEP_UNET,
-            match=lambda t: {"labels": len(t["label_net.weight"])} if "label_net.weight" in t else None,
+        clipsep(
+            "labelsep",
+            lambda t: {"labels": len(t["label_net.weight"])} if "label_net.weight" in t else None,
             encoders={"label": "table"},
             description="LabelSep (Dong et al., 2023): CLIPSep's U-Net queried by a table of labels",
             licence=MIT,
             scores=NIT_ONLY,
             size="122 MB",
-            home=CLIPSEP_HOME,
-            filename="best_model.pt",
+        ),
+        clipsep("clipsep-middle", has("sound_net.unet_block.downconv.", fusion="middle")),
+        clipsep("clipsep-early", has("frame_net.fc.weight", fusion="early")),
+        clipsep(
+            "clipsep-pit", has("synth_net.weight", fusion="none"), encoders={"label": "output number"}, condition_dim=2
         ),
         System(
-            name="clipsep-middle",
-            network=CLIPSEP_UNET,
-            match=has("sound_net.unet_block.downconv.", fusion="middle"),
-            encoders=TEXT_AND_IMAGE,
-            encoder_file=CLIP,
-        ),
-        System(
-            name="clipsep-early",
-            network=CLIPSEP_UNET,
-            match=has("frame_net.fc.weight", fusion="early"),
-            encoders=TEXT_AND_IMAGE,
-            encoder_file=CLIP,
-        ),
-        System(
-            name="clipsep-pit",
-            network=CLIPSEP_UNET,
-            match=has("synth_net.weight", fusion="none"),
-            encoders={"label": "output number"},
-            condition_dim=2,
-        ),
-        System(
-            name="bimodal",
-            network=BIMODAL_UNET,
-            match=lambda tensors: {},
+            "bimodal",
+            BIMODAL_UNET,
+            lambda tensors: {},
             encoders={"text": "clap states"},
             encoder_file=MUSIC_CLAP,
             condition_dim=512 + 77 * 768,
