@@ -18,7 +18,6 @@ from separation.data.fixed_mixtures import (
     Rendered,
     read_clip,
     read_example,
-    read_part,
     render,
 )
 from separation.data.manifest import Clip, DataError, read_manifest
@@ -197,8 +196,8 @@ def test_recordings_in_containers_are_mixed(compressed, folder, clips):
 def test_a_part_is_cut_out_of_them_to_the_sample(compressed):
     file = compressed[0] / "0.m4a"
     whole = read_clip(file, 8000)
-    assert np.array_equal(read_part(file, 1.5, 2.0, 8000), whole[12000:28000])
-    assert len(read_part(file, 6.5, 2.0, 8000)) == len(whole) - 52000
+    assert np.array_equal(read_clip(file, 8000, 1.5, 2.0), whole[12000:28000])
+    assert len(read_clip(file, 8000, 6.5, 2.0)) == len(whole) - 52000
 
 
 def test_a_broken_one_is_named(compressed, tmp_path):

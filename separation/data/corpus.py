@@ -8,6 +8,7 @@ decoded again.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -39,93 +40,78 @@ class BrokenError(DataError):
 # Reading
 
 
-def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.ndarray, int]:
-    """Read a part of an audio file as mono.
+def read_samples(path: Path, start: float = 0.0, seconds: float = 0.0, slack: float = 0.0) -> tuple[np.ndarray, int]:
+    """Read a part of an audio file; start and length are rounded to the nearest sample.
 
     Args:
-        path: a file that libsndfile reads, or any other container (see `separation.audio`).
+        path: any file that `separation.audio` reads.
         start: start of the part, s.
-        seconds: its length; 0 = to the end. A file that is at most 0.05 s longer is read to its end.
+        seconds: its length; 0 = to the end.
+        slack: if at most so many seconds follow the part, they are read too.
 
     Returns:
-        samples (time,), the mean of the channels, and their rate, Hz.
+        samples (time, channels), fewer if the file ends before the part does, and their rate, Hz.
 
     Raises:
-        DataError: if the file is missing, empty or damaged, ends before the part does, is silent there, or contains
-            NaN or infinity. The message names the file.
+        RuntimeError: if libsndfile cannot read the file.
         AudioError: if another container cannot be decoded.
+    """
+    if path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES:
+        reader = Reader(path)
+        rate, chunks, got = reader.sample_rate, [np.zeros((0, reader.channels), np.float32)], 0
+        end = round((start + seconds + 2 * slack) * rate) if seconds else math.inf
+        for chunk in reader.chunks():  # from the start: these containers cannot be searched exactly
+            chunks.append(chunk)
+            got += len(chunk)
+            if got >= end:
+                break
+        first, count = _frame_range(rate, start, seconds, slack, got)
+        return np.concatenate(chunks)[first : first + count], rate
+    import soundfile
+
+    with soundfile.SoundFile(path) as file:
+        first, count = _frame_range(file.samplerate, start, seconds, slack, file.frames)
+        file.seek(min(first, file.frames))
+        return file.read(count, dtype="float32", always_2d=True), file.samplerate
+
+
+def _frame_range(rate: int, start: float, seconds: float, slack: float, length: int) -> tuple[int, int]:
+    """First frame and number of frames of a part of a file of `length` frames."""
+    first, count = round(start * rate), round(seconds * rate)
+    rest = max(0, length - first)
+    return first, rest if not seconds or rest <= count + slack * rate else count
+
+
+def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.ndarray, int]:
+    """Read a clip as mono: samples (time,), the mean of the channels, and their rate, Hz.
+
+    A file that is at most 0.05 s longer than the clip is read to its end. Args as in `read_samples`.
+
+    Raises:
+        DataError: if the file is missing, empty or damaged, ends before the clip does, is silent there, or contains
+            NaN or infinity. The message names the file.
+        AudioError: as `read_samples`.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     if not path.stat().st_size:
         raise DataError(f"{path}: the file is empty (0 bytes).")
-    read = _decode_part if needs_ffmpeg(path) else _read_part
-    samples, rate = read(path, start, seconds)
-    if not len(samples):
+    try:
+        samples, rate = read_samples(path, start, seconds, ROUNDING)
+    except RuntimeError as error:
+        detail = getattr(error, "error_string", str(error)).rstrip(".")
+        raise DataError(f"{path}: the file is damaged or not audio ({detail}).") from None
+    found = len(samples) / rate
+    if not found:
         raise DataError(f"{path}: there is no sound at {start:g} s." if start else f"{path}: the file has no samples.")
-    _check_length(path, len(samples) / rate, seconds)
+    if found < seconds - max(ROUNDING, TRUNCATED * seconds):
+        raise DataError(f"{path}: the clip is cut short, {found:.2f} s of {seconds:.2f} s are there.")
     with np.errstate(invalid="ignore"):  # inf - inf, reported below
         mono: np.ndarray = samples.mean(axis=1)
     peak = float(np.abs(mono).max())
     if not np.isfinite(peak) or peak == 0.0:
         raise DataError(f"{path}: the clip is silent or not finite.")
     return mono, rate
-
-
-def _read_part(path: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            first, count = _frames(rate, start, seconds, file.frames)
-            file.seek(min(first, file.frames))
-            samples = file.read(count, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"{path}: the file is damaged or not audio ({error.error_string.rstrip('.')}).") from None
-    _check_length(path, len(samples) / rate, count / rate)
-    return samples, rate
-
-
-def _decode_part(path: Path, start: float, seconds: float) -> tuple[np.ndarray, int]:
-    samples, rate = decoded(path, start + seconds + 2 * ROUNDING if seconds else 0.0)
-    first, count = _frames(rate, start, seconds, len(samples))
-    return samples[first : first + count], rate
-
-
-def _frames(rate: int, start: float, seconds: float, length: int) -> tuple[int, int]:
-    """First frame and number of frames of a part of a file of `length` frames."""
-    first, count = round(start * rate), round(seconds * rate)
-    rest = max(0, length - first)
-    return first, rest if not seconds or rest <= count + ROUNDING * rate else count
-
-
-def _check_length(path: Path, found: float, expected: float) -> None:
-    if found < expected - max(ROUNDING, TRUNCATED * expected):
-        raise DataError(f"{path}: the clip is cut short, {found:.2f} s of {expected:.2f} s are there.")
-
-
-def needs_ffmpeg(path: Path) -> bool:
-    """Whether libsndfile does not read this kind of file."""
-    return path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES
-
-
-def decoded(path: Path, end: float = 0.0) -> tuple[np.ndarray, int]:
-    """Decode such a file from its start to at least `end` seconds (0 = all of it): samples (time, channels), rate.
-
-    Raises:
-        AudioError: if the file cannot be decoded or contains no audio.
-    """
-    decoder = Reader(path)
-    rate, chunks, got = decoder.sample_rate, [], 0
-    for chunk in decoder.chunks():
-        chunks.append(chunk)
-        got += len(chunk)
-        if end and got >= round(end * rate):
-            break
-    if not chunks:
-        raise AudioError(f"{path} holds no audio.")
-    return np.concatenate(chunks), rate
 
 
 def describe_error(path: Path, error: Exception) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separation.data.corpus import decoded, needs_ffmpeg
+from separation.data.corpus import read_samples
 from separation.data.manifest import DataError
 from separation.errors import AudioError, reason
 
@@ -131,33 +131,12 @@ def row_files(row: Row) -> list[str]:
     return [row[name] for name in (*CLIPS, "mixture") if row.get(name)]
 
 
-def read_clip(path: Path, sample_rate: int) -> np.ndarray:
-    """A whole recording (time,): the mean of its channels at `sample_rate`."""
-    import soundfile
-
-    samples, rate = decoded(path) if needs_ffmpeg(path) else soundfile.read(path, dtype="float32", always_2d=True)
-    return resampled(samples.mean(axis=1), rate, sample_rate)
-
-
-def read_part(path: Path, start: float, seconds: float, sample_rate: int) -> np.ndarray:
-    """Seconds of a recording (time,), read alone and then resampled."""
-    import soundfile
-
-    if needs_ffmpeg(path):  # which has to decode what lies before
-        samples, rate = decoded(path, start + seconds)
-        samples = samples[int(start * rate) :][: int(seconds * rate)]
-    else:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            file.seek(min(int(start * rate), file.frames))
-            samples = file.read(int(seconds * rate), dtype="float32", always_2d=True)
-    return resampled(samples.mean(axis=1), rate, sample_rate)
-
-
-def resampled(clip: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """A clip (time,) at another rate."""
+def read_clip(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> np.ndarray:
+    """A part of a recording (time,), the mean of its channels at `sample_rate`; by default the whole of it."""
     import soxr
 
+    samples, rate = read_samples(path, start, seconds)
+    clip = samples.mean(axis=1)
     return clip if rate == sample_rate else soxr.resample(clip, rate, sample_rate)
 
 
@@ -175,7 +154,7 @@ def place_clip(
     `seconds` the clip is that much of the file from `start` on; otherwise it is the whole file.
     """
     if seconds:
-        clip, start = read_part(path, start, seconds, mixing.sample_rate), 0.0
+        clip, start = read_clip(path, mixing.sample_rate, start, seconds), 0.0
     else:
         clip = read_clip(path, mixing.sample_rate)
     if length is None:
@@ -272,7 +251,7 @@ def read_example(rendered: Rendered) -> np.ndarray | LeftOut:
         )
     path, rate = rendered.folder / row["example"], rendered.sample_rate
     try:
-        found = read_part(path, place_of(row, "example", "start"), place_of(row, "example", "seconds") or SECONDS, rate)
+        found = read_clip(path, rate, place_of(row, "example", "start"), place_of(row, "example", "seconds") or SECONDS)
     except (soundfile.SoundFileError, OSError, AudioError) as error:
         return LeftOut(f"{row['id']}: {error}")
     return found if len(found) else LeftOut(f"{row['id']}: its example is empty")
@@ -285,7 +264,7 @@ def ready(row: Row, root: Path, mixing: Mixing) -> Rendered:
     else:
         start = place_of(row, "target", "start")
         target, mixture = (
-            read_part(root / row[name], start, mixing.seconds, mixing.sample_rate) for name in ("target", "mixture")
+            read_clip(root / row[name], mixing.sample_rate, start, mixing.seconds) for name in ("target", "mixture")
         )
     length = min(len(target), len(mixture))
     return Rendered(row, mixture[:length], target[:length], mixing.sample_rate, root)

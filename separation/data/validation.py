@@ -10,15 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from separation.data.corpus import (
-    BROKEN_LIMIT,
-    READ_ERRORS,
-    BrokenError,
-    decoded,
-    describe_error,
-    needs_ffmpeg,
-    read_part,
-)
+from separation.data.corpus import BROKEN_LIMIT, READ_ERRORS, BrokenError, describe_error, read_part, read_samples
 from separation.data.fixed_mixtures import (
     CLIPS,
     SECONDS,
@@ -32,7 +24,6 @@ from separation.data.fixed_mixtures import (
     try_render,
 )
 from separation.data.manifest import MANIFEST, Clip, DataError, known_of, read_manifest, recordings_of, with_recordings
-from separation.errors import AudioError
 
 SNR_DB = (-5, 0, 5)
 MAX_ATTEMPTS = 100  # draws of a row until its clips can be mixed
@@ -253,17 +244,17 @@ class Pool:
 
 
 def measure(path: Path) -> float:
-    """Length of a file, s; 0 if it cannot be read. Files that libsndfile does not read are decoded for it, because the
-    lengths in their headers are rounded, or those of their pictures.
-    """
+    """Length of a file, s; 0 if it cannot be read. Containers are decoded: the lengths in their headers are rounded."""
     import soundfile
 
     try:
-        if needs_ffmpeg(path):
-            samples, rate = decoded(path)
-            return len(samples) / rate
         return float(soundfile.info(path).duration)
-    except (OSError, RuntimeError, AudioError):
+    except (OSError, RuntimeError):
+        pass
+    try:
+        samples, rate = read_samples(path)
+        return len(samples) / rate
+    except READ_ERRORS:
         return 0.0
 
 
