@@ -418,7 +418,7 @@ def test_files_get_the_permissions_of_the_umask(tmp_path, name):
 @posix
 @pytest.mark.parametrize("room", [0, 100, 5_000, 50_000])
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.opus"])
-def test_a_failed_write_is_reported_with_the_reason_and_leaves_nothing(tmp_path, monkeypatch, name, room):
+def test_a_failed_write_is_reported_with_the_reason_and_leaves_nothing(tmp_path, monkeypatch, capfd, name, room):
     import resource
 
     def spool(dir):  # it is larger than the file; the limit is for the file alone
@@ -435,6 +435,7 @@ def test_a_failed_write_is_reported_with_the_reason_and_leaves_nothing(tmp_path,
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert leftovers(tmp_path) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_incomplete_file_is_not_committed(tmp_path, monkeypatch):
@@ -479,6 +480,8 @@ LARGEST = [("ogg", 200000, 2), ("ogg", 7, 1), ("flac", 655350, 2), ("flac", 4410
 def test_the_limits_are_not_too_tight(tmp_path, container, rate, channels):
     write(tmp_path / "a", noise(1000, channels), rate, format=container)
     assert read(tmp_path / "a")[0].shape == (channels, 1000)
+    write(tmp_path / "empty", noise(0, channels), rate, format=container)
+    assert leftovers(tmp_path) == ["a", "empty"]
 
 
 def test_unknown_formats_and_sample_types_are_refused(tmp_path):

@@ -27,7 +27,7 @@ SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengt
 JPEG_SCALE = 3  # as ffmpeg's -q:v
 
 
-def cut_short(path: Path, seconds: float, of: float | None, detail: str = "") -> str:
+def truncation_warning(path: Path, seconds: float, of: float | None, detail: str = "") -> str:
     """Return the warning about a file of which only `seconds` could be read."""
     total = "" if of is None else f" of {of:.3f} s"
     return f"{path} is cut short or damaged{detail}: only the first {seconds:.3f} s{total} can be read and are used."
@@ -140,7 +140,7 @@ class ContainerDecoder:
         if detail and not frames:
             raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
         if detail or short:
-            self.warning = cut_short(self.path, seconds, self._end if short else None, detail)
+            self.warning = truncation_warning(self.path, seconds, self._end if short else None, detail)
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         """Yield decoded frames; packets that cannot be decoded are skipped."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import ContainerDecoder, cut_short
+from separation.audio.containers import ContainerDecoder, truncation_warning
 from separation.audio.formats import READABLE
 from separation.errors import AudioError, reason
 
@@ -272,4 +272,4 @@ class SoundFileDecoder:
         total = self.frames if self.frames is not None and got < self.frames else None
         if damaged or total is not None:
             of = None if total is None else total / self.sample_rate
-            self.warning = cut_short(self.path, got / self.sample_rate, of)
+            self.warning = truncation_warning(self.path, got / self.sample_rate, of)

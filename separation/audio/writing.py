@@ -236,9 +236,9 @@ class Writer:
                     self._encode(np.frombuffer(data, np.float32).reshape(-1, self.channels) * np.float32(gain))
         self._encoder.close()
         self.pending.finish()
-        # Some encoders ignore a failed write.
+        # Some encoders ignore a failed write. libsndfile does not read every file without samples.
         try:
-            complete = soundfile.info(str(self.pending.temporary)).frames >= self.frames
+            complete = not self.frames or soundfile.info(os.fsencode(self.pending.temporary)).frames >= self.frames
         except soundfile.LibsndfileError:
             complete = False
         if not complete:
