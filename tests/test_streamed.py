@@ -1,8 +1,8 @@
-"""Training from shards: every clip once an epoch, mixed with earlier ones; repeatable, resumable, equal over ranks."""
+"""Training from shards: every clip once an epoch; repeatable, resumable, of the same length on every rank."""
 
 import pytest
 import torch
-from tiny import write_corpus
+from tiny import COLUMNS, write_corpus, write_manifest
 
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
@@ -12,8 +12,12 @@ pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation.data.queried import QueriedData
+from separation.data.tagged import TaggedData
 
 CLIPS, HELD, SIZE, RATE = 26, 6, 4, 8000
+LABELS = ["tone 1", "tone 0", "tone 2", "never heard"]
+COMMON, RARE, OTHERS = 24, 3, 5  # clips of tones 1, 0 and 3; those of tone 0 are also of tone 2
+SETTINGS = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "buffer": 8}
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +28,34 @@ def folder(tmp_path_factory):
     return folder
 
 
-def streamed(folder, **settings):
-    common = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "held": HELD, "buffer": 8}
-    return QueriedData(shards=str(folder), **common | settings)
+@pytest.fixture(scope="module")
+def tagged_folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    write_corpus(root, labels=4, recordings=COMMON, seconds=0.05)
+    rows = [
+        {"path": f"audio/made/{label[:6]}/{i}.wav", "split": "train", "labels": label, "recording_id": f"{label} {i}"}
+        for label, count in {"tone 1": COMMON, "tone 0;tone 2": RARE, "tone 3": OTHERS}.items()
+        for i in range(count)
+    ]
+    manifest = write_manifest(root / "tagged.csv", rows, [*COLUMNS[:2], "labels", "recording_id"])
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(manifest, folder, shards=4, sample_rate=RATE)
+    return folder
+
+
+def queried(folder, **settings):
+    return QueriedData(shards=str(folder), **SETTINGS | {"held": HELD} | settings)
+
+
+def tagged(folder, **settings):
+    return TaggedData(shards=str(folder), **SETTINGS | {"labels": LABELS, "held": 16} | settings)
+
+
+@pytest.fixture(params=[queried, tagged])
+def streamed(request, folder, tagged_folder):
+    """Makes a data module of either kind."""
+    place = folder if request.param is queried else tagged_folder
+    return lambda **settings: request.param(place, **settings)
 
 
 def epoch(data, number=0, first=0):
@@ -34,112 +63,134 @@ def epoch(data, number=0, first=0):
     return list(data.train_dataloader())
 
 
-def test_an_epoch_makes_a_mixture_of_every_clip_after_those_that_are_held(folder):
-    batches = epoch(streamed(folder))
-    assert len(batches) == (CLIPS - HELD) // SIZE
-    assert batches[0].sources.shape == (SIZE, 2, 800)
-    firsts = [texts[0] for batch in batches for texts in batch.labels]
-    assert max(firsts.count(label) for label in firsts) <= 2  # two recordings a label, each once
-    assert all(len(set(labels)) == 2 for batch in batches for labels in batch.labels)
+def audio(batch):
+    return batch.sources if hasattr(batch, "sources") else batch.waveforms
 
 
-def test_sources_are_the_clips_at_the_levels_asked_for(folder):
-    data = streamed(folder, gains=RandomGains(low=1.0, high=1.0))
-    batch = data.mix(epoch(data)[0])
-    assert batch.texts == batch.labels
-    assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.15), atol=3e-3)  # tones at 0.3
-    data = streamed(folder, gains=RandomGains(low=1.0, high=1.0, as_recorded=False))
-    batch = data.mix(epoch(data)[0])
-    assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(0.5), atol=1e-3)
+def test_epochs_differ_repeat_and_continue_in_the_middle(streamed):
+    first, second, again = epoch(streamed()), epoch(streamed(), 1), epoch(streamed())
+    assert all(torch.equal(audio(one), audio(other)) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(audio(first[0]), audio(second[0]))
+    rest = epoch(streamed(), first=3)
+    assert len(rest) == len(first) - 3
+    assert torch.equal(audio(rest[0]), audio(first[3]))
+    assert epoch(streamed(), first=len(first)) == []
 
 
-def test_epochs_differ_and_repeat(folder):
-    first, second, again = epoch(streamed(folder)), epoch(streamed(folder), 1), epoch(streamed(folder))
-    assert all(torch.equal(one.sources, other.sources) for one, other in zip(first, again, strict=True))
-    assert not torch.equal(first[0].sources, second[0].sources)
-
-
-def test_a_training_goes_on_in_the_middle_of_an_epoch(folder):
-    whole, rest = epoch(streamed(folder)), epoch(streamed(folder), first=3)
-    assert len(rest) == len(whole) - 3
-    assert torch.equal(whole[3].sources, rest[0].sources)
-
-
-def test_ranks_and_workers_share_the_clips_and_end_together(folder, monkeypatch):
+def test_ranks_share_the_clips_and_end_together(streamed, monkeypatch):
     seen = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
-        data = streamed(folder, held=2, batch_size=2)
+        data = streamed(held=2, batch_size=2)
         data.ranks = lambda rank=rank: (rank, 2)
         seen.append(epoch(data))
-    assert len(seen[0]) == len(seen[1]) == (CLIPS // 2 - 2) // 2
-    assert not torch.equal(seen[0][0].sources, seen[1][0].sources)
+    assert len(seen[0]) == len(seen[1]) > 4
+    assert not torch.equal(audio(seen[0][0]), audio(seen[1][0]))
+
+
+def test_what_gives_no_batch_is_an_error(streamed, folder, tmp_path):
+    with pytest.raises(DataError, match=r"an epoch has no batch of 64 in any of 1 workers; "):
+        epoch(streamed(held=256, batch_size=64))
+    with pytest.raises(DataError, match=r"4 shards cannot be shared by 1 ranks of 8 workers each: write a multiple"):
+        len(streamed(workers=8).train_dataloader())
+    with pytest.raises(DataError, match="the shards are at 8000 Hz, the training at 16000"):
+        epoch(streamed(sample_rate=16000))
+
+
+# --- Mixtures with queries ---------------------------------------------------------------------
+
+
+def firsts(batches):
+    """The labels of the first sources."""
+    assert all(len(set(labels)) == 2 for batch in batches for labels in batch.labels)
+    return [labels[0] for batch in batches for labels in batch.labels]
+
+
+def test_every_clip_after_those_that_are_held_is_a_first_source(folder):
+    batches = epoch(queried(folder))
+    assert len(batches) == (CLIPS - HELD) // SIZE and batches[0].sources.shape == (SIZE, 2, 800)
+    labels = firsts(batches)
+    assert max(labels.count(label) for label in labels) <= 2  # two recordings a label, each once
 
 
 @pytest.mark.parametrize("held", [CLIPS, CLIPS + 1, 256])
-def test_a_stream_that_is_shorter_than_what_is_held_is_mixed_at_its_end(folder, held):
-    batches = epoch(streamed(folder, held=held, batch_size=2))
-    assert len(batches) == CLIPS // 2
-    firsts = [texts[0] for batch in batches for texts in batch.labels]
-    assert sorted(firsts) == sorted([f"tone {label}" for label in range(13)] * 2)  # every clip once
-    assert all(len(set(labels)) == 2 for batch in batches for labels in batch.labels)
+def test_a_stream_shorter_than_what_is_held_is_mixed_at_its_end(folder, held):
+    batches = epoch(queried(folder, held=held, batch_size=2))
+    assert sorted(firsts(batches)) == sorted([f"tone {label}" for label in range(13)] * 2)  # every clip once
 
 
-def test_what_filled_the_held_clips_and_is_still_there_gets_its_turn(folder):
-    data = streamed(folder, held=16, batch_size=1)
-    assert len(epoch(data)) == (CLIPS - 16) + (16 - (CLIPS - 16))  # the last 10 push 10 of the first 16 out
-    assert len(epoch(streamed(folder, held=13, batch_size=1))) == 13  # twice what is held: nothing is left over
+def test_held_clips_that_remain_get_their_turn(folder):
+    assert len(epoch(queried(folder, held=16, batch_size=1))) == (CLIPS - 16) + (16 - (CLIPS - 16))  # 10 are pushed out
+    assert len(epoch(queried(folder, held=13, batch_size=1))) == 13  # twice what is held: nothing is left over
+
+
+@pytest.mark.parametrize(("as_recorded", "peak", "tolerance"), [(True, 0.15, 3e-3), (False, 0.5, 1e-3)])
+def test_sources_are_at_the_levels_asked_for(folder, as_recorded, peak, tolerance):
+    data = queried(folder, gains=RandomGains(low=1.0, high=1.0, as_recorded=as_recorded))
+    batch = data.mix(epoch(data)[0])
+    assert batch.texts == batch.labels
+    assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(peak), atol=tolerance)  # tones at 0.3
 
 
 @pytest.mark.parametrize(("shards", "workers", "held"), [(3, 0, 6), (5, 2, 4), (5, 2, 8), (4, 2, 20)])
-def test_every_epoch_has_the_batches_that_are_said_beforehand(tmp_path, shards, workers, held):
-    """By their number Lightning knows how long a training is, which the learning rate needs."""
+def test_every_epoch_has_the_announced_number_of_batches(tmp_path, shards, workers, held):
+    """The learning rate follows the length of the training, which Lightning knows from this number."""
     manifest = write_corpus(tmp_path, labels=13, recordings=2, seconds=0.05)
     write_shards(manifest, tmp_path / "s", shards=shards, sample_rate=RATE)
-    data = streamed(tmp_path / "s", held=held, batch_size=2, workers=workers)
-    said = len(data.train_dataloader())
-    for number in range(3):
-        data.position = lambda number=number: (number, 0)
-        assert len(list(data.train_dataloader())) == said > 0
+    data = queried(tmp_path / "s", held=held, batch_size=2, workers=workers)
+    announced = len(data.train_dataloader())
+    assert all(len(epoch(data, number)) == announced > 0 for number in range(3))
 
 
-def test_an_epoch_without_a_batch_is_an_error(folder):
-    with pytest.raises(DataError, match=r"an epoch has no batch of 32 in any of 1 workers; "):
-        epoch(streamed(folder, held=256, batch_size=32))
-
-
-def test_shards_that_do_not_go_round_are_said_before_the_training(folder):
-    data = streamed(folder, workers=8)
-    with pytest.raises(DataError, match=r"4 shards cannot be shared by 1 ranks of 8 workers each: write a multiple"):
-        len(data.train_dataloader())
-
-
-def test_an_epoch_of_which_all_was_seen_is_none(folder):
-    assert epoch(streamed(folder), first=5) == []
-
-
-def test_a_stream_of_one_kind_of_sound_is_an_error(tmp_path):
+def test_clips_that_cannot_be_mixed_are_an_error(tmp_path):
     manifest = write_corpus(tmp_path, labels=1, recordings=4, seconds=0.05)
     write_shards(manifest, tmp_path / "s", shards=1, sample_rate=RATE)
     words = r"\d\.wav cannot be mixed with 1 of the 4 clips that are held; hold more of them, or stream more clips\."
     with pytest.raises(DataError, match=words):
-        epoch(streamed(tmp_path / "s", held=256))
+        epoch(queried(tmp_path / "s", held=256))
 
 
-def test_clips_that_do_not_go_together_are_an_error(folder):
-    data = streamed(folder)
-    data.may_mix = lambda clip, other: False
-    with pytest.raises(DataError, match="hold more"):
-        epoch(data)
-
-
-def test_a_rate_that_is_not_the_shards_is_an_error(folder):
-    with pytest.raises(DataError, match="the shards are at 8000 Hz, the training at 16000"):
-        epoch(streamed(folder, sample_rate=16000))
-
-
-@pytest.mark.parametrize(("settings", "words"), [({"polluted": 0.5}, "polluted"), ({"held": 1}, "are mixed from")])
-def test_what_a_stream_cannot_give(folder, settings, words):
+@pytest.mark.parametrize(
+    ("make", "settings", "words"),
+    [
+        (queried, {"polluted": 0.5}, "polluted"),
+        (queried, {"held": 1}, "are mixed from"),
+        (tagged, {"labels": None}, "need data.labels"),
+        (tagged, {"held": 0}, "the least is 1"),
+    ],
+)
+def test_settings_that_a_stream_cannot_have(folder, make, settings, words):
     with pytest.raises(ValueError, match=words):
-        streamed(folder, **settings)
+        make(folder, **settings)
+
+
+# --- Clips with classes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", [16, 32, 256])
+def test_an_epoch_draws_as_many_clips_as_arrive(tagged_folder, held):
+    batches = epoch(tagged(tagged_folder, held=held))
+    assert len(batches) == (COMMON + RARE + OTHERS) // SIZE
+    assert batches[0].waveforms.shape == (SIZE, 800) and batches[0].tags.shape == (SIZE, 4)
+    assert all((batch.waveforms[:, 400:] == 0).all() for batch in batches)  # shorter clips end in silence
+    for batch in batches:
+        assert (batch.tags[torch.arange(SIZE), batch.drawn] == 1).all()
+        assert {tuple(row) for row in batch.tags.tolist()} <= {(1, 0, 0, 0), (0, 1, 1, 0)}
+
+
+@pytest.mark.parametrize(("as_recorded", "peak"), [(True, 0.3), (False, 1.0)])
+def test_clips_come_as_recorded_or_with_a_peak_of_one(tagged_folder, as_recorded, peak):
+    batch = epoch(tagged(tagged_folder, as_recorded=as_recorded))[0]
+    assert batch.waveforms.abs().amax(1).tolist() == pytest.approx([peak] * SIZE, rel=0.02)
+
+
+def test_classes_are_drawn_equally_often_among_those_that_are_held(tagged_folder):
+    data = tagged(tagged_folder, held=256)
+    drawn = torch.cat([batch.drawn for number in range(20) for batch in epoch(data, number)])
+    assert drawn.bincount(minlength=4) / len(drawn) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=0.06)
+
+
+def test_a_stream_without_the_classes_is_an_error(tagged_folder):
+    with pytest.raises(DataError, match="none of the clips so far has one of the 1 labels"):
+        epoch(tagged(tagged_folder, labels=["rain"]))
