@@ -137,29 +137,10 @@ def test_several_queries_share_one_pass(folder, separator, capsys):
     samples = save("mix.wav")
     assert run("--query", "half", "--query", "all", "--residual", "mix.wav", "-o", "out/deep") == 0
     assert [stream[0] for stream in separator.streams] == [("half", "all")]
-    assert everything() == [
-        "mix.wav",
-        "out/deep/mix.all.wav",
-        "out/deep/mix.half.wav",
-        "out/deep/mix.not_all.wav",
-        "out/deep/mix.not_half.wav",
-    ]
     assert np.abs(load("out/deep/mix.not_half.wav") - 0.5 * samples).max() < 1e-7
     assert np.abs(load("out/deep/mix.not_all.wav")).max() == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out == [
-        os.path.join("out", "deep", "mix.half.wav") + "  presence 0.50",
-        os.path.join("out", "deep", "mix.not_half.wav"),
-        os.path.join("out", "deep", "mix.all.wav") + "  presence 1.00",
-        os.path.join("out", "deep", "mix.not_all.wav"),
-    ]
-
-
-def test_query_and_remove_of_one_text_are_separated_once(folder, separator):
-    save("mix.wav")
-    assert run("--query", "half", "--remove", "half", "--remove", "all", "mix.wav") == 0
-    assert separator.streams[0][0] == ("half", "all")
-    assert everything() == ["mix.half.wav", "mix.not_all.wav", "mix.not_half.wav", "mix.wav"]
+    parts = ("half.wav  presence 0.50", "not_half.wav", "all.wav  presence 1.00", "not_all.wav")
+    assert capsys.readouterr().out.splitlines() == [f"out/deep/mix.{part}" for part in parts]
 
 
 def test_the_level_is_measured_over_the_whole_file(folder, separator):
@@ -179,12 +160,7 @@ def test_the_level_is_measured_over_the_whole_file(folder, separator):
         ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "a.half.opus", ("OGG", "OPUS")),
         ("a.mp3", {}, "a.half.mp3", ("MP3", "MPEG_LAYER_III")),
         ("a.aif", {"format": "AIFF"}, "a.half.aiff", ("AIFF", "FLOAT")),
-        (
-            "wrong.wav",
-            {"format": "FLAC", "subtype": "PCM_16"},
-            "wrong.half.flac",
-            ("FLAC", "PCM_24"),
-        ),
+        ("no.wav", {"format": "FLAC", "subtype": "PCM_16"}, "no.half.flac", ("FLAC", "PCM_24")),
     ],
 )
 def test_outputs_are_what_the_input_is(folder, name, options, output, kind):
@@ -201,14 +177,6 @@ def test_format_and_subtype_choose(folder):
     assert soundfile.info("a.half.flac").subtype == "PCM_16"
     assert run("--query", "half", "--subtype", "pcm_24", "a.wav") == 0
     assert soundfile.info("a.half.wav").subtype == "PCM_24"
-
-
-def test_a_rate_that_the_wanted_format_lacks_is_refused(folder, capsys):
-    save("a.wav", sample_rate=44100)
-    save("b.wav", sample_rate=48000)
-    assert run("--query", "half", "--format", "opus", "a.wav", "b.wav") == 1
-    assert everything() == ["a.wav", "b.half.opus", "b.wav"]
-    assert "a.wav cannot be written as opus: opus cannot hold a sample rate of 44100 Hz" in (capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-6), ("wav", 1e-4)])
@@ -234,12 +202,6 @@ def test_float_wav_is_never_turned_down(folder):
 
 
 # Names and inputs
-
-
-def test_queries_of_any_script_name_files(folder):
-    save("mix.wav")
-    assert run("--query", "собака лает", "--query", "犬", "mix.wav") == 0
-    assert everything() == ["mix.wav", "mix.собака_лает.wav", "mix.犬.wav"]
 
 
 def test_very_long_queries_and_stems_fit(folder):
@@ -305,53 +267,30 @@ def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
     assert everything() == ["mix.flac"]
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [(b"", "standard input is empty"), (b"text " * 99, "standard input ")],
-)
-def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys, data, words):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"text " * 99)))
     assert run("--query", "half", "-") == 1
-    out, err = capsys.readouterr()
-    assert err.startswith(f"separate: {words}")
-    assert len(err.splitlines()) == 1
-    assert out == ""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("separate: standard input ")
 
 
 # Errors: one sentence each, the other files are done
 
 
-def broken_files(folder):
-    """Names of inputs that cannot be separated."""
+def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, capsys):
+    names = ["text.wav", "empty.wav", "zero.wav", "nan.wav", "channels.wav", "film.mp4", "folder", "no*.wav"]
     Path("text.wav").write_text("hello\n" * 99)
     Path("empty.wav").touch()
     save("zero.wav", noise(0))
     bad = noise()
     bad[22050, 0] = np.nan
     save("nan.wav", bad)
-    bad[22050, 0] = -np.inf
-    save("infinite.wav", bad)
     save("channels.wav", subtype="PCM_16")
     data = bytearray(Path("channels.wav").read_bytes())
     data[22:24] = b"\0\0"
     Path("channels.wav").write_bytes(data)
     Path("film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" * 9)
-    (folder / "folder").mkdir()
-    return [
-        "text.wav",
-        "empty.wav",
-        "zero.wav",
-        "nan.wav",
-        "infinite.wav",
-        "channels.wav",
-        "film.mp4",
-        "folder",
-        "no*.wav",
-    ]
-
-
-def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, capsys):
-    names = broken_files(folder)
+    Path("folder").mkdir()
     save("good.wav")
     before = everything()
     assert run("--query", "half", "--residual", "--plot", *names, "good.wav") == 1
@@ -359,8 +298,7 @@ def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, capsy
     for line, name in zip(err.splitlines(), names, strict=True):
         assert line.startswith(f"separate: {name} ")
         assert line.endswith(".")
-    made = ["good.half.png", "good.half.wav", "good.not_half.wav"]
-    assert everything() == sorted([*before, *made])
+    assert everything() == sorted([*before, "good.half.png", "good.half.wav", "good.not_half.wav"])
     assert out.splitlines()[0] == "good.half.wav  presence 0.50"
 
 
@@ -471,26 +409,6 @@ def test_a_separator_that_loses_samples_is_noticed(folder, monkeypatch, capsys):
 # Wrong usage
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--query", " \t\n", "mix.wav"], "--query is empty"),
-        (["--query", "a", "--threads", "x", "mix.wav"], "Argument --threads: invalid int value"),
-        (["--query", "a", "--device", "tpu", "mix.wav"], "Argument --device: invalid choice: 'tpu'"),
-        (["--query", "a", "--residual", "-"], "Standard output takes one result of one file"),
-        (["--query", "a", "mix.wav", "b.wav", "-o", "-"], "Standard output takes one result of one file"),
-    ],
-)
-def test_wrong_usage_is_one_sentence_and_status_2(folder, capsys, separator, arguments, words):
-    save("mix.wav")
-    assert run(*arguments) == 2
-    out, err = capsys.readouterr()
-    assert words in err
-    assert len(err.splitlines()) == 1
-    assert out == ""
-    assert everything() == ["mix.wav"]
-
-
 def test_audio_is_not_for_a_terminal(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert run("--query", "a", "-") == 2
@@ -527,15 +445,6 @@ def test_a_device_that_is_not_there(folder, monkeypatch, capsys, device):
     assert f"--device {device}: PyTorch finds no" in capsys.readouterr().err
 
 
-def test_list_models(capsys):
-    assert run("--list-models") == 0
-    row = capsys.readouterr().out.splitlines()[1]
-    for words in ("default ", "text, audio", "32000 Hz", " MB", "CC BY 4.0", "SDRi", "yes"):
-        assert words in row
-    assert run("--list-models", "--json") == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["queries"] == ["text", "audio", "embedding"]
-
-
 # Queries of other forms
 
 
@@ -550,13 +459,6 @@ def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples,
     forms = [list(query.forms()) for query in examples.asked]  # once each; the text is not one of them
     assert forms == [["audio"], ["label"], ["label"], ["image"], ["embedding"]]
     assert examples.streams[0][0] == examples.streams[1][0] == ("half", "all", "Dog", "class 3", "double", "quarter")
-
-
-def test_a_folder_of_examples_is_one_query(examples):
-    Path("sounds").rename("two  spaces")
-    assert run("--query-audio", "two  spaces", "mix.wav") == 0
-    assert outputs() == ["mix.two_spaces.wav", "mix.wav", "mix2.wav"]
-    assert examples.asked[0].audio == "two  spaces"
 
 
 def test_examples_of_one_name_are_two_queries(examples, capsys):
@@ -575,38 +477,16 @@ def test_what_is_to_be_left_out_goes_with_every_query(examples):
     assert outputs() == [*(f"mix.{part}_without_rain_and_wind.wav" for part in parts), "mix.wav", "mix2.wav"]
 
 
-def test_a_text_and_an_example_of_one_name_are_two_queries(examples):
-    assert run("--query-audio", "sounds/half.wav", "--remove", "half", "mix.wav") == 0
-    assert examples.streams[0][0] == ("half", "half")
-    assert outputs() == ["mix.half.wav", "mix.not_half_2.wav", "mix.wav", "mix2.wav"]
+def test_an_example_that_cannot_be_used(examples, capsys):
+    assert run("--query-audio", "sounds/mute.wav", "mix.wav") == 2
+    assert capsys.readouterr().err == "separate: mute.wav is silent.\n"
+    assert outputs() == ["mix.wav", "mix2.wav"]
 
 
 def test_an_example_is_never_written_over(examples, capsys):
     save("mix.half.wav")
     assert run("--query-audio", "mix.half.wav", "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
     assert "mix.half.wav would be overwritten, but it is one of the inputs." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--query-audio", "none.wav"], "Argument --query-audio: none.wav does not exist."),
-        (["--query-image", "sounds"], "Argument --query-image: sounds is a folder, not a file."),
-        (["--query-embedding", "sounds/half.wav"], "sounds/half.wav must end in .npy or .safetensors."),
-        (["--query-audio", "sounds/mute.wav"], "mute.wav is silent."),
-        (["--query-class", " "], "--query-class is empty"),
-        (["--query", "half", "--not", " "], "--not is empty"),
-        (["--query", "half", "--subclasses"], "--subclasses needs --query-class."),
-        (["--query-audio", "sounds/half.wav", "--query", "b", "-o", "-"], "Standard output takes one result"),
-    ],
-)
-def test_bad_examples_are_one_sentence_and_status_2(examples, capsys, arguments, words):
-    assert run(*arguments, "mix.wav") == 2
-    out, err = capsys.readouterr()
-    assert words in err
-    assert len(err.splitlines()) == 1
-    assert out == ""
-    assert outputs() == ["mix.wav", "mix2.wav"]
 
 
 def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
@@ -631,14 +511,6 @@ def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
 # Printing
 
 
-def test_quiet_says_only_errors(folder, capsys):
-    save("mix.wav")
-    assert run("-q", "--query", "half", "--query", "Half", "mix.wav", "gone.wav") == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "separate: gone.wav does not exist.\n"
-
-
 @pytest.mark.skipif(os.name != "posix", reason="bytes in names")
 def test_names_that_no_encoding_has(folder, capsys):
     name = os.fsdecode(b"b\xffd.wav")
@@ -648,20 +520,6 @@ def test_names_that_no_encoding_has(folder, capsys):
     assert "b\\udcffd.half.wav  presence" in capsys.readouterr().out
     assert run("--query", "all", name, "--json") == 0
     assert json.loads(capsys.readouterr().out)["input"] == name
-
-
-def test_plot_draws_one_picture_for_each_query(folder, capsys):
-    save("mix.wav")
-    assert run("--query", "half", "--remove", "all", "--plot", "mix.wav") == 0
-    assert everything() == [
-        "mix.half.png",
-        "mix.half.wav",
-        "mix.not_all.png",
-        "mix.not_all.wav",
-        "mix.wav",
-    ]
-    assert Path("mix.half.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "mix.half.png" in capsys.readouterr().out
 
 
 def test_plot_without_matplotlib(folder, monkeypatch, capsys):
@@ -781,32 +639,16 @@ def test_a_full_standard_output_is_said(folder, how):
     assert "Traceback" not in err
 
 
-def help_text():
-    before = os.times()
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "separation.cli", "--help"],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT},
-    )  # fmt: skip
-    after = os.times()  # what the processor did: other programs may hold it up
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return done.stdout, done.stderr, spent
-
-
-def test_help_teaches_quickly_and_loads_nothing_heavy():
-    text, imports, _ = help_text()
-    for heavy in ("torch", "numpy", "soundfile", "matplotlib", "lightning"):
-        assert f" {heavy}\n" not in imports
-    for option in ("--query", "--remove", "--residual", "--recursive", "--output", "--model"):
-        assert option in text
-    for option in ("--device", "--json", "--plot", "--overwrite", "--format", "--subtype"):
-        assert option in text
-    for option in ("--query-audio", "--query-class", "--query-image", "--query-embedding", "--not", "--subclasses"):
-        assert option in text
-    for option in ("--list-models", "--threads", "--quiet", "--verbose", "--version"):
-        assert option in text
-    assert "examples:" in text
-    assert 'separate --query "dog barking" mix.wav' in text
-    assert min(help_text()[2] for _ in range(3)) < 0.3
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    text = capsys.readouterr().out
+    options = "query query-audio query-class query-image query-embedding not subclasses remove list recursive output"
+    options += " residual format subtype plot overwrite model faithful offline list-models device threads json quiet"
+    for option in [*options.split(), "verbose", "version"]:
+        assert f"--{option}" in text
+    assert 'examples:\n  separate --query "dog barking" mix.wav' in text
+    assert all(len(line) <= 100 for line in text.splitlines())
 
 
 def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys):
