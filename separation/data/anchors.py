@@ -1,8 +1,7 @@
-"""Where in a labelled clip its label sounds, and how such segments are mixed.
+"""Anchors: where the label of a clip sounds, and how such segments are mixed.
 
-"Universal Source Separation with Weakly Labelled Data" (Kong et al., 2023): a tagger's probability of the drawn class,
-frame by frame, is averaged over 2 s; the place where it is largest is the anchor. Anchors of different classes are
-mixed at 0 dB.
+"Universal Source Separation with Weakly Labelled Data" (Kong et al., 2023): a tagger's frame-wise probabilities of the
+class are averaged over 2 s; the anchor is where the average is largest. Anchors of different classes are mixed at 0 dB.
 """
 
 from __future__ import annotations
@@ -11,45 +10,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LEAST, MOST = 0.02, 50.0  # gains of an interference
+LEAST, MOST = 0.02, 50.0  # bounds of the gain of an interference
 ENERGY_FLOOR = 1e-10
 PUBLISHED_RANDOM = 200  # the published code draws random centres from the first 2 s only
 
 
 def smoothed(probabilities: Tensor, reach: int) -> Tensor:
-    """Moving average over 2 * reach + 1 frames, the ends repeated: (batch, frames) to the same."""
+    """Moving average of (batch, frames) over 2 * reach + 1 frames; the first and last frame are repeated."""
     padded = F.pad(probabilities[:, None], (reach, reach), mode="replicate")
     return F.avg_pool1d(padded, 2 * reach + 1, 1)[:, 0]
 
 
 def mined(probabilities: Tensor, reach: int) -> Tensor:
-    """First frames (batch,) of the segments of 2 * reach frames where a class is most probable.
+    """First frames (batch,) of the segments of 2 * reach frames in which a class is most probable.
 
     Args:
-        probabilities: of one class, (batch, frames), with one frame more than there are whole hops in the clip.
-        reach: frames on either side of a segment's middle.
+        probabilities: (batch, frames), of one class; one frame more than the number of whole hops in the clip.
+        reach: frames on either side of a segment's centre.
 
     Raises:
-        ValueError: the clips are shorter than a segment.
+        ValueError: if the clips are shorter than a segment.
     """
-    return within(smoothed(probabilities, reach).argmax(1), probabilities.shape[1], reach)
+    return _starts(smoothed(probabilities, reach).argmax(1), probabilities.shape[1], reach)
 
 
 def random_starts(count: int, frames: int, reach: int, faithful: bool = False) -> Tensor:
-    """First frames (count,) of segments anywhere in clips of `frames` frames.
+    """First frames (count,) of random segments in clips of `frames` frames.
 
-    `faithful` draws their middles from the first 201 frames only, as the published code does.
+    With `faithful`, centres are drawn from the first 201 frames only, as in the published code.
     """
     if faithful:
-        return within(torch.randint(PUBLISHED_RANDOM + 1, (count,)), frames, reach)
+        return _starts(torch.randint(PUBLISHED_RANDOM + 1, (count,)), frames, reach)
     return torch.randint(max(1, frames - 2 * reach), (count,))
 
 
-def within(middle: Tensor, frames: int, reach: int) -> Tensor:
-    """First frames of segments around `middle`, moved into the clip where they reach beyond it."""
+def _starts(centres: Tensor, frames: int, reach: int) -> Tensor:
+    """First frames of segments around `centres`, moved into the clip if they exceed it."""
     if frames - 1 < 2 * reach:
         raise ValueError(f"a clip of {frames - 1} frames holds no segment of {2 * reach}")
-    return middle.clamp(reach, frames - 1 - reach) - reach
+    return centres.clamp(reach, frames - 1 - reach) - reach
 
 
 def cut(waveforms: Tensor, starts: Tensor, length: int) -> Tensor:
@@ -58,15 +57,18 @@ def cut(waveforms: Tensor, starts: Tensor, length: int) -> Tensor:
 
 
 def partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """Whom every segment is mixed with: the next ones in the batch whose clips do not have its label.
+    """Choose the segments that each one is mixed with: the next ones in the batch whose clips lack its label.
 
     Args:
-        drawn: class of each segment (batch,).
-        tags: all classes of each clip, ones and zeros (batch, classes).
-        count: partners a segment.
+        drawn: (batch,), class of each segment.
+        tags: (batch, classes), all classes of each clip as ones and zeros.
+        count: partners per segment.
 
     Returns:
-        indexes (batch, count), and which segments have so many partners (batch,).
+        indices (batch, count), and whether a segment has so many partners (batch,).
+
+    Raises:
+        ValueError: if the batch is not larger than `count`.
     """
     size = len(drawn)
     if size <= count:
@@ -83,19 +85,11 @@ def energy(waveforms: Tensor) -> Tensor:
 
 
 def match_gain(target: Tensor, other: Tensor) -> Tensor:
-    """What brings `other` to the target's energy, within bounds: (..., time) each to (..., 1)."""
+    """Gain (..., 1) that gives `other` (..., time) the energy of the target (..., time), within bounds."""
     return (energy(target) / energy(other).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
 
 
 def mixed(segments: Tensor, partner: Tensor) -> Tensor:
-    """Every segment with its partners, each brought to its energy.
-
-    Args:
-        segments: (batch, time); these are the targets.
-        partner: whom each is mixed with (batch, count).
-
-    Returns:
-        mixtures (batch, time).
-    """
+    """Mix segments (batch, time) with their partners (batch, count), each at the segment's energy: (batch, time)."""
     others = segments[partner]  # (batch, count, time)
     return segments + (match_gain(segments[:, None], others) * others).sum(1)

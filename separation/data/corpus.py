@@ -177,15 +177,19 @@ class Corpus:
         self.sample_rate = sample_rate
         self.clips = (read_manifest(manifest, split) if manifest else []) + foley_clips(foley)
         root = root or (manifest or Path()).parent
-        file = None
-        if cache is not None:
-            key = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
-            file = cache / f"corpus_{_fingerprint(manifest, self.clips, root, key)}.npz"
-        cached = file is not None and file.exists()
-        arrays = _load_cache(file) if file is not None and cached else _decode_all(self.clips, root, sample_rate)
+        key = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
+        file = cache / f"corpus_{_fingerprint(manifest, self.clips, root, key)}.npz" if cache else None
+        if cached := file is not None and file.exists():
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in ("samples", "lengths", "peaks", "broken")}
+        else:
+            arrays = _decode_all(self.clips, root, sample_rate)
         report_broken(arrays["broken"].tolist(), self.recording_count(), say)
         if file is not None and not cached:
-            _save_cache(arrays, file)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
+            np.savez(partial, **arrays)
+            partial.replace(file)  # a killed run leaves no part of a cache
         self.samples = torch.from_numpy(arrays["samples"])
         self.lengths: list[int] = arrays["lengths"].tolist()
         self.starts: list[int] = (np.cumsum(arrays["lengths"]) - arrays["lengths"]).tolist()
@@ -300,16 +304,3 @@ def _fingerprint(manifest: Path | None, clips: list[Clip], root: Path, key: str)
         except OSError:
             digest.update(b"missing\n")
     return digest.hexdigest()[:16]
-
-
-def _save_cache(arrays: dict[str, np.ndarray], file: Path) -> None:
-    """Write a cache file; it appears when complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-    np.savez(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(file)
-
-
-def _load_cache(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in ("samples", "lengths", "peaks", "broken")}

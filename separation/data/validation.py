@@ -92,39 +92,37 @@ class FixedMixtures:
         """
         if self.listed:
             return self.read_list()[:: self.every]
-        try:
-            return self.draw("validation")
-        except BrokenError:
-            raise
-        except DataError as error:
-            if required:
-                raise
-            if self.count > 0:
-                self.say(f"Nothing is validated, so there will be no best.ckpt: {error}")
-            return []
+        rows, why_none = self._try_draw("validation")
+        if not rows and required:
+            raise DataError(why_none)
+        if not rows and self.count > 0:
+            self.say(f"Nothing is validated, so there will be no best.ckpt: {why_none}")
+        return rows
 
     def test_rows(self) -> list[Row]:
         """Rows to test on: the list, or drawn from split test, or else from split validation, which is reported.
 
         Raises:
-            DataError: if there are none.
+            DataError: if there are none, or as `validation_rows`.
         """
         if self.listed:
             return self.read_list()
+        rows, why_none = self._try_draw("test")
+        if not rows:
+            rows, _ = self._try_draw("validation")
+            if not rows:
+                raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why_none}")
+            self.say(f"Tested on split validation: {why_none}")
+        return rows
+
+    def _try_draw(self, split: str) -> tuple[list[Row], str]:
+        """The rows of `draw`, or why there are none; broken recordings still stop the run."""
         try:
-            return self.draw("test")
+            return self.draw(split), ""
         except BrokenError:
             raise
         except DataError as error:
-            reason = error
-        try:
-            rows = self.draw("validation")
-        except BrokenError:
-            raise
-        except DataError:
-            raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {reason}") from None
-        self.say(f"Tested on split validation: {reason}")
-        return rows
+            return [], str(error)
 
     def read_list(self) -> list[Row]:
         """Read all rows of the list, with their recordings and examples.
@@ -235,13 +233,6 @@ class Pool:
             self.lengths[clip.path] = measure(self.root / clip.path)
         return max(0.0, self.lengths[clip.path] - clip.start)
 
-    def why_empty(self, absent: float) -> str:
-        """Why no row could be drawn."""
-        what, least = "captioned recordings" if self.captioned else "labels", 3 if absent > 0 else 2
-        if len(self.groups) >= least:
-            return "every two clips have a sound in common."
-        return f"mixtures are drawn from {least} {what} or more, and there are {len(self.groups)}."
-
 
 def measure(path: Path) -> float:
     """Length of a file, s; 0 if it cannot be read. Containers are decoded: the lengths in their headers are rounded."""
@@ -342,7 +333,11 @@ def draw_usable_rows(
     """
     rows = draw_rows(clips, count, seed, absent, root)
     if not rows:
-        raise DataError(Pool.of(clips, root).why_empty(absent))
+        pool, least = Pool.of(clips, root), 3 if absent > 0 else 2
+        what = "captioned recordings" if pool.captioned else "labels"
+        if len(pool.groups) < least:
+            raise DataError(f"mixtures are drawn from {least} {what} or more, and there are {len(pool.groups)}.")
+        raise DataError("every two clips have a sound in common.")
     if len(rows) < count:
         say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips can be mixed.")
     usable = [row for row in rows if is_usable(row, root)]
