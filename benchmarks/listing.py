@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from separation import Separator
-from separation.calibrate import listen
+from separation.calibrate import fit_listing, score_row
 from separation.data.fixed_mixtures import read_rows
-from separation.listing import LIKELY, fit, heard
+from separation.listing import LIST_THRESHOLD, select_sounds
 
 FIRST = (1, 3, 5)
-FROM = (0.1, LIKELY, 0.2, 0.3, 0.4, 0.5)
+FROM = (0.1, LIST_THRESHOLD, 0.2, 0.3, 0.4, 0.5)
 
 
 def lists_of(separator: Separator, logits: Tensor, present: Tensor) -> list[list[tuple[int, float]]]:
@@ -33,10 +33,10 @@ def lists_of(separator: Separator, logits: Tensor, present: Tensor) -> list[list
     sounds, known = separator.listing.sounds, separator.known
     lists: list[list[tuple[int, float]]] = [[] for _ in logits]
     for half in (0, 1):
-        slope, bias = fit(logits[1 - half :: 2], present[1 - half :: 2])
+        slope, bias = fit_listing(logits[1 - half :: 2], present[1 - half :: 2])
         rule = replace(separator.listing, slope=slope, bias=bias)
         for row in range(half, len(logits), 2):
-            found = heard(logits[row : row + 1], known, rule, 0.0, 20)
+            found = select_sounds(logits[row : row + 1], known, rule, 0.0, 20)
             lists[row] = [(sounds.index(sound.label), sound.probability) for sound in found]
     return lists
 
@@ -74,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     separator = Separator.from_pretrained(options.model)
     rows, root = read_rows(options.mixtures)[:: options.every], options.root or options.mixtures.parent
-    observed = [listen(separator, row, root) for row in rows]
+    observed = [score_row(separator, row, root) for row in rows]
     logits, present = (torch.stack(column) for column in zip(*observed, strict=True))
     lines = figures(lists_of(separator, logits, present), present)
     print(f"{len(rows)} mixtures, {len(separator.listing.sounds)} sounds to choose from\n\n{table(lines)}")

@@ -1,7 +1,7 @@
-"""Fits how a model directory tells presence and what it lists, and writes both into its config.
+"""Fits the presence rule and the listing rule of a model directory and writes them to its config.
 
 python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv          presence, on mixtures of training clips
-python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     listing, on fixed mixtures held out
+python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     listing, on held-out fixed mixtures
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,78 +18,125 @@ import yaml
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.mixing import Augment, Mixer
-from separation.listing import ListingRule
-from separation.listing import fit as fit_listing
-from separation.presence import PresenceRule, energy_ratio_db, fit
+from separation.listing import ListingRule, score_seconds
 from separation.pretrained import read_config
 from separation.separator import Separator
+from separation.stream import PresenceRule, energy_ratio_db
 
 
-def observe(separator: Separator, mixer: Mixer, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Detection, energy ratio in dB and truth of `count` mixtures' queries: each source's label, and an absent one."""
+def fit_logistic(features: np.ndarray, truth: np.ndarray, weight: np.ndarray | float = 1.0) -> list[float]:
+    """Fit a logistic regression by Newton's method.
+
+    Args:
+        features: (samples, features); a column of ones gives a bias.
+        truth: (samples,) booleans.
+        weight: of each sample.
+
+    Returns:
+        One coefficient per feature, rounded to four digits.
+    """
+    coefficients = np.zeros(features.shape[1])
+    for _ in range(30):
+        probability = 1 / (1 + np.exp(-np.clip(features @ coefficients, -30, 30)))
+        gradient = features.T @ (weight * (truth - probability)) - 1e-3 * coefficients
+        curvature = features.T @ (features * (weight * probability * (1 - probability))[:, None])
+        coefficients += np.linalg.solve(curvature + 1e-3 * np.eye(len(coefficients)), gradient)
+    return [round(float(value), 4) for value in coefficients]
+
+
+def fit_presence(detections: np.ndarray, ratios_db: np.ndarray, present: np.ndarray) -> PresenceRule:
+    """Fit the presence rule; present and absent queries have the same total weight.
+
+    Args:
+        detections: largest logit of each query (queries,).
+        ratios_db: energy of its target relative to the mixture, dB (queries,).
+        present: whether it occurs in its mixture (queries,), booleans.
+    """
+    weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
+    features = np.stack([np.ones_like(detections), detections, ratios_db], axis=1)
+    return PresenceRule(*fit_logistic(features, present, weight))
+
+
+def fit_listing(logits: torch.Tensor, present: torch.Tensor) -> tuple[float, float]:
+    """Fit slope and bias of the listing rule.
+
+    All samples have the same weight, so the probabilities hold for recordings with about as many sounds as these. The
+    recordings must be held out of training, because a network is too certain about those it was trained on.
+
+    Args:
+        logits: largest logit of each sound in each recording (recordings, sounds).
+        present: whether the sound occurs (recordings, sounds), booleans.
+    """
+    values = logits.flatten().double().numpy()
+    slope, bias = fit_logistic(np.stack([values, np.ones_like(values)], axis=1), present.flatten().numpy())
+    return slope, bias
+
+
+def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
+    """Update a section of a model directory's config."""
+    config = read_config(directory)
+    config[name] = (config.get(name) or {}) | values
+    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def calibrate_presence(directory: Path, corpus: Corpus, count: int, seconds: float = 5.0) -> PresenceRule:
+    """Fit the presence rule on `count` mixtures of two clips and write it to the directory's config.
+
+    Each mixture is queried for the labels of its sources and for an absent one.
+    """
+    separator = Separator.from_pretrained(directory)
+    length = round(seconds * separator.sample_rate)
+    mixer = Mixer(corpus, length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
     detections, ratios, present = [], [], []
     for number in range(count):
-        drawn = mixer.draw(np.random.default_rng((seed, number)))
-        sources, labels, used = drawn.sources(), drawn.labels, drawn.used
-        mixture = sources.sum(0, keepdim=True)
-        queries = [mixer.corpus.labels[label] for label in labels]
+        drawn = mixer.draw(np.random.default_rng((1, number)))
+        mixture = drawn.sources().sum(0, keepdim=True)
+        queries = [corpus.labels[label] for label in drawn.labels]
         stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture]))
         stream.push(mixture)
         stream.flush()
         detections += stream.logits.tolist()
         ratios += [energy_ratio_db(float(energy), stream.mixture_energy) for energy in stream.target_energy]
-        present += [slot < used for slot in range(len(queries))]
-    return np.array(detections), np.array(ratios), np.array(present)
-
-
-def calibrate(directory: Path, corpus: Corpus, count: int, seconds: float = 5.0) -> PresenceRule:
-    """Fits the rule and writes it to the directory's config."""
-    separator = Separator.from_pretrained(directory)
-    length = round(seconds * separator.sample_rate)
-    mixer = Mixer(corpus, length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
-    rule = fit(*observe(separator, mixer, count, seed=1))
-    config = read_config(directory) | {"presence": asdict(rule)}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        present += [slot < drawn.used for slot in range(len(queries))]
+    rule = fit_presence(np.array(detections), np.array(ratios), np.array(present))
+    write_section(directory, "presence", asdict(rule))
     return rule
 
 
-def listen(separator: Separator, row: dict[str, str], root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Surest logit and truth of every sound that is listened for (sounds,) in one row of a list of mixtures."""
+def score_row(separator: Separator, row: dict[str, str], root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Largest logit and truth of every known sound (sounds,) for one row of a list of mixtures."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture).float()[None]
-    listener = separator.listener(rendered.sample_rate, separator.level([mixture]))
-    listener.push(mixture)
-    sounding = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
-    present = [sound in sounding for sound in separator.listing.sounds]
-    return listener.flush().amax(0), torch.tensor(present)
+    conditions, level = separator.known.to(separator.device), separator.level([mixture])
+    logits = score_seconds(separator.model, conditions, [mixture], rendered.sample_rate, level)
+    labels = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
+    return logits.amax(0), torch.tensor([sound in labels for sound in separator.listing.sounds])
 
 
 def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRule:
-    """Fits the listing on a list of mixtures and writes it to the directory's config; the sounds stay as they are."""
+    """Fit the listing rule on a list of mixtures and write it to the directory's config, which keeps its sounds."""
     separator = Separator.from_pretrained(directory)
-    observed = [listen(separator, row, root) for row in read_rows(mixtures)]
-    slope, bias = fit_listing(*(torch.stack(column) for column in zip(*observed, strict=True)))
-    config = read_config(directory)
-    config["listing"] = (config.get("listing") or {}) | {"slope": slope, "bias": bias}
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    scores = [score_row(separator, row, root) for row in read_rows(mixtures)]
+    slope, bias = fit_listing(*(torch.stack(column) for column in zip(*scores, strict=True)))
+    write_section(directory, "listing", {"slope": slope, "bias": bias})
     return replace(separator.listing, slope=slope, bias=bias)
 
 
 def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description="Fit how a model tells presence and what it lists.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Fit the presence rule and the listing rule of a model directory.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--manifest", type=Path, help="clips, to fit presence on mixtures of them")
-    parser.add_argument("--mixtures", type=Path, help="CSV of fixed mixtures held out of training, to fit the listing")
-    parser.add_argument("--root", type=Path, help="folder that paths start from (default: the CSV's own)")
+    parser.add_argument("--manifest", type=Path, help="clips; fits presence on mixtures of them")
+    parser.add_argument("--mixtures", type=Path, help="CSV of held-out fixed mixtures; fits the listing on them")
+    parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: that of the CSV)")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--foley", type=int, default=0)
-    parser.add_argument("--count", type=int, default=300, help="mixtures for presence")
+    parser.add_argument("--count", type=int, default=300, help="number of mixtures for presence")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     if arguments.manifest:
         corpus = Corpus(arguments.manifest, "train", arguments.root, cache=arguments.cache, foley=arguments.foley)
-        print(calibrate(arguments.directory, corpus, arguments.count))
+        print(calibrate_presence(arguments.directory, corpus, arguments.count))
     if arguments.mixtures:
         root = arguments.root or arguments.mixtures.parent
         rule = calibrate_listing(arguments.directory, arguments.mixtures, root)

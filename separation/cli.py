@@ -295,11 +295,8 @@ class Command:
         """List the sounds in one file."""
         watch = self.watch(source.label)
         frames, level = self.separator.measure(reader, watch)
-        listener = self.separator.listener(reader.sample_rate, level)
-        for block in watch(reader.blocks(), "listening to", frames):
-            listener.push(block)
         record.duration = round(frames / reader.sample_rate, 6)
-        sounds = self.separator.heard(listener)
+        sounds = self.separator.list_sounds(watch(reader.blocks(), "listening to", frames), reader.sample_rate, level)
         record.heard = [asdict(sound) | {"probability": round(sound.probability, 4)} for sound in sounds]
 
     @cached_property
@@ -326,7 +323,7 @@ class Command:
     def queries(self) -> list[Any]:
         """The queries, read and encoded once for all files."""
         try:
-            return [self.separator.encoded(request.query) for request in self.requests]
+            return [self.separator.encode(request.query) for request in self.requests]
         except (AudioError, ModelError, ValueError) as error:
             raise UsageError(str(error)) from None
 

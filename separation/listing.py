@@ -1,8 +1,7 @@
-"""What sounds in a recording: every known sound is scored in one pass, and nothing is separated.
+"""Lists the sounds in a recording. All known labels are scored in one pass over the mixture, without separating it.
 
-The network's query-independent half runs once; comparing its frames with one more condition costs next to nothing, so
-all known sounds are looked for at once. What is kept does not depend on how the recording was cut into blocks: a number
-for every second and sound.
+The query-independent part of the network runs once; one more condition costs next to nothing. One number is kept for
+each second and label, so the list does not depend on how the recording is cut into blocks.
 """
 
 from __future__ import annotations
@@ -17,24 +16,27 @@ from torch.nn import functional as F
 
 from separation.audio import resample
 from separation.models.base import ConditionedModel
+from separation.stream import RESAMPLER_SECONDS, Segmenter
 from separation.wordings import wordings
 
-LIKELY = 0.15
-"""Probability from which a sound is listed: a third of what is listed then is there (`benchmarks/listing.py`)."""
+LIST_THRESHOLD = 0.15
+"""Probability from which a sound is listed; about a third of these sounds occur (`benchmarks/listing.py`)."""
 
-SAME = 0.75
-"""Cosine of two sounds' conditions from which they are taken for one."""
+DUPLICATE_COSINE = 0.75
+"""Cosine of the conditions of two labels from which they count as one sound."""
 
-STEADY = 0.75  # seconds over which the network's frames are averaged: a detection that lasts shorter is not trusted
+SMOOTHING_SECONDS = 0.75  # detections are averaged over this time: shorter ones are not reliable
 SEGMENT_SECONDS = 24
-MARGIN_SECONDS = 0.25  # more than the resampling filter reaches
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A sound that is probably in a recording.
+class DetectedSound:
+    """A sound that probably occurs in a recording.
 
-    probability: 0 to 1, of its surest second. times: (from, to) in seconds, where it is listed by itself.
+    Attributes:
+        label: what it is.
+        probability: the largest over all seconds, 0 to 1.
+        times: spans (from, to) in seconds in which its probability reaches the threshold.
     """
 
     label: str
@@ -44,9 +46,12 @@ class Heard:
 
 @dataclass(frozen=True)
 class ListingRule:
-    """Probability that a sound is there = sigmoid(slope * its surest logit + bias); see `fit`.
+    """Probability that a sound occurs: sigmoid(slope * largest logit + bias), fitted by `separation.calibrate`.
 
-    sounds: what is listened for.
+    Attributes:
+        slope: of the logit.
+        bias: added to it.
+        sounds: labels that are looked for.
     """
 
     slope: float = 1.0
@@ -54,115 +59,81 @@ class ListingRule:
     sounds: tuple[str, ...] = field(default_factory=lambda: tuple(wordings()))
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Probabilities of logits, of any shape."""
+        """Return the probabilities of logits of any shape."""
         return torch.sigmoid(self.slope * logits + self.bias)
 
 
-class Listener:
-    """Hears one recording, block by block.
+@torch.inference_mode()
+def score_seconds(
+    model: ConditionedModel, conditions: Tensor, blocks: Iterable[Tensor], sample_rate: int, level: float
+) -> Tensor:
+    """Compute the largest smoothed presence logit of every second and sound (seconds, sounds).
 
     Args:
-        model: a network that lists sounds.
-        conditions: of the sounds to listen for, (sounds, dim).
+        model: a network that `lists_sounds`.
+        conditions: of the sounds (sounds, dim), on the device to compute on.
+        blocks: the recording, (channels, time) each.
         sample_rate: of the recording, Hz.
-        level: of the recording, see `level.Level`.
+        level: of the recording, see `stream.measure_level`.
     """
+    margin = math.ceil(model.context / model.sample_rate + RESAMPLER_SECONDS)
+    segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
 
-    def __init__(self, model: ConditionedModel, conditions: Tensor, sample_rate: int, level: float) -> None:
-        self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
-        self.level = level / model.input_level
-        self.margin = math.ceil(model.context / model.sample_rate + MARGIN_SECONDS)
-        self.waiting: list[Tensor] = []
-        self.length, self.first = 0, True
-        self.seconds: list[Tensor] = []
+    def score(segment: Tensor) -> Tensor:
+        if level == 0:
+            return torch.full((math.ceil(segment.shape[-1] / sample_rate), len(conditions)), -math.inf).half()
+        wave = resample(segment * (model.input_level / level), sample_rate, model.sample_rate)
+        logits = model.presence_logits(wave[None].to(conditions.device), conditions[None])[0].float().cpu()
+        return second_maxima(logits, model.sample_rate / model.stride, wave.shape[-1] / model.sample_rate).half()
 
-    def push(self, block: Tensor) -> None:
-        """Adds (channels, n)."""
-        self.waiting.append(block)
-        self.length += block.shape[-1]
-        segment, step = (self.sample_rate * n for n in (SEGMENT_SECONDS, SEGMENT_SECONDS - 2 * self.margin))
-        while self.length > segment:
-            buffer = torch.cat(self.waiting, dim=-1)
-            self._hear(buffer[:, :segment], SEGMENT_SECONDS - self.margin)
-            rest = buffer[:, step:].clone()
-            self.waiting, self.length, self.first = [rest], rest.shape[-1], False
-
-    def flush(self) -> Tensor:
-        """The surest logit of every second (seconds, sounds); the last second may be a part of one."""
-        if self.length:
-            self._hear(torch.cat(self.waiting, dim=-1), None)
-        self.waiting, self.length = [], 0
-        return torch.cat(self.seconds).float() if self.seconds else torch.zeros(0, len(self.conditions))
-
-    @torch.inference_mode()
-    def _hear(self, mixture: Tensor, end: int | None) -> None:
-        """One segment; its seconds are kept from the margin (the recording's beginning has none) to `end`."""
-        if self.level == 0:
-            logits = torch.full((math.ceil(mixture.shape[-1] / self.sample_rate), len(self.conditions)), -math.inf)
-        else:
-            wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
-            found = (
-                self.model.presence_logits(wave[None].to(self.conditions.device), self.conditions[None])[0]
-                .float()
-                .cpu()
-            )
-            logits = surest(found, self.model.sample_rate / self.model.stride, wave.shape[-1] / self.model.sample_rate)
-        self.seconds.append(logits[0 if self.first else self.margin : end].half())
+    scores: list[Tensor] = []
+    for block in blocks:
+        scores += [score(segment)[: SEGMENT_SECONDS - margin] for segment in segmenter.push(block)]
+    last = segmenter.flush()
+    if last is not None:
+        scores.append(score(last))
+    if not scores:
+        return torch.zeros(0, len(conditions))
+    return torch.cat([scores[0], *(later[margin:] for later in scores[1:])]).float()
 
 
-def surest(logits: Tensor, rate: float, seconds: float) -> Tensor:
-    """Steadied logits (sounds, frames) at `rate` frames a second to each second's largest (seconds, sounds)."""
-    width = max(1, round(STEADY * rate) // 2 * 2 + 1)
-    steady = F.avg_pool1d(logits, width, 1, width // 2, count_include_pad=False)
-    steady = steady[:, : max(1, round(seconds * rate))]
+def second_maxima(logits: Tensor, rate: float, seconds: float) -> Tensor:
+    """Smooth logits (sounds, frames) at `rate` frames per second; return each second's maximum (seconds, sounds)."""
+    width = max(1, round(SMOOTHING_SECONDS * rate) // 2 * 2 + 1)
+    smooth = F.avg_pool1d(logits, width, 1, width // 2, count_include_pad=False)
+    smooth = smooth[:, : max(1, round(seconds * rate))]
     whole = round(rate)
-    padded = F.pad(steady, (0, -steady.shape[-1] % whole), value=-math.inf)
+    padded = F.pad(smooth, (0, -smooth.shape[-1] % whole), value=-math.inf)
     return padded.unflatten(-1, (-1, whole)).amax(-1).T
 
 
-def heard(logits: Tensor, conditions: Tensor, rule: ListingRule, least: float, most: int | None) -> list[Heard]:
-    """What a listener's logits (seconds, sounds) say: sounds from `least` on, the surest first, near-synonyms once."""
+def select_sounds(
+    logits: Tensor, conditions: Tensor, rule: ListingRule, at_least: float, most: int | None = None
+) -> list[DetectedSound]:
+    """Select sounds by their logits (seconds, sounds): the most probable first, of near-synonyms only the first.
+
+    Args:
+        logits: from `score_seconds`.
+        conditions: of the sounds (sounds, dim), of unit length.
+        rule: how their probability is computed.
+        at_least: probability from which a sound is listed.
+        most: largest number of sounds.
+    """
     if not len(logits):
         return []
-    probability, labels = rule(logits), rule.sounds
+    probability = rule(logits)
     best = probability.amax(0)
     order = best.argsort(descending=True, stable=True)
     listed: list[int] = []
-    for number in order[best[order] >= least].tolist():
+    for number in order[best[order] >= at_least].tolist():
         if most is not None and len(listed) == most:
             break
-        if not listed or float((conditions[listed] @ conditions[number]).max()) < SAME:
+        if not listed or float((conditions[listed] @ conditions[number]).max()) < DUPLICATE_COSINE:
             listed.append(number)
-    return [Heard(labels[n], float(best[n]), spans((probability[:, n] >= least).tolist())) for n in listed]
+    return [DetectedSound(rule.sounds[n], float(best[n]), spans(probability[:, n] >= at_least)) for n in listed]
 
 
-def spans(on: Iterable[bool]) -> tuple[tuple[float, float], ...]:
-    """Runs of true seconds as (from, to)."""
-    found: list[tuple[float, float]] = []
-    for second, yes in enumerate(on):
-        if yes and found and found[-1][1] == second:
-            found[-1] = (found[-1][0], second + 1.0)
-        elif yes:
-            found.append((float(second), second + 1.0))
-    return tuple(found)
-
-
-def fit(logits: Tensor, present: Tensor) -> tuple[float, float]:
-    """Slope and bias by logistic regression (Newton's method), from recordings whose sounds are known.
-
-    Recordings and sounds count alike, so the probability holds where recordings hold about as many sounds as these.
-    They must not have been trained on: of what a network knows by heart it is too sure.
-
-    Args:
-        logits: the surest of each recording (recordings, sounds).
-        present: whether it sounds (recordings, sounds), of booleans.
-    """
-    columns = torch.stack([logits.flatten().double(), torch.ones(logits.numel(), dtype=torch.float64)], dim=1)
-    truth, rule = present.double().flatten(), torch.zeros(2, dtype=torch.float64)
-    for _ in range(30):
-        probability = torch.sigmoid((columns @ rule).clamp(-30, 30))
-        gradient = columns.T @ (truth - probability) - 1e-3 * rule
-        weights = (probability * (1 - probability))[:, None]
-        curvature = columns.T @ (columns * weights) + 1e-3 * torch.eye(2, dtype=torch.float64)
-        rule = rule + torch.linalg.solve(curvature, gradient)
-    return round(float(rule[0]), 4), round(float(rule[1]), 4)
+def spans(active: Tensor) -> tuple[tuple[float, float], ...]:
+    """Runs of active seconds (seconds,) as (from, to)."""
+    edges = torch.diff(F.pad(active.int(), (1, 1))).nonzero()[:, 0].tolist()
+    return tuple((float(start), float(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True))

@@ -1,64 +1,66 @@
-"""What to take out of a recording, in any form that a model may understand.
+"""Queries: what to extract from a recording, in any form, and how they become condition vectors.
 
     Query("dog barking")
     Query("dog barking", negative="rain")
-    Query(audio="bark.wav")                                  # a recording that shows the sound; a folder; several
-    Query(label="Animal", subclasses=True)                   # an AudioSet class and those below it
+    Query(audio="bark.wav")                                  # an example recording, a folder of them, or several
+    Query(label="Animal", subclasses=True)                   # an AudioSet class and the classes below it
     Query("dog barking", audio=["a.wav", "b.wav"], weights={"audio": 2})
 
-Nothing is read or encoded here: `conditions.py` does that, for a model's encoder.
+Creating a query reads and encodes nothing; `Query.encode` does, for the encoder of a model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from separation.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from separation.encoders.base import Example
+    from separation.encoders.base import Example, QueryEncoder
 
     Plain = str | int | Tensor | np.ndarray
-    """A text (or a class's name, where a model knows classes only), a class number, an embedding (dim,)."""
+    """A text (or a class name, for models that know classes only), a class number, an embedding (dim,)."""
 
 FORMS = ("text", "label", "audio", "image", "embedding")
-EMPTY = "A query is empty; say what to take out, for example: dog barking"
-WORDLESS = "A query holds no word; say what to take out, for example: dog barking"
+EMPTY = "The query is empty. Say what to extract, for example: dog barking"
+WORDLESS = "The query contains no word. Say what to extract, for example: dog barking"
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One thing to take out of a recording.
+    """One thing to extract from a recording.
 
-    Several values of one form count alike: the condition is their mean (of AudioSet classes: all of them together).
-    Several forms are averaged as well, with `weights`; where the encoder's vectors have unit length, so has the mean.
+    Several values of one form have equal weight: the condition is their mean (AudioSet classes: their union). Several
+    forms are averaged with `weights`. The mean is normalised to unit length if the encoder's vectors are.
 
     Args:
-        text: a description, or several.
-        label: a class by name, id or number, or several.
-        audio: a file, a folder of files or a waveform with its sample rate that shows the sound, or several. A tagger
-            (USS) leaves out silent frames and takes the mean over segments of 2 s, as published.
-        image: a picture of what sounds, a file or an array, or several.
-        embedding: a condition vector (dim,), for which no encoder is needed.
-        negative: what must not be in the result: anything that is a query, or several. Each is separated as well, and
-            what the target shares with them is left out: see `models.excluding`.
-        weights: of the forms, 1 where not given; for example {"text": 1, "audio": 2}.
-        subclasses: a label also stands for the AudioSet classes below it in the ontology, as in USS's hierarchy.
+        text: one or more descriptions.
+        label: one or more classes by name, id or number.
+        audio: one or more example recordings: a file, a folder, or a waveform with its sample rate. A tagger (USS)
+            removes silent frames and averages over segments of 2 s, as published.
+        image: one or more pictures of the sound source, files or arrays.
+        embedding: a condition vector (dim,), or a .npy or .safetensors file; needs no encoder.
+        negative: one or more queries of any kind that must not be in the result, see `models.base.NegativeFilter`.
+        weights: of the forms, 1 by default; for example {"text": 1, "audio": 2}.
+        subclasses: a label includes the AudioSet classes below it in the ontology, as in USS.
 
     Raises:
-        ValueError: it is empty, or a weight is of no use.
+        ValueError: if the query is empty or a weight is not valid.
     """
 
     text: str | Sequence[str] = ()
     label: str | int | Sequence[str | int] = ()
     audio: Example | Sequence[Example] = ()
     image: Any = ()
-    embedding: Tensor | np.ndarray | None = None
+    embedding: Tensor | np.ndarray | str | Path | None = None
     negative: Query | Plain | Sequence[Query | Plain] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     subclasses: bool = False
@@ -76,30 +78,141 @@ class Query:
             if not 0 < weight < math.inf:
                 raise ValueError(f"The weight of {name} must be a positive number, not {weight}.")
 
+    @classmethod
+    def parse(cls, value: Query | Plain, encoder: QueryEncoder) -> Query:
+        """Convert a query of any kind; texts become labels if the encoder takes labels and no texts.
+
+        Raises:
+            ValueError: if it is empty or of another type.
+        """
+        labels_only = "label" in encoder.modalities and "text" not in encoder.modalities
+        if isinstance(value, Query):
+            forms = value.forms()
+            if not labels_only or "text" not in forms:
+                return value
+            weights = {"label" if name == "text" else name: weight for name, weight in value.weights.items()}
+            return replace(value, text=(), label=[*forms.get("label", ()), *forms["text"]], weights=weights)
+        if getattr(value, "shape", ()):
+            return cls(embedding=value)  # type: ignore[arg-type]
+        if isinstance(value, bool) or not isinstance(value, str | Integral) or not str(value).strip():
+            raise ValueError(EMPTY)
+        if isinstance(value, str):
+            return cls(label=value) if labels_only else cls(value)
+        return cls(label=int(value))
+
     def forms(self) -> dict[str, list[Any]]:
-        """The values of each form that is given, in the order of `FORMS`."""
-        found = {name: several(getattr(self, name)) for name in FORMS}
+        """Return the values of each form that is given, in the order of `FORMS`."""
+        found = {name: as_list(getattr(self, name)) for name in FORMS}
         return {name: values for name, values in found.items() if values}
 
     def negatives(self) -> list[Query | Plain]:
-        """What must not be in the result."""
-        return several(self.negative)
+        """Return the queries that must not be in the result."""
+        return as_list(self.negative)
 
     @property
     def name(self) -> str:
-        """What people call it: the text, the class, or the file's name; "... without ..." where there are negatives."""
-        names = [name_of(form, value) for form, values in self.forms().items() for value in values]
-        without = [each.name if isinstance(each, Query) else name_of("text", each) for each in self.negatives()]
+        """Short name: the text, the class or the name of the file; "... without ..." if there are negatives."""
+        names = [value_name(form, value) for form, values in self.forms().items() for value in values]
+        without = [each.name if isinstance(each, Query) else value_name("text", each) for each in self.negatives()]
         return " without ".join(" and ".join(part) for part in (names, without) if part)
+
+    def encode(self, encoder: QueryEncoder, dim: int) -> Tensor:
+        """Compute the condition (1, dim), on the CPU and without the negatives.
+
+        Args:
+            encoder: of the model.
+            dim: length of the model's conditions.
+
+        Raises:
+            ValueError: if an embedding or a recording is not valid.
+            ModelError: if the encoder does not take such queries, or something that it needs is missing.
+            OntologyError: if a class is unknown.
+        """
+        import torch
+
+        vectors = []
+        for form, values in self.forms().items():
+            if form == "text":
+                vector = encoder.encode_text([" ".join(str(text).split()) for text in values])
+                vector = vector if len(values) == 1 else encoder.mean(vector)
+            elif form == "label":
+                if self.subclasses:
+                    from separation.ontology import subtree
+
+                    values = list(dict.fromkeys(index for value in values for index in subtree(value)))
+                vector = encoder.encode_label([values[0] if len(values) == 1 else values])
+            elif form == "audio":
+                vector = encoder.encode_examples(values)
+            elif form == "image":
+                vector = encoder.encode_image([values[0] if len(values) == 1 else values])
+            else:
+                vector = load_embedding(values[0], dim)
+            vectors.append(vector.cpu())
+        if len(vectors) == 1:
+            return vectors[0]
+        weights = torch.tensor([float(self.weights.get(form, 1.0)) for form in self.forms()])
+        return encoder.mean(torch.cat(vectors), weights)
+
+
+def encode_queries(queries: Sequence[Query], encoder: QueryEncoder, dim: int) -> Tensor:
+    """Compute the conditions (queries, dim) of queries without their negatives; plain texts are encoded together.
+
+    Raises:
+        ValueError, ModelError, OntologyError: as `Query.encode`; ValueError also if there is no query.
+    """
+    import torch
+
+    if not queries:
+        raise ValueError(EMPTY)
+    texts = [query.text for query in queries if isinstance(query.text, str) and list(query.forms()) == ["text"]]
+    if len(texts) == len(queries) and "text" in encoder.modalities:
+        return encoder.encode_text([" ".join(text.split()) for text in texts])
+    return torch.cat([query.encode(encoder, dim) for query in queries])
+
+
+def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
+    """Convert a condition vector (dim,) or (1, dim), or the only array of a .npy or .safetensors file, to (1, dim).
+
+    Nothing is unpickled.
+
+    Raises:
+        ValueError: if the vector has another size or holds NaN or infinite numbers.
+        ModelError: if the file cannot be read, or holds something else.
+    """
+    import numpy as np
+    import torch
+
+    if isinstance(value, str | Path) and Path(value).suffix == ".safetensors":
+        from separation.tensors import read_tensors
+
+        arrays = read_tensors(Path(value))
+        if len(arrays) != 1:
+            names = ", ".join(sorted(arrays)[:4])
+            raise ModelError(f"{value} contains {len(arrays)} arrays ({names}) instead of one embedding.")
+        [value] = arrays.values()
+    elif isinstance(value, str | Path):
+        try:
+            array = np.load(value, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            array = None
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+            raise ModelError(f"{value} is not a .npy file with an array of numbers.")
+        value = array.astype(np.float32)
+    vector = torch.as_tensor(value).detach().float().cpu()
+    if vector.shape not in ((dim,), (1, dim)):
+        raise ValueError(f"An embedding for this model has {dim} numbers, not shape {tuple(vector.shape)}.")
+    if not torch.isfinite(vector).all():
+        raise ValueError("The embedding contains NaN or infinite numbers.")
+    return vector.reshape(1, dim)
 
 
 def has_word(text: str) -> bool:
-    """Whether a text holds a letter or digit of any script."""
+    """Whether a text contains a letter or digit of any script."""
     return any(map(str.isalnum, text))
 
 
-def several(value: Any) -> list[Any]:
-    """A value, or several, as a list; a waveform with its rate is one value."""
+def as_list(value: Any) -> list[Any]:
+    """Return one or more values as a list; a waveform with its sample rate is one value."""
     if value is None:
         return []
     if isinstance(value, tuple) and len(value) == 2 and hasattr(value[0], "shape"):
@@ -107,26 +220,21 @@ def several(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def name_of(form: str, value: Any) -> str:
-    """What people call one value of a query."""
+def value_name(form: str, value: Any) -> str:
+    """Short name of one value of a query. AudioSet ids are looked up; the meaning of numbers depends on the model."""
     if isinstance(value, Path) or (isinstance(value, str) and form in ("audio", "image", "embedding")):
         path = Path(value).absolute()
         return path.name if form == "audio" and path.is_dir() else path.stem
-    if isinstance(value, str | int):
-        text = " ".join(str(value).split())
-        return class_name(text) if form == "label" else text
-    return {"audio": "example", "image": "picture"}.get(form, "embedding")
+    if not isinstance(value, str | int):
+        return {"audio": "example", "image": "picture"}.get(form, "embedding")
+    text = " ".join(str(value).split())
+    if form == "label" and text.isdecimal():
+        return f"class {text}"
+    if form == "label" and text.startswith(("/m/", "/t/")):
+        from separation.ontology import OntologyError, class_index, classes
 
-
-def class_name(label: str) -> str:
-    """A class's name; AudioSet's ids are looked up, numbers stay numbers, for their meaning is the model's."""
-    if label.isdecimal():
-        return f"class {label}"
-    if not label.startswith(("/m/", "/t/")):
-        return label
-    from separation.ontology import OntologyError, class_index, classes
-
-    try:
-        return classes()[class_index(label)].name
-    except OntologyError:
-        return label
+        try:
+            return classes()[class_index(text)].name
+        except OntologyError:
+            return text
+    return text

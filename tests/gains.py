@@ -5,12 +5,15 @@ A query says its gain, in words or as a number; the target is gain * mixture and
 
 import torch
 
-from separation.listing import Heard
+from separation.listing import DetectedSound
 from separation.separator import Separator, Stream
 
 GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "nothing": 0.0, "double": 2.0, "quarter": 0.25}
 OTHER = 0.3
-HEARD = [Heard("rain", 0.9, ((0.0, 2.0),)), Heard("door knock", 0.6, ((1.0, 2.0), (3.0, 4.0)))]
+HEARD = [
+    DetectedSound("rain", 0.9, ((0.0, 2.0),)),
+    DetectedSound("door knock", 0.6, ((1.0, 2.0), (3.0, 4.0))),
+]
 
 
 def gain_of(query):
@@ -49,16 +52,6 @@ class GainStream:
         return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
 
 
-class Ears:
-    """Counts the samples that it is given."""
-
-    def __init__(self):
-        self.samples = 0
-
-    def push(self, block):
-        self.samples += block.shape[-1]
-
-
 class GainSeparator(Separator):
     """Overrides what depends on a network."""
 
@@ -75,11 +68,8 @@ class GainSeparator(Separator):
         self.streams.append((tuple(queries), sample_rate, channels, level))
         return self.stream_class(queries, channels)
 
-    def listener(self, sample_rate, level):
-        return Ears()
+    def list_sounds(self, blocks, sample_rate, level, at_least=0.5, most=None):
+        return HEARD[:most] if sum(block.shape[-1] for block in blocks) else []
 
-    def heard(self, listener, at_least=0.5, most=None):
-        return HEARD[:most] if listener.samples else []
-
-    def encoded(self, query):
+    def encode(self, query):
         return query if isinstance(query, str) or query.negative else query.name

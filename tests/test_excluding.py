@@ -6,8 +6,8 @@ from tiny import TinyEncoder, noise, tiny_model
 
 from separation import Query, Separator
 from separation.models.base import ConditionedModel, NegativeFilter
-from separation.overlap_add import OverlapAdd
 from separation.separator import Stream
+from separation.stream import OverlapAdd
 
 RATE = 8000
 
@@ -79,7 +79,7 @@ def test_segments_equal_the_whole():
     excluding = NegativeFilter(model, vectors[1:], torch.tensor([[True]]))
     mixture = noise(31.3, channels=2)
     whole, pieces = (Stream(excluding, vectors[:1], 32000, 1.0, segment_seconds=12) for _ in range(2))
-    whole.runner = OverlapAdd(whole._segment, 10**9, 0)
+    whole.runner = OverlapAdd(whole._separate_segment, 10**9, 0)
     expected = torch.cat([whole.push(mixture), whole.flush()], dim=-1)
     found = torch.cat([pieces.push(mixture), pieces.flush()], dim=-1)
     assert (expected - found).abs().max() < 1e-5

@@ -7,15 +7,17 @@ import warnings
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
-from separation.audio.waveform import as_waveform
+from separation import Separator
+from separation.audio import AudioError, Reader, as_waveform
 from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
-from separation.overlap_add import OverlapAdd
-from separation.separator import SEGMENT_SECONDS, Separator, Stream, choose_device
+from separation.stream import Stream
 
+SEGMENT_SECONDS = ConditionedModel.segment_seconds
 RATES = [8000, 11025, 22050, 32000, 44100, 44101, 48000, 96000]
 
 
@@ -152,20 +154,6 @@ def test_it_works_alike_in_inference_mode(separator):
         assert torch.equal(one.target, other.target)
 
 
-def test_a_long_recording_is_not_copied_again_for_every_segment(monkeypatch):
-    held = []
-    push = OverlapAdd.push
-
-    def watched(self, block):
-        held.append(self.length + block.shape[-1])
-        return push(self, block)
-
-    monkeypatch.setattr(OverlapAdd, "push", watched)
-    mixture = long_noise(200)
-    check(gain()(mixture, "dog", 8000), mixture)
-    assert max(held) <= 2 * SEGMENT_SECONDS * 8000
-
-
 def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment():
     stream = gain().stream(["dog"], 8000, 1, 0.1)
     given = taken = 0
@@ -173,7 +161,7 @@ def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment(
         taken += stream.push(torch.full((1, 8000), 0.1)).shape[-1]
         given += 8000
         assert given - taken <= SEGMENT_SECONDS * 8000
-        assert stream.runner.length <= SEGMENT_SECONDS * 8000
+        assert stream.runner.segmenter.length <= SEGMENT_SECONDS * 8000
     assert taken + stream.flush().shape[-1] == given
 
 
@@ -458,14 +446,53 @@ def test_it_says_what_it_is(separator):
     assert separator.sample_rate == 32000
 
 
-def test_devices():
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device(torch.device("meta")) == torch.device("meta")
-    assert choose_device(None) == choose_device("auto")
-    assert choose_device(None).type in ("cpu", "cuda", "mps")
+@pytest.mark.parametrize("device", ["cpu", torch.device("meta"), None, "auto"])
+def test_devices(device):
+    found = Separator(tiny_model(), TinyEncoder(), device=device).device
+    assert found == torch.device(device) if device not in (None, "auto") else found.type in ("cpu", "cuda", "mps")
 
 
 def test_the_level_is_that_of_the_whole_recording(separator):
     mixture = noise(3.0, channels=2)
     assert separator.level(mixture.split(1000, dim=1)) == pytest.approx(separator.level([mixture]))
     assert separator.level([]) == 0.0
+
+
+# --- Files -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A stereo recording of 31.7 s as a file, and its samples."""
+    mixture = long_noise(31.7, channels=2)
+    soundfile.write(tmp_path / "mix.wav", mixture.T.numpy(), 8000, "FLOAT")
+    return tmp_path / "mix.wav", mixture
+
+
+def test_a_file_is_separated_block_by_block_in_two_passes(separator, file):
+    path, mixture = file
+    stages = []
+
+    def watch(blocks, stage, frames):
+        stages.append((stage, frames))
+        return blocks
+
+    found = separator.separate_file(Reader(path), ["dog", "rain"], watch)
+    assert (found.frames, found.level) == (mixture.shape[1], pytest.approx(separator.level([mixture])))
+    pieces = list(found)
+    assert len(pieces) > 1
+    assert stages == [("measuring", mixture.shape[1]), ("separating", mixture.shape[1])]
+    assert torch.equal(torch.cat([piece for piece, _ in pieces], dim=-1), mixture)
+    targets = torch.cat([targets for _, targets in pieces], dim=-1)
+    for target, presence, result in zip(
+        targets, found.presence, separator(mixture, ["dog", "rain"], 8000), strict=True
+    ):
+        assert torch.allclose(target, result.target, atol=1e-7)
+        assert presence == pytest.approx(result.presence, abs=1e-6)
+
+
+def test_a_file_that_changes_between_the_passes_is_refused(separator, file):
+    found = separator.separate_file(Reader(file[0]), ["dog"])
+    found.frames += 1
+    with pytest.raises(AudioError, match=r"mix\.wav changed while it was being read"):
+        list(found)

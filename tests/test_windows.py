@@ -5,8 +5,8 @@ import torch
 
 from separation.models import bimodal_unet, clipsep_unet
 from separation.models.base import Windows
-from separation.overlap_add import OverlapAdd
 from separation.separator import Stream
+from separation.stream import OverlapAdd
 
 SIZE, HOP = 256, 125
 WINDOWS = Windows(SIZE, HOP)
@@ -62,7 +62,7 @@ def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
     mixture = 0.1 * torch.randn(1, len(time)) * (1 + torch.sin(3 * time))
     condition = torch.randn(1, model.condition_dim)
     whole, pieces = (Stream(model, condition, sample_rate, 1.0, segment_seconds=1) for _ in range(2))
-    whole.runner = OverlapAdd(whole._segment, 10**9, 0)
+    whole.runner = OverlapAdd(whole._separate_segment, 10**9, 0)
     expected = torch.cat([whole.push(mixture), whole.flush()], dim=-1)
     found = torch.cat([*map(pieces.push, mixture.split(7 * sample_rate, dim=-1)), pieces.flush()], dim=-1)
     assert pieces.runner.segment < 0.6 * mixture.shape[-1]

@@ -129,7 +129,7 @@ class Engine:
         Who asks for it hears of errors.
         """
         with contextlib.suppress(Exception):
-            self.separator(self.default).listener(8000, 0.0)
+            self.separator(self.default).list_sounds([], 8000, 0.0)
 
     def rate(self, name: str, queries: int) -> float:
         """Seconds of work for a second of recording, from the last time or a guess."""

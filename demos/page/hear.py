@@ -32,15 +32,16 @@ def hear(engine: Engine, limits: Limits, source: Path, model: str) -> dict[str, 
     separator = engine.separator(model, lambda: still_there(source))
     try:
         level = float(separator.level(blocks(reader, limits, source)))
-        with engine.turn:
-            listener = separator.listener(reader.sample_rate, level)
         frames = 0
-        for block in blocks(reader, limits, source):
-            frames += block.shape[-1]
-            with engine.turn:
-                listener.push(block)
-        with engine.turn:
-            found = separator.heard(listener, most=MOST)
+
+        def in_turns() -> Iterator[Tensor]:
+            nonlocal frames
+            for block in blocks(reader, limits, source):
+                frames += block.shape[-1]
+                with engine.turn:  # held while the block is scored
+                    yield block
+
+        found = separator.list_sounds(in_turns(), reader.sample_rate, level, most=MOST)
     except ModelError:
         return {"sounds": [], "seconds": 0.0}
     except AudioError as error:

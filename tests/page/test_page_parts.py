@@ -169,10 +169,10 @@ def test_what_is_heard_is_listed_from_the_first_minutes(recording):
 
 
 def test_a_model_that_cannot_list_gives_nothing(recording, monkeypatch):
-    def refuse(self, sample_rate, level):
+    def refuse(self, *args, **options):
         raise ModelError("it cannot")
 
-    monkeypatch.setattr(Separator, "listener", refuse)
+    monkeypatch.setattr(Separator, "list_sounds", refuse)
     assert hear(make_engine(), Limits(), recording[0], "a") == {"sounds": [], "seconds": 0.0}
 
 

@@ -1,0 +1,271 @@
+"""Separation of a recording in segments, in constant memory: its level, overlap-add, and presence.
+
+Segments start at whole seconds of the recording. Each is converted to the model's rate, separated and converted back.
+Every sample of the result comes from a segment that contains more than the model's context on either side of it, so
+a recording of any length gives the result of one pass over the whole.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from separation.audio import resample
+from separation.models.base import ConditionedModel
+
+RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
+LEVEL_FRAME = 4096  # samples, about a tenth of a second
+LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
+RATIO_FLOOR_DB = -60.0
+
+
+def measure_level(blocks: Iterable[Tensor]) -> float:
+    """Measure the level of a recording: root mean square of the sum over channels, linear; 0 for silence.
+
+    The mean is over frames of 4096 samples within 40 dB of the loudest, so pauses do not count; nor does a constant
+    offset. The level scales with the recording and does not depend on how it is cut into blocks.
+
+    Args:
+        blocks: (channels, time) each.
+    """
+    powers: list[Tensor] = []
+    rest: Tensor | None = None  # the incomplete last frame (channels, time)
+    for block in blocks:
+        samples = block.double() if rest is None else torch.cat([rest, block.double()], dim=1)
+        whole = samples.shape[1] // LEVEL_FRAME * LEVEL_FRAME
+        if whole:
+            powers.append(_frame_power(samples[:, :whole].unflatten(1, (-1, LEVEL_FRAME))))
+        rest = samples[:, whole:]
+    if rest is None or not (powers or rest.numel()):
+        return 0.0
+    if not powers:  # too short to tell an offset from sound
+        return float(rest.square().mean(1).sum().sqrt())
+    if rest.numel():
+        powers.append(_frame_power(rest[:, None]))
+    power = torch.cat(powers)
+    loudest = power.max()
+    return float(power[power >= LEVEL_GATE * loudest].mean().sqrt()) if loudest > 0 else 0.0
+
+
+def _frame_power(frames: Tensor) -> Tensor:
+    """Variance summed over channels: (channels, frames, samples) to (frames,)."""
+    variance, mean = torch.var_mean(frames, -1, correction=0)
+    # Below this lies the rounding of an offset.
+    return torch.where(variance > 1e-12 * mean.square(), variance, 0).sum(0)
+
+
+def energy(waveform: Tensor) -> Tensor:
+    """Sum of squares in float64, without a copy of the waveform in that precision."""
+    return torch.linalg.vector_norm(waveform, dtype=torch.float64).square()
+
+
+@dataclass(frozen=True)
+class PresenceRule:
+    """Probability that a query occurs in a mixture: sigmoid(bias + logit * detection + ratio * energy ratio in dB).
+
+    `python -m separation.calibrate` fits the coefficients.
+    """
+
+    bias: float = 0.0
+    logit: float = 1.0
+    ratio: float = 0.0
+
+    def __call__(self, detection: float, ratio_db: float) -> float:
+        """Return the probability for the largest logit over time and the energy ratio; 0 without any logit."""
+        if detection == -math.inf:
+            return 0.0
+        return 1 / (1 + math.exp(-max(-60.0, self.bias + self.logit * detection + self.ratio * ratio_db)))
+
+
+def energy_ratio_db(target: float, mixture: float) -> float:
+    """Ratio of two energies in dB, at least -60."""
+    if target <= 0 or mixture <= 0:
+        return RATIO_FLOOR_DB
+    return max(RATIO_FLOOR_DB, 10 * math.log10(target / mixture))
+
+
+class Segmenter:
+    """Cuts a signal that arrives in blocks into overlapping segments.
+
+    Segments of `segment` samples start every `segment - overlap` samples; the last one may be shorter.
+
+    Attributes:
+        length: samples that wait for the next segment.
+    """
+
+    def __init__(self, segment: int, overlap: int) -> None:
+        self.segment, self.overlap = segment, overlap
+        self.waiting: list[Tensor] = []
+        self.length = 0
+
+    def push(self, block: Tensor) -> Iterator[Tensor]:
+        """Add (channels, time) and yield segments, except the last one of the signal."""
+        self.waiting.append(block)
+        self.length += block.shape[-1]
+        while self.length > self.segment:  # otherwise this segment may be the last
+            buffer = torch.cat(self.waiting, dim=-1)
+            rest = buffer[..., self.segment - self.overlap :].clone()
+            self.waiting, self.length = [rest], rest.shape[-1]
+            yield buffer[..., : self.segment]
+
+    def flush(self) -> Tensor | None:
+        """Return the last segment (None if there is no sample) and start anew."""
+        last = torch.cat(self.waiting, dim=-1) if self.length else None
+        self.waiting, self.length = [], 0
+        return last
+
+
+class OverlapAdd:
+    """Applies a function to a signal of any length, segment by segment.
+
+    Where two segments overlap, the earlier one is used up to the middle and the later one from there, with a linear
+    fade between: every sample comes from a segment that contains at least `(overlap - fade) / 2` samples on either
+    side of it. If its value depends on no more than that, the result equals that of the whole signal.
+
+    Args:
+        process: (channels, n) to (..., n) for any n >= 1; its result is changed in place.
+        segment: length of the segments in samples.
+        overlap: samples that two segments share, at most half of a segment.
+        fade: samples over which two segments are blended; overlap / 10 by default.
+
+    Raises:
+        ValueError: if these lengths are inconsistent.
+    """
+
+    def __init__(
+        self, process: Callable[[Tensor], Tensor], segment: int, overlap: int, fade: int | None = None
+    ) -> None:
+        fade = overlap // 10 if fade is None else fade
+        if not 0 <= 2 * overlap <= segment or not 0 <= fade <= overlap or segment < 1:
+            raise ValueError(f"segment {segment}, overlap {overlap} and fade {fade} do not fit each other.")
+        self.process, self.segment, self.overlap, self.fade = process, segment, overlap, fade
+        self.segmenter = Segmenter(segment, overlap)
+        self.tail: Tensor | None = None  # end of the previous segment's output (..., overlap)
+
+    def push(self, block: Tensor) -> list[Tensor]:
+        """Add (channels, n) to the input; return output (..., m) that is final, in pieces."""
+        final = []
+        for segment in self.segmenter.push(block):
+            joined = self._join(self.process(segment))
+            final.append(joined[..., : self.segment - self.overlap])
+            self.tail = joined[..., self.segment - self.overlap :]
+        return final
+
+    def flush(self) -> list[Tensor]:
+        """Return the end of the output and start anew."""
+        last = self.segmenter.flush()
+        final = [] if last is None else [self._join(self.process(last))]
+        self.tail = None
+        return final
+
+    def _join(self, output: Tensor) -> Tensor:
+        """Blend the end of the previous segment's output into the beginning of this one's."""
+        if self.tail is not None:
+            position = torch.arange(self.overlap, device=output.device, dtype=output.dtype) - (self.overlap - 1) / 2
+            weight = (position / max(self.fade, 1) + 0.5).clamp(0, 1)
+            head = output[..., : self.overlap]
+            head.copy_(torch.lerp(self.tail.to(output), head, weight))
+        return output
+
+
+class Stream:
+    """Separates a recording that arrives in blocks. Made by `Separator.stream`.
+
+    Args:
+        model: the network.
+        conditions: (queries, dim), on the device to compute on.
+        sample_rate: of the recording, Hz.
+        level: of the recording, see `measure_level`.
+        rule: how presence is estimated.
+        segment_seconds: length of the segments; by default the model's.
+    """
+
+    def __init__(
+        self,
+        model: ConditionedModel,
+        conditions: Tensor,
+        sample_rate: int,
+        level: float,
+        rule: PresenceRule | None = None,
+        segment_seconds: int | None = None,
+    ) -> None:
+        self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
+        self.level = 1.0 if model.faithful else level / model.input_level
+        self.rule = rule or PresenceRule()
+        self.logits = torch.full((len(conditions),), -torch.inf)
+        self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
+        margin = model.context / model.sample_rate + RESAMPLER_SECONDS
+        overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
+        segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
+        segment += -(segment - overlap) % model.grid_seconds
+        fade = int((overlap - 2 * margin) * sample_rate)
+        self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
+        if model.faithful:  # published inference processes the whole at once
+            self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
+
+    def push(self, block: Tensor) -> Tensor:
+        """Add (channels, n); return the targets that have become final (queries, channels, m)."""
+        self.mixture_energy += float(energy(block))
+        return self._collect(self.runner.push(block), block.shape[0])
+
+    def flush(self) -> Tensor:
+        """Return the remaining targets (queries, channels, m)."""
+        return self._collect(self.runner.flush(), 1)
+
+    def separate(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate a whole recording that is given in blocks (channels, n).
+
+        Yields:
+            Samples whose targets have become final: mixture (channels, m) and targets (queries, channels, m), on the
+            CPU.
+        """
+        waiting: Tensor | None = None
+        for block in chain(blocks, [None]):
+            if block is not None:
+                waiting = block if waiting is None else torch.cat([waiting, block], dim=-1)
+            targets = (self.flush() if block is None else self.push(block)).detach().cpu()
+            if waiting is not None and targets.shape[-1]:
+                yield waiting[:, : targets.shape[-1]], targets
+                waiting = waiting[:, targets.shape[-1] :]
+
+    @property
+    def presence(self) -> list[float]:
+        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
+        if not self.model.estimates_presence:
+            return [math.nan] * len(self.conditions)
+        ratios = [energy_ratio_db(float(target), self.mixture_energy) for target in self.target_energy]
+        return [self.rule(logit, ratio) for logit, ratio in zip(self.logits.tolist(), ratios, strict=True)]
+
+    def _collect(self, pieces: list[Tensor], channels: int) -> Tensor:
+        """Join pieces of output and add up the energy of each target."""
+        nothing = torch.zeros(len(self.conditions), channels, 0)
+        targets = pieces[0] if len(pieces) == 1 else torch.cat([nothing, *pieces], dim=-1)
+        self.target_energy += torch.stack([energy(target) for target in targets])
+        return targets
+
+    @torch.no_grad()
+    def _separate_segment(self, mixture: Tensor) -> Tensor:
+        """(channels, n) at the recording's rate to targets (queries, channels, n)."""
+        result = torch.zeros(len(self.conditions), *mixture.shape)
+        if self.level == 0:
+            return result
+        wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
+        targets, logits = self.model.separate(wave[None].to(self.conditions.device), self.conditions[None])
+        self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
+
+        def resample_back(target: Tensor) -> Tensor:
+            return resample(target.float().cpu(), self.model.sample_rate, self.sample_rate)
+
+        # Target by target, because the resampler uses one thread; this holds only a few of them in memory.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for target, place in zip(pool.map(resample_back, targets[0]), result, strict=True):
+                target = target[:, : mixture.shape[-1]]
+                torch.mul(target, self.level, out=place[:, : target.shape[-1]])
+        return result
