@@ -1,7 +1,7 @@
-"""The 527 AudioSet classes in the order that published taggers use, and the tree above them.
+"""The 527 AudioSet classes in the order of published taggers, and the tree above them.
 
-Names and ids come with the package (`data/audioset_classes.csv`, from AudioSet, Google, CC BY 4.0). The tree is under
-CC BY-SA 4.0 and does not: `read_tree` takes the published `ontology.json` (github.com/audioset/ontology).
+Names and ids are part of the package (`data/audioset_classes.csv`, from AudioSet, Google, CC BY 4.0). The tree is under
+CC BY-SA 4.0 and is not: `read_tree` reads the published `ontology.json` (github.com/audioset/ontology).
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from separation.download import cache_folder
 from separation.errors import ModelError
 
 
 class OntologyError(ModelError, ValueError):
-    """A class is unknown, or an ontology file is not one; the message is one plain sentence."""
+    """An unknown class, or an ontology file that is missing or not valid."""
 
 
 @dataclass(frozen=True)
 class SoundClass:
-    """One AudioSet class: its place in a tagger's output, its machine id, and its name."""
+    """An AudioSet class: its index in a tagger's output, its machine id, and its name."""
 
     index: int
     mid: str
@@ -43,155 +43,115 @@ def classes() -> tuple[SoundClass, ...]:
 
 
 @cache
-def _by_name() -> dict[str, int]:
-    """Lower-case names, ids and numbers to indexes; a synonym of a comma list only where no other class has it."""
+def class_names() -> dict[str, int]:
+    """Map lower-case names, ids and indices to indices, and synonyms (parts of a name) that only one class has."""
     names: dict[str, int] = {}
-    parts: dict[str, set[int]] = {}
+    synonyms: dict[str, set[int]] = {}
     for each in classes():
         names |= {each.name.lower(): each.index, each.mid: each.index, str(each.index): each.index}
         for part in each.name.lower().split(", "):
-            parts.setdefault(part, set()).add(each.index)
-    return {part: owners.pop() for part, owners in parts.items() if len(owners) == 1} | names
+            synonyms.setdefault(part, set()).add(each.index)
+    return {part: owners.pop() for part, owners in synonyms.items() if len(owners) == 1} | names
 
 
 def class_index(label: str | int) -> int:
-    """The index (0 to 526) of a class given by name ("Dog"), id ("/m/0bt9lr"), synonym ("man speaking") or index.
+    """Return the index (0 to 526) of a class given by name ("Dog"), id ("/m/0bt9lr"), synonym or index.
 
     Raises:
-        OntologyError: no class is called so; the message names the closest ones.
+        OntologyError: there is no such class; the message names similar ones.
     """
     key = " ".join(str(label).split()).lower()
-    index = _by_name().get(key)
-    if index is None:
-        raise OntologyError(f"{label!r} is no AudioSet class{_closest(key)}.")
-    return index
+    if key in class_names():
+        return class_names()[key]
+    names = similar_names(key) or get_close_matches(key, list(class_names()), 5, 0.6)
+    close = list(dict.fromkeys(classes()[class_names()[name]].name for name in names))[:3]
+    raise OntologyError(f"{label!r} is no AudioSet class{'; close to it: ' + ', '.join(close) if close else ''}.")
 
 
-def _sharing_words(key: str) -> list[str]:
-    """Names of classes that share a word with a text, "bark" with "barking" too; most words, then shortest first."""
+def similar_names(key: str) -> list[str]:
+    """Names that share words with a text, most words first, then shortest; "bark" and "barking" count as one word."""
 
-    def shared(name: str) -> int:
-        return sum(any(_same_stem(word, other) for other in re.findall(r"\w+", name)) for word in wanted)
+    def shared_words(name: str) -> int:
+        pairs = [[sorted((word, other), key=len) for other in re.findall(r"\w+", name)] for word in words]
+        return sum(any(len(short) > 2 and long.startswith(short) for short, long in each) for each in pairs)
 
-    wanted = re.findall(r"\w+", key)
-    counts = {name: shared(name) for name in _by_name()}
-    return sorted((name for name, count in counts.items() if count), key=lambda name: (-counts[name], len(name)))
-
-
-def _same_stem(one: str, other: str) -> bool:
-    """Whether one word, of three letters or more, begins the other."""
-    short, long = sorted((one, other), key=len)
-    return len(short) > 2 and long.startswith(short)
-
-
-def _closest(key: str) -> str:
-    """A clause that names the classes with the most similar names."""
-    from difflib import get_close_matches
-
-    names = _sharing_words(key) or get_close_matches(key, list(_by_name()), 5, 0.6)
-    found = {_by_name()[name]: None for name in names}
-    return f"; close to it: {', '.join(classes()[i].name for i in list(found)[:3])}" if found else ""
+    words = re.findall(r"\w+", key)
+    counts = {name: shared_words(name) for name in class_names()}
+    return sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], len(name)))
 
 
 @dataclass
 class Node:
-    """A node of the tree; `index` is None where a tagger has no such class. Roots have level 1."""
+    """A node of the tree. `index` is None if it is not one of the 527 classes."""
 
     mid: str
     name: str
     index: int | None
-    level: int
     child_mids: frozenset[str]
     children: list[Node] = field(default_factory=list)
 
     def walk(self) -> Iterator[Node]:
-        """This node and all below it, depth first."""
+        """Yield this node and all below it, depth first."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def class_indexes(self) -> list[int]:
-        """Indexes of the classes in this subtree, its own first."""
+        """Indices of the classes in this subtree, its own first."""
         return [node.index for node in self.walk() if node.index is not None]
 
 
-def read_tree(path: str | Path) -> list[Node]:
-    """The roots of the tree in an `ontology.json`.
+def read_tree(path: str | Path | None = None) -> list[Node]:
+    """Read the roots of the tree in an `ontology.json`.
 
-    A class with several parents lives under one: nodes are placed in the file's order, each under the first node, depth
-    first, that names it as a child. USS numbers its hierarchy so.
+    A class with several parents is placed under one of them, as in USS: nodes are placed in the file's order, each
+    under the first node, depth first, that lists it as a child.
+
+    Args:
+        path: the file; by default AUDIOSET_ONTOLOGY, or `ontology.json` in the cache folder.
 
     Raises:
-        OntologyError: the file is missing or is no ontology.
+        OntologyError: the file is missing or not an ontology.
     """
+    path = Path(path or os.environ.get("AUDIOSET_ONTOLOGY") or cache_folder() / "ontology.json").expanduser()
+    try:
+        nodes = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(node["id"], node["name"], frozenset(node["child_ids"])) for node in nodes]
+    except FileNotFoundError:
+        raise OntologyError(
+            f"AudioSet's ontology is missing, {path} is not there: get ontology.json from github.com/audioset/ontology "
+            "and put it there, or name it in AUDIOSET_ONTOLOGY."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise OntologyError(
+            f"{path} is not an AudioSet ontology (a JSON list of nodes with id, name, child_ids)."
+        ) from None
     indexes = {each.mid: each.index for each in classes()}
     roots: list[Node] = []
-    for mid, name, children in _entries(Path(path)):
+    for mid, name, child_mids in entries:
         parent = next((node for root in roots for node in root.walk() if mid in node.child_mids), None)
-        node = Node(mid, name, indexes.get(mid), parent.level + 1 if parent else 1, frozenset(children))
-        (parent.children if parent else roots).append(node)
+        (parent.children if parent else roots).append(Node(mid, name, indexes.get(mid), child_mids))
     return roots
 
 
 def subtree(label: str | int, path: str | Path | None = None) -> list[int]:
-    """Indexes of a class and of all classes below it, its own first, as USS's hierarchy has them.
-
-    The label may also name a node that is no class itself ("Human sounds").
+    """Return the indices of a class and of all classes below it, its own first, as in USS's hierarchy.
 
     Args:
-        label: name, id or index.
-        path: the ontology; by default AUDIOSET_ONTOLOGY, or `ontology.json` in the folder for fetched files.
+        label: name, id or index of a class, or name or id of any other node ("Human sounds").
+        path: the ontology, see `read_tree`.
 
     Raises:
-        OntologyError: there is no such node, no class below it, or no ontology at hand.
+        OntologyError: there is no such node, no class below it, or no ontology file.
     """
-    roots = read_tree(ontology_file() if path is None else path)
+    nodes = [node for root in read_tree(path) for node in root.walk()]
     key = " ".join(str(label).split()).lower()
-    nodes = [node for root in roots for node in root.walk()]
     found = next((node for node in nodes if key in (node.mid, node.name.lower())), None)
     if found is None:
         index = class_index(label)
         found = next((node for node in nodes if node.index == index), None)
     if found is None:
-        raise OntologyError(f"{label!r} stands nowhere in this ontology.")
+        raise OntologyError(f"{label!r} is not part of this ontology.")
     if not found.class_indexes():
         raise OntologyError(f"{label!r} has no class below it that a tagger knows.")
     return found.class_indexes()
-
-
-def ontology_file() -> Path:
-    """Where the published ontology lies.
-
-    Raises:
-        OntologyError: nowhere.
-    """
-    named = os.environ.get("AUDIOSET_ONTOLOGY")
-    path = Path(named).expanduser() if named else cache_folder() / "ontology.json"
-    if not path.is_file():
-        raise OntologyError(
-            f"The classes below a class stand in AudioSet's ontology, and {path} is not there: get ontology.json from "
-            "github.com/audioset/ontology and put it there, or name it in AUDIOSET_ONTOLOGY."
-        )
-    return path
-
-
-def _entries(path: Path) -> list[tuple[str, str, list[str]]]:
-    """(id, name, children's ids) of every node of an ontology file, in its order."""
-    try:
-        nodes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return [(node["id"], node["name"], list(node["child_ids"])) for node in nodes]
-    except FileNotFoundError:
-        raise OntologyError(f"{path} is not there; get ontology.json from github.com/audioset/ontology.") from None
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
-        raise OntologyError(
-            f"{path} is no AudioSet ontology (a JSON list of nodes with id, name, child_ids)."
-        ) from None
-
-
-def levels(roots: list[Node]) -> dict[int, list[Node]]:
-    """The nodes of every level, 1 for the roots, each level in depth-first order."""
-    found: dict[int, list[Node]] = {}
-    for root in roots:
-        for node in root.walk():
-            found.setdefault(node.level, []).append(node)
-    return found

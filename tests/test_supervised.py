@@ -88,7 +88,7 @@ def test_masks_are_compared_as_in_the_specification(kind):
     model, sources = unet().eval(), noises()
     module = Supervised(model, encoder(), kind)
     conditions = module.conditions(queried(sources))
-    spectra = model.spectrum(sources)
+    spectra = model.stft(sources)
     rows = [model.rows(spectra[:, n].abs()[:, None])[:, 0].double().numpy() for n in range(2)]
     mixture = model.rows(spectra.sum(1).abs()[:, None])[:, 0].double().numpy()
     masks = model.masks(model.features(spectra.sum(1).abs()), conditions).detach().double().numpy()

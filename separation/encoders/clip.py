@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
-from separation.encoders.torchscript import is_archive, read_archive
+from separation.encoders.torchscript import read_archive
 from separation.tensors import Tensors, load_strictly, read_tensors
 
 VOCABULARY = 49408
@@ -182,8 +182,8 @@ class ClipEncoder(QueryEncoder):
 
         The latter is published as timm/vit_base_patch32_clip_224.openai.
         """
-        tensors = read_archive(path) if is_archive(path) else read_tensors(path)
-        return cls.from_tensors(tensors, str(path), **options)
+        tensors = read_archive(path)
+        return cls.from_tensors(read_tensors(path) if tensors is None else tensors, str(path), **options)
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> Tensor:

@@ -1,7 +1,7 @@
-"""Tensors out of a TorchScript archive, such as OpenAI's `ViT-B-32.pt`, without running what lies in it.
+"""Reads the tensors of a TorchScript archive, such as OpenAI's `ViT-B-32.pt`, without running its code.
 
-Such a file is a zip of code, of storages, and of a pickle that puts modules together. Here the code is not looked at,
-every module becomes an inert holder of its attributes, and the pickle may call nothing but the rebuilding of a tensor.
+The file is a zip with code, storages and a pickle of the module tree. The code is ignored, every module becomes an inert
+holder of its attributes, and the pickle can call nothing but the construction of tensors and plain containers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from separation.encoders.base import EncoderError
 
-KINDS = {
+STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
     "FloatStorage": torch.float32,
@@ -31,13 +31,13 @@ KINDS = {
 
 
 class Holder:
-    """A module's attributes, whatever its class was."""
+    """The attributes of a module of any class."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
     def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """All tensors in it and in what it holds, by their dotted names."""
+        """Yield all tensors below this module with their dotted names."""
         for name, value in self.__dict__.items():
             if isinstance(value, Tensor):
                 yield prefix + name, value
@@ -45,26 +45,8 @@ class Holder:
                 yield from value.tensors(f"{prefix}{name}.")
 
 
-def rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    """A tensor on its storage."""
-    return torch.as_strided(storage, size, stride, offset)
-
-
-def plain(data: Any, *_: Any) -> Any:
-    """A typed list or dictionary as an untyped one."""
-    return data
-
-
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{("torch.jit._pickle", f"build_{kind}list"): plain for kind in ("int", "double", "bool", "tensor")},
-    ("torch.jit._pickle", "restore_type_tag"): plain,
-}
-
-
 class InertUnpickler(pickle.Unpickler):
-    """Builds holders and tensors, and refuses everything else."""
+    """Builds holders, tensors and plain containers, and refuses everything else."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(archive.open(f"{root}data.pkl"))
@@ -73,44 +55,39 @@ class InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return Holder
-        if module == "torch" and name in KINDS:
-            return KINDS[name]
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return ALLOWED[module, name]
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, size, stride, *_: torch.as_strided(storage, size, stride, offset)
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        typed_lists = [f"build_{kind}list" for kind in ("int", "double", "bool", "tensor")]
+        if module == "torch.jit._pickle" and name in (*typed_lists, "restore_type_tag"):
+            return lambda data, *_: data
+        raise pickle.UnpicklingError(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Tensor:
-        _, kind, key, *_ = pid
+        _, dtype, key, *_ = pid
         content = bytearray(self.archive.read(f"{self.root}data/{key}"))
-        return torch.frombuffer(content, dtype=kind) if content else torch.empty(0, dtype=kind)
+        return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
 
-def root_of(archive: zipfile.ZipFile) -> str | None:
-    """The folder inside a TorchScript archive; None where the zip is none."""
-    names = archive.namelist()
-    root = next((n.removesuffix("constants.pkl") for n in names if n.endswith("constants.pkl")), None)
-    return root if root is not None and f"{root}data.pkl" in names else None
-
-
-def is_archive(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return root_of(archive) is not None
-
-
-def read_archive(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a TorchScript archive by their dotted names.
+def read_archive(path: str | Path) -> dict[str, Tensor] | None:
+    """Read all tensors of a TorchScript archive by their dotted names; None if the file is not such an archive.
 
     Raises:
-        EncoderError: it is damaged, or asks for more than modules and tensors.
+        EncoderError: the file is damaged, or contains more than modules and tensors.
     """
+    if not zipfile.is_zipfile(path):
+        return None
     try:
         with zipfile.ZipFile(path) as archive:
-            module = InertUnpickler(archive, root_of(archive) or "").load()
-            return dict(module.tensors())
+            names = archive.namelist()
+            root = next((n.removesuffix("constants.pkl") for n in names if n.endswith("constants.pkl")), None)
+            if root is None or f"{root}data.pkl" not in names:
+                return None
+            return dict(InertUnpickler(archive, root).load().tensors())
     except pickle.UnpicklingError as error:
         raise EncoderError(f"{path} asks for more than modules and tensors ({error}) and is not read.") from None
-    except Exception as error:  # a damaged file may raise anything on the way
+    except Exception as error:  # a damaged file may raise anything
         raise EncoderError(f"{path} cannot be read: it is damaged ({type(error).__name__}).") from None
