@@ -33,8 +33,8 @@ class UnsupportedQueryError(EncoderError, NotImplementedError):
 class QueryEncoder(nn.Module):
     """Base class of encoders, which turn queries into condition vectors (batch, embedding_dim).
 
-    A subclass names the supported forms of queries in `modalities` and overrides the methods for them. Embeddings are
-    supported by every encoder.
+    A subclass names the supported forms of queries in `modalities` and overrides the methods for them; for recordings,
+    `embed_audio`. Embeddings are supported by every encoder.
 
     Attributes:
         embedding_dim: length of the condition vectors.
@@ -49,6 +49,11 @@ class QueryEncoder(nn.Module):
     unit_length: bool = True
     ignores_silence: bool = False
     sample_rate: int
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the encoder's weights."""
+        return next(self.parameters()).device
 
     def refuse(self, form: str) -> NoReturn:
         """Refuse a form of query.
@@ -65,7 +70,13 @@ class QueryEncoder(nn.Module):
 
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Encode example recordings (batch, time) at `sample_rate` Hz as (batch, embedding_dim)."""
-        self.refuse("audio")
+        if "audio" not in self.modalities:
+            self.refuse("audio")
+        return self.embed_audio(resample(waveform, sample_rate, self.sample_rate).to(self.device))
+
+    def embed_audio(self, waveform: Tensor) -> Tensor:
+        """Embed recordings (batch, time) at the encoder's rate and on its device as (batch, embedding_dim)."""
+        raise NotImplementedError
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
         """Encode class names, ids or indices as (batch, embedding_dim); a nested list is one query."""

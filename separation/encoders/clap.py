@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.audio import resample
 from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
 from separation.models.spectra import LogMel
@@ -248,8 +247,7 @@ class ClapEncoder(QueryEncoder):
         """Encode tokens and mask (batch, tokens) as states (batch, tokens, 768) and unit vectors (batch, 512)."""
         if self.text is None:
             self.refuse("text")
-        device = self.log_mel.filters.device
-        output = self.text(input_ids=tokens.to(device), attention_mask=mask.to(device))
+        output = self.text(input_ids=tokens.to(self.device), attention_mask=mask.to(self.device))
         return output.last_hidden_state, F.normalize(output.text_embeds.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -267,15 +265,12 @@ class ClapEncoder(QueryEncoder):
         return self.encode_tokens(*self.tokenize(texts, length))
 
     def embed_audio(self, waveform: Tensor) -> Tensor:
-        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512), with gradients for the waveform."""
+        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512); of longer ones, the middle 10 s.
+
+        Raises:
+            ValueError: there are no samples.
+        """
         if self.audio is None:
             self.refuse("audio")
         log_mel = self.log_mel(fit_clip(waveform, CLIP_SECONDS * self.sample_rate))
         return F.normalize(self.audio(input_features=log_mel).audio_embeds.float(), dim=-1)
-
-    @torch.no_grad()
-    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Encode example recordings (batch, time) as unit vectors (batch, 512); of longer ones, the middle 10 s."""
-        if self.audio is None:
-            self.refuse("audio")
-        return self.embed_audio(resample(waveform, sample_rate, self.sample_rate).to(self.log_mel.filters.device))

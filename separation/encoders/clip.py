@@ -192,7 +192,7 @@ class ClipEncoder(QueryEncoder):
             return torch.zeros(0, self.embedding_dim)
         patterns = PROMPTS[self.prompts]
         tokens = self.tokenizer([pattern.format(text) for text in texts for pattern in patterns])
-        vectors: Tensor = self.network.encode_text(tokens.to(self.network.logit_scale.device))
+        vectors: Tensor = self.network.encode_text(tokens.to(self.device))
         return vectors.float().reshape(len(texts), len(patterns), self.embedding_dim).mean(1)
 
     @torch.no_grad()
@@ -202,12 +202,12 @@ class ClipEncoder(QueryEncoder):
         Raises:
             EncoderError: a list is empty, a file is not a readable picture, or an array has another shape.
         """
-        rows, device = [], self.network.logit_scale.device
+        rows = []
         for entry in images:
             pictures = entry if isinstance(entry, list | tuple) else [entry]
             if not pictures:
                 raise EncoderError("A query by pictures needs one picture or more.")
             pixels = torch.stack([self.prepare(open_picture(picture)) for picture in pictures])
-            vectors: Tensor = self.network.encode_image(pixels.to(device))
+            vectors: Tensor = self.network.encode_image(pixels.to(self.device))
             rows.append(vectors.float().mean(0))
         return torch.stack(rows) if rows else torch.zeros(0, self.embedding_dim)

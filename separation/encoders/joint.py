@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.audio import resample
 from separation.encoders.base import QueryEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
@@ -83,9 +82,8 @@ class JointEncoder(QueryEncoder):
         """
         if isinstance(texts, str):
             raise TypeError("encode_text takes a list of texts, not one text")
-        device = next(self.text.parameters()).device
         embedded = [
-            self.embed_sentences(self.sentence.encode_text([template.format(text) for text in texts]).to(device))
+            self.embed_sentences(self.sentence.encode_text([template.format(text) for text in texts]).to(self.device))
             for template in TEMPLATES
         ]
         return F.normalize(torch.stack(embedded).mean(0), dim=-1)
@@ -104,11 +102,6 @@ class JointEncoder(QueryEncoder):
     def embed_audio(self, waveform: Tensor) -> Tensor:
         """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim)."""
         return self.embed_log_mel(self.log_mel(waveform))
-
-    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Encode example recordings (batch, time) at `sample_rate` Hz as (batch, embedding_dim)."""
-        waveform = resample(waveform, sample_rate, self.sample_rate)
-        return self.embed_audio(waveform.to(self.mel.filters.device))
 
     def encode_example(self, waveform: Tensor) -> Tensor:
         """Encode one example (time,) as (1, embedding_dim), the mean over segments of 5 to 10 s."""

@@ -6,7 +6,6 @@ are used for inference only, so there is no dropout and no spectrogram masking.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,17 +26,8 @@ DETECTOR_FILE = "Cnn14_DecisionLevelMax_mAP=0.385.pth"
 HOME = "https://zenodo.org/records/3987831"
 
 
-@dataclass(frozen=True)
-class FrontEnd:
-    """Spectrogram of a published Cnn14: rate in Hz, window and hop in samples, upper edge of the mel bands in Hz."""
-
-    sample_rate: int
-    n_fft: int
-    hop: int
-    high: float
-
-
-FRONT_ENDS = {"cnn14": FrontEnd(32000, 1024, 320, 14000.0), "cnn14_16k": FrontEnd(16000, 512, 160, 8000.0)}
+# Rate in Hz, window and hop in samples, and upper edge of the mel bands in Hz of the published networks.
+FRONT_ENDS = {"cnn14": (32000, 1024, 320, 14000.0), "cnn14_16k": (16000, 512, 160, 8000.0)}
 
 
 class ConvBlock(nn.Module):
@@ -72,9 +62,9 @@ class Cnn14(nn.Module):
         super().__init__()
         if variant not in FRONT_ENDS:
             raise ValueError(f"variant must be one of {', '.join(FRONT_ENDS)}, not {variant!r}")
-        front = FRONT_ENDS[variant]
-        self.variant, self.sample_rate, self.hop = variant, front.sample_rate, front.hop
-        self.log_mel = LogMel(front.sample_rate, front.n_fft, front.hop, 64, 50.0, front.high)
+        self.variant = variant
+        self.sample_rate, n_fft, self.hop, high = FRONT_ENDS[variant]
+        self.log_mel = LogMel(self.sample_rate, n_fft, self.hop, 64, 50.0, high)
         self.bn0 = nn.BatchNorm2d(64)
         self.blocks = len(channels)
         for number, (inputs, outputs) in enumerate(zip((1, *channels), channels, strict=False), 1):
@@ -143,7 +133,7 @@ def is_computed(name: str) -> bool:
 def find_variant(tensors: Tensors) -> str | None:
     """The front end that the file's mel matrix belongs to; None if there is no such matrix."""
     matrix = tensors.get("logmel_extractor.melW")
-    bins = {front.n_fft // 2 + 1: name for name, front in FRONT_ENDS.items()}
+    bins = {n_fft // 2 + 1: name for name, (_, n_fft, *_) in FRONT_ENDS.items()}
     return None if matrix is None else bins.get(len(matrix))
 
 

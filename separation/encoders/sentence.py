@@ -33,53 +33,35 @@ RENAMES = (
     ("embeddings.token_type_embeddings", "types"),
     ("embeddings.LayerNorm", "norm"),
     ("encoder.layer", "layers"),
-    ("attention.self.", ""),
-    ("attention.output.dense", "output"),
-    ("attention.output.LayerNorm", "attention_norm"),
-    ("intermediate.dense", "expand"),
-    ("output.dense", "contract"),
-    ("output.LayerNorm", "output_norm"),
+    ("attention.self.query.", "self_attn.in_proj_"),
+    ("attention.output.dense", "self_attn.out_proj"),
+    ("attention.output.LayerNorm", "norm1"),
+    ("intermediate.dense", "linear1"),
+    ("output.dense", "linear2"),
+    ("output.LayerNorm", "norm2"),
 )
-
-
-class Layer(nn.Module):
-    """A BERT layer: self-attention and a two-layer perceptron, each followed by a residual sum and a layer norm."""
-
-    def __init__(self, dim: int = 384, heads: int = 12, hidden: int = 1536) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.output = (nn.Linear(dim, dim) for _ in range(4))
-        self.attention_norm = nn.LayerNorm(dim, eps=1e-12)
-        self.expand, self.contract = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        self.output_norm = nn.LayerNorm(dim, eps=1e-12)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, dim / heads)
-            for project in (self.query, self.key, self.value)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        x = self.attention_norm(x + self.output(attended))
-        return self.output_norm(x + self.contract(F.gelu(self.expand(x))))
 
 
 class Bert(nn.Module):
     """Token numbers and their mask, both (batch, tokens), to the normalised mean of the token vectors (batch, 384)."""
 
-    def __init__(self, dim: int = 384, layers: int = 6) -> None:
+    def __init__(self, dim: int = 384, heads: int = 12, hidden: int = 1536, layers: int = 6) -> None:
         super().__init__()
         # Empty, because drawing random values that are overwritten anyway takes 1.6 s (docs/performance.md).
         self.words, self.positions, self.types = (
             nn.Embedding(rows, dim, _weight=torch.empty(rows, dim)) for rows in (VOCABULARY, 512, 2)
         )
         self.norm = nn.LayerNorm(dim, eps=1e-12)
-        self.layers = nn.ModuleList(Layer(dim) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, heads, hidden, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True)
+            for _ in range(layers)
+        )
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         position = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.norm(self.words(tokens) + self.positions(position) + self.types.weight[0])
         for layer in self.layers:
-            x = layer(x, mask[:, None, None, :])
+            x = layer(x, src_key_padding_mask=~mask)
         weight = mask.unsqueeze(-1).to(x.dtype)
         return F.normalize((x * weight).sum(1) / weight.sum(1), dim=-1)
 
@@ -124,12 +106,15 @@ def load_bert() -> tuple[Bert, Any]:
     from tokenizers import Tokenizer
 
     folder = find_folder(candidate_folders())
-    state = {}
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        if not name.startswith(("pooler", "embeddings.position_ids")):
-            for theirs, ours in RENAMES:
-                name = name.replace(theirs, ours)
-            state[name] = tensor
+    published, state = load_file(folder / "model.safetensors"), {}
+    for name, tensor in published.items():
+        if name.startswith(("pooler", "embeddings.position_ids")) or ".self.key." in name or ".self.value." in name:
+            continue
+        if ".self.query." in name:  # three matrices for what is one in PyTorch's layer
+            tensor = torch.cat([published[name.replace("query", part)] for part in ("query", "key", "value")])
+        for theirs, ours in RENAMES:
+            name = name.replace(theirs, ours)
+        state[name] = tensor
     with torch.device("meta"):
         bert = Bert()
     bert.load_state_dict(state, assign=True)

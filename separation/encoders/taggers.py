@@ -92,11 +92,6 @@ class TaggerEncoder(QueryEncoder):
         self.embedding_dim = classes if by_class else hidden
         self.modalities = frozenset({"audio", "label"} if by_class else {"audio"})
 
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return next(self.parameters()).device
-
     def tag(self, waveform: Tensor) -> Tags:
         """Tag waveforms (batch, time) at `self.sample_rate`."""
         raise NotImplementedError
@@ -107,9 +102,12 @@ class TaggerEncoder(QueryEncoder):
         return self.tag(resample(waveform, sample_rate, self.sample_rate).to(self.device)).probabilities
 
     @torch.no_grad()
-    def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Encode example recordings (batch, time) as (batch, embedding_dim), the mean over segments."""
-        waveform = resample(waveform, sample_rate, self.sample_rate).to(self.device)
+    def embed_audio(self, waveform: Tensor) -> Tensor:
+        """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim), the mean over segments.
+
+        Raises:
+            ValueError: there are no samples.
+        """
         segments = split_segments(waveform, round(self.segment_seconds * self.sample_rate))
         parts = segments.flatten(0, 1).split(SEGMENTS_AT_ONCE)
         vectors = torch.cat([getattr(self.tag(part), self.condition) for part in parts])

@@ -1,7 +1,7 @@
 """Reads the tensors of a TorchScript archive, such as OpenAI's `ViT-B-32.pt`, without running its code.
 
-The file is a zip with code, storages and a pickle of the module tree. The code is ignored, every module becomes an inert
-holder of its attributes, and the pickle can call nothing but the construction of tensors and plain containers.
+The file is a zip with code, storages and a pickle of the module tree. The code is ignored, every module becomes an
+inert holder of its attributes, and the pickle can call nothing but the construction of tensors and plain containers.
 """
 
 from __future__ import annotations
