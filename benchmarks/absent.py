@@ -21,7 +21,7 @@ import torch
 from separation import Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.encoders.sentence import SentenceEncoder
-from separation.metrics import suppression
+from separation.evaluate.metrics import suppression
 
 ALIKE = 0.6
 NEAR = 0.2  # share of a row's queries

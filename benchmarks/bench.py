@@ -35,7 +35,8 @@ from speed import cost_table, measure_cost, measure_speed, speed_table
 from separation import ModelError, Separator, __version__
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import MANIFEST, DataError, read_manifest, recordings_of, with_recordings
-from separation.evaluate import Score, by_class, resampling_unit, score_row, summarize
+from separation.evaluate import Plan, Score, score_mixture, summarize
+from separation.evaluate.tables import class_means, resampling_unit
 from separation.pretrained import find_model
 
 PARTS = ("scores", "speed", "memory", "cost")
@@ -86,7 +87,7 @@ def score_all(separator: Separator, rows: list[dict[str, str]], root: Path, say:
     """Every row's score by what is done to the mixture: nothing, the model by label and by phrase, oracle masks."""
     scores: Scores = defaultdict(list)
     for number, row in enumerate(with_recordings(rows, recordings_of(root / MANIFEST)), 1):
-        label, phrase = (score_row(separator, row, root, column) for column in ("query", "phrase"))
+        label, phrase = (score_mixture(separator, render(row, root), Plan(column)) for column in ("query", "phrase"))
         of_row = {NOTHING: replace(label, value=0.0), LABEL: label, PHRASE: phrase}
         for name, score in (of_row | oracle_scores(separator, row, root, label)).items():
             scores[name].append(score)
@@ -97,10 +98,10 @@ def score_all(separator: Separator, rows: list[dict[str, str]], root: Path, say:
 
 def class_rows(scores: Scores, clips: Counter[str]) -> list[dict[str, Any]]:
     """Per class: train clips, rows, mean SDRi over its pairs by label and by phrase; worst first."""
-    phrases = {name: value for name, _, value in by_class(scores[PHRASE])}
+    phrases = {name: value for name, _, value in class_means(scores[PHRASE])}
     return [
         {"class": name, "train_clips": clips[name], "rows": rows, "label": value, "phrase": phrases[name]}
-        for name, rows, value in by_class(scores[LABEL])
+        for name, rows, value in class_means(scores[LABEL])
     ]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from separation.data.fixed_mixtures import SECONDS
 from separation.data.manifest import DataError
-from separation.evaluate import FEW
+from separation.evaluate.tables import FEW
 from separation.pretrained import ModelError, find_model, read_config
 
 NEEDED = ("path", "split", "recording_id", "source", "seconds", "licence")

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from separation.metrics import sdri
-from separation.metrics.oracle import TINY, bin_mask, power, wiener
+from separation.evaluate.metrics import sdri
+from separation.evaluate.oracle import TINY, bin_mask, power, wiener
 from separation.models.spectra import STFT
 
 Array = NDArray[np.floating[Any]]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from separation import Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import read_manifest
-from separation.metrics import bootstrap, sdri
+from separation.evaluate.metrics import bootstrap, sdri
 from separation.query import Query
 
 MOST = 8  # examples of a label

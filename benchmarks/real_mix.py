@@ -21,7 +21,7 @@ from torch import from_numpy
 
 from separation.audio import read, resample, write
 from separation.data.manifest import read_manifest
-from separation.metrics import sdri, suppression
+from separation.evaluate.metrics import sdri, suppression
 
 RATE, SECONDS = 44100, 10
 ASKED = {  # the manifest's label: what a person types

@@ -13,7 +13,7 @@ from make_mix import FOLDER, stems
 
 from separation import ModelError, Separator
 from separation.audio import read
-from separation.metrics import sdr, sdri
+from separation.evaluate.metrics import sdr, sdri
 
 
 class Result(NamedTuple):

@@ -15,27 +15,13 @@ import soundfile
 import torch
 from tiny import write_manifest
 
-from separation import evaluate as module
 from separation.data.fixed_mixtures import SAMPLE_RATE, read_rows
 from separation.data.manifest import MANIFEST, recordings_of, with_recordings
-from separation.evaluate import (
-    EvaluationError,
-    Plan,
-    Score,
-    by_class,
-    compare_systems,
-    evaluate,
-    line,
-    resampling_unit,
-    score_rows,
-    summarize,
-    table,
-)
-from separation.evaluate.measures import MEASURES, Signals
-from separation.evaluate.protocols.base import ListFile
-from separation.evaluate.protocols.registry import find
-from separation.evaluate.tables import compare_table
-from separation.metrics import bootstrap, segmental_snr
+from separation.evaluate import EvaluationError, Plan, Score, compare_systems, score_rows, summarize
+from separation.evaluate import command as module
+from separation.evaluate.metrics import METRICS, Signals, bootstrap, segmental_snr
+from separation.evaluate.protocols.base import ListFile, find_protocol
+from separation.evaluate.tables import class_means, format_comparison, format_summary, group_line, resampling_unit
 from separation.pretrained import find_model
 
 
@@ -98,6 +84,11 @@ def root(tmp_path):
     return tmp_path
 
 
+def evaluate(separator, mixtures, root, column="query", every=1):
+    rows = with_recordings(read_rows(mixtures)[::every], recordings_of(root / MANIFEST))
+    return score_rows(separator, rows, lambda row: root, Plan(column)).scores
+
+
 def test_scores_are_sdri_and_suppression(root):
     scores = evaluate(LowPass(leak=0.1), root / "list.csv", root)
     assert [score.kind for score in scores] == ["pair"] * 3 + ["three"] + ["absent"] * 2
@@ -136,7 +127,7 @@ def score(value, kind="pair", label="dog", recording="a", esc=False):
 
 def test_a_line_is_mean_median_and_interval():
     scores = [score(v, recording=r) for v, r in [(1.0, "a"), (2.0, "a"), (9.0, "b")]]
-    found = line("pair", scores)
+    found = group_line("pair", scores)
     assert found["n"] == 3
     assert found["mean"] == pytest.approx(4.0)
     assert found["median"] == 2.0
@@ -166,11 +157,11 @@ def test_the_summary_keeps_kinds_and_rare_classes_apart():
 
 def test_classes_come_worst_first_and_from_pairs_only():
     scores = [score(4.0), score(6.0), score(1.0, label="owl"), score(-9.0, label="owl", kind="three")]
-    assert by_class(scores) == [("owl", 1, 1.0), ("dog", 2, 5.0)]
+    assert class_means(scores) == [("owl", 1, 1.0), ("dog", 2, 5.0)]
 
 
 def test_the_table_is_markdown():
-    text = table([line("pair", [score(4.0), score(6.0, recording="b")])])
+    text = format_summary([group_line("pair", [score(4.0), score(6.0, recording="b")])])
     assert text.splitlines()[0] == "| rows | n | mean dB | 95 % interval | median | presence |"
     assert text.splitlines()[2] == "| pair | 2 | 5.00 | 4.00 to 6.00 | 5.00 | 0.50 |"
 
@@ -219,7 +210,7 @@ def test_mixture_and_oracle_stand_beside_the_model(root):
 
 def test_all_metrics_by_name(root):
     pytest.importorskip("pystoi")
-    names = tuple(name for name in MEASURES if name != "pesq")
+    names = tuple(name for name in METRICS if name != "pesq")
     [found] = score_list(root, names, first=1).scores
     assert tuple(found.metrics) == tuple(found.mixture) == tuple(found.oracle) == names
     for name in ("sdr", "si_sdr", "snr", "bss_sdr", "bss_sir"):
@@ -249,7 +240,7 @@ def test_silent_signals_are_counted_and_not_averaged(root):
 
 def test_missing_and_broken_recordings_are_left_out_and_named(root):
     (root / "audio/esc10/low.wav").write_bytes(b"RIFF and nothing else")
-    protocol = find("validation")
+    protocol = find_protocol("validation")
     (root / "audio/other/higher.wav").unlink()
     rows = read_rows(root / "list.csv")
     outcome = score_rows(LowPass(), rows, lambda row: protocol.locate(row, root), Plan())
@@ -268,7 +259,7 @@ class Broken(LowPass):
 
 
 def test_an_output_that_is_no_number_is_an_error(root):
-    with pytest.raises(EvaluationError, match="Row pair0, 'hum': the model's output holds NaN"):
+    with pytest.raises(EvaluationError, match="Row pair0, 'hum': the output of the model contains NaN"):
         score_list(root, separator=Broken())
 
 
@@ -297,7 +288,7 @@ def test_aggregates_over_classes():
     }
     assert (found["class median"]["low"], found["class median"]["high"]) == (2.0, 6.0)
     assert found["mean"]["median"] == 4.0
-    with pytest.raises(ValueError, match="no aggregate"):
+    with pytest.raises(ValueError, match="Unknown aggregate"):
         compare_systems(scores, ("sdri",), "mode")
 
 
@@ -306,12 +297,13 @@ def test_rows_without_a_figure_are_not_averaged_but_counted():
     mixture, model = compare_systems(scores, ("sdri",))
     assert (model["n"], model["rows"], model["value"]) == (1, 2, 1.0)
     assert mixture["n"] == 2
-    lines = compare_table([mixture, model]).splitlines()
+    lines = format_comparison([mixture, model]).splitlines()
     assert lines[0] == "| pair, n = 2 | SDRi |"
     assert lines[2] == "| mixture (nothing done) | 0.00; 0.00 |"
     assert lines[3] == "| model | 1.00; 1.00, n = 1 |"
     assert (
-        compare_table(compare_systems([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1] == "| model | none |"
+        format_comparison(compare_systems([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1]
+        == "| model | none |"
     )
 
 
@@ -362,8 +354,8 @@ def test_metrics_and_the_oracle_can_be_chosen(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--metrics", "sdr,beauty"], "beauty is no metric; these are: sdr, sdri"),
-        (["--metrics", ","], "nothing is no metric"),
+        (["--metrics", "sdr,beauty"], "beauty is not a metric; choose from sdr, sdri"),
+        (["--metrics", ","], "nothing is not a metric"),
         (["--every", "0"], "0 is not a whole number from 1"),
         (["--protocol", "validation"], "not allowed with argument --mixtures"),
     ],
@@ -376,7 +368,7 @@ def test_wrong_options_are_refused(run, options, message):
 
 def test_a_metric_whose_package_is_missing_is_refused_by_name(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "pesq", None)
-    monkeypatch.setattr("separation.evaluate.command.installed", lambda name: name != "pesq")
+    monkeypatch.setattr("separation.evaluate.command.is_installed", lambda name: name != "pesq")
     status, _, said = run("--metrics", "pesq")
     assert status == 1
     assert said.startswith("PESQ needs the package pesq: pip install pesq")
@@ -385,27 +377,27 @@ def test_a_metric_whose_package_is_missing_is_refused_by_name(run, monkeypatch):
 def test_the_commands_errors_are_sentences(root, run):
     none, manifest = root / "none.csv", root / "manifest.csv"
     status, _, said = run(list_of=("--mixtures", str(none)))
-    assert (status, said) == (1, f"{none}: the list of mixtures cannot be read (no such file or directory).\n")
+    assert (status, said) == (1, f"{none}: cannot read the list of mixtures (no such file or directory).\n")
     manifest.write_text("path,split,recording_id,labels\na.wav,train,r,dog\n")
     status, _, said = run(list_of=("--mixtures", str(manifest)))
-    assert (status, said) == (1, f"{manifest}: it is no list of mixtures, for it lacks the column id.\n")
+    assert (status, said) == (1, f"{manifest}: not a list of mixtures, the column id is missing.\n")
     status, _, said = run("--report", str(root / "nowhere" / "report.json"))
     assert (status, said) == (1, f"{root / 'nowhere' / 'report.json'}: no such file or directory.\n")
     status, _, said = run(list_of=("--protocol", "audiosep/esc51"))
     assert (status, said.count("\n")) == (1, 1)
-    assert 'There is no protocol "audiosep/esc51"; did you mean' in said
+    assert 'Unknown protocol "audiosep/esc51"; did you mean' in said
 
 
 @pytest.mark.parametrize(
     ("column", "cell", "why"),
     [
-        ("snr_db", "abc", "its snr_db “abc” is no number"),
-        ("snr_db", "nan", "its snr_db “nan” is not finite"),
-        ("target_start", "x", "its target_start “x” is no number"),
-        ("interference1_offset", "-3", "its interference1_offset “-3” is less than 0"),
-        ("interference1_start", "inf", "its interference1_start “inf” is not finite"),
-        ("target", "", "its target is empty"),
-        ("kind", "duo", "its kind “duo” is none of pair, three, absent"),
+        ("snr_db", "abc", "snr_db “abc” is not a number"),
+        ("snr_db", "nan", "snr_db “nan” is not finite"),
+        ("target_start", "x", "target_start “x” is not a number"),
+        ("interference1_offset", "-3", "interference1_offset “-3” is negative"),
+        ("interference1_start", "inf", "interference1_start “inf” is not finite"),
+        ("target", "", "the target is empty"),
+        ("kind", "duo", "the kind “duo” is none of pair, three, absent"),
     ],
 )
 def test_rows_that_cannot_be_mixtures_are_refused(root, run, column, cell, why):
@@ -420,7 +412,7 @@ def test_a_row_of_too_few_cells_is_refused(root, run):
     with (root / "list.csv").open("a", encoding="utf-8") as file:
         file.write("pair9,pair,hum\n")
     status, _, said = run()
-    assert (status, said) == (1, f"{root / 'list.csv'}, row 8: it has not as many cells as the header.\n")
+    assert (status, said) == (1, f"{root / 'list.csv'}, row 8: the number of cells differs from the header.\n")
 
 
 # What intervals resample
@@ -494,10 +486,10 @@ def test_segmental_snr_is_at_16_khz():
     above[: 2 * 9000] = 0  # nothing under 9 kHz
     estimate = target + 3 * np.fft.irfft(above)
     signals = Signals(target, target, estimate, target - estimate, SAMPLE_RATE)
-    assert MEASURES["segmental_snr"].of(signals) == 35.0  # what lies over 8 kHz is not heard
+    assert METRICS["segmental_snr"].compute(signals) == 35.0  # what lies over 8 kHz is not heard
     assert segmental_snr(target, estimate, SAMPLE_RATE) < 0
     short = Signals(*(wave[:100] for wave in (target, target, estimate, estimate)), SAMPLE_RATE)
-    assert np.isnan(MEASURES["segmental_snr"].of(short))
+    assert np.isnan(METRICS["segmental_snr"].compute(short))
 
 
 def test_nothing_to_score_is_a_failure_that_says_so(root, run):
@@ -528,8 +520,8 @@ def test_a_protocol_from_lists_and_recordings(root, run, monkeypatch):
     (lists / "esc50_eval.csv").write_text("\n".join(["idx,caption,src_wav,noise_wav", *rows, ""]))
     for file in (root / "audio/other").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    own = replace(find("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv",)),), sha256=None)
-    monkeypatch.setattr("separation.evaluate.command.find", lambda name: own)
+    own = replace(find_protocol("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv",)),), sha256=None)
+    monkeypatch.setattr("separation.evaluate.command.find_protocol", lambda name: own)
     where = ("--root", str(root / "ESC-50"), "--lists", str(lists))
     status, printed, _ = run(*where, "--classes", list_of=("--protocol", "audiosep/esc50"))
     assert status == 0

@@ -22,7 +22,7 @@ from separation.data.manifest import DataError, read_manifest
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
 from separation.encoders.sentence import SentenceEncoder
-from separation.evaluate import score
+from separation.evaluate import score_mixture
 from separation.pretrained import DESCRIPTION, ModelError
 from separation.train import main, sentence
 
@@ -220,7 +220,7 @@ def test_rows_that_have_no_score_are_counted_and_named(fitted, data, listed, tmp
     assert len(lines) == 1 and "nan" not in printed
     separator = Separator.from_pretrained(fitted)
     drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 6, absent=0.0)
-    values = [score(separator, render(drawn[number], data)).value for number in (0, 4, 5)]
+    values = [score_mixture(separator, render(drawn[number], data)).value for number in (0, 4, 5)]
     assert float(lines[0].split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
 
 
@@ -285,7 +285,7 @@ def test_a_run_folder_is_a_model(fitted, data, capsys):
     separator = Separator.from_pretrained(fitted)
     assert f"{fitted} is a run folder: best.ckpt is used." in capsys.readouterr().err
     pairs = [row for row in rows(data) if row["kind"] == "pair"]
-    mean = np.mean([score(separator, render(row, data)).value for row in pairs])
+    mean = np.mean([score_mixture(separator, render(row, data)).value for row in pairs])
     assert mean == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=1e-2)
 
 

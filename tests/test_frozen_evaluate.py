@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS
 
-from separation import metrics
 from separation.data.fixed_mixtures import render
 from separation.data.foley import SOUNDS, synthesise
 from separation.data.manifest import read_entries  # noqa: F401
 from separation.datasets.command import main
-from separation.evaluate.protocols.base import fingerprint, pair
-from separation.evaluate.protocols.registry import all_protocols, find
-from separation.metrics.oracle import oracle_estimate
+from separation.evaluate import metrics
+from separation.evaluate.oracle import oracle_estimate
+from separation.evaluate.protocols.base import all_protocols, find_protocol, fingerprint, make_row
 
 FROZEN = (
     json.loads((Path(__file__).parent / "frozen" / "evaluate.json").read_text(encoding="utf-8"))
@@ -35,7 +34,7 @@ EVERY = 46  # rows of the validation list that are separated again
 
 def measure_protocols():
     """Version, number and hash of the rows, aggregate, metrics and a hash of the mixing of every protocol."""
-    row = pair(0, "dog", "a.wav", ["b.wav"], snr_db="3")
+    row = make_row(0, "dog", "a.wav", ["b.wav"], snr_db="3")
     return {
         name: [p.version, p.count, p.sha256, p.aggregate, p.window, list(p.metrics), fingerprint([row], p.mixing)[:16]]
         for name, p in all_protocols().items()
@@ -107,12 +106,12 @@ def test_metrics():
 
 def test_scores_of_the_validation_list(data_root):
     from separation import Separator
-    from separation.evaluate import score
+    from separation.evaluate import Plan, score_mixture
 
-    rows, separator = find("validation").rows(data_root), Separator.from_pretrained("default", device="cpu")
+    rows, separator = find_protocol("validation").rows(data_root), Separator.from_pretrained("default", device="cpu")
     for number in range(0, len(rows), EVERY):
         rendered = render(rows[number], data_root)
-        values = [score(separator, rendered, column).value for column in ("query", "phrase")]
+        values = [score_mixture(separator, rendered, Plan(column)).value for column in ("query", "phrase")]
         assert values == pytest.approx(FROZEN["scores"][rows[number]["id"]], abs=0.02), rows[number]["id"]
 
 

@@ -1,10 +1,8 @@
 """Scores of signals whose score is known, and against independent libraries where they are installed."""
 
-import importlib.util
 import json
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from parity.fixtures import ROOT, needs_fixtures, rules
 from scipy import signal, stats
 
 from separation.compat import make_importable
-from separation.metrics import (
+from separation.evaluate.metrics import (
     PUBLISHED_EPSILON,
     PUBLISHED_FLOOR,
     MissingPackage,
@@ -32,7 +30,7 @@ from separation.metrics import (
     suppression,
     windowed_sdr,
 )
-from separation.metrics.oracle import oracle_estimate
+from separation.evaluate.oracle import oracle_estimate
 
 RATE = 16000
 RNG = np.random.default_rng(0)
@@ -192,7 +190,7 @@ def test_segmental_snr_is_the_mean_of_frames_within_limits():
     assert segmental_snr(TARGET, estimate, RATE) == pytest.approx(np.clip(ratios, -10, 35)[:-1].mean(), abs=1e-6)
     assert segmental_snr(TARGET, TARGET, RATE) == 35
     assert segmental_snr(TARGET, -100 * TARGET, RATE) == -10
-    with pytest.raises(ValueError, match=r"needs 0\.037 s"):
+    with pytest.raises(ValueError, match=r"needs at least 0\.037 s"):
         segmental_snr(TARGET[:500], TARGET[:500], RATE)
 
 
@@ -223,53 +221,16 @@ def test_bss_eval_of_known_parts():
     assert found.sdr[1, 0] == pytest.approx(20, abs=0.1)
 
 
-def museval_metrics():
-    """museval's own file: its package wants ffmpeg and pandas at import, the file does not."""
-    spec = importlib.util.find_spec("museval")
-    if spec is None:
-        pytest.skip("museval is not installed")
-    file = Path(spec.submodule_search_locations[0]) / "metrics.py"
-    loader = importlib.util.spec_from_file_location("museval_metrics", file)
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize(("window", "hop"), [(None, None), (2000, 2000), (3000, 1500)])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_museval_finds_the_same(channels, window, hop):
-    museval = museval_metrics()
-    true, guess = sources(channels, 6000)
-    found = bss_eval(true, guess, window, hop, filter_length=128)
-    theirs = museval.bss_eval(
-        np.moveaxis(true, 1, 2), np.moveaxis(guess, 1, 2), window or np.inf, hop or np.inf, filters_len=128
-    )
-    for ours, their in zip((found.sdr, found.isr, found.sir, found.sar), theirs, strict=False):
-        assert np.allclose(ours, their, atol=1e-8, equal_nan=True)
-    assert np.isnan(found.sdr).sum() == (2 if window == 2000 else 0)  # the window where a source is silent
-
-
-def test_mir_eval_finds_the_same():
+def test_mir_eval_finds_the_same(channels):
     mir_eval = pytest.importorskip("mir_eval.separation")
-    true, guess = sources()
+    true, guess = sources(channels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # they will drop it
-        v3 = mir_eval.bss_eval_sources(true[:, 0], guess[:, 0], compute_permutation=False)
-        images = mir_eval.bss_eval_images(true[:, 0, :, None], guess[:, 0, :, None], compute_permutation=False)
-    found = bss_eval(true, guess, sources_version=True)
-    for ours, their in zip((found.sdr, found.sir, found.sar), v3, strict=False):
-        assert np.allclose(ours[:, 0], their, atol=1e-8)
-    assert np.isnan(found.isr).all()
+        theirs = mir_eval.bss_eval_images(np.moveaxis(true, 1, 2), np.moveaxis(guess, 1, 2), compute_permutation=False)
     found = bss_eval(true, guess)
-    for ours, their in zip((found.sdr, found.isr, found.sir, found.sar), images, strict=False):
+    for ours, their in zip((found.sdr, found.isr, found.sir, found.sar), theirs, strict=False):
         assert np.allclose(ours[:, 0], their, atol=1e-8)
-
-
-def test_torchmetrics_finds_the_same_sdr(torchmetrics):
-    true, guess = sources()
-    found = bss_eval(true[:1], guess[:1], sources_version=True)
-    theirs = torchmetrics.signal_distortion_ratio(torch.from_numpy(guess[0]), torch.from_numpy(true[0]))
-    assert found.sdr[0, 0] == pytest.approx(float(theirs), abs=1e-3)
 
 
 def test_sdr_of_windows_needs_no_filters():

@@ -13,7 +13,7 @@ from separation.data.manifest import Clip, DataError, read_entries
 from separation.datasets import audioset, musdb18
 from separation.datasets.registry import preparer
 from separation.datasets.run import against_release, measured, prepare
-from separation.evaluate.protocols.registry import find
+from separation.evaluate.protocols.base import find_protocol
 
 
 def prepared(name, root, leak=False, **how):
@@ -247,7 +247,7 @@ def test_musdb18_s_streams_are_taken_out_with_their_mixture(tmp_path):
         wave, rate = soundfile.read(tmp_path / "test" / "A - song" / f"{name}.wav")
         loudest = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
         assert loudest == pytest.approx(1000 * hertz, abs=5), name
-    assert [row["mixture"] for row in find("uss/musdb18").rows(tmp_path)] == 4 * ["test/A - song/mixture.wav"]
+    assert [row["mixture"] for row in find_protocol("uss/musdb18").rows(tmp_path)] == 4 * ["test/A - song/mixture.wav"]
     (tmp_path / "test" / "A - song" / "mixture.wav").unlink()  # as earlier versions left it
     musdb18.take_stems_out(tmp_path)
     files = {path.relative_to(tmp_path / "test").as_posix() for path in (tmp_path / "test").rglob("*")}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from separation.data.fixed_mixtures import SAMPLE_RATE, place_clip, read_rows, render
+from separation.data.fixed_mixtures import SAMPLE_RATE, read_row_clip, read_rows, render
 
 LENGTH = 5 * SAMPLE_RATE
 
@@ -47,18 +47,22 @@ def row(**changes):
     return values | changes
 
 
+def read_target(root, path, start, offset):
+    return read_row_clip(row(target=path, target_start=str(start), target_offset=str(offset)), "target", root)
+
+
 def energy(wave):
     return float(np.square(wave, dtype=np.float64).sum())
 
 
 def test_a_longer_clip_is_cut_from_its_start(root):
-    wave = place_clip(root / "long.wav", 1.25, 0.0)
+    wave = read_target(root, "long.wav", 1.25, 0.0)
     assert wave.shape == (LENGTH,)
     assert np.allclose(wave, tone(400, 8)[int(1.25 * SAMPLE_RATE) :][:LENGTH], atol=1e-6)
 
 
 def test_a_shorter_clip_is_put_into_silence(root):
-    wave = place_clip(root / "short.wav", 0.0, 2.5)
+    wave = read_target(root, "short.wav", 0.0, 2.5)
     first = int(2.5 * SAMPLE_RATE)
     assert np.allclose(wave[first : first + SAMPLE_RATE], tone(1000, 1), atol=1e-6)
     assert energy(wave[:first]) == energy(wave[first + SAMPLE_RATE :]) == 0
@@ -66,16 +70,16 @@ def test_a_shorter_clip_is_put_into_silence(root):
 
 
 def test_a_clip_that_would_reach_over_the_end_is_cut(root):
-    wave = place_clip(root / "short.wav", 0.0, 4.75)
+    wave = read_target(root, "short.wav", 0.0, 4.75)
     assert len(wave) == LENGTH
     assert np.allclose(wave[-SAMPLE_RATE // 4 :], tone(1000, 1)[: SAMPLE_RATE // 4], atol=1e-6)
-    assert len(place_clip(root / "long.wav", 7.0, 0.0)) == LENGTH
+    assert len(read_target(root, "long.wav", 7.0, 0.0)) == LENGTH
 
 
 def test_other_rates_are_resampled_and_channels_averaged(root):
-    slow = place_clip(root / "slow.wav", 0.0, 1.0)[SAMPLE_RATE : 3 * SAMPLE_RATE]
+    slow = read_target(root, "slow.wav", 0.0, 1.0)[SAMPLE_RATE : 3 * SAMPLE_RATE]
     assert np.abs(slow - tone(1000, 2))[1000:-1000].max() < 1e-4
-    assert np.allclose(place_clip(root / "stereo.wav", 0.0, 0.0)[: 2 * SAMPLE_RATE], 2 * tone(700, 2), atol=1e-6)
+    assert np.allclose(read_target(root, "stereo.wav", 0.0, 0.0)[: 2 * SAMPLE_RATE], 2 * tone(700, 2), atol=1e-6)
 
 
 @pytest.mark.parametrize("snr", [-5, 0, 3, 10])
@@ -83,7 +87,7 @@ def test_interference_is_scaled_to_the_snr(root, snr):
     rendered = render(row(snr_db=str(snr)), root)
     interference = rendered.mixture - rendered.target
     assert 10 * np.log10(energy(rendered.target) / energy(interference)) == pytest.approx(snr, abs=1e-3)
-    assert np.allclose(rendered.target, place_clip(root / "long.wav", 1.25, 0.0), atol=1e-6)
+    assert np.allclose(rendered.target, read_target(root, "long.wav", 1.25, 0.0), atol=1e-6)
 
 
 def test_two_interferences_each_have_the_snr(root):

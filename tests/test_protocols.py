@@ -13,8 +13,16 @@ import yaml
 from separation.data.fixed_mixtures import VALIDATION, Mixing, read_rows, render
 from separation.data.manifest import MANIFEST, recordings_of, with_recordings
 from separation.evaluate.protocols import clipsep, uss
-from separation.evaluate.protocols.base import COLUMNS, ListFile, ProtocolError, Sources, fingerprint, pair
-from separation.evaluate.protocols.registry import all_protocols, find
+from separation.evaluate.protocols.base import (
+    COLUMNS,
+    ListFile,
+    ProtocolError,
+    Sources,
+    all_protocols,
+    find_protocol,
+    fingerprint,
+    make_row,
+)
 
 ESC50 = "idx,caption,src_wav,noise_wav\n0,dog,1-a-0.wav,5-b-29.wav\n1,sea waves,2-c-11.wav,1-a-0.wav\n"
 
@@ -34,7 +42,7 @@ def energy(wave):
 
 def of_list(name, tmp_path, text, file=None):
     """A protocol's rows from a list written here, whose hash is nobody's."""
-    protocol = find(name)
+    protocol = find_protocol(name)
     file = file or protocol.lists[0].names[0]
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(text.replace("\n", "\r\n").encode())
@@ -48,7 +56,7 @@ def of_list(name, tmp_path, text, file=None):
 def test_every_family_is_found_and_complete():
     known = all_protocols()
     families = {name.split("/")[0] for name in known}
-    files = {path.stem for path in Path(uss.__file__).parent.glob("*.py")} - {"__init__", "base", "registry"}
+    files = {path.stem for path in Path(uss.__file__).parent.glob("*.py")} - {"__init__", "base"}
     assert families == {"validation", "audiosep", "uss", "dcase2024", "clipsep"}
     assert len(files) == len(families)
     assert {"audiosep/" + name for name in ("audiocaps", "audioset", "clotho", "esc50", "music", "vggsound")} <= set(
@@ -63,8 +71,8 @@ def test_every_family_is_found_and_complete():
 
 
 def test_an_unknown_protocol_is_named_with_those_like_it():
-    with pytest.raises(ProtocolError, match='no protocol "audiosep/esc-50"; did you mean audiosep/esc50'):
-        find("audiosep/esc-50")
+    with pytest.raises(ProtocolError, match='Unknown protocol "audiosep/esc-50"; did you mean audiosep/esc50'):
+        find_protocol("audiosep/esc-50")
 
 
 # Hashes
@@ -72,12 +80,12 @@ def test_an_unknown_protocol_is_named_with_those_like_it():
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_hash_sees_every_column(column):
-    row = pair(0, "dog", "a.wav", ["b.wav"], snr_db="3")
+    row = make_row(0, "dog", "a.wav", ["b.wav"], snr_db="3")
     assert fingerprint([row], VALIDATION) != fingerprint([row | {column: "other"}], VALIDATION)
 
 
 def test_the_hash_sees_mixing_and_order_and_nothing_else():
-    rows = [pair(0, "dog", "a.wav", ["b.wav"]), pair(1, "cat", "b.wav", ["a.wav"])]
+    rows = [make_row(0, "dog", "a.wav", ["b.wav"]), make_row(1, "cat", "b.wav", ["a.wav"])]
     usual = fingerprint(rows, VALIDATION)
     assert fingerprint(rows, Mixing()) == usual
     assert fingerprint(rows, Mixing(sample_rate=16000)) != usual
@@ -86,24 +94,24 @@ def test_the_hash_sees_mixing_and_order_and_nothing_else():
 
 
 def test_the_validation_list_comes_with_the_package(tmp_path):
-    protocol = find("validation")
+    protocol = find_protocol("validation")
     rows = protocol.rows(tmp_path)  # checks the hash
     assert len(rows) == protocol.count == 460
     assert [sum(row["kind"] == kind for row in rows) for kind in ("pair", "three", "absent")] == [300, 60, 100]
 
 
 def test_rows_that_are_not_the_versions_are_refused(tmp_path):
-    with pytest.raises(ProtocolError, match="its rows have the hash 4e3624bd"):
-        replace(find("validation"), sha256="0" * 64).rows(tmp_path)
+    with pytest.raises(ProtocolError, match="the rows have the hash 4e3624bd"):
+        replace(find_protocol("validation"), sha256="0" * 64).rows(tmp_path)
 
 
 def test_the_validation_list_is_the_published_one(data_root):
     rows = read_rows(data_root / "validation_mixtures.csv")
-    assert rows == find("validation").rows(data_root)
+    assert rows == find_protocol("validation").rows(data_root)
 
 
 def test_the_pairs_of_the_validation_list_are_of_195_recordings(data_root):
-    pairs = [row for row in find("validation").rows(data_root) if row["kind"] == "pair"]
+    pairs = [row for row in find_protocol("validation").rows(data_root) if row["kind"] == "pair"]
     rows = with_recordings(pairs, recordings_of(data_root / MANIFEST))
     assert (len(pairs), len({row["target"] for row in rows}), len({row["recording"] for row in rows})) == (
         300,
@@ -114,7 +122,7 @@ def test_the_pairs_of_the_validation_list_are_of_195_recordings(data_root):
 
 @pytest.mark.parametrize("name", [name for name in all_protocols() if name.split("/")[0] in ("audiosep", "clipsep")])
 def test_published_lists_give_the_recorded_rows(name, data_root):
-    protocol = find(name)
+    protocol = find_protocol(name)
     rows = protocol.rows(data_root, data_root / "text")  # checks the lists' hashes and the rows'
     assert len(rows) == protocol.count
     assert len({row["id"] for row in rows}) == len(rows)
@@ -124,7 +132,7 @@ def test_published_lists_give_the_recorded_rows(name, data_root):
 
 
 def test_uss_audioset_is_the_same_everywhere(tmp_path):
-    rows = find("uss/audioset").rows(tmp_path)  # checks the hash
+    rows = find_protocol("uss/audioset").rows(tmp_path)  # checks the hash
     assert len(rows) == 52700
     assert rows[100]["target"] == "class_id=1/class_id=1,index=000,source.wav"
     assert rows[100]["query"] == "Male speech, man speaking"
@@ -134,12 +142,12 @@ def test_uss_audioset_is_the_same_everywhere(tmp_path):
 
 
 def test_lists_and_folders_that_are_missing(tmp_path, monkeypatch):
-    protocol = find("audiosep/esc50")
+    protocol = find_protocol("audiosep/esc50")
     monkeypatch.delenv("SEPARATION_ESC50_ROOT", raising=False)
     monkeypatch.delenv("SEPARATION_LISTS", raising=False)
     with pytest.raises(ProtocolError, match="name their folder with --root or SEPARATION_ESC50_ROOT"):
         protocol.rows(None)
-    with pytest.raises(ProtocolError, match="nowhere is no folder"):
+    with pytest.raises(ProtocolError, match="nowhere is not a folder"):
         protocol.rows(tmp_path / "nowhere")
     with pytest.raises(ProtocolError, match=r"built from the list esc50_eval\.csv or .*--lists or SEPARATION_LISTS"):
         protocol.rows(tmp_path)
@@ -150,7 +158,7 @@ def test_lists_and_folders_that_are_missing(tmp_path, monkeypatch):
 
 def test_folders_may_be_named_by_the_environment(tmp_path, monkeypatch):
     protocol = replace(
-        find("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv", "below/esc50_eval.csv")),), sha256=None
+        find_protocol("audiosep/esc50"), lists=(ListFile(("esc50_eval.csv", "below/esc50_eval.csv")),), sha256=None
     )
     (tmp_path / "lists" / "below").mkdir(parents=True)
     (tmp_path / "lists" / "below" / "esc50_eval.csv").write_text(ESC50)
@@ -160,7 +168,7 @@ def test_folders_may_be_named_by_the_environment(tmp_path, monkeypatch):
 
 
 def test_recordings_are_found_below_the_root_or_named(tmp_path):
-    protocol, row = find("audiosep/esc50"), pair(0, "dog", "1-a-0.wav", ["5-b-29.wav"])
+    protocol, row = find_protocol("audiosep/esc50"), make_row(0, "dog", "1-a-0.wav", ["5-b-29.wav"])
     assert protocol.locate(row, tmp_path) == "1-a-0.wav"
     write_wave(tmp_path / "audio" / "1-a-0.wav", noise())
     assert protocol.locate(row, tmp_path) == "5-b-29.wav"
@@ -174,10 +182,10 @@ def test_recordings_are_found_below_the_root_or_named(tmp_path):
 def test_audiosep_mixes_recordings_at_0_db(tmp_path):
     rows = of_list("audiosep/esc50", tmp_path, ESC50)
     assert [row["kind"] for row in rows] == ["pair", "pair"]
-    assert rows[1] == pair(1, "sea waves", "2-c-11.wav", ["1-a-0.wav"], snr_db="0")
+    assert rows[1] == make_row(1, "sea waves", "2-c-11.wav", ["1-a-0.wav"], snr_db="0")
     write_wave(tmp_path / "2-c-11.wav", noise(1.5))
     write_wave(tmp_path / "1-a-0.wav", noise(1.0, 16000, 0.02, seed=1), 16000)
-    rendered = render(rows[1], tmp_path, find("audiosep/esc50").mixing)
+    rendered = render(rows[1], tmp_path, find_protocol("audiosep/esc50").mixing)
     assert (rendered.sample_rate, len(rendered.mixture)) == (32000, 48000)
     assert energy(rendered.mixture - rendered.target) == pytest.approx(energy(rendered.target), rel=1e-4)
     assert np.array_equal(rendered.target, noise(1.5))
@@ -187,7 +195,7 @@ def test_audiosep_scales_peaks_over_one(tmp_path):
     rows = of_list("audiosep/esc50", tmp_path, ESC50)
     write_wave(tmp_path / "1-a-0.wav", noise(level=0.4))
     write_wave(tmp_path / "5-b-29.wav", noise(2.0, seed=1))
-    rendered = render(rows[0], tmp_path, find("audiosep/esc50").mixing)
+    rendered = render(rows[0], tmp_path, find_protocol("audiosep/esc50").mixing)
     assert np.abs(rendered.mixture).max() == pytest.approx(0.9, abs=1e-6)
     assert len(rendered.mixture) == 32000
     assert energy(rendered.mixture - rendered.target) == pytest.approx(energy(rendered.target), rel=1e-4)
@@ -208,7 +216,7 @@ def test_audiosep_reads_ready_mixtures(tmp_path):
     where = "evaluation/data/audioset/class_id=3/class_id=3,index=000"
     text = f'idx,caption,src_wav,noise_wav\n3,Child speech,"{where},source.wav","{where},mixture.wav"\n'
     [row] = of_list("audiosep/audioset", tmp_path, text)
-    protocol = find("audiosep/audioset")
+    protocol = find_protocol("audiosep/audioset")
     assert row["id"] == "class_id=3,index=000"
     write_wave(tmp_path / row["target"], noise(2))
     write_wave(tmp_path / row["mixture"], noise(2) + noise(2, seed=1))
@@ -230,7 +238,7 @@ def test_clipsep_draws_as_python_does_and_cuts_the_middle(tmp_path):
     sources = Sources(
         tmp_path, {file.names[0]: tmp_path / file.names[0] for file in (clipsep.MUSIC, clipsep.CLEAN_NO_MUSIC)}
     )
-    protocol = find("clipsep/music+")
+    protocol = find_protocol("clipsep/music+")
     rows = protocol.build(sources)
     for number, row in enumerate(rows):
         random.seed(number)
@@ -250,7 +258,7 @@ def test_clipsep_draws_as_python_does_and_cuts_the_middle(tmp_path):
 
 def test_dcase_mixes_at_its_snr(tmp_path):
     [row] = of_list("dcase2024/task9", tmp_path, "source,noise,snr,caption\na,b,-7,A dog barks near a road\n")
-    protocol = find("dcase2024/task9")
+    protocol = find_protocol("dcase2024/task9")
     write_wave(tmp_path / "lass_validation" / "a.wav", noise(1, 16000), 16000)
     write_wave(tmp_path / "lass_validation" / "b.wav", noise(1, 16000, seed=1), 16000)
     rendered = render(row, protocol.locate(row, tmp_path), protocol.mixing)
@@ -265,7 +273,7 @@ def test_dcase_mixes_at_its_snr(tmp_path):
 def test_uss_takes_neighbours_of_other_labels_in_its_order():
     labels = ["dog", "dog", "cat", "bird_song"] * 5 + ["dog"]
     names = [f"{n}.wav" for n in range(len(labels))]
-    rows = list(uss.neighbours(names, labels, len(labels)))
+    rows = list(uss.mix_neighbours(names, labels, len(labels)))
     assert {
         label: sum(row["query"] == label for row in rows) for label in ("dog", "cat", "bird song")
     } == dict.fromkeys(("dog", "cat", "bird song"), 100)
@@ -279,10 +287,10 @@ def test_uss_takes_neighbours_of_other_labels_in_its_order():
 
 def test_uss_ends_where_a_class_never_meets_another():
     labels = ["dog", "dog", "dog", "cat", "bird", "bird"]  # the last bird's neighbour is the first dog
-    rows = list(uss.neighbours([f"{n}.wav" for n in range(6)], labels, 5))  # and is no target here
+    rows = list(uss.mix_neighbours([f"{n}.wav" for n in range(6)], labels, 5))  # and is no target here
     assert {row["query"] for row in rows} == {"dog", "cat"}
     with pytest.raises(ProtocolError, match="same label"):
-        list(uss.neighbours(["a.wav", "b.wav"], ["dog", "dog"], 2))
+        list(uss.mix_neighbours(["a.wav", "b.wav"], ["dog", "dog"], 2))
 
 
 def test_uss_fsd_lists(tmp_path):
@@ -296,8 +304,8 @@ def test_uss_fsd_lists(tmp_path):
 
 
 def test_uss_repeats_short_clips_and_limits_gains(tmp_path):
-    protocol = find("uss/fsd50k")
-    row = pair(0, "dog", "short.wav", ["faint.wav"], snr_db="0")
+    protocol = find_protocol("uss/fsd50k")
+    row = make_row(0, "dog", "short.wav", ["faint.wav"], snr_db="0")
     write_wave(tmp_path / "short.wav", noise(0.75))
     write_wave(tmp_path / "faint.wav", noise(3, level=1e-4, seed=1))
     rendered = render(row, tmp_path, protocol.mixing)
@@ -320,7 +328,7 @@ def test_uss_slakh_takes_loud_parts_of_stems(tmp_path):
         write_flac(folder / "stems" / "S00.flac", loud, rate)
         write_flac(folder / "stems" / "S01.flac", noise(4, rate), rate)
         write_flac(folder / "mix.flac", loud + noise(17, rate, 0.05, seed=2), rate)
-    protocol = find("uss/slakh2100")
+    protocol = find_protocol("uss/slakh2100")
     rows = protocol.rows(tmp_path)
     # Seven loud whole parts in each track; four of `rare` are no more than ten.
     assert [(row["query"], row["label"]) for row in rows] == [("grand piano", "grand_piano.nkm")] * 14
@@ -342,19 +350,19 @@ def test_uss_musdb18_and_voicebank(tmp_path):
     for song in ("A - one", "B - two"):
         for name in ("mixture", *uss.STEMS):
             write_wave(tmp_path / "test" / song / f"{name}.wav", noise(0.1))
-    rows = find("uss/musdb18").rows(tmp_path)
+    rows = find_protocol("uss/musdb18").rows(tmp_path)
     assert len(rows) == 8
     assert rows[-1]["mixture"] == "test/B - two/mixture.wav"
     assert (rows[-1]["query"], rows[-1]["label"]) == ("other instruments", "other")
     write_wave(tmp_path / "clean_testset_wav" / "p232_001.wav", noise(0.1))
-    [row] = find("uss/voicebank-demand").rows(tmp_path)
+    [row] = find_protocol("uss/voicebank-demand").rows(tmp_path)
     assert (row["target"], row["mixture"]) == ("clean_testset_wav/p232_001.wav", "noisy_testset_wav/p232_001.wav")
     with pytest.raises(ProtocolError, match="holds none of its recordings"):
-        find("uss/musdb18").rows(tmp_path / "clean_testset_wav")
+        find_protocol("uss/musdb18").rows(tmp_path / "clean_testset_wav")
 
 
 def test_uss_voicebank_is_one_class_and_separated_at_32_khz(tmp_path):
-    protocol = find("uss/voicebank-demand")
+    protocol = find_protocol("uss/voicebank-demand")
     assert (protocol.version, protocol.aggregate) == (2, "class median")
     for name in ("clean", "noisy"):
         write_wave(tmp_path / f"{name}_testset_wav" / "p232_001.wav", noise(1, 48000), 48000)
@@ -367,23 +375,23 @@ def test_uss_voicebank_is_one_class_and_separated_at_32_khz(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("dcase2024/task9", "source,noise,snr,caption\na,b,-7\n", "row 2: it has 3 cells, where the list has 4."),
-        ("dcase2024/task9", "source,noise,snr\n", "row 1: it has 3 cells, where the list has 4."),
+        ("dcase2024/task9", "source,noise,snr,caption\na,b,-7\n", "row 2: 3 cells instead of 4."),
+        ("dcase2024/task9", "source,noise,snr\n", "row 1: 3 cells instead of 4."),
         ("dcase2024/task9", "", "the list is empty."),
-        ("uss/fsdkaggle2018", "fname,class\na.wav,Bark\n", "its header lacks label; it reads fname,class."),
-        ("uss/fsdkaggle2018", "fname,label\na.wav\n", "row 2: it has 1 cells, where the list has 2."),
-        ("uss/fsd50k", "fname,label\n1,Bark\n", "its header lacks labels; it reads fname,label."),
+        ("uss/fsdkaggle2018", "fname,class\na.wav,Bark\n", "no column label in the header fname,class."),
+        ("uss/fsdkaggle2018", "fname,label\na.wav\n", "row 2: 1 cells instead of 2."),
+        ("uss/fsd50k", "fname,label\n1,Bark\n", "no column labels in the header fname,label."),
         (
             "audiosep/esc50",
             "idx,caption,src_wav,noise_wav\n0,dog,a.wav\n",
-            "row 2: it has 3 cells, where the list has 4.",
+            "row 2: 3 cells instead of 4.",
         ),
     ],
 )
 def test_lists_that_lack_cells_are_refused(tmp_path, name, text, said):
     with pytest.raises(ProtocolError) as error:
         of_list(name, tmp_path, text)
-    path = tmp_path / find(name).lists[0].names[0]
+    path = tmp_path / find_protocol(name).lists[0].names[0]
     assert str(error.value) == f"{path}{', ' if said.startswith('row') else ': '}{said}"
 
 
@@ -392,24 +400,24 @@ def test_a_list_in_another_encoding_is_refused(tmp_path):
     path.write_bytes("idx,caption\n0,wárm\n".encode("latin-1"))
     with pytest.raises(ProtocolError) as error:
         Sources(tmp_path, {"list.csv": path}).rows("list.csv")
-    assert str(error.value) == f"{path}: the list is no CSV text."
+    assert str(error.value) == f"{path}: the list is not CSV text."
 
 
 def test_a_protocol_s_numbers_are_checked(tmp_path):
     with pytest.raises(ProtocolError) as error:
         of_list("dcase2024/task9", tmp_path, "source,noise,snr,caption\na,b,loud,A dog barks\n")
-    assert str(error.value) == "dcase2024/task9, row 0: its snr_db “loud” is no number."
+    assert str(error.value) == "dcase2024/task9, row 0: snr_db “loud” is not a number."
 
 
 def test_a_silent_interference_is_left_as_it_is(tmp_path):
     write_wave(tmp_path / "a.wav", noise())
     write_wave(tmp_path / "b.wav", 0 * noise())
-    rendered = render(pair(0, "dog", "a.wav", ["b.wav"], snr_db="0"), tmp_path)
+    rendered = render(make_row(0, "dog", "a.wav", ["b.wav"], snr_db="0"), tmp_path)
     assert np.array_equal(rendered.mixture, rendered.target)
 
 
 def test_rows_can_be_written_and_read_as_a_list(tmp_path):
-    row = pair(0, "dog", "a.wav", ["b.wav"], snr_db="3")
+    row = make_row(0, "dog", "a.wav", ["b.wav"], snr_db="3")
     with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

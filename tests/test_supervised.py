@@ -19,7 +19,7 @@ from separation.data.manifest import DataError
 from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import OneHotEncoder, RandomEncoder, TableEncoder
-from separation.metrics import sdri
+from separation.evaluate.metrics import sdri
 from separation.objectives.optimisers import AdamW, along
 from separation.objectives.remembered import Remembered
 from separation.objectives.supervised import Supervised

@@ -349,7 +349,7 @@ def test_without_one_the_target_shows_itself_and_nothing_shows_what_is_absent(fo
         if row["kind"] == "pair":
             assert shown is rendered.target
         else:
-            assert shown == LeftOut(f"{row['id']}: no recording shows “{row['query']}”")
+            assert shown == LeftOut(f"{row['id']}: no example recording of “{row['query']}”")
     gone = read_example(render(rows[0] | {"example": "gone.wav"}, folder))
     assert isinstance(gone, LeftOut) and gone.why.startswith(f"{rows[0]['id']}: ") and "gone.wav" in gone.why
 

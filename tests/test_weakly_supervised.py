@@ -425,7 +425,7 @@ def test_what_no_recording_shows_is_counted(tmp_path):
     for row in rows:
         module.validation_step(render({k: v for k, v in row.items() if k[:7] != "example"}, tmp_path), 0)
     assert [score.kind for score in module.outcome.scores] == ["pair"] * 4  # each by its own target
-    assert module.outcome.broken == [f"absent0004: no recording shows “{rows[4]['query']}”"]
+    assert module.outcome.broken == [f"absent0004: no example recording of “{rows[4]['query']}”"]
     assert torch.isfinite(module.separator()(torch.randn(RATE), "never shown", RATE).target).all()  # in Examples
 
 

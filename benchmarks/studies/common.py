@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.metrics import bootstrap, sdri
+from separation.evaluate.metrics import bootstrap, sdri
 
 
 def options(description: str | None, steps: int, **defaults: Any) -> argparse.ArgumentParser:

@@ -1,20 +1,19 @@
-"""What scores say together: means with intervals by group, by class, and beside mixture and oracle mask."""
+"""Summaries of scores: means with confidence intervals by group, by class, and for several systems."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from separation.evaluate.measures import MEASURES, SUPPRESSION, Array
+from separation.evaluate.metrics import METRICS, SUPPRESSION, Array, bootstrap
 from separation.evaluate.scoring import Outcome, Score
-from separation.metrics import bootstrap
 
-FEW = 4  # classes with fewer train clips are reported apart
+FEW = 4  # classes with fewer train clips are reported separately
 SYSTEMS = {"mixture": "mixture (nothing done)", "oracle": "oracle mask", "metrics": "model"}
-SHOWN = 5  # names of what was left out that are printed
+PRINTED_REASONS = 5
 AGGREGATES = {
     "mean": "mean over rows; 95 % interval by {unit}",
     "class mean": "mean over each class, then over classes; 95 % interval by class",
@@ -22,14 +21,32 @@ AGGREGATES = {
 }
 
 
+def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Format a Markdown table."""
+    lines = ["| " + " | ".join(map(str, line)) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
 def resampling_unit(scores: Iterable[Score]) -> str:
-    """What is resampled for intervals of means over rows: recordings, files where no recording is known, or either."""
+    """Name what the bootstrap resamples: recordings, files where no recording is known, or both."""
     known = {score.recording != score.file for score in scores}
     return "recording (by file where that is unknown)" if len(known) == 2 else "recording" if True in known else "file"
 
 
-def line(name: str, scores: list[Score]) -> dict[str, Any]:
-    """Mean, median and interval of some scores."""
+def group_by_class(scores: Iterable[Score], kind: str) -> dict[str, list[Score]]:
+    """Return the scores of one kind by label."""
+    groups: dict[str, list[Score]] = defaultdict(list)
+    for score in scores:
+        if score.kind == kind:
+            groups[score.label].append(score)
+    return groups
+
+
+# The model alone
+
+
+def group_line(name: str, scores: list[Score]) -> dict[str, Any]:
+    """Return mean, median and interval of a group of scores."""
     values = np.array([score.value for score in scores])
     low, high = bootstrap(values, [score.recording for score in scores])
     return {
@@ -44,7 +61,12 @@ def line(name: str, scores: list[Score]) -> dict[str, Any]:
 
 
 def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[dict[str, Any]]:
-    """The table: all pairs, those of ESC-50, those of rare classes apart, three sources, absent queries."""
+    """Summarize all pairs, pairs from ESC-50, pairs of rare and other classes, triples, and absent queries.
+
+    Args:
+        scores: of all rows.
+        clips: number of train clips of each class; None: rare classes are not reported separately.
+    """
     pairs = [s for s in scores if s.kind == "pair"]
     groups = {"pair": pairs, "pair, target from ESC-50": [s for s in pairs if s.esc]}
     if clips:
@@ -52,52 +74,50 @@ def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[di
         groups[f"pair, class with < {FEW} train clips"] = [s for s in pairs if clips[s.label] < FEW]
     groups["three"] = [s for s in scores if s.kind == "three"]
     groups["absent (dB under the mixture)"] = [s for s in scores if s.kind == "absent"]
-    return [line(name, group) for name, group in groups.items() if group]
+    return [group_line(name, group) for name, group in groups.items() if group]
 
 
-def by_class(scores: Iterable[Score], kind: str = "pair") -> list[tuple[str, int, float]]:
-    """Class, rows, mean SDRi over the pairs (or rows of another kind), worst first."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for score in scores:
-        if score.kind == kind:
-            values[score.label].append(score.value)
-    return sorted(((c, len(v), float(np.mean(v))) for c, v in values.items()), key=lambda entry: entry[2])
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    head = "| rows | n | mean dB | 95 % interval | median | presence |\n|---|---|---|---|---|---|\n"
-    return head + "\n".join(
-        f"| {e['rows']} | {e['n']} | {e['mean']:.2f} | {e['low']:.2f} to {e['high']:.2f} | {e['median']:.2f} "
-        f"| {e['presence']:.2f} |"
+def format_summary(lines: list[dict[str, Any]]) -> str:
+    """Format the result of `summarize` as a Markdown table."""
+    rows = [
+        (e["rows"], e["n"], f"{e['mean']:.2f}", f"{e['low']:.2f} to {e['high']:.2f}", f"{e['median']:.2f}",
+         f"{e['presence']:.2f}")
         for e in lines
-    )
+    ]  # fmt: skip
+    return markdown(("rows", "n", "mean dB", "95 % interval", "median", "presence"), rows)
 
 
-def class_table(scores: list[Score], kind: str) -> str:
-    """Markdown: each class's rows, mean and median SDRi, and the oracle mask's mean; worst first."""
-    groups: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        if score.kind == kind:
-            groups[score.label].append(score)
-    rows = ["| class | rows | mean dB | median dB | oracle mask, mean dB |", "|---|---|---|---|---|"]
-    for name, count, mean in by_class(scores, kind):
+def class_means(scores: Iterable[Score], kind: str = "pair") -> list[tuple[str, int, float]]:
+    """Return (class, number of rows, mean SDRi) over the rows of one kind, worst first."""
+    groups = group_by_class(scores, kind).items()
+    return sorted(((c, len(g), float(np.mean([s.value for s in g]))) for c, g in groups), key=lambda entry: entry[2])
+
+
+def format_classes(scores: list[Score], kind: str) -> str:
+    """Format rows, mean and median SDRi, and the mean of the oracle mask by class, worst first."""
+    groups, rows = group_by_class(scores, kind), []
+    for name, count, mean in class_means(scores, kind):
         median = np.median([score.value for score in groups[name]])
         best = [score.oracle["sdri"] for score in groups[name] if "sdri" in score.oracle]
-        rows.append(f"| {name} | {count} | {mean:.2f} | {median:.2f} | {f'{np.mean(best):.2f}' if best else ''} |")
-    return "\n".join(rows)
+        rows.append((name, count, f"{mean:.2f}", f"{median:.2f}", f"{np.mean(best):.2f}" if best else ""))
+    return markdown(("class", "rows", "mean dB", "median dB", "oracle mask, mean dB"), rows)
 
 
-def figure(values: Array, labels: list[str], recordings: list[str], aggregate: str) -> tuple[float, float, float]:
-    """One figure of a group's values, with the ends of its interval.
+# Several systems
+
+
+def aggregate_values(
+    values: Array, labels: list[str], recordings: list[str], aggregate: str
+) -> tuple[float, float, float]:
+    """Return one value for a group and the ends of its interval.
 
     Raises:
-        ValueError: there is no such aggregate.
+        ValueError: `aggregate` is not a key of `AGGREGATES`.
     """
     if aggregate == "mean":
         return float(values.mean()), *bootstrap(values, recordings)
     if aggregate not in AGGREGATES:
-        raise ValueError(f"{aggregate} is no aggregate; these are: {', '.join(AGGREGATES)}")
+        raise ValueError(f"Unknown aggregate {aggregate}. Choose one of {', '.join(AGGREGATES)}.")
     centre = np.median if aggregate == "class median" else np.mean
     groups: dict[str, list[float]] = defaultdict(list)
     for label, value in zip(labels, values, strict=True):
@@ -106,86 +126,73 @@ def figure(values: Array, labels: list[str], recordings: list[str], aggregate: s
     return float(classes.mean()), *bootstrap(classes, list(groups))
 
 
-def entry(scores: list[Score], system: str, metric: str, aggregate: str) -> dict[str, Any]:
-    """One system's figure in one metric; rows that have none (NaN) are left out of `n`."""
-    found = [(s, value) for s in scores if np.isfinite(value := getattr(s, system).get(metric, np.nan))]
-    cell: dict[str, Any] = {"system": SYSTEMS[system], "metric": metric, "n": len(found)}
-    if found:
-        values = np.array([value for _, value in found])
-        labels, recordings = [s.label for s, _ in found], [s.recording for s, _ in found]
-        value, low, high = figure(values, labels, recordings, aggregate)
-        cell |= {"value": value, "low": low, "high": high, "median": float(np.median(values))}
-    return cell
-
-
 def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mean") -> list[dict[str, Any]]:
-    """Every system's figures by kind of row: the mixture as it is, an oracle mask where there is one, the model."""
+    """Return a cell for every kind of row, system and metric.
+
+    Args:
+        scores: of all rows.
+        metrics: names; absent queries have their own.
+        aggregate: a key of `AGGREGATES`.
+
+    Returns:
+        Dictionaries with kind, rows, system, metric, n (rows whose value is finite) and, if n > 0, value, low, high and
+        median.
+    """
     cells = []
     for kind in dict.fromkeys(score.kind for score in scores):
         group = [score for score in scores if score.kind == kind]
-        names = (SUPPRESSION,) if kind == "absent" else metrics
-        for system in SYSTEMS:
-            if any(getattr(score, system) for score in group):
-                rows = (entry(group, system, name, "mean" if kind == "absent" else aggregate) for name in names)
-                cells += [{"kind": kind, "rows": len(group), **cell} for cell in rows]
+        names, how = ((SUPPRESSION,), "mean") if kind == "absent" else (metrics, aggregate)
+        for system, title in SYSTEMS.items():
+            for metric in names if any(getattr(score, system) for score in group) else ():
+                found = [(s, v) for s in group if np.isfinite(v := getattr(s, system).get(metric, np.nan))]
+                cell = {"kind": kind, "rows": len(group), "system": title, "metric": metric, "n": len(found)}
+                if found:
+                    values = np.array([value for _, value in found])
+                    labels, recordings = [s.label for s, _ in found], [s.recording for s, _ in found]
+                    value, low, high = aggregate_values(values, labels, recordings, how)
+                    cell |= {"value": value, "low": low, "high": high, "median": float(np.median(values))}
+                cells.append(cell)
     return cells
 
 
-def number(value: float) -> str:
-    """Two digits, and no minus before nothing."""
-    return f"{round(value, 2) + 0.0:.2f}"
-
-
-def cell_text(cell: dict[str, Any]) -> str:
-    """A figure with its interval, the median of the rows, and for how many rows where not for all."""
+def format_cell(cell: dict[str, Any]) -> str:
+    """Format a value with its interval, the median of the rows, and the number of rows where it is not all."""
     if "value" not in cell:
         return "none"
-    text = number(cell["value"])
-    if cell["high"] > cell["low"]:
-        text += f" ({number(cell['low'])} to {number(cell['high'])})"
-    text += f"; {number(cell['median'])}"
-    return text + (f", n = {cell['n']}" if cell["n"] < cell["rows"] else "")
+    value, low, high, median = (f"{round(cell[key], 2) + 0.0:.2f}" for key in ("value", "low", "high", "median"))
+    interval = f" ({low} to {high})" if cell["high"] > cell["low"] else ""
+    return f"{value}{interval}; {median}" + (f", n = {cell['n']}" if cell["n"] < cell["rows"] else "")
 
 
-def heading(metric: str) -> str:
-    """A metric as tables call it."""
-    return "dB under the mixture" if metric == SUPPRESSION else MEASURES[metric].heading
-
-
-def compare_table(cells: list[dict[str, Any]]) -> str:
-    """Markdown: for each kind of row a table of systems by metrics."""
+def format_comparison(cells: list[dict[str, Any]]) -> str:
+    """Format the result of `compare_systems` as a Markdown table of systems by metrics for each kind of row."""
     tables = []
     for kind in dict.fromkeys(cell["kind"] for cell in cells):
         group = [cell for cell in cells if cell["kind"] == kind]
-        names = list(dict.fromkeys(cell["metric"] for cell in group))
-        rows = [
-            f"| {kind}, n = {group[0]['rows']} | " + " | ".join(map(heading, names)) + " |",
-            "|---" * (len(names) + 1) + "|",
-        ]
-        for system in dict.fromkeys(cell["system"] for cell in group):
-            texts = [cell_text(cell) for cell in group if cell["system"] == system]
-            rows.append(f"| {system} | " + " | ".join(texts) + " |")
-        tables.append("\n".join(rows))
+        names = dict.fromkeys(cell["metric"] for cell in group)
+        heads = ["dB under the mixture" if name == SUPPRESSION else METRICS[name].heading for name in names]
+        systems = dict.fromkeys(cell["system"] for cell in group)
+        rows = [[system, *(format_cell(c) for c in group if c["system"] == system)] for system in systems]
+        tables.append(markdown([f"{kind}, n = {group[0]['rows']}", *heads], rows))
     return "\n\n".join(tables)
 
 
 def format_tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
 ) -> str:
-    """Markdown: the model alone, then beside the mixture and an oracle mask."""
-    resampled = resampling_unit(scores)
-    how = AGGREGATES[aggregate].format(unit=resampled)
+    """Format the table of the model alone and those of all systems."""
+    unit = resampling_unit(scores)
     return (
-        f"\nSDRi of the model (suppression of absent queries), mean over rows, 95 % interval by {resampled}:\n\n"
-        f"{table(summarize(scores, clips))}\n"
-        f"\nAll systems, {how}; behind the semicolon the median of the rows:\n\n"
-        f"{compare_table(cells)}"
+        f"\nSDRi of the model (suppression of absent queries), mean over rows, 95 % interval by {unit}:\n\n"
+        f"{format_summary(summarize(scores, clips))}\n"
+        f"\nAll systems, {AGGREGATES[aggregate].format(unit=unit)}; behind the semicolon the median of the rows:\n\n"
+        f"{format_comparison(cells)}"
     )
 
 
 def describe_skipped(outcome: Outcome) -> list[str]:
-    """What was not scored and why, in a few sentences."""
-    said = []
+    """Describe the rows without a score in at most three sentences."""
+    sentences = []
     for reasons, what in (
         (outcome.missing, "whose recordings are missing"),
         (outcome.broken, "whose recordings cannot be read"),
@@ -193,6 +200,6 @@ def describe_skipped(outcome: Outcome) -> list[str]:
     ):
         if reasons:
             names = list(dict.fromkeys(reasons))
-            more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            said.append(f"Left out, {len(reasons)} rows {what}: {'; '.join(names[:SHOWN])}{more}.")
-    return said
+            more = f", and {len(names) - PRINTED_REASONS} more" if len(names) > PRINTED_REASONS else ""
+            sentences.append(f"Left out, {len(reasons)} rows {what}: {'; '.join(names[:PRINTED_REASONS])}{more}.")
+    return sentences

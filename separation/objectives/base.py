@@ -16,6 +16,7 @@ from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
 from separation.evaluate import (
+    DEFAULT_METRICS,
     EvaluationError,
     Outcome,
     Plan,
@@ -27,7 +28,6 @@ from separation.evaluate import (
     score_mixture,
     summarize,
 )
-from separation.evaluate.measures import DEFAULT
 from separation.models.base import ConditionedModel
 from separation.objectives.norms import calibrate, without_synchronising
 from separation.objectives.optimisers import AdamW, adamw_cosine
@@ -39,7 +39,7 @@ from separation.separator import Separator
 
 CALIBRATION_BATCHES, CALIBRATION_QUERIES = 12, 4
 RANDOM = "random"
-FULL = Plan(metrics=DEFAULT, oracle=True)  # in a training SDRi alone
+FULL = Plan(metrics=DEFAULT_METRICS, oracle=True)  # in a training SDRi alone
 
 
 class Objective(lightning.LightningModule):

@@ -1,1 +1,1 @@
-"""Evaluation protocols by name: `registry.find`. One family of protocols is one file, found by itself."""
+"""Evaluation protocols, one family a file; `base.find_protocol` finds them by name."""

@@ -1,10 +1,10 @@
 """AudioSep's six sets (arXiv 2308.05037), from the lists in its repository (github.com/Audio-AGI/AudioSep).
 
-Its authors hand out ready mixtures; only with those are figures comparable to the published ones. For four sets they
-are named by the row's number (`segment-0.wav`, `mixture-0.wav`): `audiosep/NAME-released`. The lists of those four name
-the recordings too, but no level, so a second protocol mixes them anew: `audiosep/NAME`, every interference at 0 dB, cut
-or filled with silence to the target's length, peaks over 1 scaled to 0.9. Of AudioSet and VGGSound there are only the
-ready mixtures.
+The authors distribute mixed files; only those give figures comparable to the published ones. In four sets they are
+named by row number (`segment-0.wav`, `mixture-0.wav`): `audiosep/NAME-released`. The lists of these four also name the
+recordings, but no level, so a second protocol mixes them again: `audiosep/NAME`, every interference at 0 dB, cut or
+padded with silence to the length of the target, peaks above 1 scaled to 0.9. AudioSet and VGGSound have mixed files
+only.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from separation.data.fixed_mixtures import Mixing, Row
-from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, make_row
 
-WHOLE = Mixing(sample_rate=32000, seconds=None, peak=None)
-ANEW = Mixing(sample_rate=32000, seconds=None, peak=1.0, peak_to=0.9)
+RELEASED = Mixing(sample_rate=32000, seconds=None, peak=None)
+REMIXED = Mixing(sample_rate=32000, seconds=None, peak=1.0, peak_to=0.9)
 SOURCE = "The lists are in evaluation/metadata of github.com/Audio-AGI/AudioSep (MIT); its README links the mixtures."
 AUDIOSET = "evaluation/data/audioset/"
 SHA256 = {
@@ -26,7 +26,6 @@ SHA256 = {
     "music": "5b0f12bc6b9848b24c8a6efc003ba4b9bb6b8d87e41a33edd75ec7d97d86d0f0",
     "vggsound": "741dfb8069ca5a2de38714c5ab685800c15021753a32cab7b41d415d22e2ccd3",
 }
-
 ROWS_SHA256 = {
     "audiocaps": "98334af911573b28354c220ce029b29a0e7722dd8036056188f614de0d81d896",
     "audiocaps-released": "22a8d15c2ba10bb356b545c14855aea7cc8d0264432790d05e20029c8c5dadcb",
@@ -41,79 +40,78 @@ ROWS_SHA256 = {
 }
 
 
-def list_file(name: str) -> ListFile:
-    """A set's list, wherever AudioSep's checkout or a folder of lists keeps it."""
-    file = f"{name}_eval.csv"
-    return ListFile((file, f"audiosep_eval/{file}", f"evaluation/metadata/{file}"), SHA256[name])
+def build_remixed(name: str) -> Callable[[Sources], list[Row]]:
+    """Return a builder of rows idx, caption, (labels,) target, interference, (interference).
 
-
-def mixed(name: str) -> Callable[[Sources], list[Row]]:
-    """Rows idx, caption, (labels,) target, interference, (interference): by position, as two columns share a name."""
+    Columns are read by position, since two of them have the same name.
+    """
 
     def build(sources: Sources) -> list[Row]:
         first = 3 if name == "audiocaps" else 2
         rows = sources.rows(f"{name}_eval.csv", first + 2)[1:]
-        return [pair(row[0], row[1], row[first], row[first + 1 :], snr_db="0") for row in rows]
+        return [make_row(row[0], row[1], row[first], row[first + 1 :], snr_db="0") for row in rows]
 
     return build
 
 
-def released(name: str) -> Callable[[Sources], list[Row]]:
-    """The same queries of the ready files, by number."""
+def build_released(name: str) -> Callable[[Sources], list[Row]]:
+    """Return a builder of rows of the same queries with the mixed files."""
 
     def build(sources: Sources) -> list[Row]:
         rows = sources.rows(f"{name}_eval.csv", 2)[1:]
-        return [pair(row[0], row[1], f"segment-{row[0]}.wav", mixture=f"mixture-{row[0]}.wav") for row in rows]
+        return [make_row(row[0], row[1], f"segment-{row[0]}.wav", mixture=f"mixture-{row[0]}.wav") for row in rows]
 
     return build
 
 
-def audioset(sources: Sources) -> list[Row]:
-    """Ten two-second mixtures a class; the column called noise_wav names the mixture."""
+def build_audioset(sources: Sources) -> list[Row]:
+    """Build ten two-second mixtures a class; the column noise_wav names the mixture."""
     rows = []
-    for _, caption, target, mixture, *_ in sources.rows("audioset_eval.csv", 4)[1:]:
-        names = [name.removeprefix(AUDIOSET) for name in (target, mixture)]
-        rows.append(pair(names[0].split("/")[-1].removesuffix(",source.wav"), caption, names[0], mixture=names[1]))
+    for _, caption, *paths in (row[:4] for row in sources.rows("audioset_eval.csv", 4)[1:]):
+        target, mixture = (path.removeprefix(AUDIOSET) for path in paths)
+        rows.append(make_row(target.split("/")[-1].removesuffix(",source.wav"), caption, target, mixture=mixture))
     return rows
 
 
-def vggsound(sources: Sources) -> list[Row]:
-    """A hundred clips with ten partners each."""
+def build_vggsound(sources: Sources) -> list[Row]:
+    """Build a hundred clips with ten interferences each."""
     rows = sources.rows("vggsound_eval.csv", 4)[1:]
-    return [pair(row[0], row[3], row[2], mixture=row[1]) for row in rows]
+    return [make_row(row[0], row[3], row[2], mixture=row[1]) for row in rows]
 
 
-def protocol(name: str, count: int, queries: str, aggregate: str = "mean", *, again: bool = False) -> Protocol:
-    """A set of which recordings are mixed anew, or ready mixtures are read."""
-    full = name if again or name in BUILD else f"{name}-released"
-    how = "mixed anew at 0 dB" if again else "its authors' ready mixtures"
-    below = f"evaluation/data/{name}"
+BUILD = {"audioset": build_audioset, "vggsound": build_vggsound}
+
+
+def make_protocol(name: str, count: int, queries: str, aggregate: str = "mean", *, remix: bool = False) -> Protocol:
+    """Make the protocol of a set, from its recordings (`remix`) or from the authors' mixed files."""
+    full = name if remix or name in BUILD else f"{name}-released"
+    file, below = f"{name}_eval.csv", f"evaluation/data/{name}"
     return Protocol(
         name=f"audiosep/{full}",
         version=1,
-        about=f"AudioSep's set {name}, {count} {queries}, 32 kHz; {how}",
+        about=f"AudioSep's set {name}, {count} {queries}, 32 kHz; "
+        + ("mixed again at 0 dB" if remix else "mixed by its authors"),
         source=SOURCE,
         root=f"SEPARATION_{name.upper()}_ROOT",
-        build=mixed(name) if again else BUILD.get(name, released(name)),
-        mixing=ANEW if again else WHOLE,
-        lists=(list_file(name),),
-        folders=("", "audio", "evaluation", below) if again else ("", below),
+        build=build_remixed(name) if remix else BUILD.get(name, build_released(name)),
+        mixing=REMIXED if remix else RELEASED,
+        lists=(ListFile((file, f"audiosep_eval/{file}", f"evaluation/metadata/{file}"), SHA256[name]),),
+        folders=("", "audio", "evaluation", below) if remix else ("", below),
         sha256=ROWS_SHA256[full],
         count=count,
         aggregate=aggregate,
     )
 
 
-BUILD = {"audioset": audioset, "vggsound": vggsound}
 PROTOCOLS = (
-    protocol("audiocaps", 4820, "captions", again=True),
-    protocol("audiocaps", 4820, "captions"),
-    protocol("audioset", 5270, "names of 527 classes", "class median"),
-    protocol("clotho", 5225, "captions, against two others each", again=True),
-    protocol("clotho", 5225, "captions, against two others each"),
-    protocol("esc50", 2000, "names of 50 classes", again=True),
-    protocol("esc50", 2000, "names of 50 classes"),
-    protocol("music", 5004, "names of 10 instruments", "class mean", again=True),
-    protocol("music", 5004, "names of 10 instruments", "class mean"),
-    protocol("vggsound", 1000, "names of classes"),
+    make_protocol("audiocaps", 4820, "captions", remix=True),
+    make_protocol("audiocaps", 4820, "captions"),
+    make_protocol("audioset", 5270, "names of 527 classes", "class median"),
+    make_protocol("clotho", 5225, "captions, two interferences each", remix=True),
+    make_protocol("clotho", 5225, "captions, two interferences each"),
+    make_protocol("esc50", 2000, "names of 50 classes", remix=True),
+    make_protocol("esc50", 2000, "names of 50 classes"),
+    make_protocol("music", 5004, "names of 10 instruments", "class mean", remix=True),
+    make_protocol("music", 5004, "names of 10 instruments", "class mean"),
+    make_protocol("vggsound", 1000, "names of classes"),
 )

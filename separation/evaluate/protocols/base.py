@@ -1,4 +1,4 @@
-"""What a protocol is: a named, versioned list of mixtures, with a hash, over recordings that the user has."""
+"""Protocols: named, versioned lists of mixtures with a hash, over recordings that the user has."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from separation.data.fixed_mixtures import CLIPS, VALIDATION, Mixing, Row, row_error, row_files
 from separation.errors import reason
 
-LISTS = "SEPARATION_LISTS"
-PLACED = tuple(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset"))
-PARTS = tuple(f"{name}_seconds" for name in CLIPS)
-COLUMNS = ("id", "kind", "query", "phrase", "label", "snr_db", *PLACED, "mixture")
+LISTS_VARIABLE = "SEPARATION_LISTS"
+SECONDS_COLUMNS = tuple(f"{name}_seconds" for name in CLIPS)
+COLUMNS = (
+    *("id", "kind", "query", "phrase", "label", "snr_db"),
+    *(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset")),
+    "mixture",
+)
 
 
 class ProtocolError(ValueError):
-    """A protocol is unknown, or what it is built from is missing or another; the message is one plain sentence."""
+    """An unknown protocol, or lists that are missing or not the published ones; the text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class ListFile:
     """A list that a protocol is built from.
 
     Args:
-        names: paths below the folder of lists or that of the recordings; the first is its name here.
-        sha256: of the published file; None where none could be had to take it from.
+        names: paths below the folder of lists or of recordings; the first one is its name in `Sources`.
+        sha256: of the published file; None if it was not available.
     """
 
     names: tuple[str, ...]
@@ -38,46 +45,46 @@ class ListFile:
 
 @dataclass(frozen=True)
 class Sources:
-    """What rows are built from: the recordings' folder and the lists, by their first names."""
+    """What rows are built from: the folder of the recordings and the lists, by their first names."""
 
     root: Path
     lists: dict[str, Path] = field(default_factory=dict)
 
     def rows(self, name: str, least: int = 1) -> list[list[str]]:
-        """A list's rows, its heading among them.
+        """Read the rows of a list, including its header.
 
         Args:
             name: of the list.
-            least: how many cells each row must have.
+            least: minimum number of cells of each row.
 
         Raises:
-            ProtocolError: the list cannot be read, is empty, or a row has fewer cells.
+            ProtocolError: the list cannot be read or is empty, or a row has too few cells.
         """
         path = self.lists[name]
         try:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
         except OSError as error:
-            raise ProtocolError(f"{path}: the list cannot be read ({reason(error)}).") from None
+            raise ProtocolError(f"{path}: cannot read the list ({reason(error)}).") from None
         except (UnicodeDecodeError, csv.Error):
-            raise ProtocolError(f"{path}: the list is no CSV text.") from None
+            raise ProtocolError(f"{path}: the list is not CSV text.") from None
         if not rows:
             raise ProtocolError(f"{path}: the list is empty.")
         for number, row in rows:
             if len(row) < least:
-                raise ProtocolError(f"{path}, row {number}: it has {len(row)} cells, where the list has {least}.")
+                raise ProtocolError(f"{path}, row {number}: {len(row)} cells instead of {least}.")
         return [row for _, row in rows]
 
     def columns(self, name: str, *wanted: str) -> list[list[str]]:
-        """A list's cells of some columns, row by row, without the heading.
+        """Read some columns of a list, without the header.
 
         Raises:
-            ProtocolError: as `rows`, or the heading lacks a column.
+            ProtocolError: as `rows`, or a column is missing.
         """
-        heading = self.rows(name)[0]
-        if missing := [column for column in wanted if column not in heading]:
-            raise ProtocolError(f"{self.lists[name]}: its header lacks {missing[0]}; it reads {','.join(heading)}.")
-        places = [heading.index(column) for column in wanted]
+        header = self.rows(name)[0]
+        if missing := [column for column in wanted if column not in header]:
+            raise ProtocolError(f"{self.lists[name]}: no column {missing[0]} in the header {','.join(header)}.")
+        places = [header.index(column) for column in wanted]
         return [[row[place] for place in places] for row in self.rows(name, max(places) + 1)[1:]]
 
 
@@ -87,20 +94,20 @@ class Protocol:
 
     Args:
         name: family/set.
-        version: counts up whenever rows or mixing change.
-        about: what it is, in a line.
-        source: where its definition comes from.
-        root: environment variable that names the recordings' folder.
-        build: makes its rows.
-        mixing: how they become audio.
-        lists: what it is built from.
-        folders: folders below the root in which the recordings may lie.
-        sha256: of rows and mixing; None where they depend on files that could not be had.
-        count: its rows; None likewise.
-        aggregate: how rows become one figure: `mean` of the rows; `class mean`, the mean of the classes' means;
-            `class median`, the mean of the classes' medians.
-        metrics: what is measured by default.
-        window: seconds of BSS Eval's windows, whose median a row's figure is; None: one window.
+        version: increases whenever rows or mixing change.
+        about: one-line description.
+        source: where the definition comes from.
+        root: environment variable that names the folder of the recordings.
+        build: builds the rows.
+        mixing: how rows become audio.
+        lists: what the protocol is built from.
+        folders: folders below the root in which the recordings may be.
+        sha256: of rows and mixing; None if they depend on files that were not available.
+        count: number of rows; None likewise.
+        aggregate: how rows become one value: `mean` of the rows; `class mean`, mean of the means of the classes;
+            `class median`, mean of their medians.
+        metrics: default metrics.
+        window: seconds of BSS Eval's windows, of which a row's value is the median; None: one window.
     """
 
     name: str
@@ -119,43 +126,50 @@ class Protocol:
     window: float | None = None
 
     def rows(self, root: Path | None, lists: Path | None = None) -> list[Row]:
-        """All rows, their recordings there or not.
+        """Build all rows, whether their recordings exist or not.
 
         Args:
-            root: the recordings' folder; None: what the environment variable says.
-            lists: the folder of lists; None: what SEPARATION_LISTS says.
+            root: folder of the recordings; None: from the protocol's environment variable.
+            lists: folder of the lists; None: from SEPARATION_LISTS.
 
         Raises:
-            ProtocolError: no folder is named, a list is missing, not the published one or not like it, or a row cannot
-                be a mixture.
+            ProtocolError: no folder is named, a list is missing or not the published one, or a row is not valid.
         """
         root = self.recordings(root)
-        folders = [folder for folder in (lists or named(LISTS), root) if folder]
+        folders = [folder for folder in (lists or folder_from_environment(LISTS_VARIABLE), root) if folder]
         rows = self.build(Sources(root, {each.names[0]: self.find_list(each, folders) for each in self.lists}))
         for row in rows:
             if why := row_error(row):
                 raise ProtocolError(f"{self.name}, row {row['id']}: {why}.")
         found = fingerprint(rows, self.mixing)
         if self.sha256 and found != self.sha256:
-            raise ProtocolError(f"{self.name}: its rows have the hash {found}, but version {self.version} another.")
+            raise ProtocolError(f"{self.name}: the rows have the hash {found}, not that of version {self.version}.")
         return rows
 
     def recordings(self, root: Path | None) -> Path:
-        """The recordings' folder."""
-        root = root or named(self.root)
+        """Return the folder of the recordings.
+
+        Raises:
+            ProtocolError: no folder is named, or it does not exist.
+        """
+        root = root or folder_from_environment(self.root)
         if root is None:
             raise ProtocolError(f"{self.name} needs its recordings: name their folder with --root or {self.root}.")
         if not root.is_dir():
-            raise ProtocolError(f"{self.name}: {root} is no folder.")
+            raise ProtocolError(f"{self.name}: {root} is not a folder.")
         return root
 
     def find_list(self, wanted: ListFile, folders: Sequence[Path]) -> Path:
-        """The published list, wherever it lies."""
+        """Find a published list in one of the folders.
+
+        Raises:
+            ProtocolError: the list is missing, or its hash is not that of the published one.
+        """
         found = next((path for folder in folders for name in wanted.names if (path := folder / name).is_file()), None)
         if found is None:
             raise ProtocolError(
                 f"{self.name} is built from the list {' or '.join(wanted.names)}, which is missing: name the folder "
-                f"that holds it with --lists or {LISTS}. {self.source}"
+                f"that holds it with --lists or {LISTS_VARIABLE}. {self.source}"
             )
         digest = hashlib.sha256(found.read_bytes()).hexdigest()
         if wanted.sha256 and digest != wanted.sha256:
@@ -163,38 +177,59 @@ class Protocol:
         return found
 
     def locate(self, row: Row, root: Path) -> Path | str:
-        """The folder below the root in which all of a row's recordings are, or the first path that is missing."""
+        """Return the folder that contains all recordings of a row, or the first missing path."""
         names = row_files(row)
         for folder in self.folders:
             if all((root / folder / name).is_file() for name in names):
                 return root / folder
-        absent = next(name for name in names if not any((root / folder / name).is_file() for folder in self.folders))
-        return absent
+        return next(name for name in names if not any((root / folder / name).is_file() for folder in self.folders))
 
 
-def named(variable: str) -> Path | None:
-    """The folder that an environment variable names."""
+def folder_from_environment(variable: str) -> Path | None:
+    """Return the folder that an environment variable names."""
     value = os.environ.get(variable)
     return Path(value).expanduser() if value else None
 
 
 def fingerprint(rows: Iterable[Row], mixing: Mixing) -> str:
-    """Hash of all that decides on the audio and the queries: the rows, column by column, and the mixing.
+    """Hash everything that determines audio and queries: the rows, column by column, and the mixing.
 
-    Of the mixing only what is not by default, and of the clips' lengths those that are given, so that a new setting
-    leaves known hashes as they are.
+    Mixing settings count only where they differ from the defaults, and clip lengths only where they are given, so that
+    a new setting does not change known hashes.
     """
     special = {name: value for name, value in asdict(mixing).items() if value != getattr(VALIDATION, name)}
     digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())
     for row in rows:
-        cells = [row.get(column) or "" for column in COLUMNS] + [f"{c}={row[c]}" for c in PARTS if row.get(c)]
+        cells = [row.get(column) or "" for column in COLUMNS] + [f"{c}={row[c]}" for c in SECONDS_COLUMNS if row.get(c)]
         digest.update(json.dumps(cells, ensure_ascii=False).encode())
     return digest.hexdigest()
 
 
-def pair(number: int | str, query: str, target: str, interferences: Sequence[str] = (), **more: str) -> Row:
-    """A row with one interference or two, or with a `mixture`; what is not given is empty."""
+def make_row(number: int | str, query: str, target: str, interferences: Sequence[str] = (), **more: str) -> Row:
+    """Make a row with one or two interferences, or with a `mixture`; other columns are empty."""
     row = dict.fromkeys(COLUMNS, "") | {"id": str(number), "query": query, "label": query, "target": target}
     row |= {f"interference{place}": path for place, path in enumerate(interferences, 1)}
     row["kind"] = "three" if len(interferences) == 2 else "pair"
     return row | more
+
+
+@cache
+def all_protocols() -> dict[str, Protocol]:
+    """Return every protocol by name, sorted: those in `PROTOCOLS` of each file of this folder."""
+    package = import_module(__name__.rpartition(".")[0])
+    modules = [import_module(f"{package.__name__}.{each.name}") for each in iter_modules(package.__path__)]
+    found: list[Protocol] = [each for module in modules for each in getattr(module, "PROTOCOLS", ())]
+    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """Return a protocol by name.
+
+    Raises:
+        ProtocolError: the name is unknown; the message suggests similar ones.
+    """
+    known = all_protocols()
+    if name in known:
+        return known[name]
+    close = get_close_matches(name, known, n=3, cutoff=0.4) or list(known)
+    raise ProtocolError(f'Unknown protocol "{name}"; did you mean {", ".join(close)}? See --list-protocols.')

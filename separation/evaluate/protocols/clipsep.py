@@ -1,8 +1,8 @@
 """CLIPSep's two noisy test sets (arXiv 2212.07065), from the lists in its repository (github.com/sony/CLIPSep).
 
-Each target meets a clip of another list, drawn by Python's generator that the target's number seeds. Both are cut to
-65,535 samples at 16 kHz around their middle frame and halved, so that the input's SDR varies. Scored by BSS Eval v4 on
-one window; the two sources are the target and the interference, the second estimate is the residual.
+Each target is mixed with a clip of another list, drawn by Python's generator seeded with the row number. Both are cut
+to 65,535 samples at 16 kHz around their middle frame and halved, so the input SDR varies. Scored by BSS Eval v4 on one
+window; the two sources are the target and the interference, the second estimate is the residual.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 from separation.data.fixed_mixtures import Mixing, Row
-from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, make_row
 
 RATE, LENGTH = 16000, 65535
 HALVED = Mixing(sample_rate=RATE, seconds=LENGTH / RATE, repeat=True, peak=None, scale=0.5)
@@ -32,40 +32,40 @@ MUSIC, CLEAN, CLEAN_NO_MUSIC, NO_MUSIC = (
 )
 
 
-def start_of(frames: str) -> str:
-    """Where the cut begins, in seconds, for a video of so many frames at one a second.
+def start_seconds(frames: str) -> str:
+    """Return where the cut begins in a video with so many frames, one a second.
 
-    Half a sample over, because seconds become samples by cutting off.
+    Half a sample is added, because seconds become samples by truncation.
     """
     middle = int((int(frames) // 2 - 0.5) * RATE)
     return f"{(middle - LENGTH // 2 + 0.5) / RATE:.8f}"
 
 
-def drawn(targets: ListFile, others: ListFile) -> Callable[[Sources], list[Row]]:
-    """Rows of two lists of (recording, frames' folder, number of frames, label)."""
+def builder(targets: ListFile, others: ListFile) -> Callable[[Sources], list[Row]]:
+    """Return a builder of rows from two lists of (recording, folder of frames, number of frames, label)."""
 
     def build(sources: Sources) -> list[Row]:
         rows, candidates = [], sources.rows(others.names[0], 4)
         for number, (path, _, frames, label, *_) in enumerate(sources.rows(targets.names[0], 4)):
             other = candidates[random.Random(number).randint(0, len(candidates) - 1)]
-            starts = {"target_start": start_of(frames), "interference1_start": start_of(other[2])}
-            rows.append(pair(number, label.replace("_", " "), path, [other[0]], **starts))
+            starts = {"target_start": start_seconds(frames), "interference1_start": start_seconds(other[2])}
+            rows.append(make_row(number, label.replace("_", " "), path, [other[0]], **starts))
         return rows
 
     return build
 
 
-def protocol(name: str, count: int, about: str, targets: ListFile, others: ListFile, sha256: str) -> Protocol:
-    """One of the two."""
+def make_protocol(name: str, count: int, about: str, lists: tuple[ListFile, ListFile], sha256: str) -> Protocol:
+    """Make the protocol of a set from the lists of its targets and interferences."""
     return Protocol(
         name=f"clipsep/{name}",
         version=1,
         about=about,
         source=SOURCE,
         root="SEPARATION_CLIPSEP_ROOT",
-        build=drawn(targets, others),
+        build=builder(*lists),
         mixing=HALVED,
-        lists=(targets, others),
+        lists=lists,
         folders=("", "clipsep"),
         sha256=sha256,
         count=count,
@@ -74,8 +74,12 @@ def protocol(name: str, count: int, about: str, targets: ListFile, others: ListF
 
 
 PROTOCOLS = (
-    protocol("music+", 46, "MUSIC solo test clips against hand-picked VGGSound clips that hold no music, 16 kHz, 4.1 s",
-             MUSIC, CLEAN_NO_MUSIC, "e2a4749444fbe56968e73848b10e31d11eb4b3feb4b33c333ac6647fdea80c0d"),
-    protocol("vggsound-clean+", 100, "hand-picked VGGSound test clips against others that hold no music, 16 kHz, 4.1 s",
-             CLEAN, NO_MUSIC, "89f10600c749b51af4b5123c2c1f3c4b95c57c2434ddf468333f5836d4715f38"),
+    make_protocol(
+        "music+", 46, "MUSIC solo test clips against hand-picked VGGSound clips that hold no music, 16 kHz, 4.1 s",
+        (MUSIC, CLEAN_NO_MUSIC), "e2a4749444fbe56968e73848b10e31d11eb4b3feb4b33c333ac6647fdea80c0d",
+    ),
+    make_protocol(
+        "vggsound-clean+", 100, "hand-picked VGGSound test clips against others that hold no music, 16 kHz, 4.1 s",
+        (CLEAN, NO_MUSIC), "89f10600c749b51af4b5123c2c1f3c4b95c57c2434ddf468333f5836d4715f38",
+    ),
 )  # fmt: skip

@@ -1,20 +1,22 @@
 """DCASE 2024 task 9, language-queried separation: the synthetic validation set (zenodo.org/records/10886481).
 
-The list gives target, noise, SNR and caption. Its columns are read by position, as the organisers' evaluator does.
+The list gives target, noise, SNR and caption. Its columns are read by position, as in the organisers' evaluator.
 """
 
 from __future__ import annotations
 
 from separation.data.fixed_mixtures import Mixing, Row
-from separation.evaluate.protocols.base import ListFile, Protocol, Sources, pair
+from separation.evaluate.protocols.base import ListFile, Protocol, Sources, make_row
 
 LIST = "lass_synthetic_validation.csv"
 
 
 def build(sources: Sources) -> list[Row]:
-    """Rows target, noise, SNR, caption; names without their ending."""
-    rows = enumerate(row[:4] for row in sources.rows(LIST, 4)[1:])
-    return [pair(n, caption, f"{name}.wav", [f"{noise}.wav"], snr_db=snr) for n, (name, noise, snr, caption) in rows]
+    """Build rows from target, noise, SNR and caption; the list has names without suffix."""
+    return [
+        make_row(number, caption, f"{target}.wav", [f"{noise}.wav"], snr_db=snr)
+        for number, (target, noise, snr, caption, *_) in enumerate(sources.rows(LIST, 4)[1:])
+    ]
 
 
 PROTOCOLS = (
