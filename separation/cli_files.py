@@ -16,17 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio import Reader, Writer
-from separation.audio.formats import (
-    FFMPEG_SUFFIXES,
-    FORMATS,
-    READABLE,
-    Format,
-    find_format,
-    find_subtype,
-    natural_format,
-    refusal,
-)
+from separation.audio import Reader, Writer, formats
 from separation.audio.writing import PendingFile
 from separation.cli_options import STANDARD, Request
 from separation.errors import AudioError, reason
@@ -122,7 +112,9 @@ class InputFinder:
             kept = [name for name in sorted(folders) if not name.startswith(".")]
             folders[:] = [name for name in kept if os.path.realpath(os.path.join(where, name)) != self.output]
             paths = [Path(where, name) for name in sorted(names) if not name.startswith(".")]
-            files += [path for path in paths if path.suffix.lower().lstrip(".") in READABLE | FFMPEG_SUFFIXES]
+            files += [
+                path for path in paths if path.suffix.lower().lstrip(".") in formats.READABLE | formats.FFMPEG_SUFFIXES
+            ]
         inputs = self._without_results(files, folder)
         if not inputs:
             yield unusable(folder, f"{folder} contains no audio files.")
@@ -291,25 +283,25 @@ class Record:
 
 def choose_format(
     label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
-) -> tuple[Format, str]:
+) -> tuple[formats.Format, str]:
     """Format and sample type of an input's outputs: the requested ones, else the input's own, else float32 wav.
 
     Raises:
         AudioError: if the requested format cannot hold the input's sample rate or channels.
     """
     if name:
-        entry = find_format(name)
-        chosen = find_subtype(entry, subtype)
-        if why := refusal(entry, chosen, reader.sample_rate, reader.channels):
+        entry = formats.find_format(name)
+        chosen = formats.find_subtype(entry, subtype)
+        if why := formats.refusal(entry, chosen, reader.sample_rate, reader.channels):
             raise AudioError(f"{label} cannot be written as {entry.name}: {why}.")
         return entry, chosen
-    natural = natural_format(reader.container, reader.subtype, reader.path.suffix)
-    entry, default = natural or (FORMATS["wav"], "FLOAT")
-    chosen = find_subtype(entry, subtype) if subtype else default
-    why = refusal(entry, chosen, reader.sample_rate, reader.channels)
+    natural = formats.natural_format(reader.container, reader.subtype, reader.path.suffix)
+    entry, default = natural or (formats.FORMATS["wav"], "FLOAT")
+    chosen = formats.find_subtype(entry, subtype) if subtype else default
+    why = formats.refusal(entry, chosen, reader.sample_rate, reader.channels)
     if why or (natural is None and reader.container is not None):
         notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
-        return FORMATS["wav"], "FLOAT"
+        return formats.FORMATS["wav"], "FLOAT"
     return entry, chosen
 
 
@@ -357,7 +349,7 @@ class QueryOutputs:
         label: str,
         reader: Reader,
         frames: int,
-        form: tuple[Format, str],
+        form: tuple[formats.Format, str],
         overwrite: bool,
         stack: ExitStack,
     ) -> None:
