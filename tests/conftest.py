@@ -87,6 +87,16 @@ def data_root() -> Path:
 
 
 @pytest.fixture
+def no_sentence_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random vector for each sentence: the sentence encoder's 91 MB stay on the disk."""
+    from tiny import vectors
+
+    from separation.encoders.sentence import SentenceEncoder
+
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+
+
+@pytest.fixture
 def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], Path]:
     """An empty Hugging Face cache, and a function that puts an empty file of a repository into it."""
     folder = tmp_path / "hub"

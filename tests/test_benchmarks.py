@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny import ENCODER, MODEL, write_model
 from torch import nn
 
 from separation import Separation, Separator
@@ -27,17 +28,14 @@ from separation.data.manifest import read_manifest
 from separation.encoders.joint import JointEncoder
 from separation.models.band_unet import BandUNet
 from separation.models.spectra import STFT, band_matrix
-from separation.pretrained import save_model
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RATE = 32000
 KINDS = ("oracle mask, bins", "oracle mask, bands", "oracle mask, bands, complex")
-NETWORK = {"channels": [8, 8, 16, 16], "stream_dim": 16, "condition_dim": 32}
 COST = {
     "multiply_adds": {"1": 1e9, "8": 2.5e9}, "overlap": 1.25, "separator_parameters": 6_250_000,
     "encoder_parameters": 2_000_000, "weights_bytes": 16_000_000,
 }  # fmt: skip
-ENCODER = {"embedding_dim": 32, "channels": [4, 8], "hidden": 16}
 
 
 def load(name: str) -> Any:
@@ -53,18 +51,8 @@ oracle, speed, memory, bench, model_card = map(load, ("oracle", "speed", "memory
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of random weights."""
-    torch.manual_seed(0)
-    config = {
-        "card": {
-            "description": "A small model.", "sample_rate": RATE, "queries": ["text"], "licence": "CC BY 4.0",
-            "training": "Not at all.",
-        },
-        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": NETWORK},
-        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
-    }  # fmt: skip
-    directory = tmp_path_factory.mktemp("models") / "small"
-    save_model(directory, config, BandUNet(**NETWORK), JointEncoder(**ENCODER))
-    return directory
+    card = {"description": "A small model.", "sample_rate": RATE, "queries": ["text"], "licence": "CC BY 4.0"}
+    return write_model(tmp_path_factory.mktemp("models") / "small", training="Not at all.", **card)
 
 
 # --- Oracle masks ----------------------------------------------------------------------------
@@ -182,7 +170,7 @@ def test_multiply_adds_of_a_known_network():
 
 def test_cost_of_a_model(model):
     cost = speed.measure_cost(Separator.from_pretrained(model, "cpu"), model)
-    assert cost["separator_parameters"] == sum(p.numel() for p in BandUNet(**NETWORK).parameters())
+    assert cost["separator_parameters"] == sum(p.numel() for p in BandUNet(**MODEL).parameters())
     assert cost["encoder_parameters"] == sum(p.numel() for p in JointEncoder(**ENCODER).parameters())
     assert cost["weights_bytes"] == (model / "model.safetensors").stat().st_size
     one, eight = cost["multiply_adds"]["1"], cost["multiply_adds"]["8"]

@@ -6,25 +6,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny import DIM, noise, tiny_model, vectors
+from tiny import ENCODER, PARTS, noise, tiny_model
 
 from separation import Separator, export
 from separation.encoders.joint import JointEncoder
-from separation.encoders.sentence import SentenceEncoder
 from separation.pretrained import load_model, read_card
 
-MODEL = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": DIM}
-ENCODER = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": DIM}
-CONFIG = {
-    "model": {
-        "class_path": "separation.objectives.bands.BandSupervised",
-        "init_args": {
-            "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
-            "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
-            "optimiser": {"lr": 0.002},
-        },
-    }
-}
+CONFIG = {"model": {"class_path": "an.Objective", "init_args": {**PARTS, "optimiser": {"lr": 0.002}}}}
 
 
 @pytest.fixture
@@ -52,7 +40,7 @@ def test_the_encoder_as_one_file(run, parts, tmp_path):
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_a_model_directory_holds_the_average_and_its_card(run, parts, tmp_path, monkeypatch):
+def test_a_model_directory_holds_the_average_and_its_card(run, parts, tmp_path, no_sentence_weights):
     assert run("model", "mine", "--config", tmp_path / "config.yaml", "--scores", "7 dB", "--description", "tiny") == 0
     card = read_card(tmp_path / "mine")
     assert (card.description, card.scores, card.licence, card.on_disk) == ("tiny", "7 dB", "CC BY 4.0", True)
@@ -63,7 +51,6 @@ def test_a_model_directory_holds_the_average_and_its_card(run, parts, tmp_path, 
         assert torch.equal(model.state_dict()[name], value.half().float() if value.ndim > 1 else value)
     assert torch.allclose(encoder.text[0].weight, parts["encoder"].text[0].weight, atol=1e-3)
 
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
     mixture = noise(0.5)
     wanted = Separator(parts["average"], parts["encoder"], "average", "cpu")(mixture, "dog", 32000).target
     found = Separator.from_pretrained(tmp_path / "mine", device="cpu")(mixture, "dog", 32000).target

@@ -8,29 +8,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny import DIM, noise, tiny_model, vectors
+from tiny import ENCODER, MODEL, PARTS, noise, tiny_model
 
 from separation import ModelError, Separator, list_models, pretrained
 from separation.encoders.joint import JointEncoder
-from separation.encoders.sentence import SentenceEncoder
 from separation.moved import MOVED
 from separation.pretrained import build, find_model, load_model, read_card, read_config, save_model
 from separation.released.systems import SYSTEMS
 
-MODEL = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": DIM}
-ENCODER = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": DIM}
+pytestmark = pytest.mark.usefixtures("no_sentence_weights")
 CARD = {"description": "random weights", "sample_rate": 32000, "licence": "CC BY 4.0", "scores": "none"}
-CONFIG = {
-    "card": {**CARD, "queries": ["text"]},
-    "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
-    "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
-}
-
-
-@pytest.fixture(autouse=True)
-def no_sentence_weights(monkeypatch):
-    """The sentence encoder's 91 MB stay on the disk."""
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+CONFIG = {"card": {**CARD, "queries": ["text"]}, **PARTS}
 
 
 @pytest.fixture

@@ -11,9 +11,16 @@ from torch.nn import functional as F
 
 from separation.encoders.base import QueryEncoder
 from separation.models.band_unet import BandUNet
+from separation.pretrained import build, save_model
 from separation.separator import Separator
 
 DIM = 16  # of conditions
+MODEL = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": DIM}
+ENCODER = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": DIM}
+PARTS = {
+    "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": MODEL},
+    "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": ENCODER},
+}
 COLUMNS = ("path", "split", "label", "caption", "recording_id", "source", "seconds")  # of the manifests written here
 
 
@@ -62,6 +69,13 @@ def small_rate_model(seed=0):
 
 def tiny_separator(seed=0):
     return Separator(tiny_model(seed), TinyEncoder(), "tiny", "cpu")
+
+
+def write_model(directory, **card):
+    """A model directory with random weights; returns the directory."""
+    torch.manual_seed(0)
+    save_model(directory, {"card": card, **PARTS}, build(PARTS["model"]), build(PARTS["encoder"]))
+    return directory
 
 
 def noise(seconds, sample_rate=32000, channels=1, seed=0, level=0.1):

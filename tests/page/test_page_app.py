@@ -32,26 +32,9 @@ HERE = {"127.0.0.1", "::1", "localhost", "None", "0.0.0.0"}
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A model directory that `Separator.from_pretrained` takes."""
-    import torch
+    from tiny import write_model
 
-    from separation.encoders.joint import JointEncoder
-    from separation.models.band_unet import BandUNet
-    from separation.pretrained import save_model
-
-    torch.manual_seed(0)
-    sizes = {"embedding_dim": 16, "channels": (4, 4, 4, 4), "hidden": 16}
-    network = {"condition_dim": 16, "channels": (8, 8, 8, 8), "stream_dim": 8}
-    config = {
-        "card": {"description": "random weights", "queries": ["text"], "sample_rate": 32000, "licence": "MIT"},
-        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": {**network, "channels": [8] * 4}},
-        "encoder": {
-            "class_path": "separation.encoders.joint.JointEncoder",
-            "init_args": {**sizes, "channels": [4] * 4},
-        },
-    }
-    directory = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(directory, config, BandUNet(**network), JointEncoder(**sizes))
-    return directory
+    return write_model(tmp_path_factory.mktemp("models") / "tiny", queries=["text"], sample_rate=32000, licence="MIT")
 
 
 @pytest.fixture(scope="module")
