@@ -1,7 +1,6 @@
 """What tests of whole trainings share: a small recipe's options, pieces named by class path in it, the command line."""
 
 import contextlib
-import csv
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save_file
-from tiny import DIM, vectors, write_corpus, write_manifest
+from tiny import DIM, read, vectors, write_corpus, write_manifest
 from torch import nn
 
 from separation import train
@@ -167,11 +166,6 @@ def _apart(command, folder, seconds):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def read(path):
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def logged(run, name, version=0):

@@ -8,7 +8,7 @@ from tiny import write_corpus, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import read
+from tiny import read
 
 from separation.data.captioned import CaptionedData
 from separation.data.datamodule import CorpusData

@@ -10,7 +10,7 @@ from tiny import write_corpus, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import read
+from tiny import read
 
 from separation.data.corpus import Corpus
 from separation.data.derived import Polluted, unrelated

@@ -116,3 +116,9 @@ def write_manifest(path, rows, columns=COLUMNS):
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read(path):
+    """The rows of a CSV file."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
