@@ -12,11 +12,9 @@ from tiny import write_corpus, write_manifest
 
 from separation.data.manifest import Clip, DataError, leaks, read_entries
 from separation.data.manifest import write_manifest as write
-from separation.datasets.base import Preparer, plain, rows, words
+from separation.datasets.base import FileIndex, Preparer, clean_text, label_words, read_table
 from separation.datasets.command import main
-from separation.datasets.lookup import Lookup
-from separation.datasets.registry import preparer, preparers
-from separation.datasets.run import prepare
+from separation.datasets.prepare import find_preparer, prepare, preparers
 
 
 def run(*arguments):
@@ -30,13 +28,13 @@ def test_every_dataset_has_a_layout_here():
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_no_recording_is_in_two_splits(tmp_path, name, capsys):
     LAYOUTS[name](tmp_path / "data", leak=True)
-    raw = leaks(preparer(name).clips(tmp_path / "data"))
+    raw = leaks(find_preparer(name).clips(tmp_path / "data"))
     assert bool(raw) == (name not in CANNOT_LEAK)
     assert run("prepare", name, "--root", tmp_path / "data", "--validation", 0.5) == 0
     entries = list(read_entries(tmp_path / "data" / "manifest.csv"))
     assert leaks(entries) == {}
     said = capsys.readouterr().out
-    for recording in raw.keys() & {clip.recording for _, clip in preparer(name).clips(tmp_path / "data")}:
+    for recording in raw.keys() & {clip.recording for _, clip in find_preparer(name).clips(tmp_path / "data")}:
         assert {split for split, clip in entries if clip.recording == recording} == {"test"}
         assert f"their recording is in a stricter split too ({recording})" in said
 
@@ -45,11 +43,11 @@ def test_no_recording_is_in_two_splits(tmp_path, name, capsys):
 def test_a_missing_dataset_is_said_with_how_to_get_it(tmp_path, name, capsys):
     assert run("prepare", name, "--root", tmp_path / "nowhere") == 1
     said = capsys.readouterr().err
-    assert "nowhere: there is no such folder. How to get " in said
-    assert preparer(name).home in said
+    assert "nowhere: no such folder. How to get " in said
+    assert find_preparer(name).home in said
     (tmp_path / "empty").mkdir()
     assert run("prepare", name, "--root", tmp_path / "empty") == 1
-    assert f"this is not {preparer(name).title}, {preparer(name).needs[0]}" in capsys.readouterr().err
+    assert f"this is not {find_preparer(name).title}, {find_preparer(name).needs[0]}" in capsys.readouterr().err
     assert os.listdir(tmp_path / "empty") == []
 
 
@@ -64,8 +62,8 @@ def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
     (tmp_path / "audio" / names[7]).write_text("no sound")
     assert run("prepare", "esc50", "--root", tmp_path) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"left out: {tmp_path}/audio/{names[3]}: there is no such file."
-    assert said[1].startswith(f"left out: {tmp_path}/audio/{names[7]}: it is damaged or no audio (")
+    assert said[0] == f"left out: {tmp_path}/audio/{names[3]}: no such file."
+    assert said[1].startswith(f"left out: {tmp_path}/audio/{names[7]}: damaged or not audio (")
     assert len(list(read_entries(tmp_path / "manifest.csv"))) == 198
     (tmp_path / "audio" / names[9]).write_bytes(b"")
     assert run("prepare", "esc50", "--root", tmp_path, "-o", tmp_path / "new.csv") == 1
@@ -75,11 +73,11 @@ def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
 
 def test_a_header_that_is_another_is_named(tmp_path):
     text(tmp_path / "list.csv", "file,class", "a,b")
-    with pytest.raises(DataError, match=r"list\.csv: its header lacks filename; it reads file,class\."):
-        list(rows(tmp_path / "list.csv", ("filename",)))
+    with pytest.raises(DataError, match=r"list\.csv: no column filename in the header file,class\."):
+        list(read_table(tmp_path / "list.csv", ("filename",)))
     text(tmp_path / "list.csv", "filename,class", "a")
-    with pytest.raises(DataError, match=r"list\.csv, row 2: it has not as many cells as the header"):
-        list(rows(tmp_path / "list.csv", ("filename", "class")))
+    with pytest.raises(DataError, match=r"list\.csv, row 2: fewer cells than the header"):
+        list(read_table(tmp_path / "list.csv", ("filename", "class")))
 
 
 def test_paths_start_from_the_manifest(tmp_path):
@@ -110,7 +108,7 @@ def test_a_new_dataset_is_one_description(tmp_path):
 
     sound(tmp_path / "a.wav", 0.5)
     mine = Preparer("mine", "Mine", "my home", "Record it.", "CC0", "one", ("*.wav",), clips)
-    written = prepare(mine, tmp_path, tmp_path / "m.csv", say=lambda line: None)
+    written = prepare(mine, tmp_path, tmp_path / "m.csv", report=lambda line: None)
     assert [clip.seconds for _, clip in written] == [0.5]
 
 
@@ -124,7 +122,7 @@ def test_list_and_show(capsys):
     assert run("show", "musdb18-hq") == 0
     assert "zenodo.org/records/3338373" in capsys.readouterr().out
     assert run("show", "esc5O") == 1
-    assert "There is no preparer for esc5O. Did you mean esc50?" in capsys.readouterr().err
+    assert "Unknown dataset esc5O. Did you mean esc50?" in capsys.readouterr().err
 
 
 def test_help_loads_nothing_heavy():
@@ -181,15 +179,15 @@ def test_files_are_found_by_stem(tmp_path):
     for name in ("a/one.flac", "b/one.mp4", "b/two.webm", "c/three.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    files = Lookup(tmp_path)
+    files = FileIndex(tmp_path)
     assert files.find("one") == "a/one.flac"  # audio goes before video
-    assert files.film("zero", "one") == "b/one.mp4"
+    assert files.find_video("zero", "one") == "b/one.mp4"
     assert files.find("zero", "two") == "b/two.webm"
     assert files.find("three", "four") == "three.wav"
-    assert files.film("three") == ""
-    assert Lookup(tmp_path, "b").find("one") == "b/one.mp4"
+    assert files.find_video("three") == ""
+    assert FileIndex(tmp_path, "b").find("one") == "b/one.mp4"
 
 
 def test_labels_become_words():
-    assert words("Accelerating_and_revving_and_vroom") == "accelerating and revving and vroom"
-    assert plain(" a;  b|c\n") == "a, b,c"
+    assert label_words("Accelerating_and_revving_and_vroom") == "accelerating and revving and vroom"
+    assert clean_text(" a;  b|c\n") == "a, b,c"

@@ -1,4 +1,4 @@
-"""From a dataset as it is published to a manifest: one small file each.
+"""Preparers: from a published dataset to a manifest, one file a dataset.
 
-A new dataset is a new file here with a `PREPARER` in it, and a test. `registry.py` finds it by itself.
+A new dataset is a new file here with a `PREPARER` (or `PREPARERS`), and a test; `prepare.preparers` finds it.
 """

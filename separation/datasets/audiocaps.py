@@ -1,40 +1,46 @@
-"""AudioCaps: captions for 10 s of AudioSet videos, one for a train clip and five for others.
+"""AudioCaps: captions for 10 s of AudioSet videos, one for each train clip and five for the others.
 
-Layout: github.com/cdjkim/audiocaps, `dataset/train.csv`, `val.csv` and `test.csv`. Audio files lie anywhere below the
-folder and are called by the caption's number, or by the video's id with or without its start.
+Layout: github.com/cdjkim/audiocaps, `dataset/train.csv`, `val.csv` and `test.csv`. Audio files are anywhere below the
+folder, named by the number of the caption, or by the id of the video with or without its start.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, first_folder, numbered, plain, seconds_of, unique
-from separation.datasets.lookup import Lookup, youtube_stems
+from separation.datasets.base import FileIndex, Preparer, clean_text, read_table, unique, youtube_stems
+from separation.errors import DataError
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 SPLITS = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """One clip a video, with all of its captions.
+    """Yield one clip a video, with all of its captions.
 
     Raises:
-        DataError: a start is no time.
+        DataError: a start is not a time.
     """
-    files = Lookup(root)
-    folder = root if (root / "train.csv").exists() else first_folder(root, "dataset")
+    files = FileIndex(root)
+    folder = root if (root / "train.csv").exists() else root / "dataset"
     for name, split in SPLITS.items():
         videos: dict[tuple[str, float], list[dict[str, str]]] = {}
-        for number, row in numbered(folder / name, COLUMNS):
-            begin = seconds_of(folder / name, number, "start_time", row["start_time"])
-            videos.setdefault((row["youtube_id"], begin), []).append(row)
+        for number, row in read_table(folder / name, COLUMNS):
+            try:
+                start = float(row["start_time"])
+            except ValueError:
+                start = math.nan
+            if not 0 <= start < math.inf:
+                raise DataError(f"{folder / name}, row {number}: start_time “{row['start_time']}” is not a time.")
+            videos.setdefault((row["youtube_id"], start), []).append(row)
         for (video, start), captioned in videos.items():
             stems = (*youtube_stems(video, start), *(row["audiocap_id"] for row in captioned))
-            captions = unique(plain(row["caption"]) for row in captioned)
-            path, film = files.find(*stems), files.film(*stems)
-            yield split, Clip(path, "", "", f"youtube:{video}", "audiocaps", 10.0, frame=film, captions=captions)
+            captions = unique(clean_text(row["caption"]) for row in captioned)
+            path, frame = files.find(*stems), files.find_video(*stems)
+            yield split, Clip(path, "", "", f"youtube:{video}", "audiocaps", 10.0, frame=frame, captions=captions)
 
 
 PREPARER = Preparer(

@@ -1,17 +1,20 @@
-"""What every preparer is: where a dataset comes from, what lies in its folder, and how that becomes clips."""
+"""The description of a dataset, and tools to read published lists."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from separation.data.manifest import DataError, Entry
-from separation.errors import reason
+from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
+from separation.data.frames import VIDEO
+from separation.data.manifest import Entry
+from separation.errors import DataError, reason
 
 
 @dataclass(frozen=True)
@@ -19,19 +22,19 @@ class Preparer:
     """A dataset and the function that reads its folder.
 
     Attributes:
-        name: what it is called on the command line.
-        title: what its authors call it.
-        home: its official page.
+        name: name on the command line.
+        title: name that its authors use.
+        home: official page.
         get: how to get it, a sentence or two.
         licence: of the whole; clips may have their own.
-        splits: which splits there are and whose they are.
-        needs: what has to lie in the folder, relative to it; a `*` stands for anything.
-        clips: the folder as (split, clip) pairs, paths relative to the folder. A clip whose file is missing is yielded
-            too: who calls it looks for the files.
-        complete: whether the dataset comes with its audio. Where everybody fetches it on their own (videos), any number
-            of files may be missing.
-        counts: clips of each split in the whole release, to say when a folder holds less.
-        before: something to be done first, such as taking stems out of a container.
+        splits: which splits there are and who defined them.
+        needs: patterns that the folder must contain.
+        clips: yields (split, clip) pairs of a folder, paths relative to it. Clips whose file is missing are included:
+            the caller checks the files.
+        complete: whether the dataset comes with its audio. If everybody fetches it on their own (videos), any number of
+            files may be missing.
+        counts: clips of each split in the whole release, to report when a folder has fewer.
+        before: preparation of the folder, such as the extraction of stems.
     """
 
     name: str
@@ -46,133 +49,136 @@ class Preparer:
     counts: dict[str, int] = field(default_factory=dict)
     before: Callable[[Path], None] = lambda root: None
 
-    def missing(self, root: Path) -> list[str]:
-        """What of `needs` is not in the folder."""
-        return [pattern for pattern in self.needs if not any(root.glob(pattern))]
+
+# Published lists
 
 
-def rows(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[dict[str, str]]:
-    """The rows of a published CSV file with a header line.
+@contextmanager
+def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
+    """Open a published text file.
 
     Raises:
-        DataError: the file cannot be read, its header lacks one of the columns, or a row some of the cells.
+        DataError: the file cannot be opened, or has another encoding.
     """
-    return (row for _, row in numbered(path, columns, encoding))
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not {error.encoding.upper()} text.") from None
 
 
-def numbered(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
-    """As `rows`, each with its number (the header is row 1)."""
-    with opened(path, encoding) as file:
-        reader = csv.DictReader(text_of(path, file))
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise DataError(f"{path}: its header lacks {missing[0]}; it reads {','.join(reader.fieldnames or [])}.")
-        for number, row in enumerate(of_csv(path, reader), 2):
-            if any(row[column] is None for column in columns):
-                raise DataError(f"{path}, row {number}: it has not as many cells as the header.")
-            yield number, row
-
-
-def cells(path: Path, **how: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a published CSV file without a header line, each with its number from 1.
+def read_cells(path: Path, encoding: str = "utf-8", **options: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, cells) of a CSV file.
 
     Args:
         path: the file.
-        how: for `csv.reader`.
+        encoding: of its text.
+        options: of `csv.reader`.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read or is not CSV.
     """
-    with opened(path) as file:
-        yield from enumerate(of_csv(path, csv.reader(text_of(path, file), **how)), 1)
+    with open_list(path, encoding) as file:
+        reader = csv.reader(file, **options)
+        try:
+            yield from enumerate(reader, 1)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
 
 
-def text_of(path: Path, file: Iterable[str]) -> Iterator[str]:
-    """A file's lines.
+def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (row number, row) of a CSV file with a header, which is row 1.
 
     Raises:
-        DataError: it has another encoding.
+        DataError: the file cannot be read, a column is missing, or a row is too short.
     """
-    try:
-        yield from file
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: it is not {error.encoding.upper()} text.") from None
+    rows = read_cells(path, encoding)
+    _, header = next(rows, (1, []))
+    if missing := [column for column in columns if column not in header]:
+        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)}.")
+    for number, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        if cells and any(column not in row for column in columns):
+            raise DataError(f"{path}, row {number}: fewer cells than the header.")
+        if cells:
+            yield number, row
 
 
-def of_csv(path: Path, reader: Any) -> Iterator[Any]:
-    """What a reader of CSV gives.
+def read_json(path: Path) -> Any:
+    """Read a published JSON file.
 
     Raises:
-        DataError: something is no CSV, such as a cell that does not end.
+        DataError: the file cannot be read, or is not UTF-8 or not JSON.
     """
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
-
-
-def seconds_of(path: Path, number: int, column: str, cell: str) -> float:
-    """A time in a published list.
-
-    Raises:
-        DataError: it is no number, or none that can be a time.
-    """
-    try:
-        value = float(cell)
-    except ValueError:
-        raise DataError(f"{path}, row {number}: its {column} “{cell}” is no number.") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise DataError(f"{path}, row {number}: its {column} “{cell}” is no time.")
-    return value
-
-
-def opened(path: Path, encoding: str = "utf-8") -> Any:
-    """A published text file, open for reading.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    try:
-        return path.open(newline="", encoding=encoding)
-    except OSError as error:
-        raise DataError(f"{path}: it cannot be read ({reason(error)}).") from None
-
-
-def parsed(path: Path) -> Any:
-    """A published JSON file.
-
-    Raises:
-        DataError: it cannot be opened, is not UTF-8 or no JSON.
-    """
-    with opened(path) as file:
+    with open_list(path) as file:
         try:
             return json.load(file)
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: it is not UTF-8 text.") from None
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}: it is no JSON ({error.msg}).") from None
+            raise DataError(f"{path}: not JSON ({error.msg}).") from None
 
 
-def plain(text: str) -> str:
-    """A published label or caption as the manifest can hold it: its separators replaced, white space single."""
+def clean_text(text: str) -> str:
+    """Replace the manifest's separators in a label or caption, and collapse white space."""
     return " ".join(text.replace(";", ",").replace("|", ",").split())
 
 
-def words(label: str) -> str:
-    """A label such as `Acoustic_guitar` as words: "acoustic guitar"."""
-    return plain(label.replace("_", " ")).lower()
-
-
-def first_folder(root: Path, *names: str) -> Path:
-    """The first of several folders that is there, else the first: what it should hold is then reported as missing."""
-    return next((root / name for name in names if (root / name).is_dir()), root / names[0])
-
-
-def at(start: float) -> str:
-    """A start in a file name: six digits of seconds."""
-    return f"{int(start):06d}"
+def label_words(label: str) -> str:
+    """Return a label such as `Acoustic_guitar` as words: "acoustic guitar"."""
+    return clean_text(label.replace("_", " ")).lower()
 
 
 def unique(values: Iterable[str]) -> tuple[str, ...]:
-    """Values in order, each once, none empty."""
+    """Return the values that are not empty in their order, without repetitions."""
     return tuple(dict.fromkeys(value for value in values if value))
+
+
+# Files
+
+
+class FileIndex:
+    """The audio and video files below a folder by their name without suffix.
+
+    Args:
+        root: folder that paths are relative to.
+        below: only files in folders of this name, or of this name with `_flac` appended.
+    """
+
+    def __init__(self, root: Path, below: str | None = None) -> None:
+        self.audio: dict[str, str] = {}
+        self.video: dict[str, str] = {}
+        for folder, folders, names in os.walk(root, followlinks=True):
+            folders.sort()
+            if below is not None and Path(folder).name not in (below, f"{below}_flac"):
+                continue
+            for name in sorted(names):
+                stem, _, suffix = name.rpartition(".")
+                suffix, path = suffix.lower(), Path(os.path.relpath(Path(folder) / name, root)).as_posix()
+                if suffix in VIDEO:
+                    self.video.setdefault(stem, path)
+                elif suffix in READABLE or suffix in FFMPEG_SUFFIXES:
+                    self.audio.setdefault(stem, path)
+
+    def find(self, *stems: str) -> str:
+        """Return the first file of these names, audio before video.
+
+        If there is none, the first name with the suffix wav is returned, which is then reported as missing.
+        """
+        return next((kind[s] for kind in (self.audio, self.video) for s in stems if s in kind), f"{stems[0]}.wav")
+
+    def find_video(self, *stems: str) -> str:
+        """Return the first video of these names; empty if there is none."""
+        return next((self.video[stem] for stem in stems if stem in self.video), "")
+
+
+def youtube_stems(video: str, start: float) -> tuple[str, ...]:
+    """Return the usual file names of a part of a YouTube video: id and start in several formats, then the bare id.
+
+    `X_000030` is VGGSound's format, `YX` that of AudioSet's mirrors, `X_30000_40000` and `X_30` those of common
+    download tools.
+    """
+    seconds, milliseconds = int(start), round(1000 * start)
+    starts = (f"{seconds:06d}", f"{seconds}", f"{milliseconds}", f"{milliseconds}_{milliseconds + 10000}")
+    names = [f"{prefix}{video}_{stamp}" for prefix in ("", "Y") for stamp in (*starts, f"{start:.3f}")]
+    return (*names, f"Y{video}", video)

@@ -2,7 +2,7 @@
 
 Layout: zenodo.org/records/4783391. `clotho_captions_*.csv` and `clotho_metadata_*.csv` beside the unpacked folders
 `development`, `validation` and `evaluation`. The metadata are ISO-8859-1, the captions UTF-8; file names may begin
-with a blank. What has no Freesound number ("Not found") counts as its own recording.
+with a space. A clip without a Freesound number ("Not found") counts as a recording of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, plain, rows, unique
+from separation.datasets.base import Preparer, clean_text, read_table, unique
 
 CAPTIONS = ("file_name", "caption_1", "caption_2", "caption_3", "caption_4", "caption_5")
 METADATA = ("file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license")
@@ -19,16 +19,16 @@ SPLITS = {"development": "train", "validation": "validation", "evaluation": "tes
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """Every captioned clip."""
+    """Yield every captioned clip."""
     for part, split in SPLITS.items():
-        metadata = rows(root / f"clotho_metadata_{part}.csv", METADATA, "iso-8859-1")
-        known = {row["file_name"].encode("iso-8859-1"): row for row in metadata}
-        for row in rows(root / f"clotho_captions_{part}.csv", CAPTIONS):
+        metadata = read_table(root / f"clotho_metadata_{part}.csv", METADATA, "iso-8859-1")
+        known = {row["file_name"].encode("iso-8859-1"): row for _, row in metadata}
+        for _, row in read_table(root / f"clotho_captions_{part}.csv", CAPTIONS):
             name = row["file_name"]
             about = known.get(name.encode("iso-8859-1", "ignore")) or known.get(name.encode()) or {}
             sound = about.get("sound_id", "").strip()
             recording = f"freesound:{sound}" if sound.isdigit() else f"clotho:{name}"
-            captions = unique(plain(row[column]) for column in CAPTIONS[1:])
+            captions = unique(clean_text(row[column]) for column in CAPTIONS[1:])
             licence = about.get("license", "")
             yield split, Clip(f"{part}/{name}", "", "", recording, "clotho", 0.0, licence, captions=captions)
 

@@ -1,7 +1,7 @@
 """ESC-50: 2,000 clips of 5 s in 50 classes, five folds.
 
-Layout: github.com/karolpiczak/ESC-50, `meta/esc50.csv` and `audio/`. A fold never shares an original with another; the
-published use is five-fold cross-validation, of which one round is taken here: 1 to 3 train, 4 validation, 5 test.
+Layout: github.com/karolpiczak/ESC-50, `meta/esc50.csv` and `audio/`. Folds share no original. The published use is
+five-fold cross-validation; here one round of it: folds 1 to 3 train, 4 validation, 5 test.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, rows, words
+from separation.datasets.base import Preparer, label_words, read_table
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 SPLITS = {"4": "validation", "5": "test"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """Every row of `meta/esc50.csv`."""
-    for row in rows(root / "meta" / "esc50.csv", COLUMNS):
-        label = words(row["category"])
+    """Yield every row of `meta/esc50.csv`."""
+    for _, row in read_table(root / "meta" / "esc50.csv", COLUMNS):
+        label = label_words(row["category"])
         recording = f"freesound:{row['src_file']}"
         licence = "CC BY-NC 3.0 (see LICENSE of the dataset)"
         clip = Clip(f"audio/{row['filename']}", label, "", recording, "esc50", 5.0, licence)

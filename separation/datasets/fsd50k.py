@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from separation.data.manifest import Clip, DataError, Entry
-from separation.datasets.base import Preparer, numbered, parsed, rows, words
+from separation.data.manifest import Clip, Entry
+from separation.datasets.base import Preparer, label_words, read_json, read_table
+from separation.errors import DataError
 
 DEV = ("fname", "labels", "mids", "split")
 EVAL = ("fname", "labels", "mids")
@@ -19,34 +20,34 @@ SPLITS = {"train": "train", "val": "validation"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The rows of both lists; the first label is the narrowest, its ancestors follow.
+    """Yield the rows of both lists; the first label is the most specific, its ancestors follow.
 
     Raises:
-        DataError: a split is another than those two of the development set.
+        DataError: the development list has an unknown split.
     """
     truth = root / "FSD50K.ground_truth"
-    known = licences(root, "dev")
-    for number, row in numbered(truth / "dev.csv", DEV):
+    known = read_metadata(root, "dev")
+    for number, row in read_table(truth / "dev.csv", DEV):
         if row["split"] not in SPLITS:
-            raise DataError(f"{truth / 'dev.csv'}, row {number}: its split “{row['split']}” is not train or val.")
-        yield SPLITS[row["split"]], clip("FSD50K.dev_audio", row, known)
-    known = licences(root, "eval")
-    for row in rows(truth / "eval.csv", EVAL):
-        yield "test", clip("FSD50K.eval_audio", row, known)
+            raise DataError(f"{truth / 'dev.csv'}, row {number}: the split “{row['split']}” is not train or val.")
+        yield SPLITS[row["split"]], make_clip("FSD50K.dev_audio", row, known)
+    known = read_metadata(root, "eval")
+    for _, row in read_table(truth / "eval.csv", EVAL):
+        yield "test", make_clip("FSD50K.eval_audio", row, known)
 
 
-def clip(folder: str, row: dict[str, str], known: dict[str, Any]) -> Clip:
-    """One row of a list."""
-    labels = tuple(words(label) for label in row["labels"].split(","))
+def make_clip(folder: str, row: dict[str, str], known: dict[str, Any]) -> Clip:
+    """Make the clip of a row."""
+    labels = tuple(label_words(label) for label in row["labels"].split(","))
     licence = known.get(row["fname"], {}).get("license", "")
     path, recording = f"{folder}/{row['fname']}.wav", f"freesound:{row['fname']}"
     return Clip(path, labels[0], "", recording, "fsd50k", 0.0, licence, labels=labels)
 
 
-def licences(root: Path, part: str) -> dict[str, Any]:
-    """What the metadata says of each clip, where the metadata were unpacked too."""
+def read_metadata(root: Path, part: str) -> dict[str, Any]:
+    """Return the metadata of each clip; empty if they were not unpacked."""
     path = root / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json"
-    known: dict[str, Any] = parsed(path) if path.exists() else {}
+    known: dict[str, Any] = read_json(path) if path.exists() else {}
     return known
 
 

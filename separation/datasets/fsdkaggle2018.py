@@ -2,7 +2,7 @@
 
 Layout: zenodo.org/records/2552860. `FSDKaggle2018.meta/train_post_competition.csv` and
 `test_post_competition_scoring_clips.csv`, the audio in `FSDKaggle2018.audio_train` and `FSDKaggle2018.audio_test`.
-The lists' `freesound_id` and `license` are used where they are there: only their other columns were seen in print.
+The columns `freesound_id` and `license` of the lists are used if they exist.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, rows, words
+from separation.datasets.base import Preparer, label_words, read_table
 
 COLUMNS = ("fname", "label")
 LISTS = {
@@ -21,13 +21,13 @@ LISTS = {
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The rows of both lists."""
+    """Yield the rows of both lists."""
     for split, (name, folder) in LISTS.items():
-        for row in rows(root / "FSDKaggle2018.meta" / name, COLUMNS):
+        for _, row in read_table(root / "FSDKaggle2018.meta" / name, COLUMNS):
             known = row.get("freesound_id")
             recording = f"freesound:{known}" if known else f"fsdkaggle2018:{row['fname']}"
             path, licence = f"{folder}/{row['fname']}", row.get("license") or ""
-            yield split, Clip(path, words(row["label"]), "", recording, "fsdkaggle2018", 0.0, licence)
+            yield split, Clip(path, label_words(row["label"]), "", recording, "fsdkaggle2018", 0.0, licence)
 
 
 PREPARER = Preparer(

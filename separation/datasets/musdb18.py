@@ -1,8 +1,8 @@
 """MUSDB18 and MUSDB18-HQ: 150 songs with their stems drums, bass, other and vocals.
 
 Layout: sigsep.github.io/datasets/musdb.html. HQ: `train/<song>/<stem>.wav` and `test/...`. The other has one
-`train/<song>.stem.mp4` a song, its audio streams in the order mixture, drums, bass, other, vocals; they are taken out
-once, into the folders that HQ has (the protocol `uss/musdb18` reads the mixture there). The 14 validation
+`train/<song>.stem.mp4` a song, its audio streams in the order mixture, drums, bass, other, vocals; they are
+extracted once, into folders like those of HQ (the protocol `uss/musdb18` reads the mixture there). The 14 validation
 songs are those of the `musdb` package (github.com/sigsep/sigsep-mus-db, musdb/configs/mus.yaml).
 """
 
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from separation.audio import AudioError, Reader, Writer
-from separation.data.manifest import Clip, DataError, Entry
-from separation.datasets.base import Preparer, plain
+from separation.data.manifest import Clip, Entry
+from separation.datasets.base import Preparer, clean_text
+from separation.errors import DataError
 
 STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = ("mixture", *STEMS)  # of a container, in this order
@@ -40,80 +42,65 @@ CONTAINER = ".stem.mp4"
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The four stems of every song."""
+    """Yield the four stems of every song."""
     for part in ("train", "test"):
         for folder in sorted(path for path in (root / part).iterdir() if path.is_dir() and path.name[0] != "."):
             split = "validation" if part == "train" and folder.name in VALIDATION else part
-            recording = f"musdb18:{plain(folder.name)}"
+            recording = f"musdb18:{clean_text(folder.name)}"
             for stem in STEMS:
                 yield split, Clip(f"{part}/{folder.name}/{stem}.wav", stem, "", recording, "musdb18", 0.0)
 
 
-def take_stems_out(root: Path) -> None:
-    """Writes the mixture and stems of every container that has no such folder beside it yet.
+def extract_stems(root: Path) -> None:
+    """Write the mixture and stems of every container into the folder beside it.
 
-    A folder appears only when it is complete; one of an earlier version, which has no mixture, is completed.
+    A folder appears when it is complete; one of an earlier version, which has no mixture, is completed.
 
     Raises:
         DataError: a container cannot be read.
     """
-    containers = sorted(root.glob(f"*/*{CONTAINER}"))
-    waiting = [path for path in containers if not (folder_of(path) / "mixture.wav").is_file()]
+    folders = {path: path.with_name(path.name.removesuffix(CONTAINER)) for path in sorted(root.glob(f"*/*{CONTAINER}"))}
+    waiting = [path for path, folder in folders.items() if not (folder / "mixture.wav").is_file()]
     for number, path in enumerate(waiting, 1):
-        print(f"taking the stems out of {path.name} ({number} of {len(waiting)})")
-        take_out(path)
-
-
-def folder_of(container: Path) -> Path:
-    """Where a container's streams are written."""
-    return container.with_name(container.name.removesuffix(CONTAINER))
-
-
-def take_out(path: Path) -> None:
-    """Writes one container's mixture and stems into the folder beside it."""
-    folder = folder_of(path)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        for number, name in enumerate(STREAMS):
-            reader = Reader(path, stream=number)
-            with Writer(partial / f"{name}.wav", reader.sample_rate, reader.channels, subtype="PCM_16") as writer:
-                for block in reader.blocks():
-                    writer.write(block)
-    except AudioError as error:
+        print(f"extracting the stems of {path.name} ({number} of {len(waiting)})")
+        partial = path.with_name(f".{folders[path].name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        raise DataError(f"{path}: its stems cannot be extracted: {error}") from None
-    if folder.is_dir():
-        (partial / "mixture.wav").replace(folder / "mixture.wav")
-        shutil.rmtree(partial)
-    else:
-        partial.rename(folder)
+        partial.mkdir()
+        try:
+            for stream, name in enumerate(STREAMS):
+                reader = Reader(path, stream=stream)
+                with Writer(partial / f"{name}.wav", reader.sample_rate, reader.channels, subtype="PCM_16") as writer:
+                    for block in reader.blocks():
+                        writer.write(block)
+        except AudioError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(f"{path}: cannot extract its stems: {error}") from None
+        if folders[path].is_dir():
+            (partial / "mixture.wav").replace(folders[path] / "mixture.wav")
+            shutil.rmtree(partial)
+        else:
+            partial.rename(folders[path])
 
 
-LICENCE = "non-commercial, academic; mostly CC BY-NC-SA (see the page)"
+hq = Preparer(
+    name="musdb18-hq",
+    title="MUSDB18-HQ",
+    home="https://sigsep.github.io/datasets/musdb.html",
+    get="Ask for it at zenodo.org/records/3338373 and unpack musdb18hq.zip.",
+    licence="non-commercial, academic; mostly CC BY-NC-SA (see the page)",
+    splits="its own train and test; validation as in the musdb package",
+    needs=("train/*/vocals.wav", "test/*/vocals.wav"),
+    clips=clips,
+    counts={"train": 344, "validation": 56, "test": 200},
+)
 PREPARERS = (
-    Preparer(
+    hq,
+    replace(
+        hq,
         name="musdb18",
         title="MUSDB18",
-        home="https://sigsep.github.io/datasets/musdb.html",
-        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; what is taken out needs another 32 GB.",
-        licence=LICENCE,
-        splits="its own train and test; validation as in the musdb package",
+        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; the extracted stems need another 32 GB.",
         needs=("train/*", "test/*"),
-        clips=clips,
-        counts={"train": 344, "validation": 56, "test": 200},
-        before=take_stems_out,
-    ),
-    Preparer(
-        name="musdb18-hq",
-        title="MUSDB18-HQ",
-        home="https://sigsep.github.io/datasets/musdb.html",
-        get="Ask for it at zenodo.org/records/3338373 and unpack musdb18hq.zip.",
-        licence=LICENCE,
-        splits="its own train and test; validation as in the musdb package",
-        needs=("train/*/vocals.wav", "test/*/vocals.wav"),
-        clips=clips,
-        counts={"train": 344, "validation": 56, "test": 200},
+        before=extract_stems,
     ),
 )

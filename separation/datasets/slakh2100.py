@@ -2,7 +2,7 @@
 
 Layout: github.com/ethman/slakh-utils, www.slakh.com. `train/Track00001/metadata.yaml` and `stems/S00.flac`, likewise
 in `validation` and `test`; `omitted` of the redux is not used. Several tracks come from one MIDI file, in the first
-release even across splits: the file's UUID is the recording. A stem that was not rendered has no file.
+release even across splits: the UUID of that file is the recording. A stem that was not rendered has no file.
 """
 
 from __future__ import annotations
@@ -11,40 +11,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from separation.data.manifest import Clip, DataError, Entry
-from separation.datasets.base import Preparer, unique, words
+from separation.data.manifest import Clip, Entry
+from separation.datasets.base import Preparer, label_words, unique
+from separation.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The rendered stems of every track; the main label is the MIDI program, the second its family."""
+    """Yield the rendered stems of every track; the main label is the MIDI program, the second its family."""
     for split in SPLITS:
         for metadata in sorted((root / split).glob("Track*/metadata.yaml")):
-            about = described(metadata)
+            about = read_metadata(metadata)
             track, recording = metadata.parent.name, f"lakh:{about['UUID']}"
             for stem, details in sorted(about["stems"].items()):
                 if details.get("audio_rendered"):
                     family = str(details.get("inst_class", "")).removesuffix("(continued)").strip()
-                    labels = unique((words(str(details.get("midi_program_name", ""))), words(family)))
+                    labels = unique((label_words(str(details.get("midi_program_name", ""))), label_words(family)))
                     path = f"{split}/{track}/{about.get('audio_dir', 'stems')}/{stem}.flac"
                     yield split, Clip(path, "", "", recording, "slakh2100", 0.0, "CC BY 4.0", labels=labels)
 
 
-def described(path: Path) -> dict[str, Any]:
-    """A track's metadata.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a track.
 
     Raises:
-        DataError: they cannot be read, or name no MIDI file or stems.
+        DataError: the file cannot be read, or has no UUID or stems.
     """
     import yaml
 
     try:
         about = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise DataError(f"{path}: it cannot be read as YAML.") from None
+        raise DataError(f"{path}: cannot be read as YAML.") from None
     if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
-        raise DataError(f"{path}: it names no UUID and stems.")
+        raise DataError(f"{path}: no UUID or no stems.")
     return about
 
 

@@ -1,7 +1,7 @@
-"""VGGSound: 200,000 videos of 10 s, each with one of 309 labels; everybody fetches the videos alone.
+"""VGGSound: 200,000 videos of 10 s, each with one of 309 labels; everybody fetches the videos on their own.
 
-Layout: www.robots.ox.ac.uk/~vgg/data/vggsound. `vggsound.csv` has no header line: YouTube id, start in seconds, label,
-train or test. Files are called `<id>_<start, six digits>` with any suffix and lie anywhere below the folder.
+Layout: www.robots.ox.ac.uk/~vgg/data/vggsound. `vggsound.csv` has no header: YouTube id, start in seconds, label, train
+or test. Files are named `<id>_<start, six digits>` with any suffix, anywhere below the folder.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.data.manifest import Clip, DataError, Entry
-from separation.datasets.base import Preparer, at, cells, plain
-from separation.datasets.lookup import Lookup
+from separation.data.manifest import Clip, Entry
+from separation.datasets.base import FileIndex, Preparer, clean_text, read_cells
+from separation.errors import DataError
 
 LIST = "vggsound.csv"
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """Every row of the list.
+    """Yield every row of the list.
 
     Raises:
-        DataError: a row is not of four cells as above.
+        DataError: a row does not have these four cells.
     """
-    files = Lookup(root)
-    for number, row in cells(root / LIST):
+    files = FileIndex(root)
+    for number, row in read_cells(root / LIST):
         if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):
-            raise DataError(f"{root / LIST}, row {number}: it is not “YouTube id, start, label, train or test”.")
+            raise DataError(f"{root / LIST}, row {number}: not “YouTube id, start, label, train or test”.")
         video, start, label, split = row
-        stem = f"{video}_{at(float(start))}"
-        path, film, recording = files.find(stem), files.film(stem), f"youtube:{video}"
-        yield split, Clip(path, plain(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=film)
+        stem = f"{video}_{int(start):06d}"
+        path, frame, recording = files.find(stem), files.find_video(stem), f"youtube:{video}"
+        yield split, Clip(path, clean_text(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=frame)
 
 
 PREPARER = Preparer(

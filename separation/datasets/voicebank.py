@@ -1,9 +1,9 @@
-"""VoiceBank-DEMAND: sentences read by 28 and 2 people, clean and with noise added.
+"""VoiceBank-DEMAND: sentences read by 28 and 2 speakers, clean and with noise.
 
 Layout: datashare.ed.ac.uk/handle/10283/2791. `clean_trainset_28spk_wav`, `noisy_trainset_28spk_wav`,
-`clean_testset_wav` and `noisy_testset_wav`, of equal file names such as `p232_001.wav`: speaker and sentence. A speaker
-is the recording here, so that a validation split is one of other people. The manifest lists clean speech; the noisy
-files are the mixtures for evaluation, and a sentence that lacks either is left out.
+`clean_testset_wav` and `noisy_testset_wav`, with equal file names such as `p232_001.wav`: speaker and sentence. The
+speaker is the recording here, so that a validation split has other speakers. The manifest lists clean speech; the noisy
+files are mixtures for evaluation, and a sentence without one of the two is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PARTS = {"train": "trainset_28spk_wav", "test": "testset_wav"}
 
 
 def clips(root: Path) -> Iterator[Entry]:
-    """The clean files, and those that only the noisy folder has: they are missing."""
+    """Yield the clean files; if one of the two is missing, a path that does not exist."""
     for split, part in PARTS.items():
         names = {path.name for kind in ("clean", "noisy") for path in (root / f"{kind}_{part}").glob("*.wav")}
         for name in sorted(names):
