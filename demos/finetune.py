@@ -16,9 +16,9 @@ import soundfile
 
 from separation.data.datamodule import MixtureData
 from separation.data.manifest import Clip, write_manifest
-from separation.objectives.bands import BandSupervised
-from separation.objectives.optimisers import AdamW
 from separation.pretrained import build, find_model, read_config, save_model
+from separation.training.objectives.bands import BandSupervised
+from separation.training.optimiser import AdamW
 
 
 def clip_of(path: Path, folder: Path) -> Clip:

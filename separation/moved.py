@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Earlier class paths and where these classes are now.
 
 Model directories, checkpoints and training configurations name classes by their path. Every path goes through
@@ -17,9 +18,18 @@ MOVED: dict[str, str] = {
     "separation.encoders.detector.ReleasedDetector": "separation.encoders.panns.ReleasedDetector",
     "separation.encoders.stand_in.StandIn": "separation.encoders.table.RandomEncoder",
     "separation.encoders.shown.Shown": "separation.encoders.table.NamedEmbeddings",
-    "separation.data.pictured.FrameData": "separation.data.queried.QueriedData",
-    "separation.data.streamed.StreamedData": "separation.data.queried.QueriedData",
-    "separation.data.streamed_tagged.StreamedTaggedData": "separation.data.tagged.TaggedData",
+    "separation.callbacks.checkpoints.Best": "separation.training.callbacks.Best",
+    "separation.callbacks.checkpoints.Last": "separation.training.callbacks.Last",
+    "separation.callbacks.examples.Examples": "separation.training.callbacks.Examples",
+    "separation.callbacks.speed.Speed": "separation.training.callbacks.Speed",
+    "separation.objectives.bands.BandSupervised": "separation.training.objectives.bands.BandSupervised",
+    "separation.objectives.bimodal.BiModal": "separation.training.objectives.bimodal.BiModal",
+    "separation.objectives.contrastive.Contrastive": "separation.training.objectives.contrastive.Contrastive",
+    "separation.objectives.noise_invariant.NoiseInvariant": "separation.training.objectives.noise_invariant.NoiseInvariant",
+    "separation.objectives.optimisers.AdamW": "separation.training.optimiser.AdamW",
+    "separation.objectives.supervised.Supervised": "separation.training.objectives.supervised.Supervised",
+    "separation.objectives.tagging.Tagging": "separation.training.objectives.tagging.Tagging",
+    "separation.objectives.weakly_supervised.WeaklySupervised": "separation.training.objectives.weakly_supervised.WeaklySupervised",
 }
 
 

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from tiny import DIM, read, vectors, write_corpus, write_manifest
 from torch import nn
 
-from separation import train
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.band_unet import BandUNet
-from separation.objectives.bands import BandSupervised
+from separation.training import cli as train
+from separation.training.objectives.bands import BandSupervised
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "conf" / "recipe" / "default.yaml"
@@ -62,10 +62,10 @@ class Waveforms(BandSupervised):
 
     def training_step(self, batch, index):
         if self.global_rank == 1 and index == 1:
-            return self.usable(None)
+            return self.finite(None)
         conditions = self.encoder.embed_sentences(batch.sentences)
         targets, _ = self.model.separate(batch.sources.sum(1, keepdim=True), conditions)
-        return self.usable((targets[:, :, 0] - batch.sources).square().mean())
+        return self.finite((targets[:, :, 0] - batch.sources).square().mean())
 
 
 class KillAt(Callback):
@@ -152,7 +152,7 @@ def _apart(command, folder, seconds):
     path = os.pathsep.join([str(ROOT / "tests"), os.environ["PYTHONPATH"]])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
-        [sys.executable, "-m", "separation.train", *map(str, command)],
+        [sys.executable, "-m", "separation.training.cli", *map(str, command)],
         env=environment,
         cwd=folder,
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
@@ -83,3 +84,11 @@ def leave():
     dist.destroy_process_group()
     sys.stderr.flush()
     os._exit(0)
+
+
+def trainer(rank, world):
+    """As much of a trainer as an objective needs to share tensors with the other processes."""
+    from lightning.fabric.utilities.distributed import _all_gather_ddp_if_available
+
+    strategy = SimpleNamespace(all_gather=_all_gather_ddp_if_available)
+    return SimpleNamespace(world_size=world, global_rank=rank, global_step=0, strategy=strategy)

@@ -28,21 +28,21 @@ from separation.encoders.base import EncoderError
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.encoders.table import RandomEncoder
-from separation.losses.bimodal import (
-    consistency_loss,
-    contrastive_loss,
-    reconstruction_loss,
-    same_phrase,
-    weighted_l1,
-)
 from separation.models.bimodal_unet import BiModalUNet, CrossAttention, token_mask
 from separation.models.resunet import ResUNet30
 from separation.models.spectra import STFT
-from separation.objectives.bimodal import BiModal
-from separation.objectives.spectra import Bands, Ears, Magnitudes, resampled, view_of
 from separation.released.encoder import StatesEncoder
+from separation.training.losses import (
+    consistency_loss,
+    matching_loss,
+    reconstruction_loss,
+    weighted_l1,
+)
+from separation.training.objectives.bimodal import BiModal
+from separation.training.objectives.spectra import Bands, JointSpace, Magnitudes, resample, spectral_view
 
 RATE = 8000
+LEANING = torch.tensor([[0, 0.1], [0, 0], [0, 0]])
 
 
 @pytest.fixture(autouse=True)
@@ -119,27 +119,23 @@ def test_parts_that_add_up_to_their_clip_cost_nothing():
 
 def test_the_contrast_is_a_cross_entropy_from_sound_to_text():
     text = torch.eye(4)
-    alike = torch.full((4, 4), 0.5)
-    assert contrastive_loss(alike, text, torch.eye(4), 7.0).item() == pytest.approx(math.log(4), rel=1e-5)
-    assert contrastive_loss(text, text, torch.eye(4), 50.0).item() == pytest.approx(0, abs=1e-5)
+    assert matching_loss(torch.full((4, 4), 3.5), torch.eye(4)).item() == pytest.approx(math.log(4), rel=1e-5)
+    assert matching_loss(50 * text, torch.eye(4)).item() == pytest.approx(0, abs=1e-5)
     wanted = -math.log(math.exp(3) / (math.exp(3) + 3))
-    assert contrastive_loss(text, text, torch.eye(4), 3.0).item() == pytest.approx(wanted, rel=1e-5)
+    assert matching_loss(3 * text, torch.eye(4)).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_equal_phrases_are_matches():
-    same = same_phrase(["a", "b"], ["b", "a", "a", "c"])
-    assert same.tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
-    text = F.normalize(torch.tensor([[1.0, 0], [1, 0], [0, 1]]), dim=-1)
-    sounds = text.clone()
-    alike = contrastive_loss(sounds, text, same_phrase(["a", "a", "b"], ["a", "a", "b"]), 30.0)
-    faithful = contrastive_loss(sounds, text, torch.eye(3), 30.0)
-    assert faithful.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-4)  # each is the other's negative
-    assert alike.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-4)
-    leaning = text + torch.tensor([[0, 0.1], [0, 0], [0, 0]])
+    vectors_of = {"a": torch.tensor([1.0, 0]), "b": torch.tensor([0.0, 1])}
     push = []
-    for weights in (same_phrase(["a", "a", "b"], ["a", "a", "b"]), torch.eye(3)):
-        moved = sounds.clone().requires_grad_()
-        push += torch.autograd.grad(contrastive_loss(moved, leaning, weights, 30.0), moved)
+    for faithful in (False, True):
+        module = objective(scale=30.0, faithful=faithful)
+        # What the joint space gives for the first "a" leans a little, so that the two differ.
+        module.joint.text = lambda texts: torch.stack([vectors_of[text] for text in texts]) + LEANING[: len(texts)]
+        sounds = torch.tensor([[1.0, 0], [1, 0], [0, 1]]).requires_grad_()
+        loss = module.matched(sounds, ["a", "a", "b"])
+        assert loss.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-3)
+        push += torch.autograd.grad(loss, sounds)
     assert push[1][0, 1].abs() > 10 * push[0][0, 1].abs()  # only the published one tears equal phrases apart
 
 
@@ -259,7 +255,7 @@ def test_too_few_captions_are_refused(manifest):
 
 def test_bands_give_what_the_separator_gives():
     model = small_rate_model()
-    view, mixture = view_of(model), torch.randn(2, 4000)
+    view, mixture = spectral_view(model), torch.randn(2, 4000)
     conditions = F.normalize(torch.randn(2, 3, DIM), dim=-1)
     estimates = view.estimates(mixture, conditions)
     wanted, _ = model.separate(mixture[:, None], conditions)
@@ -280,14 +276,14 @@ def test_magnitudes_keep_the_mixture_s_phase():
 
 def test_other_separators_are_refused():
     with pytest.raises(TypeError, match="not ResUNet30"):
-        view_of(ResUNet30.__new__(ResUNet30))
+        spectral_view(ResUNet30.__new__(ResUNet30))
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
 def test_resampling_keeps_tones_and_gradients(rate):
     time = torch.arange(8000, dtype=torch.float64) / 8000
     wave = torch.sin(2 * torch.pi * 440 * time).requires_grad_()
-    found = resampled(wave, 8000, rate)
+    found = resample(wave, 8000, rate)
     wanted = torch.sin(2 * torch.pi * 440 * torch.arange(rate, dtype=torch.float64) / rate)
     assert torch.allclose(found, wanted, atol=1e-4)
     found.square().sum().backward()
@@ -296,15 +292,15 @@ def test_resampling_keeps_tones_and_gradients(rate):
 
 def test_ears_hear_as_the_encoder_and_let_gradients_through():
     joint, wave = encoder(), torch.randn(2, RATE).requires_grad_()
-    ears = Ears(joint)
+    ears = JointSpace(joint)
     heard = ears.audio(wave, RATE)
     assert torch.allclose(heard, joint.encode_audio(wave.detach(), RATE), atol=1e-6)
     heard[:, 0].sum().backward()
     assert wave.grad.abs().max() > 0
     assert torch.equal(ears.text(["dog"]), joint.encode_text(["dog"]))
     with pytest.raises(EncoderError, match="TinyEncoder does not put texts and recordings into one space"):
-        Ears(TinyEncoder())
-    assert Ears(RandomEncoder(DIM)).audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
+        JointSpace(TinyEncoder())
+    assert JointSpace(RandomEncoder(DIM)).audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
 
 
 def test_a_narrow_network_has_the_released_one_s_shape():
@@ -361,8 +357,9 @@ def test_the_total_is_the_weighted_sum_of_its_terms(manifest):
 def test_terms_are_those_of_the_masked_spectra(manifest):
     batch, module = batch_of(manifest), objective()
     module.model.eval()
-    terms = module.weak(batch)
-    clips = module.levelled(batch.clips)
+    terms = module.weak_terms(batch)
+    level = batch.clips.sum(1).square().mean(-1).sqrt()
+    clips = batch.clips * (module.model.input_level / level)[:, None, None]
     mixture = clips.sum(1)
     assert torch.allclose(mixture.square().mean(1).sqrt(), torch.full((3,), module.model.input_level), rtol=1e-4)
     captions = module.encoder.encode_text(batch.captions).unflatten(0, (3, 2))
@@ -373,7 +370,7 @@ def test_terms_are_those_of_the_masked_spectra(manifest):
     cnt = 0.0
     for n in range(2):
         own = [batch.phrases[4 * item + 2 * n + k] for item in range(3) for k in range(2)]
-        share = same_phrase(own, own)
+        share = torch.tensor([[float(a == b) for b in own] for a in own])
         logits = 20 * ears[n] @ module.encoder.encode_text(own).T
         cnt -= (share / share.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1).mean()
     assert terms["cnt"].item() == pytest.approx(cnt.item(), rel=1e-3)
@@ -422,7 +419,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_the_doubled_batch(
     together(["-m", "two_ranks"], tmp_path, tmp_path)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name, network in two_ranks.networks().items():
-        loss, gradients = two_ranks.measured(network, slice(0, 8))
+        loss, gradients = two_ranks.loss_and_gradients(network, slice(0, 8))
         assert found[name][0].item() == pytest.approx(loss.item(), abs=1e-4), name
         assert found[name][1].keys() == gradients.keys()
         for key, gradient in gradients.items():

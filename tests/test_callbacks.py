@@ -12,12 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from parts import QUIET
 from tiny import TinyEncoder, small_rate_model
 
-from separation.callbacks import speed
-from separation.callbacks.checkpoints import Best, Last
-from separation.callbacks.examples import Examples, picture
-from separation.callbacks.speed import Speed, memory
 from separation.data.fixed_mixtures import Rendered
-from separation.objectives.base import Objective
+from separation.training import callbacks
+from separation.training.callbacks import Best, Examples, Last, Speed, peak_memory, spectrogram_image
+from separation.training.objectives.base import Objective
 
 pytestmark = QUIET
 RATE = 8000
@@ -37,7 +35,7 @@ class Module:
 
 def test_speed_is_clips_by_time_and_waiting_the_share_before_a_batch(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: now[0])
     callback, module = Speed(window=2), Module()
     trainer = SimpleNamespace(datamodule=SimpleNamespace(batch_size=6), world_size=2)
     callback.on_train_epoch_start(trainer, module)
@@ -58,17 +56,17 @@ def test_speed_is_clips_by_time_and_waiting_the_share_before_a_batch(monkeypatch
 
 
 def test_memory_is_the_most_that_the_process_took():
-    before = memory(torch.device("cpu"))
+    before = peak_memory(torch.device("cpu"))
     assert 50e6 < before < 100e9
     held = torch.ones(int(before / 4 + 25e6))  # 100 MB more than ever before, floats of four bytes
-    assert memory(torch.device("cpu")) > before + 50e6
+    assert peak_memory(torch.device("cpu")) > before + 50e6
     del held
 
 
 def test_a_picture_shows_where_the_sound_is():
     time = torch.arange(RATE) / RATE
     tone = torch.sin(2 * torch.pi * 1000 * time)[None]
-    image = picture({"mixture": tone, "estimate": torch.zeros_like(tone)}, "pair0 tone", RATE)
+    image = spectrogram_image({"mixture": tone, "estimate": torch.zeros_like(tone)}, "pair0 tone", RATE)
     assert image.ndim == 3 and image.shape[2] == 3
     assert 0 <= image.min() < 0.1 and 0.9 < image.max() <= 1
     inside = image[:, 100:800]

@@ -6,7 +6,7 @@ from tiny import DIM, small_rate_model, vectors
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from separation.objectives.base import compile_parts
+from separation.training.objectives.base import compile_layers
 
 
 def test_compiled_parts_compute_the_same():
@@ -17,7 +17,7 @@ def test_compiled_parts_compute_the_same():
         used.append(len(list(graph.graph.nodes)))
         return graph.forward
 
-    compile_parts(compiled, backend)
+    compile_layers(compiled, backend)
     mixture, conditions = torch.randn(1, 1, 4000), vectors(["a", "b"]).view(1, 2, DIM)
     with torch.no_grad():
         for mine, theirs in zip(

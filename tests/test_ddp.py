@@ -23,7 +23,7 @@ OPTIONS = {
     "model.absent_from": 0,
     "model.absent_ramp": 1,
     "data.validation_count": 5,
-    "trainer.callbacks": "[{class_path: separation.callbacks.checkpoints.Last}]",
+    "trainer.callbacks": "[{class_path: separation.training.callbacks.Last}]",
 }
 
 

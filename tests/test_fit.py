@@ -24,7 +24,7 @@ from separation.encoders.base import EncoderError
 from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate import score_mixture
 from separation.pretrained import DESCRIPTION, ModelError
-from separation.train import main, sentence
+from separation.training.cli import main, sentence
 
 pytestmark = QUIET
 COUNT = {"data.validation_count": 5}
@@ -131,8 +131,8 @@ def test_a_run_that_goes_on_knows_its_best(data, tmp_path, how):
     """However the checkpoint is called, and wherever the best one is kept."""
     folder = tmp_path / "run"
     kept = tmp_path / "kept" if how == "best elsewhere" else folder
-    best = f"{{class_path: separation.callbacks.checkpoints.Best, init_args: {{dirpath: {kept}}}}}"
-    callbacks = {"trainer.callbacks": f"[{{class_path: separation.callbacks.checkpoints.Last}}, {best}]"}
+    best = f"{{class_path: separation.training.callbacks.Best, init_args: {{dirpath: {kept}}}}}"
+    callbacks = {"trainer.callbacks": f"[{{class_path: separation.training.callbacks.Last}}, {best}]"}
     run(*arguments("fit", data, folder, **COUNT, **callbacks, **{"trainer.max_epochs": 1}))
     (tmp_path / "link.ckpt").symlink_to(folder / "last.ckpt")
     checkpoint = {"last": "last", "link": tmp_path / "link.ckpt"}.get(how, folder / "last.ckpt")
@@ -403,7 +403,7 @@ class Failing(Dataset):
 )
 def test_an_error_in_a_worker_is_its_own_text(monkeypatch, capsys, error):
     loader = DataLoader(Failing(error), batch_size=None, num_workers=1)
-    monkeypatch.setattr("separation.train.CLI", lambda *_, **__: list(loader))
+    monkeypatch.setattr("separation.training.cli.CLI", lambda *_, **__: list(loader))
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
@@ -430,13 +430,13 @@ NESTED = """Parser key "model":
   Does not validate against any of the Union subtypes
   Subtypes: [<class 'lightning.pytorch.core.module.LightningModule'>, <class 'NoneType'>]
   Errors:
-    - Problem with given class_path 'separation.objectives.bands.BandSupervised':
+    - Problem with given class_path 'separation.training.objectives.bands.BandSupervised':
         Parser key "model":
           Problem with given class_path 'separation.models.band_unet.BandUNet':
             Option 'chanels' is not accepted
     - Expected a <class 'NoneType'>
   Given value type: <class 'dict'>
-  Given value: {'class_path': 'separation.objectives.bands.BandSupervised'}"""
+  Given value: {'class_path': 'separation.training.objectives.bands.BandSupervised'}"""
 
 
 @pytest.mark.parametrize(

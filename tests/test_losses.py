@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from separation.losses import MaskError, absent_loss, snr_loss
 from separation.models.spectra import STFT, band_matrix
+from separation.training.losses import MaskError, absent_loss, snr_loss
 
 BINS, BANDS, FRAMES = 33, 12, 7
 

@@ -18,10 +18,9 @@ from separation.data.foley import synthesise
 from separation.data.manifest import Clip, write_manifest
 from separation.data.pictures import draw_picture
 from separation.data.queried import QueriedData
-from separation.losses.masks import best_order
-from separation.losses.noise import combined_masks, noise_excess, noise_invariant_bce
-from separation.objectives.noise_invariant import NoiseInvariant
-from separation.objectives.optimisers import AdamW
+from separation.training.losses import best_order, combined_masks, noise_invariant_bce
+from separation.training.objectives.noise_invariant import NoiseInvariant
+from separation.training.optimiser import AdamW
 
 
 def masks(*shape, seed=0, low=0.05, high=0.95):
@@ -68,14 +67,14 @@ def test_the_loss_does_not_depend_on_the_order_of_the_noise_masks():
 def test_the_better_order_of_two():
     pairs = torch.tensor([[[1.0, 5.0], [6.0, 3.0]], [[1.0, 0.5], [0.25, 3.0]]])
     assert best_order(pairs).tolist() == [2.0, 0.375]
-    with pytest.raises(ValueError, match="among two sources"):
+    with pytest.raises(ValueError, match="needs two estimates and two sources"):
         best_order(torch.zeros(1, 3, 3))
 
 
 @pytest.mark.parametrize("gamma, wanted", [(0.25, 0.75), (1.0, 0.0), (1.5, 0.0), (0.0, 1.0)])
 def test_the_noise_masks_are_free_up_to_gamma(gamma, wanted):
     noise = torch.full((2, 2, 3, 4), 0.5, dtype=torch.float64, requires_grad=True)
-    excess = noise_excess(noise, gamma)
+    excess = objective(gamma=gamma).noise_excess(noise)
     assert excess.item() == pytest.approx(wanted)
     excess.backward()
     # Every point of both masks counts 1 / (batch * rows * frames).
@@ -86,10 +85,10 @@ def test_the_objective_is_the_sum_of_its_terms():
     module, sources = objective(noise_weight=0.3, gamma=0.1), noises()
     module.eval()
     conditions = module.conditions(queried(sources))
-    features, truth, weight = module.views(sources)
+    features, truth, weight = module.mask_targets(sources)
     targets, noise = module.model.masks(features, conditions), module.model.noise_masks(features, conditions)
     wanted = noise_invariant_bce(targets, noise, truth, weight).mean() + 0.3 * F.relu(noise.sum(1).mean() - 0.1)
-    assert torch.allclose(module.loss_of(sources, conditions), wanted)
+    assert torch.allclose(module.mean_loss(sources, conditions), wanted)
     both = module.model.masks_with_noise(features, conditions)
     assert torch.allclose(both[0], targets) and torch.allclose(both[1], noise)
 
@@ -112,7 +111,7 @@ def level_start(**arguments):
 def terms_of(module, sources):
     """Target and noise masks, whose gradients are kept, and what they are compared with."""
     conditions = module.conditions(queried(sources))
-    features, truth, weight = module.views(sources)
+    features, truth, weight = module.mask_targets(sources)
     targets, noise = module.model.masks_with_noise(features, conditions)
     targets.retain_grad(), noise.retain_grad()
     return targets, noise, truth, weight
@@ -126,7 +125,7 @@ def test_at_the_start_every_sum_is_clamped_and_only_the_bound_has_a_gradient():
     noise_invariant_bce(targets, noise, truth, weight).mean().backward()
     assert targets.grad.count_nonzero() == noise.grad.count_nonzero() == 0
     module.zero_grad()
-    module.loss_of(sources, module.conditions(queried(sources))).backward()
+    module.mean_loss(sources, module.conditions(queried(sources))).backward()
     assert module.model.pit_nets[0].bias.grad.abs().max() > 0
     assert module.model.synth_net.bias.grad.abs().max() > 0
 
@@ -136,7 +135,7 @@ def test_the_bound_frees_the_sums_so_that_a_gradient_reaches_the_target_masks():
     optimiser = torch.optim.Adam(module.model.parameters(), 1e-2)
     for _ in range(30):
         optimiser.zero_grad()
-        module.loss_of(sources, module.conditions(queried(sources))).backward()
+        module.mean_loss(sources, module.conditions(queried(sources))).backward()
         optimiser.step()
     targets, noise, truth, weight = terms_of(module, sources)
     noise_invariant_bce(targets, noise, truth, weight).mean().backward()
@@ -147,10 +146,10 @@ def test_the_bound_frees_the_sums_so_that_a_gradient_reaches_the_target_masks():
 def test_a_warm_up_trains_the_target_masks_from_the_first_step():
     module, sources = level_start(warmup=1, noise_weight=0.0), noises()
     conditions = module.conditions(queried(sources))
-    loss = module.loss_of(sources, conditions)
+    loss = module.mean_loss(sources, conditions)
     loss.backward()
-    features, truth, weight = module.views(sources)
-    plain = module.compared(module.model.masks(features, conditions), truth, weight).mean()
+    features, truth, weight = module.mask_targets(sources)
+    plain = module.compare_masks(module.model.masks(features, conditions), truth, weight).mean()
     assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
     assert module.model.synth_net.bias.grad.abs().max() > 0
     # The noise heads take part with nothing, for trainings on several devices.
@@ -162,7 +161,7 @@ def test_a_warm_up_trains_the_target_masks_from_the_first_step():
     [
         ({"noise_weight": 0.0}, "nothing has a gradient"),
         ({"model": unet()}, "2 noise heads, not 0"),
-        ({"loss": "ratio_mask"}, "has queries and the loss"),
+        ({"loss": "ratio_mask"}, "needs queries and the loss"),
     ],
 )
 def test_settings_that_cannot_learn_are_refused(arguments, says):
@@ -173,7 +172,7 @@ def test_settings_that_cannot_learn_are_refused(arguments, says):
 def test_two_clips_are_mixed_and_both_asked_for():
     module, sources = objective(), noises(sources=3)
     with pytest.raises(ValueError, match="mixes 2 clips"):
-        module.loss_of(sources, module.conditions(queried(sources)))
+        module.mean_loss(sources, module.conditions(queried(sources)))
 
 
 def test_the_noise_heads_are_dropped_at_test():
@@ -191,14 +190,15 @@ def test_the_noise_heads_are_dropped_at_test():
 RANK = """
 import sys, torch, torch.distributed as dist
 from queries import noises, queried, encoder, logged, unet
-from ranks import leave, meet
-from separation.objectives.noise_invariant import NoiseInvariant
+from ranks import leave, meet, trainer
+from separation.training.objectives.noise_invariant import NoiseInvariant
 folder, gamma = sys.argv[1], float(sys.argv[2])
 rank, world = meet()
 module = NoiseInvariant(unet(0, noise_heads=2), encoder(), noise_weight=5.0, gamma=gamma)
-terms = logged(module)
+logged(module)
+module.trainer = trainer(rank, world)
 sources = noises(batch=4)[2 * rank : 2 * rank + 2]
-loss = module.eval().loss_of(sources, module.conditions(queried(sources)))
+loss = module.eval().mean_loss(sources, module.conditions(queried(sources)))
 loss.backward()
 gradient = torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
 for value in (gradient, loss := loss.detach()):
@@ -215,11 +215,11 @@ def test_two_devices_give_the_loss_and_gradient_of_one_with_the_doubled_batch(tm
     module, sources = objective(noise_weight=5.0, gamma=0.0), noises(batch=4)
     module.eval()
     conditions = module.conditions(queried(sources))
-    features, _, _ = module.views(sources)
+    features, _, _ = module.mask_targets(sources)
     means = module.model.noise_masks(features, conditions).sum(1).mean((1, 2)).detach().unflatten(0, (2, 2)).mean(1)
     module.gamma = float(means.min() + 0.4 * (means.max() - means.min()))
     assert means.min() < module.gamma < means.mean()
-    loss = module.loss_of(sources, conditions)
+    loss = module.mean_loss(sources, conditions)
     loss.backward()
     gradient = torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
     together(["-c", RANK], tmp_path, tmp_path, module.gamma)

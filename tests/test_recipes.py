@@ -2,25 +2,24 @@
 
 import csv
 import sys
+from argparse import ArgumentError
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-import lightning
 import yaml
-from lightning.pytorch.cli import LightningCLI
 from safetensors.torch import save_file
 
-from separation import train
-from separation.callbacks.checkpoints import Best, Last
 from separation.data.datamodule import CorpusData
 from separation.data.queried import QueriedData
 from separation.data.tagged import TaggedData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.table import RandomEncoder, TableEncoder
-from separation.objectives.base import Objective
+from separation.training import cli as train
+from separation.training.callbacks import Best, Last
+from separation.training.objectives.base import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
 RECIPES = sorted(file.stem for file in (CONF / "recipe").glob("*.yaml"))
@@ -55,16 +54,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def built(*arguments):
     """Objective, data and trainer that some YAML describes, without running anything."""
-    return LightningCLI(
-        lightning.LightningModule,
-        lightning.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        run=False,
-        save_config_callback=None,
-        args=[*arguments, "--trainer.accelerator", "cpu"],
-    )
+    return train.CLI(run=False, args=[*arguments, "--trainer.accelerator", "cpu"])
 
 
 def of_recipe(name, *arguments):
@@ -127,10 +117,9 @@ def test_a_recipe_runs_without_any_file(name, elsewhere, monkeypatch):
 @pytest.mark.parametrize(
     "key", ["model.gama", "model.model.widht", "data.pollutde", "trainer.max_stepps", "model.optimiser.ratte"]
 )
-def test_a_wrong_key_is_an_error_that_names_it(key, capsys):
-    with pytest.raises(SystemExit):
+def test_a_wrong_key_is_an_error_that_names_it(key):
+    with pytest.raises(ArgumentError, match=key.rsplit(".", 1)[1]):
         of_recipe("clipsep_nit", f"--{key}=1")
-    assert key.rsplit(".", 1)[1] in capsys.readouterr().err
 
 
 # As the dataset's own list spells the labels that CLIPSep's lists have without commas; and what is easily torn apart.
@@ -148,8 +137,7 @@ HYPHENS = ("chimpanzee pant-hooting", "dog bow-wow", "horse clip-clop", "police 
 
 
 def labelsep_labels():
-    content = yaml.safe_load((CONF / "recipe" / "labelsep.yaml").read_text(encoding="utf-8"))
-    return content["model"]["init_args"]["encoder"]["init_args"]["labels"]
+    return (CONF / "labels" / "vggsound.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_labelsep_knows_vggsound_s_labels_in_both_spellings():
@@ -179,8 +167,7 @@ def test_labelsep_s_labels_are_those_of_the_published_lists(data_root):
     assert {own.index(label) for label in labels} == set(range(309))
 
 
-def test_a_wrong_key_in_a_file_is_an_error_that_names_it(elsewhere, capsys):
+def test_a_wrong_key_in_a_file_is_an_error_that_names_it(elsewhere):
     (elsewhere / "mine.yaml").write_text("model:\n  init_args:\n    gama: 0.5\n", encoding="utf-8")
-    with pytest.raises(SystemExit):
+    with pytest.raises(ArgumentError, match="gama"):
         of_recipe("clipsep_nit", "--config", str(elsewhere / "mine.yaml"))
-    assert "gama" in capsys.readouterr().err

@@ -11,22 +11,22 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from parts import ENCODER, NETWORK, QUIET, RATE, arguments, logged, run, run_apart, write_data
 
-from separation.callbacks.checkpoints import Last
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.tagged import TaggedData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.taggers import FrameTagger
 from separation.models.band_unet import BandUNet
-from separation.objectives.bands import BandSupervised
-from separation.objectives.contrastive import Contrastive
-from separation.objectives.optimisers import AdamW
-from separation.objectives.tagging import Tagging
+from separation.training.callbacks import Last
+from separation.training.objectives.bands import BandSupervised
+from separation.training.objectives.contrastive import Contrastive
+from separation.training.objectives.tagging import Tagging
+from separation.training.optimiser import AdamW
 
 pytestmark = QUIET
 TERMS = ("train/snr", "train/sdri", "train/absent", "train/tagging")
 OPTIONS = {"trainer.max_epochs": 3, "data.batches": 4, "model.absent_from": 1, "model.absent_ramp": 3}
-LAST = "{class_path: separation.callbacks.checkpoints.Last, init_args: {every_n_train_steps: 1}}"
-BEST = "{class_path: separation.callbacks.checkpoints.Best}"  # without validation it has nothing to save
+LAST = "{class_path: separation.training.callbacks.Last, init_args: {every_n_train_steps: 1}}"
+BEST = "{class_path: separation.training.callbacks.Best}"  # without validation it has nothing to save
 OPTIONS["trainer.callbacks"] = f"[{LAST}, {BEST}]"
 
 

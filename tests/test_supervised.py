@@ -20,9 +20,9 @@ from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import OneHotEncoder, RandomEncoder, TableEncoder
 from separation.evaluate.metrics import sdri
-from separation.objectives.optimisers import AdamW, along
-from separation.objectives.remembered import Remembered
-from separation.objectives.supervised import Supervised
+from separation.training.objectives.base import EmbeddingCache
+from separation.training.objectives.supervised import Supervised
+from separation.training.optimiser import AdamW
 
 MASKED = {"loss": "binary_mask", "queries": ["text"]}
 
@@ -70,7 +70,7 @@ def test_waveforms_are_compared_with_what_the_model_gives(loss):
         scaled = target * np.dot(target, estimate) / np.dot(target, target) if loss == "si_sdr" else target
         ratio = np.sum((estimate - scaled) ** 2) / np.sum(scaled**2)
         wanted.append(np.abs(target - estimate).mean() if loss == "l1" else 10 * np.log10(ratio + 1e-3))
-    assert module.loss_of(batch.sources, conditions).item() == pytest.approx(np.mean(wanted), rel=1e-4)
+    assert module.mean_loss(batch.sources, conditions).item() == pytest.approx(np.mean(wanted), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["si_sdr", "snr"])
@@ -78,8 +78,8 @@ def test_a_silent_target_is_left_out_where_the_loss_is_in_decibels(loss):
     module, sources = Supervised(unet().eval(), encoder(), loss), noises()
     sources[0, 1] = 0
     conditions = module.conditions(queried(sources))
-    parts = [module.loss_of(sources[i : i + 1], conditions[i : i + 1]).item() for i in range(2)]
-    assert module.loss_of(sources, conditions).item() == pytest.approx((parts[0] + 2 * parts[1]) / 3, rel=1e-4)
+    parts = [module.mean_loss(sources[i : i + 1], conditions[i : i + 1]).item() for i in range(2)]
+    assert module.mean_loss(sources, conditions).item() == pytest.approx((parts[0] + 2 * parts[1]) / 3, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["binary_mask", "ratio_mask"])
@@ -98,13 +98,13 @@ def test_masks_are_compared_as_in_the_specification(kind):
         truth = rows[n] > 0.5 * mixture if kind == "binary_mask" else rows[n] / (rows[0] + rows[1])
         entropy = -(truth * np.log(masks[:, n]) + (1 - truth) * np.log(1 - masks[:, n]))
         values.append((weight * entropy).mean())
-    assert module.loss_of(sources, conditions).item() == pytest.approx(np.mean(values), rel=1e-4)
+    assert module.mean_loss(sources, conditions).item() == pytest.approx(np.mean(values), rel=1e-4)
 
 
 def test_masks_of_a_length_that_is_no_whole_grid_are_cut_back():
     module, sources = Supervised(unet().eval(), encoder(), **MASKED), noises(time=TIME + 700)
-    features, truth, weight = module.views(sources)
-    [masks] = module.on_frames(module.model.masks, features, module.conditions(queried(sources)))
+    features, truth, weight = module.mask_targets(sources)
+    [masks] = module.predict_masks(module.model.masks, features, module.conditions(queried(sources)))
     assert features.shape[-1] == truth.shape[-1] == weight.shape[-1] == masks.shape[-1] == 1 + (TIME + 700) // 256
     assert math.isfinite(step(module, queried(sources))[0].item())
 
@@ -113,10 +113,10 @@ def test_only_what_is_asked_for_counts():
     module, sources = Supervised(unet().eval(), encoder(), **MASKED), noises(sources=3)
     conditions = module.conditions(queried(sources, asked=1))
     assert conditions.shape == (2, 1, DIM)
-    features, truth, weight = module.views(sources)
+    features, truth, weight = module.mask_targets(sources)
     masks = module.model.masks(features, conditions)
     wanted = (weight * F.binary_cross_entropy(masks[:, 0], truth[:, 0], reduction="none")).mean()
-    assert torch.allclose(module.loss_of(sources, conditions), wanted)
+    assert torch.allclose(module.mean_loss(sources, conditions), wanted)
 
 
 def test_outputs_without_order_cost_the_same_in_either():
@@ -124,9 +124,9 @@ def test_outputs_without_order_cost_the_same_in_either():
     module, sources = Supervised(model, OneHotEncoder(["1", "2"]), "binary_mask", ["none"]), noises()
     conditions = module.conditions(queried(sources))
     assert torch.equal(conditions[1], torch.eye(2))
-    loss, swapped = (module.loss_of(s, conditions).item() for s in (sources, sources.flip(1)))
+    loss, swapped = (module.mean_loss(s, conditions).item() for s in (sources, sources.flip(1)))
     assert loss == pytest.approx(swapped, rel=1e-5)
-    features, truth, weight = module.views(sources)
+    features, truth, weight = module.mask_targets(sources)
     masks = model.masks(features, conditions)
     both = [
         sum(
@@ -190,15 +190,15 @@ def test_a_frozen_encoder_is_asked_once_for_every_text():
 
 
 def test_what_is_remembered_is_bounded_and_pixels_are_not():
-    remembered, rng = Remembered(most=2), np.random.default_rng(0)
+    cache, rng = EmbeddingCache(size=2), np.random.default_rng(0)
     encode = RandomEncoder(4).encode_text
-    vectors_of = {text: remembered([text], encode)[0] for text in "abca"}
-    assert list(remembered.kept) == ["c", "a"]
+    vectors_of = {text: cache([text], encode)[0] for text in "abca"}
+    assert list(cache.vectors) == ["c", "a"]
     assert torch.equal(vectors_of["a"], encode(["a"])[0])
     pixels = [rng.integers(0, 255, (2, 2, 3), dtype=np.uint8) for _ in range(2)]
-    found = remembered(pixels, RandomEncoder(4).encode_image)
+    found = cache(pixels, RandomEncoder(4).encode_image)
     assert torch.equal(found, RandomEncoder(4).encode_image(pixels))
-    assert list(remembered.kept) == ["c", "a"]
+    assert list(cache.vectors) == ["c", "a"]
 
 
 def test_a_table_of_labels_learns_along():
@@ -251,7 +251,7 @@ def test_a_batch_that_cannot_be_scored_is_left_out():
 
 @pytest.mark.parametrize("at, wanted", [(0, 0.1), (5, 0.55), (10, 1.0), (60, 0.6), (110, 0.2), (500, 0.2)])
 def test_a_rate_follows_straight_lines(at, wanted):
-    assert along([(0, 0.1), (10, 1.0), (110, 0.2)], at) == pytest.approx(wanted)
+    assert AdamW(points=[(0, 0.1), (10, 1.0), (110, 0.2)]).factor(at, 500) == pytest.approx(wanted)
 
 
 def rendered(row):
@@ -265,7 +265,7 @@ def test_the_better_of_two_outputs_without_order_is_scored():
         model.synth_net.bias.copy_(torch.tensor([-3.0, 0.0]))  # hardly anything, half of all
     module = Supervised(model, OneHotEncoder(["1", "2"]), "binary_mask", ["none"])
     mixture = rendered({"query": "rain"})
-    found = module.scored(mixture)
+    found = module.score(mixture)
     values = []
     for number in (1, 2):
         estimate = module.separator()(torch.from_numpy(mixture.mixture), str(number), 16000).target[0].numpy()

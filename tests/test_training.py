@@ -2,7 +2,6 @@
 
 import math
 import sys
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,21 +15,19 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 
-from separation import train
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
-from separation.losses import MaskError
 from separation.models.band_unet import BandUNet
-from separation.objectives import bands, base
-from separation.objectives.bands import BandSupervised, sounding, tagging_loss
-from separation.objectives.base import calibrate
-from separation.objectives.confusable import confusable, unlike
-from separation.objectives.contrastive import Contrastive, matching_loss
-from separation.objectives.optimisers import AdamW, adamw_cosine
+from separation.training import cli as train
+from separation.training.losses import MaskError, matching_loss
+from separation.training.objectives import bands
+from separation.training.objectives.bands import BandSupervised, hard_negatives, has_source
+from separation.training.objectives.base import STATISTICS_BATCHES, add_noise
+from separation.training.objectives.contrastive import Contrastive
+from separation.training.optimiser import AdamW
 
 RECIPES = Path(__file__).parents[1] / "conf" / "recipe"
 RATE = 8000
@@ -130,7 +127,7 @@ def test_the_loss_is_that_of_the_masked_spectra(manifest):
     mixture = spectra.sum(1)
     with torch.no_grad():
         mask = model.eval().mask(model.analyse(model.features(mixture[:, None])), module.conditions_of(batch))
-    losses = module.losses(batch, MaskError(mixture, spectra, model.to_bins), mask)
+    losses = module.mask_terms(batch, MaskError(mixture, spectra, model.to_bins), mask)
     bins = model.to_bins @ mask
     output = torch.complex(bins[:, :, 0], bins[:, :, 1]) * mixture[:, None]
     snr, improvement, silence = [], [], []
@@ -182,45 +179,41 @@ def test_the_gradient_reaches_every_parameter(manifest):
     assert others == []
 
 
-def test_absent_queries_ask_for_what_the_mixture_is_taken_for(manifest):
+def test_absent_queries_ask_for_what_the_mixture_is_taken_for(manifest, monkeypatch):
     module, batch = tiny_supervised(absent_near=1.0), batch_of(manifest)
-    bank, sounds = module.encoder.embed_sentences(batch.bank), sounding(batch)
+    bank, present = module.encoder.embed_sentences(batch.bank), has_source(batch)
     conditions = module.encoder.embed_sentences(batch.sentences)
     logits = torch.zeros(len(batch.labels), len(bank), 5)
-    free = unlike(bank, batch.labels, sounds)
-    wanted = [next(n for n in range(len(bank)) if free[row, n]) for row in range(len(logits))]
+    wanted = []
+    for row, labels in enumerate(batch.labels):
+        unlike = (bank[labels[present[row]]] @ bank.T).amax(0) < bands.SAME_SOUND_COSINE
+        wanted.append(int(unlike.nonzero()[0]))
+        logits[row, wanted[-1], 3] = 1e3  # highest in one frame
+        logits[row, labels[0], :] = 2e3  # this one sounds
+    monkeypatch.setattr(hard_negatives, "__defaults__", (1,))
+    nearer = module.with_hard_negatives(batch, conditions, bank, logits)
     for row, label in enumerate(wanted):
-        logits[row, label, 3] = 1e3  # surest in one frame
-        logits[row, batch.labels[row, 0], :] = 2e3  # this one sounds
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "confusable", partial(confusable, nearest=1))
-        nearer = module.nearer(batch, conditions, bank, logits)
-    for row, label in enumerate(wanted):
-        for slot in range(sounds.shape[1]):
-            expected = conditions[row, slot] if sounds[row, slot] else bank[label]
-            assert torch.equal(nearer[row, slot], expected)
-    assert (~sounds).any()
+        for slot in range(present.shape[1]):
+            assert torch.equal(nearer[row, slot], conditions[row, slot] if present[row, slot] else bank[label])
+    assert (~present).any()
 
 
 def test_a_share_of_the_absent_queries_is_asked_anew(manifest):
     module, batch = tiny_supervised(absent_near=0.3), batch_of(manifest, batch_size=100)
-    bank, sounds = module.encoder.embed_sentences(batch.bank), sounding(batch)
+    bank, sounds = module.encoder.embed_sentences(batch.bank), has_source(batch)
     conditions = module.encoder.embed_sentences(batch.sentences)
     torch.manual_seed(0)
-    nearer = module.nearer(batch, conditions, bank, torch.randn(100, len(bank), 5))
+    nearer = module.with_hard_negatives(batch, conditions, bank, torch.randn(100, len(bank), 5))
     changed = (nearer != conditions).any(-1)
     assert not changed[sounds].any()
     assert 0.1 < changed[~sounds].float().mean() < 0.4
-    assert tiny_supervised().nearer(batch, conditions, bank, torch.zeros(1)) is conditions
+    assert tiny_supervised().with_hard_negatives(batch, conditions, bank, torch.zeros(1)) is conditions
 
 
 def test_labels_that_mean_the_same_are_not_asked_for_in_vain():
     bank = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), dim=-1)
-    labels = torch.tensor([[0, 2], [0, 2]])
-    sounds = torch.tensor([[True, False], [True, True]])
-    candidates = unlike(bank, labels, sounds)
-    assert candidates.tolist() == [[False, False, True, True], [False] * 4]
-    drawn = confusable(torch.zeros(2, 4, 3), candidates, 50, nearest=3)
+    labels, present = torch.tensor([[0, 2], [0, 2]]), torch.tensor([[True, False], [True, True]])
+    drawn = torch.cat([hard_negatives(torch.zeros(2, 4, 3), bank, labels, present, nearest=3) for _ in range(25)], 1)
     assert set(drawn[0].tolist()) == {2, 3} and set(drawn[1].tolist()) == {-1}
 
 
@@ -230,7 +223,7 @@ def test_a_source_that_was_cut_in_a_pause_is_neither_asked_for_nor_absent(manife
     assert batch.used[0] >= 2
     spectra = module.model.stft(batch.sources)
     mask = torch.randn(4, 3, 2, 32, spectra.shape[-1])
-    terms = module.losses(batch, MaskError(spectra.sum(1), spectra, module.model.to_bins), mask)
+    terms = module.mask_terms(batch, MaskError(spectra.sum(1), spectra, module.model.to_bins), mask)
     wanted = []  # every other query on its own
     for row in range(4):
         for slot in range(int(batch.used[row])):
@@ -239,7 +232,7 @@ def test_a_source_that_was_cut_in_a_pause_is_neither_asked_for_nor_absent(manife
             alone = spectra[row : row + 1, slot : slot + 1]
             error = MaskError(spectra[row : row + 1].sum(1), alone, module.model.to_bins)
             one = Batch(batch.sources[row : row + 1, slot : slot + 1], None, None, None, torch.tensor([1]))
-            wanted.append(module.losses(one, error, mask[row : row + 1, slot : slot + 1])["snr"].item())
+            wanted.append(module.mask_terms(one, error, mask[row : row + 1, slot : slot + 1])["snr"].item())
     assert len(wanted) == int(batch.used.sum()) - 1
     assert terms["snr"].item() == pytest.approx(np.mean(wanted), abs=1e-3)
     loss, terms = step(module, batch, 99)
@@ -255,7 +248,7 @@ def test_a_batch_that_cannot_be_scored_is_left_out(manifest):
 
 def test_slots_that_hold_a_source():
     batch = SimpleNamespace(sources=torch.zeros(3, 3, 5), used=torch.tensor([2, 3, 1]))
-    assert sounding(batch).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+    assert has_source(batch).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
 
 
 def test_conditions_are_the_texts_or_the_sources_own_sound(manifest):
@@ -279,15 +272,14 @@ def test_the_share_of_sounds_as_queries_falls_with_the_training(manifest, progre
     batch = batch_of(manifest, batch_size=8)
     by_text = tiny_supervised().conditions_of(batch)
     changed = [
-        ((module.conditions_of(batch, progress) - by_text).norm(dim=-1) > 1e-3)[sounding(batch)] for _ in range(30)
+        ((module.conditions_of(batch, progress) - by_text).norm(dim=-1) > 1e-3)[has_source(batch)] for _ in range(30)
     ]
     assert torch.cat(changed).float().mean().item() == pytest.approx(wanted, abs=0.08)
 
 
 def test_noise_turns_sentences_by_its_share_of_their_length():
-    module = tiny_supervised(text_noise=0.5)
     sentences = vectors([str(i) for i in range(200)], 384)
-    noisy = module.noisy(sentences)
+    noisy = add_noise(sentences, 0.5)
     assert torch.allclose(noisy.norm(dim=1), torch.ones(200), atol=1e-5)
     cosine = (noisy * sentences).sum(1).mean().item()
     assert cosine == pytest.approx(1 / math.sqrt(1 + 0.25), abs=0.01)
@@ -311,12 +303,15 @@ def test_tagging_is_a_weighted_cross_entropy():
     p = 1 / (1 + np.exp(-logits.numpy().astype(np.float64)))
     hits = -(active * np.log(p)).sum() / 4
     misses = -((1 - active) * (1 - unsure) * np.log(1 - p)).sum() / 4
-    assert tagging_loss(logits, batch, spectra).item() == pytest.approx(0.1 * (hits + 0.3 * misses), rel=1e-4)
+    assert tiny_supervised().presence_term(logits, batch, spectra).item() == pytest.approx(
+        0.1 * (hits + 0.3 * misses), rel=1e-4
+    )
 
 
 def test_tagging_of_silence_is_finite():
     batch = Batch(torch.zeros(1, 1, 4), torch.tensor([[0]]), None, None, torch.tensor([1]))
-    assert math.isfinite(tagging_loss(torch.zeros(1, 3, 2), batch, torch.zeros(1, 1, 1, 16, dtype=torch.complex64)))
+    spectra = torch.zeros(1, 1, 1, 16, dtype=torch.complex64)
+    assert math.isfinite(tiny_supervised().presence_term(torch.zeros(1, 3, 2), batch, spectra))
 
 
 def test_the_encoder_stays_as_it_is_loaded(tmp_path):
@@ -329,28 +324,6 @@ def test_the_encoder_stays_as_it_is_loaded(tmp_path):
     assert module.model.training
     assert not module.encoder.training and not module.average.training
     assert not any(p.requires_grad for part in (module.encoder, module.average) for p in part.parameters())
-
-
-def test_calibration_measures_the_statistics_of_the_examples():
-    model = small_rate_model()
-    reference = small_rate_model()
-    examples = [(torch.randn(2, 1, RATE), vectors(["a", "b", "c", "d"]).view(2, 2, DIM)) for _ in range(3)]
-    seen = []
-    reference.stem[1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        for mixture, _ in examples:
-            reference.analyse(reference.features(reference.stft(mixture)))
-    calibrate(model, examples)
-    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
-    variance = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
-    assert torch.allclose(model.stem[1].running_mean, mean, atol=0.02)
-    assert torch.allclose(model.stem[1].running_var, variance, rtol=0.02)
-    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    assert all(norm.momentum == 0.1 and not norm.training for norm in norms)
-    # Of the query's half too, but the frame stream's and all others hold what they saw.
-    assert all(int(norm.num_batches_tracked) == 3 for norm in norms)
-    for before, after in zip(reference.parameters(), model.parameters(), strict=True):
-        assert torch.equal(before, after)
 
 
 # --- Other pieces ------------------------------------------------------------------------------
@@ -371,7 +344,7 @@ def test_matching_loss_is_the_cross_entropy_with_all_matches():
     "step, factor", [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (60, 0.505), (110, 0.01), (200, 0.01)]
 )
 def test_the_rate_rises_and_falls_along_a_cosine(step, factor):
-    found = adamw_cosine(torch.nn.Linear(3, 2), AdamW(lr=0.5, weight_decay=0.1, warmup=10), steps=110)
+    found = AdamW(lr=0.5, weight_decay=0.1, warmup=10).configure(torch.nn.Linear(3, 2), steps=110)
     assert found["lr_scheduler"]["interval"] == "step"
     assert found["lr_scheduler"]["scheduler"].lr_lambdas[0](step) == pytest.approx(factor, abs=1e-3)
     assert found["optimizer"].param_groups[0]["initial_lr"] == 0.5
@@ -380,7 +353,7 @@ def test_the_rate_rises_and_falls_along_a_cosine(step, factor):
 def test_vectors_are_not_decayed_and_frozen_parameters_not_trained():
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
     module[2].requires_grad_(False)
-    groups = adamw_cosine(module, AdamW(1e-3, 0.1, 10), 100)["optimizer"].param_groups
+    groups = AdamW(1e-3, 0.1, 10).configure(module, 100)["optimizer"].param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert [[p.shape for p in group["params"]] for group in groups] == [[(3, 2, 3, 3)], [(3,), (3,), (3,)]]
 
@@ -446,7 +419,7 @@ def test_the_average_follows_the_network_and_has_statistics_of_its_own(manifest,
         assert torch.allclose(p, wanted[name], atol=1e-6), name
     mine, other = module.average.stem[1], module.model.stem[1]
     assert not torch.allclose(mine.running_mean, other.running_mean, rtol=1e-3)
-    assert int(mine.num_batches_tracked) == min(6, base.CALIBRATION_BATCHES)
+    assert int(mine.num_batches_tracked) == min(6, STATISTICS_BATCHES)
 
 
 class Kill(Callback):
@@ -523,16 +496,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def recipe(name, arguments):
     """Objective, data and trainer that a recipe describes, without running anything."""
-    return LightningCLI(
-        lightning.LightningModule,
-        lightning.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        run=False,
-        save_config_callback=None,
-        args=["--config", str(RECIPES / name), "--trainer.accelerator", "cpu", *arguments],
-    )
+    return train.CLI(run=False, args=["--config", str(RECIPES / name), "--trainer.accelerator", "cpu", *arguments])
 
 
 @pytest.mark.parametrize("name", ["default.yaml", "sound.yaml"])

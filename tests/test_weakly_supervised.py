@@ -28,12 +28,11 @@ from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import RandomEncoder
 from separation.encoders.taggers import Frames, FrameTagger, linear_softmax
 from separation.models.band_unet import BandUNet
-from separation.objectives import weakly_supervised
-from separation.objectives.base import Objective
-from separation.objectives.optimisers import AdamW
-from separation.objectives.tagging import Tagging
-from separation.objectives.weakly_supervised import WeaklySupervised
 from separation.separator import Separator
+from separation.training.objectives.base import Objective
+from separation.training.objectives.tagging import Tagging
+from separation.training.objectives.weakly_supervised import WeaklySupervised
+from separation.training.optimiser import AdamW
 
 RATE, HOP = 8000, 160
 LABELS = ["tone 0", "tone 1", "tone 2", "tone 3"]
@@ -173,7 +172,7 @@ def test_the_loss_is_divided_by_the_items_of_all_ranks(monkeypatch):
     silent_log(module)
     module.model.eval()
     alone = module.training_step(batch, 0)
-    monkeypatch.setattr(weakly_supervised, "per_rank", lambda count: (count + 2) / 2)  # the other rank has two items
+    monkeypatch.setattr(module, "mean_count", lambda count: (count + 2) / 2)  # the other rank has two items
     assert module.training_step(batch, 0).item() == pytest.approx(alone.item() * 4 / 3, rel=1e-6)
 
 

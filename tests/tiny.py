@@ -62,9 +62,10 @@ def tiny_model(seed=0, **arguments):
     return lively(BandUNet(**sizes), seed)
 
 
-def small_rate_model(seed=0):
+def small_rate_model(seed=0, **arguments):
     """The same at 8 kHz with 32 bands: for training steps that take milliseconds."""
-    return tiny_model(seed, sample_rate=8000, n_fft=256, hop=125, bands=32, linear_bands=12, channels=(4, 4, 4, 4))
+    sizes = {"n_fft": 256, "hop": 125, "bands": 32, "linear_bands": 12, "channels": (4, 4, 4, 4)}
+    return tiny_model(seed, sample_rate=8000, **sizes, **arguments)
 
 
 def tiny_separator(seed=0):

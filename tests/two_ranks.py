@@ -4,20 +4,23 @@ import sys
 
 import torch
 import torch.distributed as dist
-from ranks import leave, meet
+from ranks import leave, meet, trainer
+from tiny import small_rate_model
 from torch import nn
+from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
-from separation.objectives.bimodal import BiModal
-from separation.objectives.contrastive import Contrastive
+from separation.encoders.table import RandomEncoder
+from separation.training.objectives.bimodal import BiModal
+from separation.training.objectives.contrastive import Contrastive
 
 RATE, DIM = 8000, 16
 PHRASES = ["dog", "rain", "dog", "bell", "rain", "wind", "horn", "dog"]
 
 
-class Joint(nn.Module):
+class JointLoss(nn.Module):
     """The joint space's training loss as a network's output, so that DDP can wrap it."""
 
     def __init__(self):
@@ -32,38 +35,34 @@ class Joint(nn.Module):
         batch = Batch(
             sources=torch.randn(8, 1, RATE // 2, generator=generator)[part],
             labels=torch.tensor([0, 1, 2, 0, 1, 1, 3, 2])[part, None],
-            sentences=nn.functional.normalize(torch.randn(8, 1, 384, generator=generator), dim=-1)[part],
-            bank=nn.functional.normalize(torch.randn(4, 384, generator=generator), dim=-1),
+            sentences=normalize(torch.randn(8, 1, 384, generator=generator), dim=-1)[part],
+            bank=normalize(torch.randn(4, 384, generator=generator), dim=-1),
             used=torch.ones(8, dtype=torch.long)[part],
         )
         return self.objective.training_step(batch, 0)
 
 
-class Heard(nn.Module):
+class PhraseLoss(nn.Module):
     """CNT of sounds that a linear layer makes."""
 
     def __init__(self, faithful):
         super().__init__()
         torch.manual_seed(0)
-        self.layer, self.faithful, self.scale = nn.Linear(DIM, DIM), faithful, 5.0
-        self.ears = self
-
-    def text(self, phrases):
-        """A fixed vector for every phrase."""
-        table = nn.functional.normalize(torch.randn(30, DIM, generator=torch.Generator().manual_seed(2)), dim=-1)
-        return torch.stack([table[ord(phrase[0]) - ord("a")] for phrase in phrases])
+        self.objective = BiModal(small_rate_model(), RandomEncoder(DIM), scale=5.0, faithful=faithful).requires_grad_(
+            False
+        )
+        self.layer = nn.Linear(DIM, DIM)
 
     def forward(self, part):
         sounds = torch.randn(8, DIM, generator=torch.Generator().manual_seed(3))[part]
-        audio = nn.functional.normalize(self.layer(sounds), dim=-1)
-        return BiModal.matched(self, audio, PHRASES[part])
+        return self.objective.matched(normalize(self.layer(sounds), dim=-1), PHRASES[part])
 
 
 def networks():
-    return {"joint": Joint(), "cnt": Heard(False), "cnt, faithful": Heard(True)}
+    return {"joint": JointLoss(), "cnt": PhraseLoss(False), "cnt, faithful": PhraseLoss(True)}
 
 
-def measured(network, part):
+def loss_and_gradients(network, part):
     """Loss and gradients of a part of the batch."""
     loss = network(part)
     loss.backward()
@@ -76,8 +75,9 @@ def work(folder):
     rank, world = meet()
     found = {}
     for name, network in networks().items():
+        network.objective.trainer = trainer(rank, world)
         wrapped = DistributedDataParallel(network, find_unused_parameters=True)
-        loss, gradients = measured(wrapped, slice(4 * rank, 4 * rank + 4))
+        loss, gradients = loss_and_gradients(wrapped, slice(4 * rank, 4 * rank + 4))
         dist.all_reduce(loss)
         found[name] = (loss / world, gradients)
     if rank == 0:

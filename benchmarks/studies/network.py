@@ -27,8 +27,8 @@ from separation.data.queried import QueriedData
 from separation.encoders.base import QueryEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.band_unet import Analysis, BandUNet
-from separation.objectives.optimisers import AdamW
-from separation.objectives.supervised import Supervised
+from separation.training.objectives.supervised import Supervised
+from separation.training.optimiser import AdamW
 
 
 class Magnitude(BandUNet):

@@ -24,9 +24,9 @@ from separation.data.gains import RandomGains
 from separation.data.queried import QueriedData
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.clipsep_unet import CLIPSepUNet
-from separation.objectives.noise_invariant import NoiseInvariant
-from separation.objectives.optimisers import AdamW
-from separation.objectives.supervised import Supervised
+from separation.training.objectives.noise_invariant import NoiseInvariant
+from separation.training.objectives.supervised import Supervised
+from separation.training.optimiser import AdamW
 
 RATE, SECONDS = 16000, 2.032  # 128 frames
 ARMS = {"plain": (0, 1.0), "nit": (2, 1.0), "clean": (0, 0.0)}  # noise heads, share of the pollution asked for

@@ -23,9 +23,9 @@ from separation.data.anchors import mined
 from separation.data.corpus import Corpus
 from separation.data.tagged import TaggedData
 from separation.encoders.taggers import FrameTagger
-from separation.objectives.optimisers import AdamW
-from separation.objectives.tagging import Tagging
-from separation.objectives.weakly_supervised import WeaklySupervised
+from separation.training.objectives.tagging import Tagging
+from separation.training.objectives.weakly_supervised import WeaklySupervised
+from separation.training.optimiser import AdamW
 
 MINED, RANDOM = "mined anchors", "random anchors"
 CLIP, HEARD, ANCHOR = 6.0, 2.0, 2.0  # seconds

@@ -30,9 +30,9 @@ from separation.data.corpus import Corpus
 from separation.data.datamodule import ClipData
 from separation.data.manifest import Clip, read_manifest, write_manifest
 from separation.encoders.joint import JointEncoder
-from separation.objectives.bimodal import BiModal
-from separation.objectives.contrastive import Contrastive
-from separation.objectives.optimisers import AdamW
+from separation.training.objectives.bimodal import BiModal
+from separation.training.objectives.contrastive import Contrastive
+from separation.training.optimiser import AdamW
 
 MIXED, WEAK, SEMI, SUPERVISED = "mix-and-separate", "weak", "semi-supervised", "supervised"
 ARMS = (MIXED, WEAK, SEMI, SUPERVISED)

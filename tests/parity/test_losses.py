@@ -16,8 +16,8 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation import Separator
 from separation.encoders.table import RandomEncoder
-from separation.objectives.noise_invariant import NoiseInvariant
-from separation.objectives.supervised import Supervised
+from separation.training.objectives.noise_invariant import NoiseInvariant
+from separation.training.objectives.supervised import Supervised
 
 pytestmark = needs_fixtures
 
@@ -31,10 +31,10 @@ def network(folder, name):
 def test_clipsep(tmp_path):
     expected = arrays("clipsep", "clipsep_loss")
     module = Supervised(network(tmp_path, "clipsep"), RandomEncoder(512), "binary_mask").eval()
-    _, truth, weight = module.views(expected["sources"])
+    _, truth, weight = module.mask_targets(expected["sources"])
     assert torch.equal(truth.transpose(0, 1)[:, :, None].to(torch.uint8), expected["gt_masks"])
     assert torch.allclose(weight[:, None], expected["weight"], atol=1e-6)
-    loss = module.loss_of(expected["sources"], expected["query"].transpose(0, 1))
+    loss = module.mean_loss(expected["sources"], expected["query"].transpose(0, 1))
     assert loss.item() == pytest.approx(float(expected["loss"]), rel=1e-5)
 
 
@@ -51,5 +51,5 @@ def test_clipsep_nit(tmp_path, wanted, settings):
     expected = arrays("clipsep", "clipsep_nit_loss")
     module = NoiseInvariant(network(tmp_path, "clipsep_nit"), RandomEncoder(512), **settings).eval()
     module.log = lambda *_, **__: None
-    loss = module.loss_of(expected["sources"], expected["query"].transpose(0, 1))
+    loss = module.mean_loss(expected["sources"], expected["query"].transpose(0, 1))
     assert loss.item() == pytest.approx(float(expected[wanted]), rel=1e-5)

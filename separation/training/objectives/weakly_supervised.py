@@ -1,7 +1,7 @@
 """Weak supervision from clip-level labels: "Universal Source Separation with Weakly Labelled Data" (Kong et al., 2023).
 
-A tagger says where in a clip the drawn class sounds; these anchors are mixed, always with other classes; what it says
-about the clean anchor is the condition; the anchor is the target.
+A tagger finds the segment of a clip, the anchor, in which the drawn class is most probable. Anchors of different
+classes are mixed. The condition is the tagger's output for the clean anchor, and the target is the anchor.
 """
 
 from __future__ import annotations
@@ -14,34 +14,32 @@ from torch import Tensor, nn
 from separation.data.anchors import cut, energy, mined, mixed, partners, random_starts
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
-from separation.losses import snr_loss
-from separation.losses.waveform import l1_loss
 from separation.models.base import ConditionedModel
-from separation.objectives.base import RANDOM, Objective
-from separation.objectives.ranks import per_rank
+from separation.training.losses import l1_loss, snr_loss
+from separation.training.objectives.base import RANDOM, Objective
 
 ANCHORS = ("mined", "random")
 LOSSES = {"l1": l1_loss, "snr": snr_loss}
 
 
 class WeaklySupervised(Objective):
-    """Trains any separator from clips with labels.
+    """Trains any separator on clips with labels.
 
     Args:
-        model: the separator that is trained.
-        encoder: the query net; what it says about a clean anchor is the condition. Frozen.
-        detector: gives probabilities by frame (`encoders.panns.ReleasedDetector`); the encoder itself by default,
-            which must then be a `FrameTagger`. Frozen.
+        model: the separator to train.
+        encoder: the query network, whose output for a clean anchor is the condition. Frozen.
+        detector: gives probabilities by frame (`encoders.panns.ReleasedDetector`); by default the encoder, which
+            then has to be a `FrameTagger`. Frozen.
         anchors: "mined" where the class is most probable, or "random" for comparison.
-        seconds: of an anchor.
-        sources: anchors a mixture.
+        seconds: length of an anchor.
+        sources: anchors per mixture.
         loss: "l1" of waveforms (published) or "snr".
-        own_level: bring every mixture to the level at which the separator is used; published training did not.
-        faithful: random anchors begin in the clip's first seconds, as the published code has it.
-        common: see `Objective`; with `encoder_weights` "random" anchors are random as well.
+        own_level: scale every mixture to the input level of the separator; the published training did not.
+        faithful: draw random anchors from the first seconds of a clip only, like the published code.
+        common: see `Objective`; with `encoder_weights` "random", anchors are random as well.
 
     Raises:
-        ValueError: an option has no such value, or separator and detector work at different rates.
+        ValueError: an option has an unknown value, or separator and detector have different sample rates.
     """
 
     def __init__(
@@ -62,19 +60,20 @@ class WeaklySupervised(Objective):
                 raise ValueError(f"one of {', '.join(known)} is expected, not {value!r}")
         super().__init__(model, encoder, **common)
         self.detector = detector.eval().requires_grad_(False) if detector is not None else None
-        self.hop, rate = int(self.hears().hop), int(self.hears().sample_rate)
+        self.hop, rate = int(self.frame_detector.hop), int(self.frame_detector.sample_rate)
         if model.sample_rate != rate:
             raise ValueError(f"the separator works at {model.sample_rate} Hz and the detector at {rate} Hz")
         self.anchors = "random" if common.get("encoder_weights") == RANDOM else anchors
         self.loss, self.faithful, self.own_level = LOSSES[loss], faithful, own_level
         self.length, self.sources = round(seconds * model.sample_rate), sources
 
-    def hears(self) -> Any:
-        """What gives probabilities by frame."""
+    @property
+    def frame_detector(self) -> Any:
+        """The network that gives probabilities by frame."""
         return self.detector if self.detector is not None else self.encoder
 
     def train(self, mode: bool = True) -> WeaklySupervised:
-        """The detector stays in inference mode, too."""
+        """Set the training mode of the separator; the detector stays in inference mode, too."""
         super().train(mode)
         if getattr(self, "detector", None) is not None:
             self.detector.eval()  # type: ignore[union-attr]
@@ -82,41 +81,46 @@ class WeaklySupervised(Objective):
 
     @torch.no_grad()
     def segments(self, batch: TaggedBatch) -> Tensor:
-        """The anchors (batch, time) of the drawn classes; a shorter clip is its own."""
+        """Anchors (batch, time) of the drawn classes; a clip that is shorter than an anchor is used whole."""
         length = min(self.length, batch.waveforms.shape[-1])
         reach = length // (2 * self.hop)
         if self.anchors == "random":
             frames = batch.waveforms.shape[-1] // self.hop + 1
             starts = random_starts(len(batch.drawn), frames, reach, self.faithful).to(batch.drawn.device)
         else:
-            framewise = self.hears()(batch.waveforms).framewise.float()  # (batch, frames, classes)
+            framewise = self.frame_detector(batch.waveforms).framewise.float()  # (batch, frames, classes)
             starts = mined(framewise[torch.arange(len(batch.drawn)), :, batch.drawn], reach)
         return cut(batch.waveforms, starts * self.hop, 2 * reach * self.hop)
 
     @torch.no_grad()
     def mixtures(self, batch: TaggedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mixtures and targets (batch, time), conditions (batch, dim), and which items can be used (batch,)."""
+        """Mix the anchors of a batch.
+
+        Returns:
+            Mixtures and targets (items, time), conditions (items, dim), and which clips have an item (batch,): those
+            that are not silent and found enough partners of other classes.
+        """
         targets = self.segments(batch)
-        partner, fits = partners(batch.drawn, batch.tags, self.sources - 1)
+        partner, usable = partners(batch.drawn, batch.tags, self.sources - 1)
         mixtures = mixed(targets, partner)
         conditions = self.encoder.encode_audio(targets, self.model.sample_rate).to(targets)
-        fits &= energy(targets)[:, 0] > 0
+        usable &= energy(targets)[:, 0] > 0
         if self.own_level:
             gain = self.model.input_level / energy(mixtures).sqrt().clamp_min(1e-5)
             mixtures, targets = gain * mixtures, gain * targets
-        return mixtures[fits], targets[fits], conditions[fits], fits
+        return mixtures[usable], targets[usable], conditions[usable], usable
 
     def training_step(self, batch: TaggedBatch, index: int) -> Tensor | None:
-        mixtures, targets, conditions, fits = self.mixtures(batch)
-        self.log("train/without_partner", 1 - fits.float().mean())
-        count = per_rank(fits.sum())  # asked on every rank, also by one that has nothing to learn from
-        if not fits.any():
-            return self.usable(None)
+        mixtures, targets, conditions, usable = self.mixtures(batch)
+        self.log("train/without_partner", 1 - usable.float().mean())
+        count = self.mean_count(usable.sum())  # all devices take part, also those without any item
+        if not usable.any():
+            return self.finite(None)
         observe = getattr(self.encoder, "observe", None)
         if observe is not None:
-            observe(batch.drawn[fits], conditions)
-        self.remember(mixtures[:, None], conditions[:, None])
+            observe(batch.drawn[usable], conditions)
+        self.keep_batch(mixtures[:, None], conditions[:, None])
         estimates = self.model(mixtures[:, None], conditions)[:, 0].float()
         loss = self.loss(targets, estimates).sum() / count
         self.log("train/loss", loss, prog_bar=True)
-        return self.usable(loss)
+        return self.finite(loss)

@@ -1,4 +1,4 @@
-"""Separators and joint encoders as bi-modal training needs them: spectra, and ears that let gradients through."""
+"""What bi-modal training needs of separators and joint encoders: spectra, and embeddings with gradients."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
 from separation.models.bimodal_unet import HOP, BiModalUNet
 
-CELL = 128  # frames of BiModalUNet's coarsest cell
+CELL = 128  # frames of BiModalUNet's coarsest grid
 
 
 class SpectralView(Protocol):
-    """What a separator does before and after its masks."""
+    """Spectra of a separator before and after its masks."""
 
     def compared(self, waveform: Tensor) -> Tensor:
-        """Waveforms (..., time) to what losses compare (..., bins, frames)."""
+        """Spectra that losses compare: waveforms (..., time) -> (..., bins, frames)."""
 
     def estimates(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """Mixture (batch, time), conditions (batch, queries, dim) to the same of (batch, queries, bins, frames)."""
+        """Estimates of a mixture (batch, time) by conditions (batch, queries, dim): (batch, queries, bins, frames)."""
 
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:
-        """Estimates (batch, queries, bins, frames) and their mixture (batch, time) to (batch, queries, time)."""
+        """Estimates (batch, queries, bins, frames) and their mixture (batch, time) -> (batch, queries, time)."""
 
 
 class Bands:
-    """`BandUNet` turns phases, so complex spectra are compared.
+    """View of `BandUNet`, which changes the phase: complex spectra.
 
-    They are scaled to the level of the published network's mixtures, because the weights of the losses depend on it.
+    They are scaled to the level of the published network's mixtures, on which the weights of the losses depend.
     """
 
     def __init__(self, model: BandUNet, level: float = 0.1) -> None:
@@ -56,7 +56,7 @@ class Bands:
 
 
 class Magnitudes:
-    """`BiModalUNet` scales magnitudes and keeps the mixture's phase."""
+    """View of `BiModalUNet`, which scales magnitudes and keeps the mixture's phase."""
 
     def __init__(self, model: BiModalUNet) -> None:
         self.model = model
@@ -77,15 +77,15 @@ class Magnitudes:
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:
         spectrum = self.spectrum(mixture)
         phase = torch.polar(torch.ones_like(spectrum.real), spectrum.angle())
-        whole = (spectrum.shape[-1] - 1) * HOP
-        return self.model.stft.inverse(estimates * phase[:, None], whole + HOP - 1)[..., : mixture.shape[-1]]
+        padded = (spectrum.shape[-1] - 1) * HOP
+        return self.model.stft.inverse(estimates * phase[:, None], padded + HOP - 1)[..., : mixture.shape[-1]]
 
 
-def view_of(model: ConditionedModel) -> SpectralView:
-    """The view of a separator.
+def spectral_view(model: ConditionedModel) -> SpectralView:
+    """View of a separator.
 
     Raises:
-        TypeError: there is none for it.
+        TypeError: the network is neither `BandUNet` nor `BiModalUNet`.
     """
     if isinstance(model, BandUNet):
         return Bands(model)
@@ -94,8 +94,8 @@ def view_of(model: ConditionedModel) -> SpectralView:
     raise TypeError(f"bi-modal training knows BandUNet and BiModalUNet, not {type(model).__name__}")
 
 
-def resampled(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """Waveform (..., time) at another rate, through its Fourier transform: gradients pass."""
+def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
+    """Resample waveforms (..., time) by their Fourier transform, which has gradients."""
     if source_rate == target_rate:
         return waveform
     length = round(waveform.shape[-1] * target_rate / source_rate)
@@ -104,14 +104,14 @@ def resampled(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     return torch.fft.irfft(spectrum, length) * (length / waveform.shape[-1])
 
 
-class Ears:
-    """The joint space of an encoder, with gradients from recordings; texts are embedded without.
+class JointSpace:
+    """The joint audio-text space of an encoder, with gradients from recordings; texts have none.
 
     Args:
-        encoder: `JointEncoder`, `ClapEncoder`, or an encoder whose `clap` is one.
+        encoder: `JointEncoder`, `ClapEncoder`, or an encoder whose attribute `clap` is one.
 
     Raises:
-        EncoderError: it has no joint space.
+        EncoderError: the encoder has no joint space.
     """
 
     def __init__(self, encoder: QueryEncoder) -> None:
@@ -121,7 +121,7 @@ class Ears:
 
     @property
     def joint(self) -> Any:
-        """The encoder itself, or the CLAP it has; asked for late, because that may be read at first use."""
+        """The encoder itself or its CLAP, which may be loaded at its first use."""
         return getattr(self.encoder, "clap", self.encoder)
 
     @torch.no_grad()
@@ -131,11 +131,7 @@ class Ears:
 
     def audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Recordings (batch, time) to unit vectors (batch, dim)."""
-        if isinstance(self.encoder, RandomEncoder):  # hears nothing, but lets gradients through
-            return F.normalize(
-                F.pad(waveform, (0, max(0, self.encoder.embedding_dim - waveform.shape[-1])))[
-                    :, : self.encoder.embedding_dim
-                ],
-                dim=-1,
-            )
-        return self.joint.embed_audio(resampled(waveform, sample_rate, self.joint.sample_rate))
+        if isinstance(self.encoder, RandomEncoder):  # has no weights: the first samples let gradients through
+            size = self.encoder.embedding_dim
+            return F.normalize(F.pad(waveform, (0, max(0, size - waveform.shape[-1])))[:, :size], dim=-1)
+        return self.joint.embed_audio(resample(waveform, sample_rate, self.joint.sample_rate))

@@ -1,0 +1,1 @@
+"""Training objectives. Each is a Lightning module on a separator network, a query encoder or both."""

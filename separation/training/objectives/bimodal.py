@@ -1,0 +1,153 @@
+"""Weak supervision from text.
+
+Mahmud et al., "Weakly-supervised Audio Separation via Bi-modal Semantic Similarity", 2024.
+
+The training clips are mixtures with a caption, and their sources are unknown. Two clips are mixed and queried by their
+captions, for which the targets are known. They are also queried by each phrase of the captions. These targets are
+unknown, but the estimates by a clip's phrases add up to the clip, and a frozen joint audio-text encoder compares each
+of them with its phrase.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separation.data.captioned import CaptionedBatch
+from separation.encoders.base import QueryEncoder
+from separation.models.base import ConditionedModel
+from separation.training.losses import consistency_loss, matching_loss, reconstruction_loss
+from separation.training.objectives.base import EmbeddingCache, Objective
+from separation.training.objectives.spectra import JointSpace, spectral_view
+
+CACHED_NUMBERS = 50_000_000  # of conditions, 200 MB
+
+
+class BiModal(Objective):
+    """Trains a separator on captioned mixtures: mix-and-separate, weak, semi-supervised, supervised.
+
+    - *weak*: all three terms;
+    - *mix-and-separate*: `consistency` and `contrast` are zero, and no phrase is queried;
+    - *supervised*: the same, with data whose clips are isolated recordings (`CaptionedData(sources=1)`);
+    - *semi-supervised*: weak, with data that also has `isolated` mixtures.
+
+    Args:
+        model: the separator to train, `BandUNet` or `BiModalUNet`.
+        encoder: computes the conditions and is the joint space of CNT (`JointEncoder`, CLAP). Frozen.
+        reconstruction: weight of URL, of the clips by their captions and of the isolated clips by their names.
+        consistency: weight of CRL.
+        contrast: weight of CNT.
+        mixtures_weight: weight of the weak loss in semi-supervised training.
+        isolated_weight: weight of the URL of isolated clips in semi-supervised training.
+        scale: inverse temperature of the joint space in CNT.
+        own_level: scale every mixture to the input level of the separator.
+        faithful: count equal phrases of other items as negatives, like the published code.
+        common: see `Objective`.
+
+    Raises:
+        TypeError: the separator is another network.
+        EncoderError: the encoder has no joint space.
+    """
+
+    def __init__(
+        self,
+        model: ConditionedModel,
+        encoder: QueryEncoder,
+        reconstruction: float = 5.0,
+        consistency: float = 5.0,
+        contrast: float = 0.5,
+        mixtures_weight: float = 1.0,
+        isolated_weight: float = 1.0,
+        scale: float = 20.0,
+        own_level: bool = True,
+        faithful: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(model, encoder, **common)
+        self.view, self.joint = spectral_view(self.model), JointSpace(self.encoder)
+        self.weights = {"url": reconstruction, "crl": consistency, "cnt": contrast}
+        self.mixtures_weight, self.isolated_weight = mixtures_weight, isolated_weight
+        self.vectors = EmbeddingCache(CACHED_NUMBERS // encoder.embedding_dim)
+        self.scale, self.own_level, self.faithful = scale, own_level, faithful
+
+    def conditions(self, texts: list[str], *shape: int) -> Tensor:
+        """Conditions (*shape, dim) of texts."""
+        return self.vectors(texts, self.encoder.encode_text).to(self.device).unflatten(0, shape)
+
+    def estimate(self, clips: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Separate the mixture of clips.
+
+        Args:
+            clips: (batch, clips, time).
+            conditions: (batch, queries, dim).
+
+        Returns:
+            Estimates (batch, queries, bins, frames), spectra of the clips (batch, clips, bins, frames) and of their
+            mixture (batch, bins, frames), and the mixture (batch, time).
+        """
+        if self.own_level:
+            level = clips.sum(1).square().mean(-1).sqrt()
+            clips = clips * (self.model.input_level / level.clamp_min(1e-5))[:, None, None]
+        mixture = clips.sum(1)
+        self.keep_batch(mixture[:, None], conditions)
+        return self.view.estimates(mixture, conditions), self.view.compared(clips), self.view.compared(mixture), mixture
+
+    def weak_terms(self, batch: CaptionedBatch) -> dict[str, Tensor]:
+        """URL, CRL and CNT of the batch's mixtures; the latter two only if one of them has a weight."""
+        size, count, slots = batch.shares.shape
+        conditions = self.conditions(batch.captions, size, count)
+        by_phrases = bool(self.weights["crl"] or self.weights["cnt"])
+        if by_phrases:
+            phrases = self.conditions(batch.phrases, size, count * slots)
+            conditions = torch.cat([conditions, phrases], dim=1)
+        estimates, clips, mixture, wave = self.estimate(batch.clips, conditions)
+        terms = {"url": reconstruction_loss(estimates[:, :count], clips, mixture)}
+        if by_phrases:
+            parts = estimates[:, count:]
+            terms["crl"] = consistency_loss(parts.unflatten(1, (count, slots)), batch.shares, clips)
+            terms["cnt"] = self.contrast_term(parts, wave, batch)
+        return terms
+
+    def contrast_term(self, parts: Tensor, mixture: Tensor, batch: CaptionedBatch) -> Tensor:
+        """CNT, from audio to text: sum over the clips of a mixture; each is compared with the phrases of all batches.
+
+        Args:
+            parts: estimates by the phrases (batch, clips * slots, bins, frames).
+            mixture: (batch, time).
+            batch: gives the phrases.
+        """
+        size, count, slots = batch.shares.shape
+        total = parts.real.new_zeros(())
+        with torch.autocast(self.device.type, enabled=False):
+            waves = self.view.waveforms(parts, mixture).unflatten(1, (count, slots))
+            for clip in range(count):
+                audio = self.joint.audio(waves[:, clip].flatten(0, 1), self.model.sample_rate)
+                starts = [(item * count + clip) * slots for item in range(size)]
+                total = total + self.matched(
+                    audio, [p for start in starts for p in batch.phrases[start : start + slots]]
+                )
+        return total
+
+    def matched(self, audio: Tensor, own: list[str]) -> Tensor:
+        """Cross-entropy of audio (items, dim) with its phrases among those of all devices. Equal phrases match."""
+        text = self.gather(self.joint.text(own).to(audio.device)).flatten(0, 1)
+        phrases = self.gather_objects(own)
+        if self.faithful:
+            same = torch.eye(len(phrases))[self.global_rank * len(own) :][: len(own)]
+        else:
+            same = torch.tensor([[float(mine == other) for other in phrases] for mine in own])
+        return matching_loss(self.scale * audio @ text.T, same.to(audio.device))
+
+    def training_step(self, batch: CaptionedBatch, index: int) -> Tensor | None:
+        terms = self.weak_terms(batch)
+        total = self.mixtures_weight * torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        if len(batch.isolated):
+            conditions = self.conditions(batch.names, *batch.isolated.shape[:2])
+            estimates, clips, mixture, _ = self.estimate(batch.isolated, conditions)
+            terms["isolated"] = reconstruction_loss(estimates, clips, mixture)
+            total = total + self.isolated_weight * self.weights["url"] * terms["isolated"]
+        for name, term in terms.items():
+            self.log(f"train/{name}", term, prog_bar=name == "url")
+        return self.finite(total)
