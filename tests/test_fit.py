@@ -341,7 +341,7 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--trainer.max_epoch=3", "unrecognized arguments: --trainer.max_epoch=3."),
         ("--data.validation=none.csv", "none.csv: there is no such list of validation mixtures."),
         ("--ckpt_path=/nope.ckpt", "/nope.ckpt: there is no such checkpoint."),
-        (f"--ckpt_path={RECIPE}", f"{RECIPE}: it is no checkpoint of a training, or is damaged."),
+        (f"--ckpt_path={RECIPE}", f"{RECIPE}: not a training checkpoint, or damaged."),
         ("--ckpt_path=best", "--ckpt_path=best: name the file of an earlier run, such as best.ckpt in its folder."),
         ("--data.workers=-1", "data.workers is -1; the least is 0."),
         ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
