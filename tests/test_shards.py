@@ -35,11 +35,22 @@ def folder(manifest, tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def rank(monkeypatch):
+    """Sets the rank that is asked for when shards are opened."""
+
+    def choose(number, ranks=2):
+        monkeypatch.setenv("RANK", str(number))
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+
+    return choose
+
+
 def recordings(clips):
     return [clip.recording for clip, _ in clips]
 
 
-def test_a_shard_holds_what_the_corpus_does(manifest, folder):
+def test_shards_hold_what_the_corpus_does(manifest, folder):
     corpus = Corpus(manifest, sample_rate=8000)
     read = {clip.recording: (clip, wave) for clip, wave in ShardedClips(folder)}
     assert len(read) == len(ShardedClips(folder)) == len(corpus) == CLIPS
@@ -47,20 +58,15 @@ def test_a_shard_holds_what_the_corpus_does(manifest, folder):
     for number, clip in enumerate(corpus.clips):
         assert read[clip.recording][0] == clip
         assert torch.equal(read[clip.recording][1], corpus.waveform(number))
-
-
-def test_clips_may_come_at_the_levels_of_their_recordings(folder, tmp_path):
     for (clip, wave), (same, full) in zip(ShardedClips(folder, as_recorded=True), ShardedClips(folder), strict=True):
         assert clip == same
         assert wave.abs().max().item() == pytest.approx(0.3, abs=5e-3)
         assert torch.allclose(wave / wave.abs().max(), full, atol=1e-6)
 
 
-def test_shards_that_did_not_note_levels_serve_without_them(folder, tmp_path):
-    for path in folder.iterdir():
-        if path.suffix != ".tar":
-            shutil.copy(path, tmp_path)
-            continue
+def test_shards_without_levels_serve_without_them(folder, tmp_path):
+    shutil.copy(folder / "train.json", tmp_path)
+    for path in folder.glob("*.tar"):
         with tarfile.open(path) as old, tarfile.open(tmp_path / path.name, "w") as new:
             for member in old:
                 content = old.extractfile(member).read()
@@ -75,7 +81,7 @@ def test_shards_that_did_not_note_levels_serve_without_them(folder, tmp_path):
         next(iter(ShardedClips(tmp_path, as_recorded=True)))
 
 
-def test_shards_are_plain_and_equally_long(folder):
+def test_shards_are_plain_equally_long_and_reproducible(manifest, folder, tmp_path):
     index = json.loads((folder / "train.json").read_text())
     assert [shard["clips"] for shard in index["shards"]] == [7, 7, 6, 6]
     names = [f"train-{number:06d}.tar" for number in range(SHARDS)]
@@ -83,49 +89,44 @@ def test_shards_are_plain_and_equally_long(folder):
     with tarfile.open(folder / names[0]) as shard:
         assert {name.split(".")[1] for name in shard.getnames()} == {"flac", "json"}
         assert len(shard.getnames()) == 14
-
-
-def test_writing_twice_gives_the_same_bytes(manifest, folder, tmp_path):
     write_shards(manifest, tmp_path, shards=SHARDS, sample_rate=8000)
-    for path in folder.iterdir():
-        assert path.read_bytes() == (tmp_path / path.name).read_bytes()
+    assert all(path.read_bytes() == (tmp_path / path.name).read_bytes() for path in folder.iterdir())
 
 
-def test_two_ranks_of_two_workers_see_every_clip_once(folder, monkeypatch):
+# --- Order -------------------------------------------------------------------------------------
+
+
+def test_two_ranks_of_two_workers_see_every_clip_once(folder, rank):
     orders = []
     for epoch in range(2):
         seen = []
-        for rank in range(2):
-            monkeypatch.setenv("RANK", str(rank))
-            monkeypatch.setenv("WORLD_SIZE", "2")
+        for number in range(2):
+            rank(number)
             clips = ShardedClips(folder, buffer=4)
             clips.set_epoch(epoch)
-            mine = recordings(DataLoader(clips, batch_size=None, num_workers=2))
-            assert 12 <= len(mine) <= 14
-            seen += mine
+            own = recordings(DataLoader(clips, batch_size=None, num_workers=2))
+            assert 12 <= len(own) <= 14
+            seen += own
         assert len(seen) == len(set(seen)) == CLIPS
         orders.append(seen)
     assert orders[0] != orders[1]
 
 
-def test_a_worker_that_knows_no_ranks_asks_the_dataset(folder, monkeypatch):
-    whole = recordings(ShardedClips(folder))
-    parts = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        clips = ShardedClips(folder)
-        monkeypatch.delenv("RANK")  # as in a spawned process
-        parts.append(recordings(clips))
-    assert sorted(parts[0] + parts[1]) == sorted(whole)
-
-
-def test_even_ends_all_workers_after_equally_many(folder, monkeypatch):
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
+def test_even_ends_all_workers_after_equally_many(folder, rank):
+    for number in range(2):
+        rank(number)
         seen = recordings(DataLoader(ShardedClips(folder, even=True), batch_size=None, num_workers=2))
         assert len(seen) == len(set(seen)) == 2 * 6
+
+
+def test_a_spawned_worker_knows_the_rank_from_the_dataset(folder, rank, monkeypatch):
+    whole, parts = recordings(ShardedClips(folder)), []
+    for number in range(2):
+        rank(number)
+        clips = ShardedClips(folder)
+        monkeypatch.delenv("RANK")
+        parts += recordings(clips)
+    assert sorted(parts) == sorted(whole)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(folder):
@@ -140,17 +141,19 @@ def test_the_order_is_a_function_of_seed_and_epoch(folder):
     assert sorted(order(buffer=0)) == sorted(order(epoch=1))
 
 
-def test_shards_must_go_round(folder, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
+def test_the_number_of_shards_must_fit_ranks_and_workers(folder, rank):
+    rank(0, 3)
     with pytest.raises(DataError, match=r"train\.json: 4 shards cannot be shared by 3 ranks of 1 workers each"):
         next(iter(ShardedClips(folder)))
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    rank(0, 4)
     with pytest.raises(DataError, match="4 shards cannot be shared by 4 ranks of 2 workers each"):
         next(iter(DataLoader(ShardedClips(folder), batch_size=None, num_workers=2)))
 
 
-def test_a_broken_clip_is_left_out_and_said(tmp_path, capsys):
+# --- The command -------------------------------------------------------------------------------
+
+
+def test_a_broken_clip_is_left_out_and_reported(tmp_path, capsys):
     manifest = write_corpus(tmp_path, labels=50, recordings=2, seconds=0.02)
     (tmp_path / "audio" / "made" / "tone 7" / "1.wav").unlink()
     said = []
@@ -175,7 +178,7 @@ def test_the_command_writes_shards(manifest, tmp_path, capsys):
 # --- What is refused ---------------------------------------------------------------------------
 
 
-def test_a_folder_without_shards_is_named(tmp_path):
+def test_an_invalid_index_is_named(tmp_path):
     with pytest.raises(DataError, match=r"train\.json: the index of shards cannot be read"):
         ShardedClips(tmp_path)
     (tmp_path / "train.json").write_text('{"shards": [{"name": "a.tar"}]}')
@@ -191,7 +194,7 @@ def test_an_index_cannot_name_anything_else(tmp_path, name):
         ShardedClips(tmp_path)
 
 
-def test_a_shard_that_is_cut_short_is_noticed(folder, tmp_path):
+def test_a_truncated_or_missing_shard_is_noticed(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     shard = tmp_path / "copy" / "train-000001.tar"
     whole = shard.read_bytes()
@@ -204,22 +207,16 @@ def test_a_shard_that_is_cut_short_is_noticed(folder, tmp_path):
 
 
 def test_nothing_is_unpickled(folder, tmp_path, monkeypatch):
-    def never(*arguments, **options):
-        raise AssertionError("unpickled")
-
     shutil.copytree(folder, tmp_path / "copy")
     with tarfile.open(tmp_path / "copy" / "train-000000.tar", "a") as shard:
         for suffix in ("pkl", "pyd", "pth"):
             member = tarfile.TarInfo(f"000000999.{suffix}")
             member.size = 4
             shard.addfile(member, io.BytesIO(b"evil"))
-    monkeypatch.setattr("pickle.loads", never)
-    monkeypatch.setattr("pickle.load", never)
+    monkeypatch.setattr("pickle.loads", None)  # calling them would fail
+    monkeypatch.setattr("pickle.load", None)
     with pytest.raises(DataError, match=r"a clip of its shards has no flac"):
         list(ShardedClips(tmp_path / "copy", buffer=0))
-
-
-# --- From a web server -------------------------------------------------------------------------
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
