@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import ModelError
-from separation.pretrained import averaged, build, describe_objective, load_parts, save_model
+from separation.pretrained import average_weights, build, describe_objective, load_parts, save_model
 
 LICENCE = "CC BY 4.0"
 
@@ -57,7 +57,7 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
     if described is None:
         raise ModelError(f"{config} does not describe a separator and an encoder.")
     model, encoder = build(described["model"]), build(described["encoder"])
-    load_parts(model, encoder, averaged(read_tensors(checkpoint)), checkpoint)
+    load_parts(model, encoder, average_weights(read_tensors(checkpoint)), checkpoint)
     save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 

@@ -246,7 +246,7 @@ def read_stored(path: Path) -> StoredModel:
         content = read_pickle(path)
         state = tensors_of(content, path)
         if {"average", "model"} <= {name.split(".")[0] for name in state}:
-            return StoredModel(content.get(DESCRIPTION) or find_description(path), averaged(state))
+            return StoredModel(content.get(DESCRIPTION) or find_description(path), average_weights(state))
     return recognise(state, path)
 
 
@@ -280,13 +280,14 @@ def load_encoder(encoder: Any, tensors: dict[str, Tensor], source: Path) -> None
     Raises:
         ModelError: a tensor is missing, left over or of another shape.
     """
-    from separation.released.encoder import ReleasedEncoder
+    from torch import nn
+
     from separation.tensors import load_strictly
 
-    if isinstance(encoder, ReleasedEncoder):
-        encoder.load_state_dict(tensors)
-    else:
+    if type(encoder).load_state_dict is nn.Module.load_state_dict:
         load_strictly(encoder, tensors, source)
+    else:  # ReleasedEncoder, which keeps the tensors for the encoders that it builds
+        encoder.load_state_dict(tensors)
 
 
 def save_model(
@@ -351,7 +352,7 @@ def find_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def averaged(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the averaged separator and the encoder of a training, named as in a model directory."""
     from separation.tensors import select
 

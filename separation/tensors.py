@@ -132,7 +132,7 @@ def select(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def under(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict[str, Tensor]:
+def select_first(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict[str, Tensor]:
     """Return the tensors under the first prefix that has one called `sign`, without the prefix; {} for none."""
     return next((select(tensors, prefix) for prefix in prefixes if f"{prefix}{sign}" in tensors), {})
 

@@ -330,7 +330,7 @@ def test_states_of_padding_are_zero():
     found = StatesEncoder(clap=clap)
     mask = torch.zeros(2, 77, dtype=torch.long)
     mask[0, :5], mask[1, :9] = 1, 1
-    packed = found.packed(torch.zeros(2, 77, dtype=torch.long), mask)
+    packed = found.encode_tokens(torch.zeros(2, 77, dtype=torch.long), mask)
     assert packed.shape == (2, found.embedding_dim)
     hidden = packed[:, 512:].unflatten(1, (77, 768))
     assert torch.equal(hidden[0, :5], states[0, :5]) and torch.equal(hidden[1, :9], states[1, :9])

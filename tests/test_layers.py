@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "separation"
 # What a file or folder of separation/ never imports, at its head, in its functions, or for its types.
 USE = {"pretrained", "released", "query", "separator", "listing", "plot", "cli", "calibrate", "convert", "export"}
 TRAIN = {"data", "datasets", "training", "evaluate"}
+BASE = {"errors", "audio", "models", "encoders", "tensors", "download", "moved", "compat", "wordings"}
 FORBIDDEN = {
-    "errors": {"audio", "models", "encoders"} | USE | TRAIN,
-    "audio": {"models", "encoders"} | USE | TRAIN,
-    "models": {"errors", "audio", "encoders"} | USE | TRAIN,
+    **{name: BASE - {name, "errors"} | USE | TRAIN for name in BASE - {"encoders"}},
+    "models": BASE - {"models"} | USE | TRAIN,
     "encoders": USE | TRAIN,
     "released": USE - {"released"} | TRAIN,
     "pretrained": USE - {"released", "pretrained"} | TRAIN,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from separation.encoders.base import EncoderError, find_weights
 from separation.encoders.taggers import Frames, TaggerEncoder, Tags, hold_steps
 from separation.models.spectra import LogMel
-from separation.tensors import Tensors, load_strictly, read_tensors, under
+from separation.tensors import Tensors, load_strictly, read_tensors, select_first
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 HALVINGS = 5
@@ -103,7 +103,7 @@ class Cnn14(nn.Module):
             EncoderError: there is no Cnn14 among the tensors, or one with another front end.
             ModelError: a tensor is missing, unknown or has another shape; the message names it.
         """
-        bare = under(tensors, self.prefixes, SIGN)
+        bare = select_first(tensors, self.prefixes, SIGN)
         if not bare:
             raise EncoderError(f"{source} contains no Cnn14: tensor {SIGN} is missing.")
         variant = find_variant(bare)
@@ -166,7 +166,7 @@ class PannsEncoder(TaggerEncoder):
         Raises:
             ModelError: a tensor is missing, unknown or has another shape.
         """
-        encoder = cls(condition, variant or find_variant(under(tensors, PREFIXES, SIGN)) or "cnn14")
+        encoder = cls(condition, variant or find_variant(select_first(tensors, PREFIXES, SIGN)) or "cnn14")
         encoder.network.load_published(tensors, source)
         return encoder
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.tensors import Tensors, under
+from separation.tensors import Tensors, select_first
 
 Label = str | int
 
@@ -94,7 +94,7 @@ class TableEncoder(LabelEncoder):
         Raises:
             EncoderError: the tensor is missing, or its number of rows differs from the number of labels.
         """
-        found = under(tensors, ("", "module.", "encoder."), "label_net.weight").get("label_net.weight")
+        found = select_first(tensors, ("", "module.", "encoder."), "label_net.weight").get("label_net.weight")
         if found is None:
             raise EncoderError(f"{source}: tensor label_net.weight is missing.")
         if len(found) != len(labels):

@@ -181,9 +181,9 @@ class StatesEncoder(ReleasedEncoder):
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Encode sentences to (batch, 59648)."""
-        return self.packed(*self.clap.tokenize(texts, TOKENS))
+        return self.encode_tokens(*self.clap.tokenize(texts, TOKENS))
 
-    def packed(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def encode_tokens(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Encode token numbers and their mask (batch, 77) to (batch, 59648)."""
         hidden, embedding = self.clap.encode_tokens(tokens, mask)
         if self.mask_padding:
