@@ -377,7 +377,8 @@ def load_start(model: nn.Module, encoder: nn.Module, source: Path) -> None:
     Raises:
         ModelError: a tensor is missing, superfluous or of another shape.
     """
-    state = read_tensors(source / "model.safetensors") if source.is_dir() else pretrained.averaged(read_tensors(source))
+    state = read_tensors(source / "model.safetensors" if source.is_dir() else source)
+    state = state if source.is_dir() else pretrained.average_weights(state)
     pretrained.load_parts(model, encoder, state, source)
 
 
