@@ -1,8 +1,7 @@
-"""Procedural everyday sounds: seeded, a few lines each, nothing recorded.
+"""Procedural everyday sounds, seeded, without recordings.
 
-`synthesise("dog bark", seconds=4.0, sample_rate=32000, seed=1)` returns one sound; `SOUNDS` maps
-every label to its function. A seed fixes the parameters (pitch, tempo, brightness, spacing), at
-any sample rate and length; another seed gives another dog, clock or engine.
+`synthesise("dog bark", seconds=4.0, sample_rate=32000, seed=1)` returns one sound; `SOUNDS` maps every label to its
+function. A seed fixes the parameters (pitch, tempo, brightness, spacing) at any sample rate and length.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from separation.data.foley import animals, elements, machines, people
-from separation.data.foley.registry import SOUNDS as SOUNDS
-
-__all__ = ["SOUNDS", "animals", "elements", "machines", "people", "synthesise"]
+from separation.data.foley import sounds as sounds  # registers them
+from separation.data.foley.parts import SOUNDS as SOUNDS
 
 
 def synthesise(label: str, seconds: float = 4.0, sample_rate: int = 32000, seed: int = 0) -> NDArray[np.float32]:
-    """Render one sound, (time,) float32, peak at most 1, round(seconds * sample_rate) samples.
+    """Synthesise one sound: (time,) float32, peak at most 1, round(seconds * sample_rate) samples.
 
-    The same arguments give the same samples. Raises ValueError for a label that is not in
-    `SOUNDS`, for a negative or infinite duration and for a sample rate that is not positive.
+    The same arguments give the same samples.
+
+    Raises:
+        ValueError: the label is not in `SOUNDS`, the duration is negative or infinite, or the sample rate is not
+            positive.
     """
     if label not in SOUNDS:
         raise ValueError(f"no sound is called {label!r}; there are: {', '.join(SOUNDS)}")
