@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.audio import as_rate, as_waveform, read, resample
-from separation.download import cache_folder, hub_snapshots
+from separation.download import RemoteFile, cache_folder, find_file
 from separation.errors import ModelError
 
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples
@@ -190,12 +190,10 @@ def find_weights(filename: str, what: str, home: str) -> Path:
     Raises:
         EncoderError: the file is in neither place.
     """
-    folder = cache_folder()
-    snapshots = hub_snapshots(home.removeprefix("https://huggingface.co/"))
-    for path in (folder / filename, *(snapshot / filename for snapshot in snapshots)):
-        if path.is_file():
-            return path
-    raise EncoderError(
-        f"The weights of {what} are missing: get {filename} from {home} and put it into {folder}; "
-        "without them the command separate takes embeddings alone (--query-embedding)."
-    )
+    path = find_file(RemoteFile(f"{home}/resolve/main/{filename}", filename))
+    if path is None:
+        raise EncoderError(
+            f"The weights of {what} are missing: get {filename} from {home} and put it into {cache_folder()}; "
+            "without them the command separate takes embeddings alone (--query-embedding)."
+        )
+    return path
