@@ -15,13 +15,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 from urllib.request import urlopen
 
 from separation.errors import ModelError
 
-OFFLINE_VARIABLES = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
+OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
 TIMEOUT = 30.0
 HUB_FILE = re.compile(r"https://huggingface\.co/(?:(space|dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
@@ -56,11 +55,6 @@ def cache_folder() -> Path:
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "separation"
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
-
-
-def is_offline() -> bool:
-    """Return whether SEPARATION_OFFLINE or HF_HUB_OFFLINE forbids the network."""
-    return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE_VARIABLES)
 
 
 def hub_cache() -> Path:
@@ -102,7 +96,9 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
     if path is not None:
         verify(path, remote)
         return path
-    if is_offline() if offline is None else offline:
+    if offline is None:
+        offline = any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
+    if offline:
         raise NoConnectionError("the network must not be used (offline)")
     on_hub = HUB_FILE.match(remote.url)
     try:
@@ -140,7 +136,7 @@ def download(remote: RemoteFile) -> Path:
             if not response.url.startswith("https://"):
                 raise ModelError(f"{response.url} is not used: only https is.")
             size = int(response.headers.get("Content-Length") or 0)
-            with tqdm.wrapattr(response, "read", total=size or None, desc=remote.filename) as stream:
+            with tqdm.wrapattr(response, "read", total=size or None, desc=remote.filename, disable=None) as stream:
                 shutil.copyfileobj(stream, file)
             if size and file.tell() != size:
                 raise OSError(f"the connection ended after {file.tell()} of {size} bytes")
@@ -160,7 +156,10 @@ def verify(path: Path, remote: RemoteFile) -> None:
         ModelError: it is another file.
     """
     record_file, stat = cache_folder() / f"{remote.filename}.json", path.stat()
-    record = read_record(record_file)
+    try:
+        record = dict(json.loads(record_file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        record = {}
     if record.get("size") == stat.st_size and record.get("mtime_ns") == stat.st_mtime_ns:
         return
     if remote.size is not None and stat.st_size != remote.size:
@@ -179,12 +178,3 @@ def verify(path: Path, remote: RemoteFile) -> None:
     record |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     record_file.parent.mkdir(parents=True, exist_ok=True)
     record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def read_record(file: Path) -> dict[str, Any]:
-    """Return the record of an earlier check; empty if there is none."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
