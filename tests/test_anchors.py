@@ -12,7 +12,16 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
-from separation.data.anchors import cut, energy, match_gain, mined, mixed, partners, random_starts, smoothed
+from separation.data.anchors import (
+    choose_partners,
+    cut_segments,
+    energy,
+    find_anchors,
+    match_gain,
+    mix_segments,
+    random_anchors,
+    smooth,
+)
 from separation.data.manifest import DataError
 from separation.data.tagged import BalancedSampler
 
@@ -23,8 +32,8 @@ HOP, REACH = 320, 100
 def test_anchors_are_the_published_ones():
     expected = arrays("uss", "uss_anchor_and_mix")
     probabilities = expected["probs"][torch.arange(6), :, expected["class_ids"]]
-    assert (smoothed(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
-    starts = mined(probabilities, REACH) * HOP
+    assert (smooth(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
+    starts = find_anchors(probabilities, REACH) * HOP
     assert torch.equal(starts, expected["bgn_sample"])
     assert torch.equal(starts + 2 * REACH * HOP, expected["end_sample"])
 
@@ -37,15 +46,15 @@ def test_mixtures_are_the_published_ones():
     waves = [torch.from_numpy(np.asarray(draw(f"anchorwav/{b}", 320000, seed=1))).float() for b in range(6)]
     segments = torch.stack([scale * wave[:64000] for scale, wave in zip(scales, waves, strict=True)])
     assert (segments[:, :4000] - expected["mix_in"]).abs().max() < 1e-6
-    partner, fits = partners(torch.arange(6), torch.eye(6))  # all different: the next one, as published
+    partner, fits = choose_partners(torch.arange(6), torch.eye(6))  # all different: the next one, as published
     assert partner[:, 0].tolist() == [1, 2, 3, 4, 5, 0] and fits.all()
-    found = mixed(segments, partner)
+    found = mix_segments(segments, partner)
     assert (found[:, :4000] - expected["mix_first4000"]).abs().max() < 1e-5
     assert torch.allclose(energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
 
 
 def test_the_average_repeats_the_ends():
-    found = smoothed(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
+    found = smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
     assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 4 / 3, 8 / 3])
 
 
@@ -53,63 +62,63 @@ def test_the_average_repeats_the_ends():
 def test_the_anchor_lies_around_the_surest_place_and_within_the_clip(place, start):
     probabilities = torch.zeros(1, 101)
     probabilities[0, place] = 1.0
-    found = mined(probabilities, 5)[0].item()
+    found = find_anchors(probabilities, 5)[0].item()
     # A single frame gives a plateau of equal averages, of which the first counts.
     assert found == (max(0, min(90, max(place - 5, 0) - 5)))
     hill = torch.exp(-0.5 * ((torch.arange(101.0) - place) / 8) ** 2)[None]
-    assert mined(hill, 5)[0].item() == pytest.approx(start, abs=1 if place in (5, 95) else 0)
+    assert find_anchors(hill, 5)[0].item() == pytest.approx(start, abs=1 if place in (5, 95) else 0)
 
 
 def test_a_clip_shorter_than_an_anchor_is_refused():
     with pytest.raises(ValueError, match="holds no segment of 10"):
-        mined(torch.rand(1, 10), 5)
-    assert mined(torch.rand(1, 11), 5).tolist() == [0]
+        find_anchors(torch.rand(1, 10), 5)
+    assert find_anchors(torch.rand(1, 11), 5).tolist() == [0]
 
 
 def test_random_anchors_lie_anywhere_or_as_published_at_the_start():
     torch.manual_seed(0)
-    starts = random_starts(4000, 1001, REACH)
+    starts = random_anchors(4000, 1001, REACH)
     assert starts.min() < 10 and starts.max() > 790 and starts.max() <= 800
     assert starts.float().mean().item() == pytest.approx(400, abs=12)
-    published = random_starts(4000, 1001, REACH, faithful=True)
+    published = random_anchors(4000, 1001, REACH, faithful=True)
     assert published.min() == 0 and published.max() == 100
     assert (published == 0).float().mean().item() == pytest.approx(101 / 201, abs=0.03)
 
 
 def test_cuts_begin_where_they_should():
     waves = torch.arange(20.0).reshape(2, 10)
-    assert cut(waves, torch.tensor([3, 0]), 4).tolist() == [[3, 4, 5, 6], [10, 11, 12, 13]]
+    assert cut_segments(waves, torch.tensor([3, 0]), 4).tolist() == [[3, 4, 5, 6], [10, 11, 12, 13]]
 
 
 def test_partners_never_have_the_label():
     drawn = torch.tensor([0, 0, 1, 2])
     tags = F.one_hot(drawn, 3).float()
     tags[3, 0] = 1  # the last clip holds the first class as well
-    partner, fits = partners(drawn, tags)
+    partner, fits = choose_partners(drawn, tags)
     assert partner[:, 0].tolist() == [2, 2, 3, 0] and fits.all()
-    with_two, fits = partners(drawn, tags, 2)
+    with_two, fits = choose_partners(drawn, tags, 2)
     assert fits.tolist() == [False, False, True, True]  # only one clip lacks class 0
     assert with_two[2].tolist() == [3, 0]
     rng = np.random.default_rng(0)
     for _ in range(50):
         drawn = torch.from_numpy(rng.integers(0, 4, 8))
         tags = F.one_hot(drawn, 4).float()
-        partner, fits = partners(drawn, tags)
+        partner, fits = choose_partners(drawn, tags)
         assert (drawn[partner[fits, 0]] != drawn[fits]).all()
         assert fits.all() == (len(set(drawn.tolist())) > 1)
 
 
 def test_a_batch_of_one_class_has_no_partners():
     drawn = torch.zeros(3, dtype=torch.long)
-    assert not partners(drawn, torch.ones(3, 1))[1].any()
+    assert not choose_partners(drawn, torch.ones(3, 1))[1].any()
     with pytest.raises(ValueError, match="a batch of 1"):
-        partners(torch.tensor([0]), torch.ones(1, 1))
+        choose_partners(torch.tensor([0]), torch.ones(1, 1))
 
 
 def test_sources_are_mixed_at_the_target_s_energy():
     generator = torch.Generator().manual_seed(0)
     segments = torch.randn(3, 4000, generator=generator) * torch.tensor([1.0, 0.2, 3.0])[:, None]
-    found = mixed(segments, torch.tensor([[1, 2], [2, 0], [0, 1]]))
+    found = mix_segments(segments, torch.tensor([[1, 2], [2, 0], [0, 1]]))
     for row, others in enumerate(([1, 2], [2, 0], [0, 1])):
         wanted = segments[row].clone()
         for other in others:

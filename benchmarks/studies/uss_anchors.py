@@ -19,7 +19,7 @@ from common import Scores, clean_pairs, common_labels, finish, fit, held_out, op
 from padded import Padded
 from small import RATE, SECONDS, band_unet, groups, scored
 
-from separation.data.anchors import mined
+from separation.data.anchors import find_anchors
 from separation.data.corpus import Corpus
 from separation.data.tagged import TaggedData
 from separation.encoders.taggers import FrameTagger
@@ -62,7 +62,7 @@ def overlaps(encoder: FrameTagger, padded: Padded, most: int = 200) -> tuple[flo
     for number in range(0, len(padded), max(1, len(padded) // most)):
         framewise = encoder(padded.waveform(number)[None]).framewise
         at = padded.labels.index(padded.clips[number].label)
-        start = int(mined(framewise[:, :, at], reach)[0]) * encoder.hop
+        start = int(find_anchors(framewise[:, :, at], reach)[0]) * encoder.hop
         found.append(shared(start, padded.start(number)))
         anywhere = range(0, padded.length - round(ANCHOR * RATE) + 1, encoder.hop)
         chance.append(np.mean([shared(each, padded.start(number)) for each in anywhere]))

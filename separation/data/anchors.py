@@ -15,13 +15,13 @@ ENERGY_FLOOR = 1e-10
 PUBLISHED_RANDOM = 200  # the published code draws random centres from the first 2 s only
 
 
-def smoothed(probabilities: Tensor, reach: int) -> Tensor:
+def smooth(probabilities: Tensor, reach: int) -> Tensor:
     """Moving average of (batch, frames) over 2 * reach + 1 frames; the first and last frame are repeated."""
     padded = F.pad(probabilities[:, None], (reach, reach), mode="replicate")
     return F.avg_pool1d(padded, 2 * reach + 1, 1)[:, 0]
 
 
-def mined(probabilities: Tensor, reach: int) -> Tensor:
+def find_anchors(probabilities: Tensor, reach: int) -> Tensor:
     """First frames (batch,) of the segments of 2 * reach frames in which a class is most probable.
 
     Args:
@@ -31,10 +31,10 @@ def mined(probabilities: Tensor, reach: int) -> Tensor:
     Raises:
         ValueError: if the clips are shorter than a segment.
     """
-    return _starts(smoothed(probabilities, reach).argmax(1), probabilities.shape[1], reach)
+    return _starts(smooth(probabilities, reach).argmax(1), probabilities.shape[1], reach)
 
 
-def random_starts(count: int, frames: int, reach: int, faithful: bool = False) -> Tensor:
+def random_anchors(count: int, frames: int, reach: int, faithful: bool = False) -> Tensor:
     """First frames (count,) of random segments in clips of `frames` frames.
 
     With `faithful`, centres are drawn from the first 201 frames only, as in the published code.
@@ -51,12 +51,12 @@ def _starts(centres: Tensor, frames: int, reach: int) -> Tensor:
     return centres.clamp(reach, frames - 1 - reach) - reach
 
 
-def cut(waveforms: Tensor, starts: Tensor, length: int) -> Tensor:
+def cut_segments(waveforms: Tensor, starts: Tensor, length: int) -> Tensor:
     """Segments (batch, length) of waveforms (batch, time) from sample `starts` (batch,) on."""
     return waveforms.gather(1, starts[:, None] + torch.arange(length, device=waveforms.device))
 
 
-def partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+def choose_partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
     """Choose the segments that each one is mixed with: the next ones in the batch whose clips lack its label.
 
     Args:
@@ -89,7 +89,7 @@ def match_gain(target: Tensor, other: Tensor) -> Tensor:
     return (energy(target) / energy(other).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
 
 
-def mixed(segments: Tensor, partner: Tensor) -> Tensor:
+def mix_segments(segments: Tensor, partner: Tensor) -> Tensor:
     """Mix segments (batch, time) with their partners (batch, count), each at the segment's energy: (batch, time)."""
     others = segments[partner]  # (batch, count, time)
     return segments + (match_gain(segments[:, None], others) * others).sum(1)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
 from separation.data.manifest import DataError, absolute_entries, read_entries, refuse_leaks
-from separation.data.mixing import Augment, Batch, Mixer, Treatment
+from separation.data.mixing import Augment, Batch, Mixer, Mixture, Treatment
 from separation.data.streaming import StreamedBatches, count_batches
 from separation.data.texts import Texts
 from separation.data.validation import FixedMixtures, Rows
@@ -252,6 +252,24 @@ class CorpusData(lightning.LightningDataModule):
             print(text)
 
 
+def make_batch(
+    mixtures: Sequence[Mixture], texts: Texts, items: Sequence[np.random.Generator], shared: np.random.Generator
+) -> Batch:
+    """A batch of mixtures, with a text for every query."""
+    sentences = [
+        torch.stack([texts.draw(label, rng) for label in mixture.labels])
+        for mixture, rng in zip(mixtures, items, strict=True)
+    ]
+    return Batch(
+        sources=torch.stack([mixture.waves for mixture in mixtures]),
+        labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
+        sentences=torch.stack(sentences),
+        bank=texts.draw_bank(shared),
+        used=torch.tensor([mixture.used for mixture in mixtures]),
+        treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
+    )
+
+
 class MixtureData(CorpusData):
     """Mixtures of two or three sources, with queries for each and for something absent."""
 
@@ -262,19 +280,7 @@ class MixtureData(CorpusData):
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
         """See `CorpusData`."""
-        mixtures = [self.mixer.draw(rng) for rng in items]
-        sentences = [
-            torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
-            for mixture, rng in zip(mixtures, items, strict=True)
-        ]
-        return Batch(
-            sources=torch.stack([mixture.waves for mixture in mixtures]),
-            labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
-            sentences=torch.stack(sentences),
-            bank=self.texts.draw_bank(shared),
-            used=torch.tensor([mixture.used for mixture in mixtures]),
-            treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
-        )
+        return make_batch([self.mixer.draw(rng) for rng in items], self.texts, items, shared)
 
     def mix(self, batch: Any) -> Any:
         """Apply filters and levels."""
@@ -299,25 +305,8 @@ class ClipData(CorpusData):
         self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
-        """See `CorpusData`; the second slot holds the background, if any."""
-        waves, treatments, labels, sentences = [], [], [], []
-        for rng in items:
-            background = rng.random() < 0.4
-            chosen = rng.choice(len(self.texts.vectors), 2 if background else 1, p=self.mixer.label_weights)
-            sources, treatment = self.mixer.draw_sources(chosen, 2, rng)
-            treatment.gain[1] = -rng.uniform(6, 24)
-            waves.append(sources)
-            treatments.append(treatment)
-            labels.append([chosen[0]])
-            sentences.append(self.texts.draw(chosen[0], rng))
-        return Batch(
-            sources=torch.stack(waves),
-            labels=torch.tensor(np.array(labels)),
-            sentences=torch.stack(sentences)[:, None],
-            bank=self.texts.draw_bank(shared),
-            used=torch.ones(len(items), dtype=torch.long),
-            treatment=Treatment.stack(treatments),
-        )
+        """See `CorpusData`."""
+        return make_batch([self.mixer.draw_with_background(rng) for rng in items], self.texts, items, shared)
 
     def mix(self, batch: Any) -> Any:
         """Apply filters and levels, and add the background: (batch, 1, time)."""

@@ -320,7 +320,7 @@ def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
 # Which recording a file was cut from: clips of one recording are not independent, so intervals resample recordings
 
 
-def known_of(clips: Iterable[Clip]) -> dict[str, str]:
+def recording_ids(clips: Iterable[Clip]) -> dict[str, str]:
     """Map paths to recording ids. Unknown recordings and files that hold parts of several recordings are left out."""
     found: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
@@ -329,9 +329,9 @@ def known_of(clips: Iterable[Clip]) -> dict[str, str]:
 
 
 def recordings_of(manifest: Path) -> dict[str, str]:
-    """`known_of` of all splits; empty if the manifest cannot be read: every file then counts as a recording."""
+    """`recording_ids` of all splits; empty if the manifest cannot be read: every file then counts as a recording."""
     try:
-        return known_of(clip for _, clip in read_entries(manifest))
+        return recording_ids(clip for _, clip in read_entries(manifest))
     except DataError:
         return {}
 

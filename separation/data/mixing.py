@@ -229,6 +229,13 @@ class Mixer:
         treatment.gain[:used] = torch.from_numpy(level + rng.uniform(-self.augment.gain, self.augment.gain, used))
         return Mixture(waves, treatment, labels, used)
 
+    def draw_with_background(self, rng: np.random.Generator) -> Mixture:
+        """Draw a clip in the first slot and, in 40 % of the cases, a quiet sound in the second: its background."""
+        labels = rng.choice(len(self.corpus.labels), 2 if rng.random() < 0.4 else 1, p=self.label_weights)
+        waves, treatment = self.draw_sources(labels, 2, rng)
+        treatment.gain[1] = -rng.uniform(6, 24)
+        return Mixture(waves, treatment, labels[:1], 1)
+
     def draw_sources(
         self, labels: Sequence[int] | np.ndarray, slots: int, rng: np.random.Generator
     ) -> tuple[Tensor, Treatment]:

@@ -23,7 +23,15 @@ from separation.data.fixed_mixtures import (
     row_files,
     try_render,
 )
-from separation.data.manifest import MANIFEST, Clip, DataError, known_of, read_manifest, recordings_of, with_recordings
+from separation.data.manifest import (
+    MANIFEST,
+    Clip,
+    DataError,
+    read_manifest,
+    recording_ids,
+    recordings_of,
+    with_recordings,
+)
 
 SNR_DB = (-5, 0, 5)
 MAX_ATTEMPTS = 100  # draws of a row until its clips can be mixed
@@ -157,7 +165,7 @@ class FixedMixtures:
             rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.say)
         except DataError as error:
             raise type(error)(f"{self.manifest}, split {split}: {error}") from None
-        return self.select(with_recordings(rows, known_of(clips)), f"{self.manifest}, split {split}")
+        return self.select(with_recordings(rows, recording_ids(clips)), f"{self.manifest}, split {split}")
 
     def select(self, rows: list[Row], where: str) -> list[Row]:
         """The rows whose queries are accepted; raises DataError if there are none."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separation.data.anchors import cut, energy, mined, mixed, partners, random_starts
+from separation.data.anchors import choose_partners, cut_segments, energy, find_anchors, mix_segments, random_anchors
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
@@ -86,11 +86,11 @@ class WeaklySupervised(Objective):
         reach = length // (2 * self.hop)
         if self.anchors == "random":
             frames = batch.waveforms.shape[-1] // self.hop + 1
-            starts = random_starts(len(batch.drawn), frames, reach, self.faithful).to(batch.drawn.device)
+            starts = random_anchors(len(batch.drawn), frames, reach, self.faithful).to(batch.drawn.device)
         else:
             framewise = self.frame_detector(batch.waveforms).framewise.float()  # (batch, frames, classes)
-            starts = mined(framewise[torch.arange(len(batch.drawn)), :, batch.drawn], reach)
-        return cut(batch.waveforms, starts * self.hop, 2 * reach * self.hop)
+            starts = find_anchors(framewise[torch.arange(len(batch.drawn)), :, batch.drawn], reach)
+        return cut_segments(batch.waveforms, starts * self.hop, 2 * reach * self.hop)
 
     @torch.no_grad()
     def mixtures(self, batch: TaggedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -101,8 +101,8 @@ class WeaklySupervised(Objective):
             that are not silent and found enough partners of other classes.
         """
         targets = self.segments(batch)
-        partner, usable = partners(batch.drawn, batch.tags, self.sources - 1)
-        mixtures = mixed(targets, partner)
+        partner, usable = choose_partners(batch.drawn, batch.tags, self.sources - 1)
+        mixtures = mix_segments(targets, partner)
         conditions = self.encoder.encode_audio(targets, self.model.sample_rate).to(targets)
         usable &= energy(targets)[:, 0] > 0
         if self.own_level:
