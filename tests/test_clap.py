@@ -126,7 +126,7 @@ def test_texts_become_unit_vectors(encoder):
     assert (vectors[0] - vectors[1]).abs().max() > 1e-4
     assert encoder.encode_text([]).shape == (0, 16)
     assert torch.allclose(encoder.encode_text(["dog barking"]), vectors[:1], atol=1e-6)  # padding does not matter
-    states, padded = encoder.encode_text_states(["dog barking"])
+    states, padded = encoder.encode_tokens(*encoder.tokenize(["dog barking"], 77))
     assert states.shape == (1, 77, 32)
     assert torch.allclose(padded, vectors[:1], atol=1e-6)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
-from separation.encoders.table import EmbeddingEncoder, NamedEmbeddings, OneHotEncoder, TableEncoder
+from separation.encoders.table import NamedEmbeddings, OneHotEncoder, TableEncoder
 
 LABELS = ["dog barking", "rain", "playing violin"]
 
@@ -47,15 +47,6 @@ def test_a_table_and_its_labels_must_agree():
         OneHotEncoder(["rain", "Rain"])
 
 
-def test_plain_embeddings_pass_as_they_are():
-    encoder = EmbeddingEncoder(4)
-    assert encoder.encode_embedding(torch.tensor([1, 2, 3, 4])).tolist() == [[1, 2, 3, 4]]
-    assert encoder.encode_embedding(torch.ones(2, 4)).shape == (2, 4)
-    for wrong in (torch.ones(3), torch.ones(1, 2, 4), torch.tensor(1.0)):
-        with pytest.raises(EncoderError, match="must have 4 numbers"):
-            encoder.encode_embedding(wrong)
-
-
 @pytest.mark.parametrize(
     ("form", "call"),
     [
@@ -68,8 +59,6 @@ def test_plain_embeddings_pass_as_they_are():
 def test_every_other_form_is_one_sentence(form, call):
     with pytest.raises(UnsupportedQueryError, match=f"QueryEncoder takes no {form}; it takes embedding"):
         call(QueryEncoder())
-    with pytest.raises(UnsupportedQueryError, match=f"No {form} query without the encoder: CLAP is missing"):
-        call(EmbeddingEncoder(4, "CLAP is missing."))
 
 
 def test_named_embeddings_are_looked_up():

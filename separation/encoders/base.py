@@ -34,7 +34,7 @@ class QueryEncoder(nn.Module):
     """Base class of encoders, which turn queries into condition vectors (batch, embedding_dim).
 
     A subclass names the supported forms of queries in `modalities` and overrides the methods for them; for recordings,
-    `embed_audio`. Embeddings are supported by every encoder.
+    `embed_audio`. Embeddings need no encoder.
 
     Attributes:
         embedding_dim: length of the condition vectors.
@@ -118,19 +118,6 @@ class QueryEncoder(nn.Module):
         if not vectors:
             raise EncoderError(f"{examples} contains no example recordings ({', '.join(EXAMPLE_SUFFIXES)}).")
         return self.mean(torch.cat(vectors))
-
-    def encode_embedding(self, vectors: Tensor) -> Tensor:
-        """Return condition vectors (embedding_dim,) or (batch, embedding_dim) as (batch, embedding_dim) in float32.
-
-        Raises:
-            EncoderError: their shape is another one.
-        """
-        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.embedding_dim:
-            raise EncoderError(
-                f"An embedding for {type(self).__name__} must have {self.embedding_dim} numbers, "
-                f"not shape {tuple(vectors.shape)}."
-            )
-        return vectors.reshape(-1, self.embedding_dim).float()
 
     def mean(self, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
         """Weighted mean (1, embedding_dim) of conditions (n, embedding_dim), normalised if `unit_length` is True."""

@@ -260,10 +260,6 @@ class ClapEncoder(QueryEncoder):
             self.refuse("text")
         return self.encode_tokens(*self.tokenize(texts))[1] if texts else torch.zeros(0, self.embedding_dim)
 
-    def encode_text_states(self, texts: list[str], length: int = 77) -> tuple[Tensor, Tensor]:
-        """Encode texts as RoBERTa's states (batch, length, 768) and unit vectors (batch, 512), for BiModal."""
-        return self.encode_tokens(*self.tokenize(texts, length))
-
     def embed_audio(self, waveform: Tensor) -> Tensor:
         """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512); of longer ones, the middle 10 s.
 

@@ -1,4 +1,4 @@
-"""Encoders without a network: label tables, one-hot vectors, given embeddings, and random vectors for dry runs."""
+"""Encoders without a network: label tables, one-hot vectors, named embeddings, and random vectors for dry runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.encoders.base import EncoderError, QueryEncoder, UnsupportedQueryError
+from separation.encoders.base import EncoderError, QueryEncoder
 from separation.tensors import Tensors, select_first
 
 Label = str | int
@@ -120,31 +120,6 @@ class OneHotEncoder(LabelEncoder):
 
     def rows(self) -> Tensor:
         return torch.eye(self.embedding_dim)
-
-
-class EmbeddingEncoder(QueryEncoder):
-    """Supports embeddings only: for a separator without an encoder, or whose encoder cannot be loaded.
-
-    Args:
-        embedding_dim: length of the condition vectors.
-        reason: one sentence that says why there is no encoder; it is part of the error for every other query.
-    """
-
-    unit_length = False
-
-    def __init__(self, embedding_dim: int, reason: str = "") -> None:
-        super().__init__()
-        self.embedding_dim, self.reason = embedding_dim, reason
-
-    def refuse(self, form: str) -> NoReturn:
-        """Refuse a form of query, with the reason.
-
-        Raises:
-            UnsupportedQueryError: always.
-        """
-        if self.reason:
-            raise UnsupportedQueryError(f"No {form} query without the encoder: {self.reason}")
-        super().refuse(form)
 
 
 class NamedEmbeddings(QueryEncoder):
