@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.audio import as_rate, as_waveform, read, resample
+from separation.compat import make_importable
 from separation.download import RemoteFile, cache_folder, find_file
 from separation.errors import ModelError
 
@@ -116,7 +117,10 @@ class QueryEncoder(nn.Module):
                 raise EncoderError(f"{name} is silent, so it cannot serve as an example.")
             vectors.append(self.encode_example(waveform))
         if not vectors:
-            raise EncoderError(f"{examples} contains no example recordings ({', '.join(EXAMPLE_SUFFIXES)}).")
+            places = str(examples) if isinstance(examples, str | Path) else ", ".join(map(str, examples))
+            raise EncoderError(
+                f"{places or 'The query'} contains no example recordings ({', '.join(EXAMPLE_SUFFIXES)})."
+            )
         return self.mean(torch.cat(vectors))
 
     def mean(self, vectors: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -154,8 +158,6 @@ def import_optional(module: str, user: str, extra: str) -> Any:
     Raises:
         EncoderError: the package is not installed.
     """
-    from separation.compat import make_importable
-
     make_importable()
     try:
         return importlib.import_module(module)
