@@ -1,4 +1,4 @@
-"""What is done to a recording: separate it, mix it anew, put it into a zip. Block by block, in constant memory."""
+"""Work on one recording, block by block in constant memory: separate it, remix it, archive it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,19 +28,21 @@ from separation.query import Query
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from separation import Separator
+
 FAINT = -60.0
-"""dB: an output this far below the recording is next to nothing."""
+"""Level in dB relative to the recording below which an output counts as silent."""
 
 LOUDEST = 4.0
-"""Most that the mixer turns a sound up, 12 dB."""
+"""Largest gain of the mixer, 12 dB."""
 
 DETAILS = re.compile(r" \((?:ffmpeg: )?.*\)(?=\.$)", re.DOTALL)
-"""A decoder's own words at the end of a sentence."""
+"""The decoder's details at the end of an error message."""
 
 
 @dataclass
 class Sound:
-    """One query and what came of it."""
+    """One query and its result."""
 
     query: str
     presence: float | None = None  # None: the model does not say
@@ -48,13 +50,13 @@ class Sound:
 
     @property
     def heard(self) -> bool:
-        """Whether the sound is in the recording as far as the model can tell."""
+        """Whether the sound is in the recording, as estimated by the model."""
         return (self.presence is None or self.presence >= NOT_HEARD) and self.level > FAINT
 
 
 @dataclass
 class Result:
-    """A separated recording: files of fixed names in `folder`."""
+    """A separated recording: files with fixed names in `folder`."""
 
     folder: Path
     sample_rate: int
@@ -72,19 +74,19 @@ class Result:
         return self.folder / "mixture.wav"
 
     def target(self, number: int) -> Path:
-        """What was taken out for the query of this number."""
+        """The target of a query, by its number."""
         return self.folder / f"{number}.target.wav"
 
     def residual(self, number: int) -> Path:
-        """What was left."""
+        """The residual of a query, by its number."""
         return self.folder / f"{number}.residual.wav"
 
 
 def inspect(path: Path, limits: Limits) -> Reader:
-    """Opens a recording and looks at its header.
+    """Open a recording and check its header.
 
     Raises:
-        Refusal: it is outside the limits or no recording.
+        Refusal: if it is not a recording or exceeds the limits.
     """
     refuse_lists(path)
     try:
@@ -96,16 +98,16 @@ def inspect(path: Path, limits: Limits) -> Reader:
 
 
 def plain(error: AudioError, path: Path) -> str:
-    """The error's sentence without the server's path and without the decoder's own words."""
+    """The error message without the server's path and the decoder's details."""
     sentence = DETAILS.sub("", str(error))
     return sentence.replace(str(path), "This file")
 
 
 def example_of(query: Any, limits: Limits) -> Any:
-    """The query with its example recording in the place of the file.
+    """Replace the file of an example query by its waveform.
 
     Raises:
-        Refusal: it is outside the limits or no recording.
+        Refusal: if it is not a recording or exceeds the limits.
     """
     if not isinstance(query, Query) or not query.audio:
         return query
@@ -126,13 +128,14 @@ def example_of(query: Any, limits: Limits) -> Any:
 
 
 class Work:
-    """One recording with its queries, from upload to files.
+    """Separates one recording, from the upload to the files on the page.
 
     Args:
-        engine, limits: see there.
-        ticket: is asked between two steps whether to go on, and told how far it is.
+        engine: loads models and lets jobs take turns.
+        limits: of recordings and examples.
+        ticket: asked before every block whether the job is still wanted; told about the progress.
         source: the upload.
-        folder: an empty one, for everything that comes of it.
+        folder: an empty folder for all files.
     """
 
     def __init__(self, engine: Engine, limits: Limits, ticket: Ticket, source: Path, folder: Path) -> None:
@@ -140,16 +143,16 @@ class Work:
         self.source, self.folder = source, folder
 
     def run(self, asked: list[Asked], model: str) -> Result:
-        """Does all of it.
+        """Separate the recording by all queries.
 
         Raises:
             Refusal, AudioError, ModelError: one sentence each.
-            Cancelled: by the ticket.
+            Cancelled: if the ticket is no longer valid.
         """
         reader = inspect(self.source, self.limits)
         separator = self.engine.separator(model, self.ticket.check)
         try:
-            frames, level = self._read(reader, separator, len(asked))
+            frames = self.copy(reader, len(asked))
         except AudioError as error:
             raise Refusal(plain(error, self.source)) from None
         sounds = [Sound(each.name) for each in asked]
@@ -157,64 +160,55 @@ class Work:
         result.warning = reader.warning and reader.warning.replace(str(self.source), "This file")
         began = time.monotonic()
         self.ticket.progress.begin(frames / reader.sample_rate)
-        spectra = self._separate(separator, result, [each.query for each in asked], level)
+        spectra = self._separate(separator, result, [each.query for each in asked])
         self.ticket.progress.stage = "finishing"
         result.work_seconds = time.monotonic() - began
         self._draw(result, spectra)
         return result
 
-    def _read(self, reader: Reader, separator: Any, queries: int) -> tuple[int, float]:
-        """Keeps the recording as wav and measures it: (samples a channel, level)."""
-        most = self.limits.frames(reader.sample_rate)
-        frames = 0
+    def copy(self, reader: Reader, queries: int) -> int:
+        """Copy the recording to mixture.wav and return its length in samples per channel.
 
-        def kept(writer: Writer) -> Iterator[Tensor]:
-            nonlocal frames
-            for block in reader.blocks():
-                self.ticket.check()
+        Raises:
+            Refusal: if the recording is too long, or the disk too full for it and its outputs.
+        """
+        frames, most = 0, self.limits.frames(reader.sample_rate)
+        with Writer(self.folder / "mixture.wav", reader.sample_rate, reader.channels, "wav") as writer:
+            for block in self.checked(reader.blocks()):
                 frames += block.shape[-1]
                 if frames > most:
                     raise Refusal(self.limits.too_long)
                 refuse_full_disk(self.folder, block.numel() * 4)
                 writer.write(block)
-                yield block
-
-        with Writer(self.folder / "mixture.wav", reader.sample_rate, reader.channels, "wav") as writer:
-            blocks = kept(writer)
-            level = float(separator.level(blocks))
-            for _ in blocks:  # the level may be known before the end, the length is not
-                pass
         refuse_full_disk(self.folder, 2 * queries * frames * reader.channels * 4)
-        return frames, level
+        return frames
 
-    def _separate(self, separator: Any, result: Result, queries: list[Any], level: float) -> dict[str, Any]:
-        """Writes targets and residuals; returns the spectrogram of every file."""
+    def checked(self, blocks: Iterable[Tensor], *_: object) -> Iterator[Tensor]:
+        """Pass on blocks as long as the job is wanted; a `Watch` of `Separator.separate_file`."""
+        for block in blocks:
+            self.ticket.check()
+            yield block
+
+    def _separate(self, separator: Separator, result: Result, queries: list[Any]) -> dict[str, Any]:
+        """Write targets and residuals; return the spectrogram of every file."""
         from separation.plot import Spectrogram
 
         numbers = range(len(result.sounds))
         names = ["mixture", *(f"{n}.{kind}" for n in numbers for kind in ("target", "residual"))]
         spectra = {name: Spectrogram(result.sample_rate, result.frames) for name in names}
-        energy = [0.0] * (1 + len(result.sounds))
+        energy, busy = [0.0] * (1 + len(result.sounds)), 0.0
         with self.engine.turn:
-            stream = self._stream(separator, result, queries, level)
-        with ExitStack() as stack, Reader(result.mixture) as reader:
+            try:
+                asked = [example_of(query, self.limits) for query in queries]
+                file = separator.separate_file(Reader(result.mixture), asked, self.checked)
+            except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query without words
+                raise Refusal(reason(error, self.folder.parent)) from None
+        pieces = iter(file)
+        with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(Writer(self.folder / f"{name}.wav", result.sample_rate, result.channels))
                 for name in names[1:]
             }
-
-            def write(mixture: Tensor, targets: Tensor) -> None:
-                spectra["mixture"].push(mixture)
-                energy[0] += float(mixture.double().square().sum())
-                for number, target in enumerate(targets):
-                    energy[number + 1] += float(target.double().square().sum())
-                    for kind, wave in (("target", target), ("residual", mixture - target)):
-                        writers[f"{number}.{kind}"].write(wave)
-                        spectra[f"{number}.{kind}"].push(wave)
-                self.ticket.progress.done += targets.shape[-1] / result.sample_rate
-
-            busy = 0.0
-            pieces = stream.separate(self._blocks(reader))
             while True:
                 with self.engine.turn:
                     self.ticket.check()
@@ -223,30 +217,24 @@ class Work:
                     busy += time.monotonic() - began
                 if piece is None:
                     break
-                write(*piece)
-        self.ticket.check()
+                mixture, targets = piece
+                spectra["mixture"].push(mixture)
+                energy[0] += float(mixture.double().square().sum())
+                for number, target in enumerate(targets):
+                    energy[number + 1] += float(target.double().square().sum())
+                    for kind, wave in (("target", target), ("residual", mixture - target)):
+                        writers[f"{number}.{kind}"].write(wave)
+                        spectra[f"{number}.{kind}"].push(wave)
+                self.ticket.progress.done += targets.shape[-1] / result.sample_rate
+            self.ticket.check()
         self.engine.learn(result.model, len(result.sounds), result.frames / result.sample_rate, busy)
-        for sound, presence, power in zip(result.sounds, stream.presence, energy[1:], strict=True):
+        for sound, presence, power in zip(result.sounds, file.presence, energy[1:], strict=True):
             sound.presence = None if math.isnan(presence) else float(presence)
             sound.level = 10 * math.log10(max(power, 1e-30) / max(energy[0], 1e-30))
         return spectra
 
-    def _stream(self, separator: Any, result: Result, queries: list[Any], level: float) -> Any:
-        """The run over this recording."""
-        try:
-            asked = [example_of(query, self.limits) for query in queries]
-            return separator.stream(asked, result.sample_rate, result.channels, level)
-        except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query that says nothing
-            raise Refusal(reason(error, self.folder.parent)) from None
-
-    def _blocks(self, reader: Reader) -> Iterator[Tensor]:
-        """The recording's blocks, with a chance to stop before each."""
-        for block in reader.blocks():
-            self.ticket.check()
-            yield block
-
     def _draw(self, result: Result, spectra: dict[str, Any]) -> None:
-        """A strip for every file, all on one scale, and what the axes around them say."""
+        """Draw a strip for every file on one colour scale, and describe their axes."""
         import numpy as np
 
         levels = {name: spectrum.decibels() for name, spectrum in spectra.items()}
@@ -259,10 +247,10 @@ class Work:
 
 
 def remix(result: Result, gains: list[float], path: Path) -> None:
-    """Writes the recording with each sound at its gain: 1 as it was, 0 off, up to LOUDEST.
+    """Write the recording with a gain for each sound: 1 as it was, 0 off, up to LOUDEST.
 
     Raises:
-        Refusal: there is not one sensible gain for every sound.
+        Refusal: if there is not one valid gain for every sound.
     """
     sensible = isinstance(gains, list) and all(isinstance(g, (int, float)) and 0 <= g <= LOUDEST for g in gains)
     if not sensible or len(gains) != len(result.sounds):
@@ -279,11 +267,11 @@ def remix(result: Result, gains: list[float], path: Path) -> None:
 
 
 def archive(result: Result) -> Path:
-    """A zip of the recording, all targets and all residuals, made when it is first asked for."""
+    """Return a zip of the recording, all targets and all residuals; it is created on first use."""
     path = result.folder / "stems.zip"
     if not path.exists():
         refuse_full_disk(result.folder, sum(file.stat().st_size for file in result.folder.glob("*.wav")))
-        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # it may be asked for twice at once
+        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # two requests may arrive at once
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
             for source, name in stems(result):
                 file.write(source, name)
@@ -293,7 +281,7 @@ def archive(result: Result) -> Path:
 
 
 def stems(result: Result) -> list[tuple[Path, str]]:
-    """(file, what to call it) for the recording, targets and residuals."""
+    """(file, name in the archive) of the recording, targets and residuals."""
     named = [(result.mixture, "mixture.wav")]
     for number, name in enumerate(file_names(result)):
         named += [(result.target(number), f"{name}.wav"), (result.residual(number), f"not_{name}.wav")]
@@ -301,7 +289,7 @@ def stems(result: Result) -> list[tuple[Path, str]]:
 
 
 def file_names(result: Result) -> list[str]:
-    """A short name for every sound, no two alike: letters, digits and underscores only."""
+    """A unique short name for every sound: letters, digits and underscores only."""
     names: list[str] = []
     for sound in result.sounds:
         name, number = slug(sound.query), 1
@@ -312,7 +300,7 @@ def file_names(result: Result) -> list[str]:
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """What was asked and heard, as plain data."""
+    """Queries and results as plain data."""
     return {
         "model": result.model,
         "sample_rate": result.sample_rate,
@@ -331,10 +319,10 @@ def summary(result: Result) -> dict[str, Any]:
 
 
 def draw_sound(result: Result, number: int) -> Path:
-    """The labelled picture of one sound, drawn when it is first asked for.
+    """Return the labelled picture of one sound; it is drawn on first use.
 
     Raises:
-        Refusal: there is no sound of this number.
+        Refusal: if there is no sound with this number.
     """
     import numpy as np
 
