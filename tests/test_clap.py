@@ -12,6 +12,7 @@ from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.clap import (
     COMPUTED,
     INDICES,
+    RENAMES,
     SPECIAL,
     VOCABULARY,
     ClapEncoder,
@@ -164,22 +165,6 @@ def hugging_face(encoder: ClapEncoder) -> dict[str, torch.Tensor]:
 
 def laion(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Hugging Face names to LAION's, with the other tensors of such a file."""
-    pairs = [
-        ("projection.linear1", "projection.0"),
-        ("projection.linear2", "projection.2"),
-        ("text_model.", "text_branch."),
-        ("audio_model.audio_encoder.batch_norm", "audio_branch.bn0"),
-        ("audio_model.audio_encoder.", "audio_branch."),
-    ]
-    layer = [
-        ("layernorm_before", "norm1"),
-        ("layernorm_after", "norm2"),
-        ("attention.self.relative", "attn.relative"),
-        ("attention.output.dense", "attn.proj"),
-        ("intermediate.dense", "mlp.fc1"),
-        ("output.dense", "mlp.fc2"),
-        ("attention.self.query", "attn.qkv"),
-    ]
     found = {
         "audio_branch.head.weight": torch.ones(2),
         "logit_scale_a": torch.ones(()),
@@ -192,7 +177,8 @@ def laion(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         if name.startswith("audio") and "attention.self.query" in name:
             tensor = torch.cat([tensors[name.replace("query", part)] for part in ("query", "key", "value")])
-        for ours, theirs in pairs + layer * name.startswith("audio_model"):
+            name = name.replace(".attention.self.query.", ".attn.qkv.")
+        for theirs, ours in RENAMES[1:] if name.startswith("audio") else RENAMES[:3]:
             name = name.replace(ours, theirs)
         found[name] = tensor
     return found
