@@ -59,9 +59,9 @@ def own_model(given: str) -> tuple[str, tuple[Card, str]]:
 
 def absent_model(card: Card) -> dict[str, str]:
     """A model that is not on this computer, and the commands that bring it here."""
-    from separation.released.systems import SYSTEMS
+    from separation.released.systems import LISTED
 
-    command, home, system = f"separate --model {card.name} --query rain mix.wav", "", SYSTEMS.get(card.name)
+    command, home, system = f"separate --model {card.name} --query rain mix.wav", "", LISTED.get(card.name)
     if system and system.file is None:  # nobody published an address that a program could use
         command, home = f"python demos/app.py --model {system.filename}", system.home
     facts = {name: getattr(card, name) for name in ("name", "description", "size", "licence")}

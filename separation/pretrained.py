@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from separation.download import NoConnectionError, fetch, find_file
 from separation.errors import ModelError as ModelError
 from separation.moved import resolve
-from separation.released.systems import SYSTEMS, System
+from separation.released.systems import LISTED, SYSTEMS, System
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class Card:
 def list_models() -> list[Card]:
     """Return the cards of all models known by name: those of this package, then published systems."""
     own = [read_card(file.parent) for file in sorted(WEIGHTS.glob("*/config.yaml"))]
-    return [*own, *(released_card(system) for system in SYSTEMS.values() if system.description)]
+    return [*own, *(released_card(system) for system in LISTED.values())]
 
 
 def released_card(system: System) -> Card:
@@ -110,7 +110,7 @@ def check_name(name: str) -> None:
     Raises:
         ModelError: there is none.
     """
-    if (WEIGHTS / name / "config.yaml").is_file() or name in SYSTEMS or Path(name).expanduser().exists():
+    if (WEIGHTS / name / "config.yaml").is_file() or name in LISTED or Path(name).expanduser().exists():
         return
     known = ", ".join(card.name for card in list_models())
     raise ModelError(f'Unknown model "{name}". Use a name ({known}), a model directory or a checkpoint file.')
@@ -129,8 +129,8 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     check_name(name)
     if (WEIGHTS / name / "config.yaml").is_file():
         return WEIGHTS / name
-    if name in SYSTEMS:
-        return find_released(SYSTEMS[name], offline)
+    if name in LISTED:
+        return find_released(LISTED[name], offline)
     path = Path(name).expanduser()
     is_run = path.is_dir() and not (path / "model.safetensors").exists()
     return (find_checkpoint(path) if is_run else None) or path
@@ -153,11 +153,10 @@ def find_released(system: System, offline: bool | None) -> Path:
         except NoConnectionError as error:
             reason, address = str(error), system.file.url
     size = "" if system.size == "unknown" else f" ({system.size})"
-    query = EXAMPLES.get(system.queries[0], "--query-embedding rain.npy")
     raise ModelError(
         f'The weights of the model "{system.name}" are not on this computer, and {reason}: '
         f"get {system.checkpoint_name}{size} from {address} and then use "
-        f'separate --model "{system.checkpoint_name}" {query} mix.wav{alternative}'
+        f'separate --model "{system.checkpoint_name}" {EXAMPLES[system.queries[0]]} mix.wav{alternative}'
     )
 
 

@@ -24,10 +24,9 @@ from separation.moved import resolve
 from separation.pretrained import load_model, read_card
 from separation.released.encoder import ReleasedEncoder
 from separation.released.recognise import recognise
-from separation.released.systems import SYSTEMS
+from separation.released.systems import LISTED, SYSTEMS
 
 FROZEN = json.loads((Path(__file__).parent / "frozen" / "pretrained.json").read_text(encoding="utf-8"))
-LISTED = [name for name, system in SYSTEMS.items() if system.description]
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +205,10 @@ def test_a_file_without_known_address_is_used_from_the_cache(tmp_path, cache):
     on_disk = {card.name: card.on_disk for card in list_models()}
     assert on_disk["clipsep-nit"] and not on_disk["clipsep"]
     assert Separator.from_pretrained("clipsep-nit", offline=True).encoder.family == "clipsep-nit"
+
+
+def test_variants_are_known_as_files_only(tmp_path):
+    assert 'Unknown model "bertsep"' in refusal("bertsep")
 
 
 def test_another_file_in_the_place_of_a_published_one_is_not_used(tmp_path, cache):

@@ -269,3 +269,6 @@ SYSTEMS = {
         ),
     )
 }
+
+LISTED = {name: system for name, system in SYSTEMS.items() if system.description}
+"""The systems that are known by name; checkpoints of the others are recognised when they are given as files."""
