@@ -130,11 +130,8 @@ class CaptionedData(CorpusData):
             raise ValueError("clips made of several sources have no recorded level: as_recorded must be false")
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated, self.as_recorded = isolated_manifest, isolated, as_recorded
+        self.more_manifests = (isolated_manifest,) if isolated_manifest else ()
         self.isolated_mixer: CaptionMixer | None = None
-
-    def more_manifests(self) -> list[Path]:
-        """See `CorpusData`."""
-        return [] if self.isolated_manifest is None else [self.isolated_manifest]
 
     def use(self, corpus: Corpus) -> None:
         """See `CorpusData`."""

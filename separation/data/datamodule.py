@@ -125,6 +125,7 @@ class CorpusData(lightning.LightningDataModule):
     """
 
     shards: str | None = None  # set by data modules whose clips can be streamed
+    more_manifests: tuple[Path, ...] = ()  # further ones, whose split train is trained on
 
     def __init__(
         self,
@@ -181,16 +182,12 @@ class CorpusData(lightning.LightningDataModule):
         if self.manifest is not None:
             entries = list(read_entries(self.manifest))
             refuse_leaks(self.manifest, entries)
-            for other in self.more_manifests():
+            for other in self.more_manifests:
                 train = (entry for entry in read_entries(other) if entry[0] == "train")
                 found = [*absolute_entries(entries, self.folder), *absolute_entries(train, self.root or other.parent)]
                 refuse_leaks(other, found)
         self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.say)
         self.use(self.corpus)
-
-    def more_manifests(self) -> list[Path]:
-        """Further manifests whose split `train` is trained on."""
-        return []
 
     def use(self, corpus: Any) -> None:
         """Draw from these clips from now on."""
