@@ -1,6 +1,9 @@
-"""Sentence vectors of every label's texts."""
+"""Texts to train with: wordings of labels, their sentence vectors, and the phrases of captions."""
 
+import csv
+import re
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -9,7 +12,66 @@ from tiny import vectors, write_corpus
 
 from separation.data import texts as module
 from separation.data.corpus import Corpus
-from separation.data.texts import Texts, texts_of
+from separation.data.derived import SEVERAL_SOURCES
+from separation.data.foley import SOUNDS
+from separation.data.manifest import read_manifest
+from separation.data.texts import TEMPLATES, Texts, fill_slots, phrases, texts_of
+from separation.wordings import wordings
+
+# --- Texts of labels ---------------------------------------------------------------------------
+
+
+def words(text):
+    """Lower case, nothing but words."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def test_every_class_has_wordings_that_differ_from_its_label_and_from_one_another():
+    assert len(wordings()) >= 200
+    for label, own in wordings().items():
+        assert len(own) >= 5, label
+        assert label not in own
+        assert len(set(map(words, own))) == len(own), label
+        for text in own:
+            assert text == text.strip() and text and "{" not in text
+
+
+def test_a_labels_texts_are_itself_in_frames_its_wordings_and_captions():
+    texts = texts_of("dog bark", ("A dog barks.",))
+    assert texts[0] == "dog bark"
+    for frame in TEMPLATES:
+        assert frame.format("dog bark") in texts
+    assert set(wordings()["dog bark"]) <= set(texts)
+    assert texts[-1] == "A dog barks."
+    assert len(texts) == len(set(texts)) == len(TEMPLATES) + 2 * len(wordings()["dog bark"]) + 1
+
+
+def test_a_label_that_nobody_thought_of_has_its_frames():
+    assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in TEMPLATES]
+
+
+def test_what_people_type_is_there():
+    assert {"dog", "dogs", "puppy"} <= set(texts_of("dog bark"))
+
+
+def test_every_training_class_has_wordings(data_root):
+    labels = {clip.label for clip in read_manifest(data_root / "manifest.csv", "train")} | set(SOUNDS)
+    assert labels - set(wordings()) == set()
+
+
+def test_no_phrase_of_the_validation_list_is_trained_on(data_root):
+    with (data_root / "validation_mixtures.csv").open(newline="", encoding="utf-8") as file:
+        asked = {words(row["phrase"]) for row in csv.DictReader(file)}
+    captions = {}
+    for clip in read_manifest(data_root / "manifest.csv", "train"):
+        captions.setdefault(clip.label, set()).add(clip.caption)
+    labels = set(wordings()) | set(captions) | set(SOUNDS)
+    trained = {words(t) for label in labels for t in texts_of(label, tuple(captions.get(label, ())))}
+    assert len(asked) > 50
+    assert trained & asked == set()
+
+
+# --- Sentence vectors --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +151,93 @@ def test_a_draw_follows_its_generator(corpus, encoded):
         [texts.draw(i % 3, rng) for i in range(20)] for rng in (np.random.default_rng(5), np.random.default_rng(5))
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# --- Phrases -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        ("A dog barks.", ["A dog barks"]),
+        ("Birds sing while a man speaks", ["Birds sing", "A man speaks"]),
+        ("rain falls followed by thunder", ["Rain falls", "Thunder"]),
+        ("A bell is followed by a horn, and then a train passes", ["A bell", "A horn", "A train passes"]),
+        ("Wind, insects, and rustling", ["Wind", "Insects", "Rustling"]),
+        ("A woman talks as well as laughs as water runs", ["A woman talks", "Laughs", "Water runs"]),
+        ("A saw moves back and forth and a man coughs", ["A saw moves back and forth", "A man coughs"]),
+        ("Pots and pans clatter", ["Pots and pans clatter"]),
+        ("The sound mixture of dog bark and rain", ["Dog bark", "Rain"]),
+        ("The sound of a violin", ["A violin"]),
+        ("rain and Rain", ["Rain"]),
+        ("A handsaw and sandpaper", ["A handsaw", "Sandpaper"]),  # no joint within a word
+        ("Over the hills a horn sounds", ["Over the hills a horn sounds"]),
+        ("und während es regnet", ["Und während es regnet"]),
+        # Points and commas within numbers and abbreviations, and none behind them
+        ("A 2.5 hp motor runs, birds sing", ["A 2.5 hp motor runs", "Birds sing"]),
+        ("1,000 bees buzz at 7 a.m. while rain falls", ["1,000 bees buzz at 7 a.m.", "Rain falls"]),
+        ("A bang.and a river,a stream", ["A bang", "A river", "A stream"]),
+        # What says how stays with what sounds
+        ("Loud, fast-moving water", ["Loud, fast-moving water"]),
+        ("Wind, loud and harsh buzzing", ["Wind", "Loud and harsh buzzing"]),
+        ("Humming of engines near and far", ["Humming of engines near and far"]),
+        ("A plane gets closer and louder, a man speaks", ["A plane gets closer and louder", "A man speaks"]),
+        ("Steps come closer and closer", ["Steps come closer and closer"]),
+        ("Water runs softly then quickly", ["Water runs softly then quickly"]),
+        (
+            "A saw turns slowly and continuously as birds sing",
+            ["A saw turns slowly and continuously", "Birds sing"],
+        ),
+        ("A bee and a fly", ["A bee", "A fly"]),  # which ends in -ly
+        ("A drill runs and then stops", ["A drill runs and then stops"]),
+        ("A boy cries and a woman talks as well", ["A boy cries", "A woman talks as well"]),
+        ("Bubbling water, along with a voice", ["Bubbling water", "A voice"]),
+        # Several people who do one thing
+        ("Engine hum with man and woman speaking", ["Engine hum", "Man and woman speaking"]),
+        ("A man, a young woman and a child talk while it rains", ["A man, a young woman and a child talk", "It rains"]),
+        ("Coughing by a woman and child", ["Coughing by a woman and child"]),
+        ("A dog barks and a man speaks", ["A dog barks", "A man speaks"]),
+        ("A man speaks and a woman laughs", ["A man speaks", "A woman laughs"]),
+        ("Distant, loud", ["Distant, loud"]),
+        ("Loud", ["Loud"]),
+        ("  ", []),
+        (" , and .", []),
+    ],
+)
+def test_phrases(caption, found):
+    assert phrases(caption) == found
+
+
+def test_no_phrase_is_a_mere_joint():
+    for caption in ("It revs, and then it stops", "Steps and, while, rain", "and", "Then"):
+        assert not {"And", "Then", "While", "And then"} & set(phrases(caption))
+
+
+def test_captions_of_made_mixtures_are_split_into_their_labels():
+    for one, other in permutations(sorted(SOUNDS), 2):
+        caption = SEVERAL_SOURCES.format(f"{one} and {other}")
+        assert [phrase.lower() for phrase in phrases(caption)] == [one.lower(), other.lower()]
+
+
+def test_slots_are_filled_in_turn():
+    assert fill_slots(["A", "B"], 2) == (["A", "B"], [1.0, 1.0])
+    assert fill_slots(["A"], 3) == (["A", "A", "A"], [1 / 3] * 3)
+    assert fill_slots(["A", "B"], 3) == (["A", "B", "A"], [0.5, 1.0, 0.5])
+
+
+def test_what_is_too_many_is_joined_so_that_nothing_of_the_caption_is_lost():
+    assert fill_slots(["Wind", "Rain", "A Bell", "Steps"], 2) == (["Wind", "Rain and a Bell and steps"], [1.0, 1.0])
+
+
+def test_every_phrase_weighs_one():
+    for count in range(1, 6):
+        for number in range(1, 6):
+            filled, weights = fill_slots([f"P{i}" for i in range(number)], count)
+            assert len(filled) == len(weights) == count
+            totals = {phrase: sum(w for p, w in zip(filled, weights, strict=True) if p == phrase) for phrase in filled}
+            assert all(total == pytest.approx(1) for total in totals.values())
+
+
+def test_no_phrase_no_slot():
+    with pytest.raises(ValueError, match="at least one phrase"):
+        fill_slots([], 2)
