@@ -6,7 +6,7 @@ import torch
 from tiny import DIM, noise, small_rate_model, tiny_model, vectors
 from torch.utils.flop_counter import FlopCounterMode
 
-from separation.models.band_unet import BandUNet, ConvNorm
+from separation.models.band_unet import BandUNet, ConvNorm, FiLM
 
 RATE = 32000
 
@@ -42,12 +42,10 @@ def giga_macs(model, seconds, queries):
 
 def test_default_is_within_its_budget_of_parameters_and_operations(default):
     assert sum(p.numel() for p in default.parameters()) <= 8e6
-    assert 0.05 <= giga_macs(default, 4, 1) / 4 <= 1.0
-    assert giga_macs(default, 4, 8) <= 4 * giga_macs(default, 4, 1)
-
-
-def test_operations_grow_with_the_length(default):
-    assert giga_macs(default, 8, 1) == pytest.approx(2 * giga_macs(default, 4, 1), rel=0.05)
+    cost = giga_macs(default, 4, 1)
+    assert 0.05 <= cost / 4 <= 1.0
+    assert giga_macs(default, 4, 8) <= 4 * cost
+    assert giga_macs(default, 8, 1) == pytest.approx(2 * cost, rel=0.05)
 
 
 def test_mixed_precision_separates_nearly_the_same(model):
@@ -75,18 +73,6 @@ def test_forward_is_separate_with_one_query(model):
     assert torch.equal(alone, separate(model, mixture, "dog")[0][0])
 
 
-def test_the_stand_in_listens_to_its_query_and_its_mixture(model):
-    """Without this the other tests would say little."""
-    mixture = noise(1.0)
-    (dog, rain), logits = separate(model, mixture, "dog", "rain")
-    assert 0.01 < (dog / mixture).abs().median() < 1
-    assert (dog - rain).norm() > 0.05 * dog.norm()
-    assert (logits[0] - logits[1]).abs().max() > 1e-3
-    spectrum, masked = model.stft(mixture), model.stft(dog)
-    gain = (masked.abs() / spectrum.abs())[0, 20:400, 5:50]
-    assert gain.quantile(0.9) > 2 * gain.quantile(0.1)
-
-
 def test_queries_and_mixtures_of_a_batch_do_not_touch_each_other(model):
     mixtures = torch.stack([noise(1.0, seed=1), noise(1.0, seed=2)])
     asked = torch.stack([vectors(["dog", "rain"]), vectors(["bell", "dog"])])
@@ -99,7 +85,7 @@ def test_queries_and_mixtures_of_a_batch_do_not_touch_each_other(model):
             assert torch.allclose(logits[row, column], logit[0], atol=1e-5)
 
 
-def test_polarity_only_turns_the_output_over(model):
+def test_polarity_and_order_of_channels_only_carry_over(model):
     mixture = noise(1.0, channels=2)
     plain, logits = separate(model, mixture, "dog")
     for signs in ([-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]):
@@ -107,13 +93,8 @@ def test_polarity_only_turns_the_output_over(model):
         turned, turned_logits = separate(model, sign * mixture, "dog")
         assert torch.allclose(turned, sign * plain, atol=1e-6)
         assert torch.allclose(turned_logits, logits, atol=1e-5)
-
-
-def test_the_order_of_channels_does_not_matter(model):
-    mixture = noise(1.0, channels=4)
-    order = [2, 0, 3, 1]
-    plain, permuted = separate(model, mixture, "dog")[0], separate(model, mixture[order], "dog")[0]
-    assert torch.allclose(permuted, plain[:, order], atol=1e-6)
+    swapped, _ = separate(model, mixture.flip(0), "dog")
+    assert torch.allclose(swapped, plain.flip(1), atol=1e-6)
 
 
 def test_one_mask_serves_all_channels(model):
@@ -143,10 +124,9 @@ def test_features_are_what_their_names_say(model):
     assert along_bins[0] < -0.98
 
 
-def test_traces_under_the_floor_are_not_looked_at(model):
+def test_powers_below_the_floor_are_ignored(model):
     with torch.inference_mode():
-        nothing = model.features(model.stft(torch.zeros(1, 1, RATE)))
-        trace = model.features(model.stft(1e-6 * noise(1.0)[None]))
+        nothing, trace = (model.features(model.stft(x)) for x in (torch.zeros(1, 1, RATE), 1e-6 * noise(1.0)[None]))
     assert torch.isfinite(nothing).all()
     assert (trace - nothing).abs().max() < 1e-2
 
@@ -180,19 +160,6 @@ def test_what_an_output_sample_depends_on_lies_within_the_context(offset):
     assert 1.5 * RATE < reach.max() <= model.context
 
 
-def test_a_far_change_of_the_input_changes_nothing_here(model):
-    mixture = noise(8.0)
-    changed = mixture.clone()
-    middle = 4 * RATE + 77
-    changed[:, middle] += 3.0
-    difference = (separate(model, mixture, "dog")[0] - separate(model, changed, "dog")[0]).abs()[0, 0]
-    assert difference[middle] > 1e-3
-    # 1e-6 rather than nought: with another thread count sums may be split elsewhere.
-    assert difference[: middle - model.context].max() < 1e-6
-    assert difference[middle + model.context :].max() < 1e-6
-    assert difference[middle - RATE : middle - 2000].max() > 1e-6  # it does spread
-
-
 @pytest.mark.parametrize("strides", [1, 9])
 def test_a_piece_that_starts_on_the_grid_gives_what_the_whole_gives(model, strides):
     mixture = noise(7.0, channels=2)
@@ -212,16 +179,6 @@ def test_masks_keep_within_one_and_may_turn_the_phase(model):
     assert magnitude.max() <= 1 + 1e-5
     assert magnitude.min() < 0.2 < 0.8 < magnitude.max()
     assert mask[:, :, 1].abs().max() > 0.1
-
-
-def test_output_is_the_interpolated_mask_times_the_spectrum(model):
-    mixture = noise(1.0, channels=2)
-    with torch.inference_mode():
-        spectrum = model.stft(mixture)
-        mask = model.mask(model.analyse(model.features(spectrum[None])), conditions("dog"))[0, 0]
-    bins = model.to_bins.double().numpy() @ (mask[0].numpy() + 1j * mask[1].numpy()).astype(np.complex128)
-    wanted = model.stft.inverse(torch.from_numpy((bins * spectrum.numpy()).astype(np.complex64)), mixture.shape[-1])
-    assert torch.allclose(separate(model, mixture, "dog")[0][0], wanted, atol=1e-5)
 
 
 def test_a_fresh_network_passes_half_of_the_mixture():
@@ -247,3 +204,30 @@ def test_only_what_is_learnt_is_stored(model):
 def test_sample_rate_and_grid_fit_whole_seconds(default):
     assert default.sample_rate % default.stride == 0
     assert default.context >= default.stft.n_fft
+
+
+def test_scale_and_shift_come_from_the_condition():
+    film = FiLM(2, 3)
+    with torch.no_grad():
+        film.project.weight.copy_(torch.tensor([[1.0, 0], [2, 0], [3, 0], [0, 1], [0, 2], [0, 3]]))
+        film.project.bias.copy_(torch.tensor([0.0, 0, 0, 0.5, 0.5, 0.5]))
+    x = torch.randn(2, 3, 4, 5)
+    condition = torch.tensor([[1.0, 10.0], [-1.0, 0.0]])
+    result = film(x, condition)
+    for row, (a, b) in enumerate([(1.0, 10.0), (-1.0, 0.0)]):
+        for channel in range(3):
+            k = channel + 1
+            assert torch.allclose(result[row, channel], x[row, channel] * (1 + k * a) + k * b + 0.5, atol=1e-5)
+
+
+def test_a_condition_that_says_nothing_changes_nothing():
+    film = FiLM(4, 3)
+    with torch.no_grad():
+        film.project.bias.zero_()
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(film(x, torch.zeros(2, 4)), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_features_keep_their_precision(dtype):
+    assert FiLM(4, 3)(torch.randn(1, 3, 2, 2, dtype=dtype), torch.randn(1, 4)).dtype == dtype

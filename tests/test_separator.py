@@ -13,7 +13,6 @@ from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
 from separation import Separator
 from separation.audio import AudioError, Reader, as_waveform
-from separation.models.band_unet import BandUNet
 from separation.models.base import ConditionedModel
 from separation.stream import Stream
 
@@ -97,22 +96,6 @@ def test_segments_equal_the_whole(separator, seconds):
         assert result.presence == pytest.approx(probability, abs=1e-4)
 
 
-def test_segments_equal_the_whole_with_the_default_network():
-    torch.manual_seed(0)
-    model = BandUNet().eval()
-    with torch.no_grad():
-        model.head.weight.mul_(10)
-    mixture = long_noise(30)
-    encoder = TinyEncoder()
-    encoder.encode_text = lambda texts: vectors(texts, model.condition_dim)
-    separator = Separator(model, encoder, "default", "cpu")
-    result = separator(mixture, "dog", 8000)
-    stream = Stream(model, encoder.encode_text(["dog"]), 8000, separator.level([mixture]), segment_seconds=1000)
-    reference = torch.cat([stream.push(mixture), stream.flush()], dim=-1)[0]
-    assert reference.abs().max() > 0.01
-    assert (result.target - reference).abs().max() < 1e-5
-
-
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 @pytest.mark.parametrize("sample_rate", [8000, 44101])
 def test_lengths_around_a_segment(sample_rate, extra):
@@ -126,6 +109,7 @@ def test_no_seam_is_heard_between_segments(sample_rate):
     tone = 0.3 * sine(440, 45, sample_rate)[None]
     model = Gain()
     result = Separator(model, TinyEncoder(), "gain", "cpu")(tone, "dog", sample_rate)
+    assert result.presence == pytest.approx(1 / (1 + np.exp(-1.0)))  # of the largest logit over time
     assert len(model.seen) == 3
     inside = slice(sample_rate, -sample_rate)  # the filters ring where the tone begins and ends
     assert (result.target - 0.5 * tone)[:, inside].abs().max() < 2e-6
@@ -146,14 +130,6 @@ def test_pushes_of_any_size_give_the_same(separator):
         assert presence == pytest.approx(result.presence, abs=1e-6)
 
 
-def test_it_works_alike_in_inference_mode(separator):
-    wave = noise(2, 80 * 44100)
-    with torch.inference_mode():
-        inside = separator(wave, ["a", "b"], 44100)
-    for one, other in zip(inside, separator(wave, ["a", "b"], 44100), strict=True):
-        assert torch.equal(one.target, other.target)
-
-
 def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment():
     stream = gain().stream(["dog"], 8000, 1, 0.1)
     given = taken = 0
@@ -163,12 +139,9 @@ def test_a_stream_gives_output_while_it_is_fed_and_holds_no_more_than_a_segment(
         assert given - taken <= SEGMENT_SECONDS * 8000
         assert stream.runner.segmenter.length <= SEGMENT_SECONDS * 8000
     assert taken + stream.flush().shape[-1] == given
-
-
-def test_a_stream_that_was_fed_nothing_ends_empty(separator):
-    stream = separator.stream(["dog", "rain"], 44100, 1, 0.1)
-    assert stream.flush().shape == (2, 1, 0)
-    assert stream.presence == [0.0, 0.0]
+    empty = gain().stream(["dog", "rain"], 44100, 1, 0.1)
+    assert empty.flush().shape == (2, 1, 0)
+    assert empty.presence == [0.0, 0.0]
 
 
 # --- Rates, bands, lengths ---------------------------------------------------------------------
@@ -208,10 +181,6 @@ def test_any_length(separator, sample_rate, length):
     assert [r.target.shape for r in results] == [(2, length)] * 2
 
 
-def test_nothing_at_all_has_no_presence(separator):
-    assert separator(torch.zeros(2, 0), "dog", 8000).presence == 0.0
-
-
 # --- Levels, polarity, channels ----------------------------------------------------------------
 
 
@@ -244,28 +213,7 @@ def test_left_minus_right_does_not_vanish(separator):
     assert opposite.square().sum() > 0.01 * 2 * left.square().sum()
 
 
-def test_turning_the_polarity_turns_the_result(separator):
-    mixture = noise(1.0, 44100, channels=2)
-    assert torch.allclose(separator(-mixture, "dog", 44100).target, -separator(mixture, "dog", 44100).target, atol=1e-7)
-
-
-@pytest.mark.parametrize("order", [[1, 0, 2, 3], [3, 1, 0, 2]])
-def test_the_order_of_channels_does_not_matter(separator, order):
-    mixture = noise(1.0, 44100, channels=4)
-    plain, permuted = (separator(x, "dog", 44100) for x in (mixture, mixture[order]))
-    assert torch.allclose(permuted.target, plain.target[order], atol=1e-6)
-    assert permuted.presence == pytest.approx(plain.presence, abs=1e-5)
-
-
-def test_the_stereo_image_is_kept(separator):
-    """One mask for all channels: a source panned by gains comes out panned by those gains."""
-    panned = torch.tensor([[1.0], [0.25], [0.0]]) * noise(1.0)
-    target = separator(panned, "dog", 32000).target
-    assert torch.allclose(target[1], 0.25 * target[0], atol=1e-6)
-    assert torch.equal(target[2], torch.zeros(32000))
-
-
-@pytest.mark.parametrize("length", [1, 32000, 40 * 8000])
+@pytest.mark.parametrize("length", [0, 1, 32000, 40 * 8000])
 def test_silence_gives_silence(separator, length):
     for result in separator(torch.zeros(2, length), ["dog", "rain"], 8000):
         assert torch.equal(result.target, torch.zeros(2, length))
@@ -344,30 +292,24 @@ def test_the_input_is_left_as_it_was(separator):
         assert (mixture == before).all()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
-def test_samples_that_are_no_numbers_are_refused(separator, bad):
-    mixture = noise(0.1, channels=2).double().numpy()
-    mixture[1, 77] = bad
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        separator(mixture, "dog", 32000)
+@pytest.mark.parametrize(
+    ("mixture", "rate", "words"),
+    [
+        *((torch.full((2, 99), bad), 8000, "NaN or infinite") for bad in (torch.nan, torch.inf, -torch.inf)),
+        (np.full((2, 99), 1e300), 8000, "NaN or infinite"),
+        *((torch.zeros(shape), 8000, r"must be \(time,\)") for shape in [(), (2, 3, 4), (0, 100)]),
+        (np.zeros((2, 3, 4), np.float32), 8000, r"must be \(time,\) or \(channels, time\)"),
+        *((torch.zeros(99), rate, "sample rate must be a positive whole number") for rate in (0, -1, 44100.5)),
+    ],
+)
+def test_invalid_mixtures_and_rates_are_refused(separator, mixture, rate, words):
+    with pytest.raises(ValueError, match=words):
+        separator(mixture, "dog", rate)
 
 
-@pytest.mark.parametrize("shape", [(), (2, 3, 4), (0, 100)])
-def test_other_shapes_are_refused(separator, shape):
-    for mixture in (torch.zeros(shape), np.zeros(shape, np.float32)):
-        with pytest.raises(ValueError, match=r"must be \(time,\) or \(channels, time\)"):
-            separator(mixture, "dog", 32000)
-
-
-@pytest.mark.parametrize("rate", [0, -1, 44100.5])
-def test_rates_that_are_none_are_refused(separator, rate):
-    with pytest.raises(ValueError, match="sample rate must be a positive whole number"):
-        separator(noise(0.1), "dog", rate)
-
-
-def test_whole_rates_of_any_type_will_do(separator):
-    for rate in (44100.0, np.int64(44100), np.float32(44100)):
-        assert separator(noise(0.1), "dog", rate).target.shape == (1, 3200)
+@pytest.mark.parametrize("rate", [44100.0, np.int64(44100), np.float32(44100)])
+def test_whole_rates_of_any_type_are_accepted(separator, rate):
+    assert separator(noise(0.1), "dog", rate).target.shape == (1, 3200)
 
 
 # --- Queries -----------------------------------------------------------------------------------
@@ -385,20 +327,14 @@ def test_a_list_gives_in_its_order_what_single_queries_give(separator):
     results = separator(mixture, texts, 44100)
     assert len(results) == 4
     for text, result in zip(texts, results, strict=True):
-        single = separator(mixture, text, 44100)
+        with torch.inference_mode():
+            single = separator(mixture, f" {text}\n", 44100)
         check(result, mixture)
         assert torch.allclose(result.target, single.target, atol=1e-7)
         assert result.presence == pytest.approx(single.presence, abs=1e-6)
     assert (results[0].target - results[1].target).norm() > 0.05 * results[0].target.norm()
     assert len(separator(mixture, ["dog"], 44100)) == 1
     assert len(separator(mixture, ("dog", "rain"), 44100)) == 2
-
-
-def test_white_space_does_not_make_another_query(separator):
-    mixture = noise(0.3)
-    assert torch.equal(
-        separator(mixture, "  dog \n barking ", 32000).target, separator(mixture, "dog barking", 32000).target
-    )
 
 
 def test_queries_share_the_analysis_of_the_mixture(monkeypatch):
@@ -414,10 +350,6 @@ def test_queries_share_the_analysis_of_the_mixture(monkeypatch):
     calls.clear()
     separator(mixture, [f"sound {i}" for i in range(8)], 8000)
     assert calls == once
-
-
-def test_presence_is_the_highest_probability_over_time():
-    assert gain()(noise(1.0), "dog", 32000).presence == pytest.approx(1 / (1 + np.exp(-1.0)))
 
 
 def test_separations_do_not_share_memory(separator):
@@ -450,12 +382,6 @@ def test_it_says_what_it_is(separator):
 def test_devices(device):
     found = Separator(tiny_model(), TinyEncoder(), device=device).device
     assert found == torch.device(device) if device not in (None, "auto") else found.type in ("cpu", "cuda", "mps")
-
-
-def test_the_level_is_that_of_the_whole_recording(separator):
-    mixture = noise(3.0, channels=2)
-    assert separator.level(mixture.split(1000, dim=1)) == pytest.approx(separator.level([mixture]))
-    assert separator.level([]) == 0.0
 
 
 # --- Files -------------------------------------------------------------------------------------
