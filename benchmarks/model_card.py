@@ -1,11 +1,11 @@
-"""Writes a model's card (README.md) and attribution list (ATTRIBUTION.md) from the files that know.
+"""Writes the card (README.md) and attribution list (ATTRIBUTION.md) of a model.
 
     python benchmarks/model_card.py default --manifest FOLDER/manifest.csv --scores bench.json \
         --recipe conf/recipe/sound.yaml --recipe conf/recipe/default.yaml
 
-Data, authors and licences come from the manifest's train rows, figures from the benchmark's JSON, settings from the
-training's recipes (a run's own config.yaml has every default filled in). Figures measured with other weights are
-refused. No path ends up in either file.
+Data, authors and licences come from the train rows of the manifest, figures from the JSON of benchmarks/bench.py,
+settings from the recipes of the training (the config.yaml of a run has every default filled in). Figures measured with
+other weights are refused. Neither file contains paths.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from separation.data.fixed_mixtures import SECONDS
 from separation.data.manifest import DataError
-from separation.evaluate.tables import FEW
+from separation.evaluate.tables import FEW, markdown
 from separation.pretrained import ModelError, find_model, read_config
 
 NEEDED = ("path", "split", "recording_id", "source", "seconds", "licence")
@@ -33,7 +33,7 @@ CEILING = "oracle mask, bands, complex"
 
 @dataclass(frozen=True)
 class Clip:
-    """A train row of the manifest. `passable`: whether the recording may be passed on as it is, where that is said."""
+    """A train row of the manifest; `passable`: whether the recording may be passed on as it is, if that is known."""
 
     title: str
     source: str
@@ -45,10 +45,10 @@ class Clip:
 
 
 def read_clips(manifest: Path) -> list[Clip]:
-    """The train rows.
+    """Read the train rows.
 
     Raises:
-        DataError: a column is missing or there are none.
+        DataError: a column is missing or there are no train rows.
     """
     with manifest.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -72,7 +72,7 @@ def read_clips(manifest: Path) -> list[Clip]:
 
 
 def by_source(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """Clips by source, in the order of the names."""
+    """Group clips by source, sorted by name."""
     groups = defaultdict(list)
     for clip in clips:
         groups[clip.source].append(clip)
@@ -80,25 +80,15 @@ def by_source(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
 
 
 def recordings(clips: Iterable[Clip]) -> list[list[Clip]]:
-    """The clips of one source by the recording they were cut from; one whose number is unknown goes by its author."""
+    """Group the clips of a source by recording; recordings of unknown number by author."""
     groups = defaultdict(list)
     for clip in clips:
         groups[clip.recording, clip.licence].append(clip)
     return list(groups.values())
 
 
-# --- Attribution -----------------------------------------------------------------------------
-
-
-def attribution_line(clips: list[Clip]) -> str:
-    """One recording: what it holds, its titles, where it comes from, author and licence as the manifest has them."""
-    labels = ", ".join(sorted({clip.label for clip in clips}))
-    titles = ", ".join(f"`{clip.title}`" for clip in clips)
-    return f"- {labels}: {titles} ({clips[0].recording}): {clips[0].licence}"
-
-
 def attribution(name: str, clips: list[Clip], licence: str) -> str:
-    """ATTRIBUTION.md."""
+    """Write ATTRIBUTION.md."""
     groups = {source: recordings(members) for source, members in by_source(clips).items()}
     total = sum(map(len, groups.values()))
     lines = [
@@ -110,46 +100,46 @@ def attribution(name: str, clips: list[Clip], licence: str) -> str:
     ]
     for source, members in groups.items():
         lines += ["", f"## {source} ({len(members)} recordings, {sum(map(len, members))} clips)", ""]
-        lines += sorted((attribution_line(clips) for clips in members), key=str.lower)
+        entries = []
+        for cuts in members:
+            labels, titles = sorted({clip.label for clip in cuts}), [f"`{clip.title}`" for clip in cuts]
+            entries.append(f"- {', '.join(labels)}: {', '.join(titles)} ({cuts[0].recording}): {cuts[0].licence}")
+        lines += sorted(entries, key=str.lower)
     return "\n".join(lines) + "\n"
 
 
-# --- Card ------------------------------------------------------------------------------------
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Markdown."""
-    titles = list(head)
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def licence_names(clips: list[Clip]) -> str:
-    """The different licences of some clips without their authors, most frequent first."""
-    names = Counter(re.sub(r"\s*\((?:by|freesound)\b[^;]*\)", "", clip.licence).strip() for clip in clips)
-    return " / ".join(name for name, _ in names.most_common())
+# Card
 
 
 def source_row(name: str, clips: list[Clip]) -> list[object]:
-    """A line of the data table."""
-    hours = f"{sum(clip.seconds for clip in clips) / 3600:.2f}"
-    labels = len({clip.label for clip in clips})
+    """Return a line of the data table; licences without authors, most frequent first."""
+    licences = Counter(re.sub(r"\s*\((?:by|freesound)\b[^;]*\)", "", clip.licence).strip() for clip in clips)
     passable = ", ".join(sorted({clip.passable for clip in clips})) or "not said"
-    return [name, len(recordings(clips)), len(clips), hours, labels, licence_names(clips), passable]
+    hours, labels = f"{sum(clip.seconds for clip in clips) / 3600:.2f}", len({clip.label for clip in clips})
+    return [
+        name,
+        len(recordings(clips)),
+        len(clips),
+        hours,
+        labels,
+        " / ".join(n for n, _ in licences.most_common()),
+        passable,
+    ]
 
 
 def data_section(clips: list[Clip], recipes: list[dict[str, Any]]) -> str:
-    """What it was trained on."""
+    """Describe the training data."""
     groups = by_source(clips)
+    labels, hours = sorted({clip.label for clip in clips}), sum(c.seconds for c in clips) / 3600
+    count = sum(len(recordings(members)) for members in groups.values())
     rows = [source_row(name, members) for name, members in groups.items()]
-    count, hours = sum(len(recordings(members)) for members in groups.values()), sum(c.seconds for c in clips) / 3600
-    total = ["all", count, len(clips), f"{hours:.2f}", len({c.label for c in clips}), "", ""]
+    rows.append(["all", count, len(clips), f"{hours:.2f}", len(labels), "", ""])
     head = ("source", "recordings", "clips", "hours", "classes", "licences", "may be passed on as they are")
     text = (
-        f"{count} recordings, {hours:.1f} hours, of {total[4]} classes. `ATTRIBUTION.md` names each one with its author"
-        " and licence. The recordings are not part of the package.\n\n" + table(head, [*rows, total])
+        f"{count} recordings, {hours:.1f} hours, of {len(labels)} classes. `ATTRIBUTION.md` names each one with its"
+        f" author and licence. The recordings are not part of the package.\n\n{markdown(head, rows)}"
+        f"\n\nThe classes: {', '.join(labels)}."
     )
-    text += f"\n\nThe classes: {', '.join(sorted({clip.label for clip in clips}))}."
     procedural = max((recipe.get("data", {}).get("init_args", {}).get("foley", 0) for recipe in recipes), default=0)
     if procedural:
         from separation.data.foley import SOUNDS
@@ -162,7 +152,7 @@ def data_section(clips: list[Clip], recipes: list[dict[str, Any]]) -> str:
 
 
 def settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Names and values of a recipe's arguments, nested ones with dots; paths and what is not set are left out."""
+    """Yield names and values of a recipe's arguments, nested ones with dots, without paths and unset ones."""
     for key, value in node.items():
         name = prefix if key == "init_args" else f"{prefix}{'.' if prefix else ''}{key.removesuffix('class_path')}"
         if isinstance(value, dict):
@@ -171,53 +161,38 @@ def settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, obje
             yield name.rstrip("."), value.rsplit(".", 1)[-1] if key == "class_path" else value
 
 
-def recipe_section(recipe: dict[str, Any]) -> str:
-    """One training's settings."""
-    trainer = recipe.get("trainer", {})
-    kept = {
-        key: trainer[key]
-        for key in ("max_epochs", "max_steps", "precision", "gradient_clip_val")
-        if trainer.get(key, -1) not in (None, -1)
-    }
-    wanted = {"seed": recipe.get("seed_everything"), **kept}
-    rows = [*settings(wanted), *settings(recipe.get("model", {}), "model"), *settings(recipe.get("data", {}), "data")]
-    return table(("setting", "value"), [(f"`{name}`", value) for name, value in rows])
-
-
 def training_section(card: dict[str, Any], recipes: list[dict[str, Any]]) -> str:
-    """How it was trained: the config's own words, if it has any, and the recipes."""
+    """Describe the training: the text of the config, if any, and the settings of the recipes."""
     parts = [str(card["training"])] if card.get("training") else []
     for recipe in recipes:
+        trainer = recipe.get("trainer", {})
+        names = ("max_epochs", "max_steps", "precision", "gradient_clip_val")
+        kept = {name: trainer[name] for name in names if trainer.get(name, -1) not in (None, -1)}
+        rows = [*settings({"seed": recipe.get("seed_everything")} | kept)]
+        rows += [*settings(recipe.get("model", {}), "model"), *settings(recipe.get("data", {}), "data")]
         name = str(recipe.get("model", {}).get("class_path", "training")).rsplit(".", 1)[-1]
-        parts.append(f"### {name}\n\n{recipe_section(recipe)}")
+        parts.append(f"### {name}\n\n{markdown(('setting', 'value'), [(f'`{key}`', value) for key, value in rows])}")
     return "\n\n".join(parts) or "Not recorded."
 
 
-def figures(scores: dict[str, Any], ending: str) -> dict[str, dict[str, Any]]:
-    """Group of mixtures -> its figures, for the system whose name ends so; empty when there is none."""
-    found = (lines for name, lines in scores["lines"].items() if name.endswith(ending))
-    return {line["rows"]: line for line in next(found, [])}
-
-
-def group_rows(scores: dict[str, Any]) -> Iterator[list[object]]:
-    """The table of groups: number, by label and by phrase with intervals, the best that this kind of mask can do."""
-    phrases, best = figures(scores, "asked by phrase"), figures(scores, CEILING)
-    for group, line in figures(scores, "asked by label").items():
-        name = group + (", median" if group.startswith("absent") else "")
-        yield [name, line["n"], figure(line), figure(phrases[group]), figure(best[group]) if group in best else ""]
-
-
-def figure(line: dict[str, Any]) -> str:
-    """A mean with its interval; the median for absent queries."""
-    if line["rows"].startswith("absent"):
-        return f"{line['median']:.1f}"
-    return f"{line['mean']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
-
-
 def scores_section(report: dict[str, Any]) -> str:
-    """What it achieves."""
+    """Format the scores by group of mixtures and by class."""
+
+    def lines(ending: str) -> dict[str, dict[str, Any]]:
+        found = (entries for name, entries in scores["lines"].items() if name.endswith(ending))
+        return {line["rows"]: line for line in next(found, [])}
+
+    def figure(line: dict[str, Any]) -> str:
+        if line["rows"].startswith("absent"):
+            return f"{line['median']:.1f}"
+        return f"{line['mean']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
+
     scores = report["scores"]
-    head = ("mixtures", "n", "asked by label", "asked by a phrase not trained on", CEILING)
+    phrases, best, rows = lines("asked by phrase"), lines(CEILING), []
+    for group, line in lines("asked by label").items():
+        name = group + (", median" if group.startswith("absent") else "")
+        ceiling = figure(best[group]) if group in best else ""
+        rows.append((name, line["n"], figure(line), figure(phrases[group]), ceiling))
     classes = [
         (row["class"], row["train_clips"], row["rows"], f"{row['label']:.1f}", f"{row['phrase']:.1f}")
         for row in scores["classes"]
@@ -227,64 +202,56 @@ def scores_section(report: dict[str, Any]) -> str:
         f"SDRi in dB, mean and 95 % interval by {scores.get('resampled_by', 'recording')}, on"
         f" {scores['mixtures']} fixed mixtures of {SECONDS} s;"
         f" {known} a recording of the training data. For absent queries: how far the output lies under the mixture, dB."
-        f" Measured {report['date']}.\n\n{table(head, group_rows(scores))}\n\n"
-        "By class, mixtures of two sounds, worst first:\n\n"
-        + table(("class", "train clips", "mixtures", "by label, dB", "by phrase, dB"), classes)
+        f" Measured {report['date']}.\n\n"
+        + markdown(("mixtures", "n", "asked by label", "asked by a phrase not trained on", CEILING), rows)
+        + "\n\nBy class, mixtures of two sounds, worst first:\n\n"
+        + markdown(("class", "train clips", "mixtures", "by label, dB", "by phrase, dB"), classes)
     )
 
 
-def cost_section(report: dict[str, Any]) -> str:
-    """What it costs."""
-    cost = report["cost"]
+def cost_section(cost: dict[str, Any]) -> str:
+    """Format the cost."""
     rows = [
         (f"multiply-adds per second of audio, queries: {queries}", f"{count / 1e9:.2f} G")
         for queries, count in cost["multiply_adds"].items()
     ]
-    rows.append(("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"))
-    rows.append(
-        ("parameters of the query encoder (sentence encoder apart)", f"{cost['encoder_parameters'] / 1e6:.2f} M")
-    )
-    rows.append(("size of the weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"))
-    return table(("", ""), rows)
+    rows += [
+        ("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"),
+        ("parameters of the query encoder (sentence encoder apart)", f"{cost['encoder_parameters'] / 1e6:.2f} M"),
+        ("size of the weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"),
+    ]
+    return markdown(("", ""), rows)
 
 
-def limits_section(card: dict[str, Any], clips: list[Clip], report: dict[str, Any]) -> str:
-    """What it cannot do."""
+def limits_section(card: dict[str, Any], clips: list[Clip], scores: dict[str, Any] | None) -> str:
+    """List what the model cannot do."""
     counts = Counter(clip.label for clip in clips)
-    rare = sorted(label for label, count in counts.items() if count < FEW)
-    band = int(card.get("sample_rate", 0)) / 2000
     points = [
-        f"It hears up to {band:g} kHz; what lies above stays in the residual.",
+        f"It hears up to {int(card.get('sample_rate', 0)) / 2000:g} kHz; what lies above stays in the residual.",
         "It tells kinds of sound apart, not two sounds of one kind: of two speakers it takes both.",
         f"It was trained on {len(counts)} classes, listed below, and English words. What is unlike all of them it has"
         " never heard, whatever the query says.",
         "It only weakens and keeps what is in the mixture; it does not restore what is buried or missing.",
     ]
-    if rare:
+    if rare := sorted(label for label, count in counts.items() if count < FEW):
         points.append(f"Classes with fewer than {FEW} clips to learn from ({len(rare)}): {', '.join(rare)}.")
-    if "scores" in report:
-        points += measured_limits(report["scores"])
+    if scores:
+        weakest = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in scores["classes"][:WEAKEST])
+        points.append(f"The classes it separates least well: {weakest}.")
+        if worse := sum(row["label"] < 0 for row in scores["classes"]):
+            count = len(scores["classes"])
+            points.append(f"In {worse} of {count} classes the result is on average worse than the mixture itself.")
+        shares = next(shares for name, shares in scores["heard"].items() if name.endswith("label"))
+        if "absent" in shares:
+            points.append(
+                f"Presence is at least {scores['heard_at']} for {100 * shares['absent']:.0f} % of the queries that are"
+                f" not in the mixture, and for {100 * shares['sounding']:.0f} % of those that are."
+            )
     return "\n".join(f"- {point}" for point in points)
 
 
-def measured_limits(scores: dict[str, Any]) -> Iterator[str]:
-    """Limits that the figures show."""
-    weakest = scores["classes"][:WEAKEST]
-    named = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in weakest)
-    yield f"The classes it separates least well: {named}."
-    harmed = sum(row["label"] < 0 for row in scores["classes"])
-    if harmed:
-        yield f"In {harmed} of {len(scores['classes'])} classes the result is on average worse than the mixture itself."
-    shares = next(shares for name, shares in scores["heard"].items() if name.endswith("label"))
-    if "absent" in shares:
-        yield (
-            f"Presence is at least {scores['heard_at']} for {100 * shares['absent']:.0f} % of the queries that are not"
-            f" in the mixture, and for {100 * shares['sounding']:.0f} % of those that are."
-        )
-
-
 def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict[str, Any], recipes: list[Any]) -> str:
-    """README.md of the model directory."""
+    """Write README.md of the model directory."""
     card = config.get("card", {})
     classes = [str(config[part]["class_path"]).removeprefix("separation.") for part in ("model", "encoder")]
     facts = [
@@ -302,8 +269,8 @@ def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict
     sections = {
         "Use": use,
         "Scores": scores_section(report) if "scores" in report else "",
-        "Cost": cost_section(report) if "cost" in report else "",
-        "Limits": limits_section(card, clips, report),
+        "Cost": cost_section(report["cost"]) if "cost" in report else "",
+        "Limits": limits_section(card, clips, report.get("scores")),
         "Data": data_section(clips, recipes),
         "Training": training_section(card, recipes),
         "Licence": f"The weights in this directory are under {card['licence']}; name the authors of the recordings by"
@@ -311,14 +278,14 @@ def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict
         " these weights and has its own licence.",
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
-    return f"# The model `{name}`\n\n{card.get('description', '')}\n\n{table(('', ''), facts)}\n\n{body}\n"
+    return f"# The model `{name}`\n\n{card.get('description', '')}\n\n{markdown(('', ''), facts)}\n\n{body}\n"
 
 
 def read_report(files: Iterable[Path], weights: Path) -> dict[str, Any]:
-    """The benchmark's JSON files put together, the later ones over the earlier ones.
+    """Merge JSON files of the benchmark, later ones over earlier ones.
 
     Raises:
-        DataError: one cannot be read, was measured with other weights, or on a part of the list only.
+        DataError: a file cannot be read, or was measured with other weights or on a part of the list.
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     report: dict[str, Any] = {}
@@ -327,7 +294,7 @@ def read_report(files: Iterable[Path], weights: Path) -> dict[str, Any]:
             found = json.loads(file.read_text(encoding="utf-8"))
             measured = found["model"]["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} is no report of benchmarks/bench.py: {type(error).__name__}.") from None
+            raise DataError(f"{file} is not a report of benchmarks/bench.py: {type(error).__name__}.") from None
         if measured != digest:
             raise DataError(f"{file} was measured with other weights than {weights}.")
         if found.get("every", 1) > 1:
@@ -337,7 +304,11 @@ def read_report(files: Iterable[Path], weights: Path) -> dict[str, Any]:
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
-    """A training's YAML."""
+    """Read the YAML file of a training.
+
+    Raises:
+        DataError: the file is not valid.
+    """
     import yaml
 
     try:
@@ -345,12 +316,12 @@ def read_recipe(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {type(error).__name__}.") from None
     if not isinstance(recipe, dict):
-        raise DataError(f"{file} is no recipe.")
+        raise DataError(f"{file} is not a recipe.")
     return recipe
 
 
 def write_card(directory: Path, manifest: Path, scores: Iterable[Path] = (), recipes: Iterable[Path] = ()) -> None:
-    """Writes README.md and ATTRIBUTION.md into a model directory; neither when an input is not usable.
+    """Write README.md and ATTRIBUTION.md into a model directory; neither if an input is not usable.
 
     Raises:
         ModelError, DataError, OSError: the model, the manifest, a report or a recipe is not usable.
@@ -369,7 +340,7 @@ def write_card(directory: Path, manifest: Path, scores: Iterable[Path] = (), rec
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description="Write a model's README.md and ATTRIBUTION.md.")
     parser.add_argument("model", help="the model's name or its directory")
     parser.add_argument("--manifest", type=Path, required=True, help="what it was trained on")

@@ -347,7 +347,7 @@ def test_missing_recordings_are_left_out_and_counted(data):
     assert "2 left out because their recordings are missing" in bench.scores_table(scores)
     for path in (data / "audio").rglob("*.wav"):
         path.unlink()
-    with pytest.raises(bench.Skipped, match="none of the recordings of 4 mixtures"):
+    with pytest.raises(bench.Skipped, match="none of the recordings of 4 mixtures exists"):
         bench.measure_scores(double, data)
 
 
@@ -511,7 +511,7 @@ def test_reports_are_put_together(directory, manifest, tmp_path):
     [
         ({"model": {"weights_sha256": "0"}}, "was measured with other weights"),
         ({"every": 10}, "on a part of the mixtures only"),
-        ({"model": "default"}, "is no report of"),
+        ({"model": "default"}, "is not a report of"),
     ],
 )
 def test_unfit_figures_are_refused(directory, manifest, tmp_path, capsys, change, message):

@@ -1,8 +1,8 @@
 """Protocols, manifests, procedural sounds, metrics and scores against values recorded before the restructuring.
 
-`python tests/test_frozen_evaluate.py` prints the values that are computed today; the recorded ones are in
-`frozen/evaluate.json`. Its scores of the validation list were printed by `python -m separation.evaluate --mixtures
-validation_mixtures.csv --no-oracle --metrics sdri`, once with `--query phrase`.
+`python tests/test_frozen_evaluate.py` prints today's values to standard error; `frozen/evaluate.json` has the recorded
+ones. Its `scores` are [by label, by phrase] of every 46th row of the validation list, `validation` is [rows, mean,
+median] of all rows by label, both printed by `python -m separation.evaluate --mixtures validation_mixtures.csv`.
 """
 
 import csv
@@ -18,7 +18,6 @@ from layouts import LAYOUTS
 
 from separation.data.fixed_mixtures import render
 from separation.data.foley import SOUNDS, synthesise
-from separation.data.manifest import read_entries  # noqa: F401
 from separation.datasets.command import main
 from separation.evaluate import metrics
 from separation.evaluate.oracle import oracle_estimate
@@ -119,5 +118,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         manifests = {name: measure_manifest(name, Path(folder) / name) for name in sorted(LAYOUTS)}
     found = {"protocols": measure_protocols(), "manifests": manifests, "sounds": measure_sounds(),
-             "metrics": measure_metrics(), "scores": FROZEN.get("scores", {})}  # fmt: skip
+             "metrics": measure_metrics(), "scores": FROZEN.get("scores"),
+             "validation": FROZEN.get("validation")}  # fmt: skip
     json.dump(found, sys.stderr, indent=1)
