@@ -39,7 +39,7 @@ from separation.training.losses import (
     weighted_l1,
 )
 from separation.training.objectives.bimodal import BiModal
-from separation.training.objectives.spectra import Bands, JointSpace, Magnitudes, resample, spectral_view
+from separation.training.objectives.spectra import Bands, Magnitudes, resample, spectral_view
 
 RATE = 8000
 LEANING = torch.tensor([[0, 0.1], [0, 0], [0, 0]])
@@ -131,7 +131,9 @@ def test_equal_phrases_are_matches():
     for faithful in (False, True):
         module = objective(scale=30.0, faithful=faithful)
         # What the joint space gives for the first "a" leans a little, so that the two differ.
-        module.joint.text = lambda texts: torch.stack([vectors_of[text] for text in texts]) + LEANING[: len(texts)]
+        module.encoder.encode_text = lambda texts: (
+            torch.stack([vectors_of[text] for text in texts]) + LEANING[: len(texts)]
+        )
         sounds = torch.tensor([[1.0, 0], [1, 0], [0, 1]]).requires_grad_()
         loss = module.matched(sounds, ["a", "a", "b"])
         assert loss.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-3)
@@ -290,17 +292,16 @@ def test_resampling_keeps_tones_and_gradients(rate):
     assert torch.isfinite(wave.grad).all() and wave.grad.abs().max() > 0
 
 
-def test_ears_hear_as_the_encoder_and_let_gradients_through():
-    joint, wave = encoder(), torch.randn(2, RATE).requires_grad_()
-    ears = JointSpace(joint)
-    heard = ears.audio(wave, RATE)
-    assert torch.allclose(heard, joint.encode_audio(wave.detach(), RATE), atol=1e-6)
-    heard[:, 0].sum().backward()
+def test_recordings_are_embedded_as_by_the_encoder_with_gradients():
+    module, wave = objective(), torch.randn(2, RATE).requires_grad_()
+    found = module.embed_audio(wave, RATE)
+    assert torch.allclose(found, module.encoder.encode_audio(wave.detach(), RATE), atol=1e-6)
+    found[:, 0].sum().backward()
     assert wave.grad.abs().max() > 0
-    assert torch.equal(ears.text(["dog"]), joint.encode_text(["dog"]))
     with pytest.raises(EncoderError, match="TinyEncoder does not put texts and recordings into one space"):
-        JointSpace(TinyEncoder())
-    assert JointSpace(RandomEncoder(DIM)).audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
+        BiModal(small_rate_model(), TinyEncoder())
+    random = BiModal(small_rate_model(), RandomEncoder(DIM))
+    assert random.embed_audio(torch.randn(2, 5), RATE).norm(dim=1).tolist() == pytest.approx([1, 1])
 
 
 def test_a_narrow_network_has_the_released_one_s_shape():

@@ -164,18 +164,11 @@ def best_order(pairs: Tensor) -> Tensor:
 # Noise invariant training: Dong et al., "CLIPSep", 2023
 
 
-def combined_masks(targets: Tensor, noise: Tensor) -> Tensor:
-    """min(1, T_n + P_j): (batch, n, rows, frames) and (batch, j, rows, frames) -> (batch, n, j, rows, frames).
-
-    Clamped points have no gradient.
-    """
-    return (targets[:, :, None] + noise[:, None]).clamp(max=1)
-
-
 def noise_invariant_bce(targets: Tensor, noise: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy of min(1, T_n + P_j) with the true mask of source n, for the better assignment of j to n.
 
-    A sound that does not belong to a clip's query may so be left out of the clip's target mask.
+    A sound that does not belong to a clip's query may so be left out of the clip's target mask. Clamped points have no
+    gradient.
 
     Args:
         targets: target masks T (batch, 2, rows, frames).
@@ -186,7 +179,7 @@ def noise_invariant_bce(targets: Tensor, noise: Tensor, truth: Tensor, weight: T
     Returns:
         Weighted cross-entropy (batch,).
     """
-    combined = combined_masks(targets, noise)
+    combined = (targets[:, :, None] + noise[:, None]).clamp(max=1)  # (batch, n, j, rows, frames)
     expected = truth[:, :, None].expand_as(combined)
     return best_order(weighted_bce(combined, expected, weight[:, None, None]))
 

@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from separation.data.captioned import CaptionedBatch
-from separation.encoders.base import QueryEncoder
+from separation.encoders.base import EncoderError, QueryEncoder
+from separation.encoders.table import RandomEncoder
 from separation.models.base import ConditionedModel
 from separation.training.losses import consistency_loss, matching_loss, reconstruction_loss
 from separation.training.objectives.base import EmbeddingCache, Objective
-from separation.training.objectives.spectra import JointSpace, spectral_view
+from separation.training.objectives.spectra import resample, spectral_view
 
 CACHED_NUMBERS = 50_000_000  # of conditions, 200 MB
 
@@ -66,11 +68,25 @@ class BiModal(Objective):
         **common: Any,
     ) -> None:
         super().__init__(model, encoder, **common)
-        self.view, self.joint = spectral_view(self.model), JointSpace(self.encoder)
+        if not {"text", "audio"} <= self.encoder.modalities:
+            raise EncoderError(f"{type(self.encoder).__name__} does not put texts and recordings into one space.")
+        self.view = spectral_view(self.model)
         self.weights = {"url": reconstruction, "crl": consistency, "cnt": contrast}
         self.mixtures_weight, self.isolated_weight = mixtures_weight, isolated_weight
         self.vectors = EmbeddingCache(CACHED_NUMBERS // encoder.embedding_dim)
         self.scale, self.own_level, self.faithful = scale, own_level, faithful
+
+    @property
+    def joint(self) -> Any:
+        """The encoder of the joint space: the encoder itself or its CLAP, which may be loaded at its first use."""
+        return getattr(self.encoder, "clap", self.encoder)
+
+    def embed_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
+        """Recordings (batch, time) to unit vectors (batch, dim), with gradients."""
+        if isinstance(self.encoder, RandomEncoder):  # has no weights: the first samples let gradients through
+            size = self.encoder.embedding_dim
+            return F.normalize(F.pad(waveform, (0, max(0, size - waveform.shape[-1])))[:, :size], dim=-1)
+        return self.joint.embed_audio(resample(waveform, sample_rate, self.joint.sample_rate))
 
     def conditions(self, texts: list[str], *shape: int) -> Tensor:
         """Conditions (*shape, dim) of texts."""
@@ -123,7 +139,7 @@ class BiModal(Objective):
         with torch.autocast(self.device.type, enabled=False):
             waves = self.view.waveforms(parts, mixture).unflatten(1, (count, slots))
             for clip in range(count):
-                audio = self.joint.audio(waves[:, clip].flatten(0, 1), self.model.sample_rate)
+                audio = self.embed_audio(waves[:, clip].flatten(0, 1), self.model.sample_rate)
                 starts = [(item * count + clip) * slots for item in range(size)]
                 total = total + self.matched(
                     audio, [p for start in starts for p in batch.phrases[start : start + slots]]
@@ -132,7 +148,8 @@ class BiModal(Objective):
 
     def matched(self, audio: Tensor, own: list[str]) -> Tensor:
         """Cross-entropy of audio (items, dim) with its phrases among those of all devices. Equal phrases match."""
-        text = self.gather(self.joint.text(own).to(audio.device)).flatten(0, 1)
+        with torch.no_grad():
+            text = self.gather(self.joint.encode_text(own).to(audio.device)).flatten(0, 1)
         phrases = self.gather_objects(own)
         if self.faithful:
             same = torch.eye(len(phrases))[self.global_rank * len(own) :][: len(own)]
