@@ -345,7 +345,7 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--ckpt_path=best", "--ckpt_path=best: name the file of an earlier run, such as best.ckpt in its folder."),
         ("--data.workers=-1", "data.workers is -1; the least is 0."),
         ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
-        ("--data.validation=manifest.csv", "manifest.csv: it is no list of mixtures, for it lacks the column id."),
+        ("--data.validation=manifest.csv", "manifest.csv: not a list of mixtures, the column id is missing."),
     ],
 )
 def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch, capsys, option, said):

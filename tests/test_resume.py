@@ -90,9 +90,7 @@ def test_weights_and_averages_with_their_statistics_are_those_of_an_uninterrupte
     assert any(name.startswith("average.") and name.endswith("running_var") for name in wanted["state_dict"])
     for name, tensor in wanted["state_dict"].items():
         assert torch.allclose(found["state_dict"][name].double(), tensor.double(), rtol=0, atol=1e-5), name
-    assert len(found["recent"]) == len(wanted["recent"]) == 12
-    for mine, theirs in zip(found["recent"], wanted["recent"], strict=True):
-        assert all(torch.allclose(a.float(), b.float(), atol=1e-5) for a, b in zip(mine, theirs, strict=True))
+    assert "recent" not in found  # no training audio in checkpoints
 
 
 class Stop(Callback):
