@@ -1,43 +1,43 @@
-"""How silent the output is when people ask for what is not there: many absent queries on each mixture.
+"""Measures how quiet the output is for queries that are absent from the mixture.
 
     python benchmarks/absent.py --mixtures FOLDER/validation_mixtures.csv --every 5 --json absent.json
 
-The list has one absent query on each of 100 mixtures, and its median hides the tail that people complain about. Here
-every `pair` row is asked for `--queries` labels drawn from all that the list or the model knows; left out are those
-that sound and those that mean nearly the same (cosine of sentence vectors). "Near" are the fifth of them that lie
-nearest to the mixture in the model's joint space of sounds and texts, "far" are the others.
+The list has one absent query for each of 100 mixtures, and their median hides the tail. Here every `pair` row is asked
+for `--queries` labels out of all that the list or the model knows, without those that sound or mean nearly the same
+(cosine of sentence vectors). "Near" is the fifth of them closest to the mixture in the model's joint space of sounds
+and texts, "far" are the others.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lists import list_parser, list_rows, write_json
 
 from separation import Separator
-from separation.data.fixed_mixtures import read_rows, render
+from separation.data.fixed_mixtures import render
 from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate.metrics import suppression
+from separation.evaluate.tables import markdown
 
-ALIKE = 0.6
-NEAR = 0.2  # share of a row's queries
-LOUD = 6.0  # dB under the mixture; what is louder than that is heard as an answer
+SAME_MEANING = 0.6
+NEAR = 0.2  # share of the queries of a row
+LOUD = 6.0  # dB below the mixture; louder output is heard as an answer
 
 
 def absent_labels(labels: list[str], alike: np.ndarray, row: dict[str, str], number: int, count: int) -> list[str]:
-    """Labels drawn for one row, none of which sounds or means nearly what sounds."""
+    """Draw labels for one row; none of them sounds or means nearly what sounds."""
     sounding = [labels.index(row[name]) for name in ("target_label", "interference1_label") if row[name] in labels]
     free = np.flatnonzero(~alike[sounding].any(0))
-    drawn = np.random.default_rng((0, number)).choice(free, min(count, len(free)), replace=False)
-    return [labels[index] for index in drawn]
+    chosen = np.random.default_rng((0, number)).choice(free, min(count, len(free)), replace=False)
+    return [labels[index] for index in chosen]
 
 
-def asked(separator: Separator, row: dict[str, str], root: Path, queries: list[str]) -> list[dict[str, Any]]:
-    """How far under the mixture each query's output lies, dB, its presence, and whether it is near."""
+def measure_row(separator: Separator, row: dict[str, str], root: Path, queries: list[str]) -> list[dict[str, Any]]:
+    """Return the level below the mixture in dB, the presence and the nearness of each query."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture).float()[None]
     results = separator(mixture, queries, sample_rate=rendered.sample_rate)
@@ -51,46 +51,38 @@ def asked(separator: Separator, row: dict[str, str], root: Path, queries: list[s
     ]  # fmt: skip
 
 
-def line(name: str, answers: list[dict[str, Any]]) -> str:
-    """A line of the table."""
-    under = np.array([answer["under_db"] for answer in answers])
-    flagged = np.mean([answer["presence"] >= 0.5 for answer in answers])
-    tenth, median = np.percentile(under, [10, 50])
-    return f"| {name} | {len(answers)} | {median:.1f} | {tenth:.1f} | {np.mean(under < LOUD):.0%} | {flagged:.0%} |"
-
-
 def table(answers: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    columns = ["absent queries", "count", "median, dB under the mixture", "tenth percentile"]
-    columns += [f"less than {LOUD:g} dB under", "presence from 0.5 on"]
-    head = f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|\n"
-    parts = ("all", answers), *((n, [a for a in answers if a["near"] == (n == "near")]) for n in ("near", "far"))
-    return head + "\n".join(line(name, part) for name, part in parts)
+    """Format the figures of all, near and far queries."""
+    rows = []
+    for name, wanted in (("all", (True, False)), ("near", (True,)), ("far", (False,))):
+        part = [answer for answer in answers if answer["near"] in wanted]
+        under = np.array([answer["under_db"] for answer in part])
+        present = np.mean([answer["presence"] >= 0.5 for answer in part])
+        tenth, median = np.percentile(under, [10, 50])
+        rows.append(
+            (name, len(part), f"{median:.1f}", f"{tenth:.1f}", f"{np.mean(under < LOUD):.0%}", f"{present:.0%}")
+        )
+    head = ["absent queries", "count", "median, dB under the mixture", "tenth percentile"]
+    return markdown([*head, f"less than {LOUD:g} dB under", "presence from 0.5 on"], rows)
 
 
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description="How silent the output is for queries of what is not there.")
-    parser.add_argument("--model", default="default")
-    parser.add_argument("--mixtures", type=Path, required=True, help="CSV, one mixture a row")
-    parser.add_argument("--root", type=Path, help="folder the list's paths start from (default: the list's own)")
-    parser.add_argument("--every", type=int, default=5, help="every N-th `pair` row only")
+    """Print the table."""
+    parser = list_parser("Measure how quiet the output is for absent queries.", every=5)
     parser.add_argument("--queries", type=int, default=20, help="absent queries a row")
-    parser.add_argument("--json", type=Path, help="write every query's figures here")
     options = parser.parse_args()
     separator = Separator.from_pretrained(options.model)
-    rows, root = read_rows(options.mixtures, "pair")[:: options.every], options.root or options.mixtures.parent
+    rows, root = list_rows(options, "pair")
     labels = sorted({row["target_label"] for row in rows} | set(separator.listing.sounds))
     vectors = SentenceEncoder().encode_text(labels)
-    alike = (vectors @ vectors.T).numpy() >= ALIKE
+    alike = (vectors @ vectors.T).numpy() >= SAME_MEANING
     answers = [
         answer
         for number, row in enumerate(rows)
-        for answer in asked(separator, row, root, absent_labels(labels, alike, row, number, options.queries))
+        for answer in measure_row(separator, row, root, absent_labels(labels, alike, row, number, options.queries))
     ]
     print(table(answers))
-    if options.json:
-        options.json.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+    write_json(options.json, answers)
 
 
 if __name__ == "__main__":

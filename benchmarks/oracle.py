@@ -1,4 +1,4 @@
-"""What masks could reach at best: the mask is computed from the true target, everything else is as in the model.
+"""Oracle masks: computed from the true target, everything else as in the model.
 
 The bin mask is the Wiener gain |T|^2 / (|T|^2 + |N|^2) per time-frequency bin, with T the
 target's spectrum and N that of all interference. The band masks have one value per band and frame, interpolated to the
@@ -25,19 +25,19 @@ Estimate = Callable[[Tensor, Tensor], Tensor]
 
 
 def band_mask(target: Tensor, mixture: Tensor, to_bins: Tensor, to_bands: Tensor) -> Tensor:
-    """Spectra (channels, bins, frames) to the Wiener mask of bands, given per bin (bins, frames)."""
+    """Return the Wiener mask of bands, interpolated to (bins, frames), of spectra (channels, bins, frames)."""
     return to_bins @ wiener(to_bands @ power(target), to_bands @ power(mixture - target))
 
 
 def complex_band_mask(target: Tensor, mixture: Tensor, to_bins: Tensor, to_bands: Tensor) -> Tensor:
-    """Spectra (channels, bins, frames) to the least-squares complex mask of bands, given per bin (bins, frames)."""
+    """Return the least-squares complex mask of bands, interpolated to (bins, frames)."""
     cross = (target * mixture.conj()).sum(0)
     gain = (to_bands.to(cross.dtype) @ cross) / (to_bands @ power(mixture) + TINY)
     return to_bins.to(cross.dtype) @ (gain / gain.abs().clamp(min=1))
 
 
 def masks(to_bins: Tensor, to_bands: Tensor) -> dict[str, Estimate]:
-    """Every kind of oracle by its name in tables; each takes the spectra of target and mixture.
+    """Return the oracle masks by their names in tables; each takes the spectra of target and mixture.
 
     Args:
         to_bins: the model's interpolation from bands to bins (bins, bands).
@@ -52,7 +52,7 @@ def masks(to_bins: Tensor, to_bands: Tensor) -> dict[str, Estimate]:
 
 @torch.inference_mode()
 def oracle_sdri(target: Array, mixture: Array, stft: STFT, kinds: dict[str, Estimate]) -> dict[str, float]:
-    """SDRi of each kind of mask on one mixture (time,) or (channels, time), whose target is known, in dB."""
+    """Return the SDRi of each mask in dB, for a target and a mixture (time,) or (channels, time)."""
     wave = torch.from_numpy(np.atleast_2d(mixture)).float()
     target_spectrum, spectrum = stft(torch.from_numpy(np.atleast_2d(target)).float()), stft(wave)
     scores = {}

@@ -1,40 +1,37 @@
-"""What a query's form is worth: SDRi of the default model asked by label, by examples, by both, and with a negative.
+"""Compares forms of queries: label, examples, both, and with a negative; SDRi of the default model.
 
     python benchmarks/query_forms.py FOLDER                    FOLDER holds manifest.csv and validation_mixtures.csv
     python benchmarks/query_forms.py FOLDER --every 4 --json forms.json
 
-Examples are train recordings of the target's label; none is in a mixture. A negative is the label of what else sounds.
-Ways to leave it out that were tried and are not the package's are measured beside it.
+Examples are train recordings of the target's label; none is in a mixture. A negative is the label of another source.
+Two alternatives that the package does not use are measured too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections import defaultdict
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lists import write_json
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from separation import Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import read_manifest
 from separation.evaluate.metrics import bootstrap, sdri
+from separation.evaluate.tables import markdown
 from separation.query import Query
 
 MOST = 8  # examples of a label
 
 
 class Forms:
-    """The queries that are compared, by what the table calls them.
+    """Builds the compared queries, by their names in the table.
 
     Args:
         separator: encodes them.
@@ -49,20 +46,20 @@ class Forms:
         self.text = cache(lambda text: separator.conditions([text])[0])
         self.example = cache(lambda path: separator.conditions([Query(audio=path)])[0])
 
-    def shown(self, label: str) -> list[Tensor]:
-        """Embeddings of a label's first train recordings, in an order without meaning."""
+    def examples(self, label: str) -> list[Tensor]:
+        """Return embeddings of up to 8 train recordings of a label, in a fixed random order."""
         files = sorted(self.files[label])
         order = np.random.default_rng(0).permutation(len(files))[:MOST]
         return [self.example(files[number]) for number in order]
 
     def mean(self, *vectors: Tensor, weights: tuple[float, ...] | None = None) -> Query:
-        """A query by the weighted mean of embeddings."""
+        """Return a query by the weighted mean of embeddings."""
         given = None if weights is None else torch.tensor(weights)
         return Query(embedding=self.separator.encoder.mean(torch.stack(vectors), given)[0])
 
     def of(self, label: str, others: list[str]) -> dict[str, Query]:
-        """All forms for a target of one label beside others."""
-        asked, examples, unwanted = self.text(label), self.shown(label), [self.text(other) for other in others]
+        """Return all forms for a target of one label in a mixture with others."""
+        asked, examples, unwanted = self.text(label), self.examples(label), [self.text(other) for other in others]
         half = tuple(-0.5 / len(unwanted) for _ in unwanted)
         return {
             "label": Query(embedding=asked),
@@ -77,7 +74,7 @@ class Forms:
 
 
 def score(separator: Separator, forms: Forms, row: dict[str, str], root: Path) -> dict[str, float]:
-    """SDRi of every form on one row, dB."""
+    """Return the SDRi of every form on one row, dB."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture)
     others = [row[f"interference{n}_label"] for n in (1, 2) if row[f"interference{n}"]]
@@ -92,7 +89,7 @@ def score(separator: Separator, forms: Forms, row: dict[str, str], root: Path) -
 
 
 def summary(scores: list[dict[str, float]], rows: list[dict[str, str]], kind: str) -> list[dict[str, Any]]:
-    """Mean, interval and median of every form over the rows of one kind, and its mean gain over the label."""
+    """Return mean and median of every form over the rows of one kind, and its gain over the label with interval."""
     chosen = [number for number, row in enumerate(rows) if row["kind"] == kind]
     lines = []
     for name in scores[0] if chosen else ():
@@ -105,16 +102,17 @@ def summary(scores: list[dict[str, float]], rows: list[dict[str, str]], kind: st
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    head = "| rows | asked by | n | mean dB | median | over the label (95 % interval) |\n|---|---|---|---|---|---|\n"
-    shape: Callable[[dict[str, Any]], str] = (
-        "| {rows} | {asked by} | {n} | {mean:.2f} | {median:.2f} | {gain:+.2f} ({low:+.2f} to {high:+.2f}) |".format_map
-    )
-    return head + "\n".join(map(shape, lines))
+    """Format the figures."""
+    rows = [
+        (e["rows"], e["asked by"], e["n"], f"{e['mean']:.2f}", f"{e['median']:.2f}",
+         f"{e['gain']:+.2f} ({e['low']:+.2f} to {e['high']:+.2f})")
+        for e in lines
+    ]  # fmt: skip
+    return markdown(("rows", "asked by", "n", "mean dB", "median", "over the label (95 % interval)"), rows)
 
 
 def main() -> None:
-    """Command line."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description="Compare forms of queries on fixed mixtures.")
     parser.add_argument("folder", type=Path, help="with manifest.csv and validation_mixtures.csv")
     parser.add_argument("--model", default="default")
@@ -128,8 +126,7 @@ def main() -> None:
     scores = [score(separator, forms, row, options.folder) for row in rows]
     lines = [line for kind in ("pair", "three") for line in summary(scores, rows, kind)]
     print(table(lines))
-    if options.json:
-        options.json.write_text(json.dumps(lines, indent=1, default=float) + "\n", encoding="utf-8")
+    write_json(options.json, lines)
 
 
 if __name__ == "__main__":

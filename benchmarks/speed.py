@@ -1,7 +1,7 @@
-"""How long separating takes, and what it costs in operations and parameters.
+"""Speed and cost of a model: wall time, operations, parameters.
 
-The command is timed from outside, start to end, imports included; the separation alone from inside, with everything
-loaded and the queries known.
+The command is timed from start to end, including imports; the separation alone with everything loaded and the queries
+encoded.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import separation
 from separation.data.foley import SOUNDS, synthesise
+from separation.evaluate.tables import markdown
 
 SAMPLE_RATE, CHANNELS = 44100, 2
 COMMAND_SECONDS, ALONE_SECONDS = 10, 60
@@ -44,7 +45,7 @@ class Timing:
 
 
 def timed(action: Callable[[], object], repeats: int = REPEATS) -> Timing:
-    """Runs something several times."""
+    """Time repeated runs."""
     runs = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -55,14 +56,14 @@ def timed(action: Callable[[], object], repeats: int = REPEATS) -> Timing:
 
 @cache
 def sound(number: int) -> NDArray[np.float32]:
-    """One of the procedural sounds, (time,)."""
+    """Return one of the procedural sounds, (time,)."""
     return 0.5 * synthesise(list(SOUNDS)[number], BLOCK_SECONDS, SAMPLE_RATE, seed=1)
 
 
 def blocks(seconds: float) -> Iterator[NDArray[np.float32]]:
-    """A stereo recording of procedural sounds at 44.1 kHz as blocks (channels, n); two other sounds every ten seconds.
+    """Yield a stereo recording of procedural sounds at 44.1 kHz in blocks (channels, n); the sounds change every 10 s.
 
-    Every sound is synthesised once and comes again: hours cost no more than minutes.
+    Every sound is synthesised once, so that hours cost no more than minutes.
     """
     left = round(seconds * SAMPLE_RATE)
     number = 0
@@ -75,7 +76,7 @@ def blocks(seconds: float) -> Iterator[NDArray[np.float32]]:
 
 
 def write_recording(path: Path, seconds: float) -> None:
-    """Writes such a recording as 16-bit wav, block by block."""
+    """Write such a recording as 16-bit wav, block by block."""
     import soundfile
 
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, CHANNELS, "PCM_16") as file:
@@ -84,24 +85,24 @@ def write_recording(path: Path, seconds: float) -> None:
 
 
 def command(recording: Path, folder: Path, model: str, queries: list[str], threads: int | None = None) -> list[str]:
-    """The command line of `separate` with this interpreter; outputs go into the folder."""
+    """Return a `separate` command line with this interpreter and outputs in `folder`."""
     words = [sys.executable, "-m", "separation.cli", "--quiet", "--overwrite", "--device", "cpu", "--model", model]
     words += ["--threads", str(threads)] if threads else []
     return [*words, *(word for query in queries for word in ("--query", query)), "-o", str(folder), str(recording)]
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with this very package first on the path of its children."""
+    """Return the environment of this process with this package first on the Python path."""
     home = str(Path(separation.__file__).parents[1])
     inherited = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([home, inherited] if inherited else [home])}
 
 
 def run(words: list[str]) -> None:
-    """Runs a command.
+    """Run a command.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: the command failed; with its messages.
     """
     done = subprocess.run(words, env=environment(), capture_output=True, text=True)
     if done.returncode:
@@ -109,7 +110,7 @@ def run(words: list[str]) -> None:
 
 
 def time_command(model: str, queries: list[str], threads: int | None = None, repeats: int = REPEATS) -> Timing:
-    """Wall time of the command, start to end, for ten seconds of stereo at 44.1 kHz."""
+    """Time the command from start to end for ten seconds of stereo at 44.1 kHz."""
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = Path(scratch)
         write_recording(folder / "mix.wav", COMMAND_SECONDS)
@@ -120,7 +121,7 @@ def time_command(model: str, queries: list[str], threads: int | None = None, rep
 def time_separation(
     separator: Any, queries: list[str], seconds: float = ALONE_SECONDS, repeats: int = REPEATS
 ) -> Timing:
-    """Wall time per second of audio of separating a long stereo recording of 44.1 kHz, all in memory."""
+    """Time the separation of a stereo recording of 44.1 kHz in memory, per second of audio."""
     mixture = np.concatenate(list(blocks(seconds)), axis=1)
     separator(mixture[:, : 5 * SAMPLE_RATE], queries, SAMPLE_RATE)  # the first run sets things up
     timing = timed(lambda: separator(mixture, queries, SAMPLE_RATE), repeats)
@@ -130,7 +131,7 @@ def time_separation(
 def measure_speed(
     separator: Any, model: str, say: Callable[[str], None], threads: int | None = None, repeats: int = REPEATS
 ) -> list[dict[str, Any]]:
-    """All timings: the command and the separation alone, for one query and for eight."""
+    """Time the command and the separation alone, with one query and with eight."""
     rows = []
     for queries in (list(QUERIES[:1]), list(QUERIES)):
         count = len(queries)
@@ -144,20 +145,20 @@ def measure_speed(
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
+    """Format the timings."""
     names = {
         "command": "the command, {} s stereo 44.1 kHz, start to end, s",
         "separation": "the separation alone, {} s stereo 44.1 kHz, s per s of audio",
     }
-    lines = ["| wall time | queries | best | median |", "|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: str(row["what"])):
-        name = names[row["what"]].format(row["seconds"])
-        lines.append(f"| {name} | {row['queries']} | {row['best']:.3g} | {row['median']:.3g} |")
-    return "\n".join(lines)
+    cells = [
+        (names[row["what"]].format(row["seconds"]), row["queries"], f"{row['best']:.3g}", f"{row['median']:.3g}")
+        for row in sorted(rows, key=lambda row: str(row["what"]))
+    ]
+    return markdown(("wall time", "queries", "best", "median"), cells)
 
 
 def multiply_adds(separator: Any, queries: int) -> float:
-    """Multiply-adds of the network per second of audio within one segment; Fourier transforms are not counted."""
+    """Count the network's multiply-adds per second of audio in one segment, without Fourier transforms."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -170,9 +171,9 @@ def multiply_adds(separator: Any, queries: int) -> float:
 
 
 def measure_cost(separator: Any, directory: Path) -> dict[str, Any]:
-    """What the model costs: operations, parameters, bytes.
+    """Return operations, parameters and bytes of a model.
 
-    `overlap` is the factor on the operations of a long recording, of which the segments' overlaps are separated twice.
+    `overlap` is the factor on the operations of a long recording, whose segments overlap.
     """
     runner = separator.stream(["sound"], separator.sample_rate, 1, 1.0).runner
     return {
@@ -185,15 +186,16 @@ def measure_cost(separator: Any, directory: Path) -> dict[str, Any]:
 
 
 def cost_table(cost: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = ["| cost | |", "|---|---|"]
+    """Format the cost."""
+    rows = []
     for queries, count in cost["multiply_adds"].items():
         noun = "query" if queries == "1" else "queries"
-        lines.append(f"| multiply-adds per s of audio, {queries} {noun} | {count / 1e9:.3f} G |")
-    lines.append(f"| the same in a long recording (segments overlap) | x {cost['overlap']:.2f} |")
-    lines.append(f"| parameters of the separator | {cost['separator_parameters'] / 1e6:.2f} M |")
-    lines.append(
-        f"| parameters of the query encoder, without the sentence encoder | {cost['encoder_parameters'] / 1e6:.2f} M |"
-    )
-    lines.append(f"| weights | {cost['weights_bytes'] / 1e6:.1f} MB |")
-    return "\n".join(lines)
+        rows.append((f"multiply-adds per s of audio, {queries} {noun}", f"{count / 1e9:.3f} G"))
+    encoder = f"{cost['encoder_parameters'] / 1e6:.2f} M"
+    rows += [
+        ("the same in a long recording (segments overlap)", f"x {cost['overlap']:.2f}"),
+        ("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"),
+        ("parameters of the query encoder, without the sentence encoder", encoder),
+        ("weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"),
+    ]
+    return markdown(("cost", ""), rows)

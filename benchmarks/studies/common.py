@@ -1,7 +1,7 @@
-"""What the studies share: their options, small training runs, fixed clean mixtures, tables with intervals.
+"""What the studies share: options, short training runs, a small network, fixed clean mixtures, tables with intervals.
 
 A study compares arms (ways to train) that differ in one thing. Each arm is trained with several seeds and scored on the
-same mixtures, so the interval of a difference comes from differences mixture by mixture, averaged over the seeds.
+same mixtures; the interval of a difference comes from differences mixture by mixture, averaged over the seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,14 @@ from torch import Tensor
 
 from separation.data.corpus import Corpus
 from separation.evaluate.metrics import bootstrap, sdri
+from separation.evaluate.tables import markdown
+from separation.models.band_unet import BandUNet
+
+RATE, SECONDS = 16000, 3.0  # of the small network and its mixtures
 
 
 def options(description: str | None, steps: int, **defaults: Any) -> argparse.ArgumentParser:
-    """The options of every study: where the recordings lie, how many seeds, how long, where the result goes."""
+    """Build the parser of a study."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv and the recordings")
     parser.add_argument("--seeds", type=int, default=defaults.get("seeds", 3), help="runs of each arm")
@@ -46,9 +50,9 @@ def options(description: str | None, steps: int, **defaults: Any) -> argparse.Ar
 
 
 def held_out(train: Corpus, share: int = 5) -> tuple[Corpus, Corpus]:
-    """Two views of a corpus: without every `share`-th recording of each label, and those alone.
+    """Split a corpus: without every `share`-th recording of each label, and those alone.
 
-    Settings that are chosen by the second leave the validation recordings unseen. Labels with fewer recordings than
+    The second part serves to choose settings without the validation recordings. Labels with fewer recordings than
     `share` are in neither.
     """
     kept, held = copy(train), copy(train)
@@ -64,7 +68,7 @@ def held_out(train: Corpus, share: int = 5) -> tuple[Corpus, Corpus]:
 
 
 def fit(objective: Any, data: Any, steps: int, seed: int, **settings: Any) -> float:
-    """Trains for `steps` steps, without files, loggers and bars; returns the seconds it took."""
+    """Train for `steps` steps without files, loggers and progress bars; return the seconds."""
     import warnings
 
     import lightning
@@ -93,7 +97,7 @@ def fit(objective: Any, data: Any, steps: int, seed: int, **settings: Any) -> fl
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clean clips of different labels: waves (2, time), what they are called, which recordings they are from."""
+    """Two clean clips of different labels: waves (2, time), labels, captions and recordings."""
 
     waves: Tensor
     labels: tuple[str, str]
@@ -102,20 +106,20 @@ class Pair:
 
 
 def common_labels(train: Corpus, other: Corpus, count: int = 0) -> list[str]:
-    """Labels that both splits have, those with the most train recordings first; all of them, or `count`."""
+    """Return the labels of both splits, those with the most train recordings first; all of them, or `count`."""
     both = sorted(set(train.labels) & set(other.labels), key=lambda label: (-len(train.tree[label]), label))
     return both[:count] if count else both
 
 
 def clean_pairs(corpus: Corpus, labels: list[str], count: int, seconds: float, seed: int = 0) -> list[Pair]:
-    """`count` pairs of a corpus's clips, every sound of the same energy; short clips are repeated."""
+    """Draw `count` pairs of clips of equal energy; short clips are repeated."""
     rng = np.random.default_rng(seed)
     length = round(seconds * corpus.sample_rate)
     pairs = []
     while len(pairs) < count:
         two = [labels[i] for i in rng.choice(len(labels), 2, replace=False)]
         numbers = [pick(corpus, label, rng) for label in two]
-        waves = torch.stack([tiled(corpus.waveform(number), length, rng) for number in numbers])
+        waves = torch.stack([cut_or_repeat(corpus.waveform(number), length, rng) for number in numbers])
         level = waves.square().mean(-1, keepdim=True).sqrt()
         if level.min() < 1e-3:
             continue  # a pause
@@ -128,14 +132,14 @@ def clean_pairs(corpus: Corpus, labels: list[str], count: int, seconds: float, s
 
 
 def pick(corpus: Corpus, label: str, rng: np.random.Generator) -> int:
-    """A random clip's number, recording first."""
+    """Draw the number of a clip of a label, by recording."""
     recordings = list(corpus.tree[label].values())
     numbers = recordings[rng.integers(len(recordings))]
     return numbers[rng.integers(len(numbers))]
 
 
-def tiled(wave: Tensor, length: int, rng: np.random.Generator) -> Tensor:
-    """`length` samples of a clip (time,) from a random place; a shorter one is repeated."""
+def cut_or_repeat(wave: Tensor, length: int, rng: np.random.Generator) -> Tensor:
+    """Cut `length` samples of a clip (time,) at a random place; a shorter clip is repeated."""
     wave = wave.repeat(-(-length // wave.numel())) if wave.numel() < length else wave
     start = int(rng.integers(wave.numel() - length + 1))
     return wave[start : start + length]
@@ -143,7 +147,7 @@ def tiled(wave: Tensor, length: int, rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def score_pairs(model: Any, encode: Callable[[list[str]], Tensor], pairs: list[Pair]) -> list[float]:
-    """SDRi, dB, of both sources of every pair, asked for by their labels: two values a pair, in order."""
+    """Return the SDRi in dB of both sources of every pair, asked by label: two values a pair."""
     values = []
     for pair in pairs:
         mixture = pair.waves.sum(0)
@@ -154,12 +158,31 @@ def score_pairs(model: Any, encode: Callable[[list[str]], Tensor], pairs: list[P
     return values
 
 
+def band_unet(condition_dim: int, seed: int) -> BandUNet:
+    """Build a network of half a million parameters at 16 kHz."""
+    torch.manual_seed(seed)
+    sizes = {"bands": 64, "linear_bands": 24, "channels": (24, 40, 64, 96), "stream_dim": 96}
+    return BandUNet(sample_rate=RATE, n_fft=800, hop=250, condition_dim=condition_dim, **sizes)
+
+
+def score_at_level(model: BandUNet, encode: Callable[[list[str]], Tensor], pairs: list[Pair]) -> list[float]:
+    """Score pairs as `score_pairs`, with every mixture at the input level of the network."""
+    levels = [model.input_level / pair.waves.sum(0).square().mean().sqrt() for pair in pairs]
+    scaled = [replace(pair, waves=pair.waves * level) for pair, level in zip(pairs, levels, strict=True)]
+    return score_pairs(model, encode, scaled)
+
+
+def recording_groups(pairs: list[Pair]) -> list[str]:
+    """Return the recording of every score of pairs."""
+    return [recording for pair in pairs for recording in pair.recordings]
+
+
 Scores = dict[str, list[list[float]]]
-"""Arm to seeds to values, one for each query of the mixtures."""
+"""By arm and seed, one value for each query of the mixtures."""
 
 
 def over_seeds(name: str, arms: Scores, make: Callable[[str, int], list[float]], seeds: int) -> Scores:
-    """Runs an arm with every seed and adds its values to `arms`, saying what came out."""
+    """Run an arm with every seed, add its values to `arms` and print their mean."""
     for seed in range(seeds):
         started = time.perf_counter()
         values = make(name, seed)
@@ -172,16 +195,16 @@ def over_seeds(name: str, arms: Scores, make: Callable[[str, int], list[float]],
 
 
 def interval(values: list[list[float]], groups: list[str]) -> tuple[float, float, float]:
-    """Mean over seeds and mixtures, and its 95 % interval over recordings."""
+    """Return the mean over seeds and mixtures and its 95 % interval over recordings."""
     mean = np.mean(np.array(values), axis=0)
     low, high = bootstrap(mean, groups)
     return float(mean.mean()), low, high
 
 
 def lines(arms: Scores, groups: list[str], against: str | None = None) -> list[dict[str, Any]]:
-    """One line an arm, and for every other arm its difference to the arm `against`, mixture by mixture.
+    """Return a line for each arm, and for the difference of each other arm to `against`, mixture by mixture.
 
-    `groups` names each value's recording: values of one recording are not independent.
+    `groups` names the recording of each value: values of one recording are not independent.
     """
     rows = [(name, values) for name, values in arms.items()]
     if against is not None:
@@ -196,17 +219,16 @@ def lines(arms: Scores, groups: list[str], against: str | None = None) -> list[d
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown."""
-    head = "| arm | SDRi, dB | 95 % interval | each seed |\n|---|---|---|---|\n"
-    return head + "\n".join(
-        f"| {r['arm']} | {r['mean']:.2f} | {r['low']:.2f} to {r['high']:.2f} | "
-        f"{', '.join(f'{value:.2f}' for value in r['seeds'])} |"
+    """Format the lines."""
+    cells = [
+        (r["arm"], f"{r['mean']:.2f}", f"{r['low']:.2f} to {r['high']:.2f}", ", ".join(f"{v:.2f}" for v in r["seeds"]))
         for r in rows
-    )
+    ]
+    return markdown(("arm", "SDRi, dB", "95 % interval", "each seed"), cells)
 
 
 def finish(settings: dict[str, Any], arms: Scores, groups: list[str], against: str | None, file: Path | None) -> None:
-    """Prints the table; writes everything to JSON when asked."""
+    """Print the table; write everything to a JSON file if one is named."""
     rows = lines(arms, groups, against)
     print(f"\n{table(rows)}")
     if file is not None:

@@ -16,8 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Scores, clean_pairs, common_labels, finish, fit, options, over_seeds
-from small import RATE, SECONDS, groups, scored
+from common import (
+    RATE,
+    SECONDS,
+    Scores,
+    clean_pairs,
+    common_labels,
+    finish,
+    fit,
+    options,
+    over_seeds,
+    recording_groups,
+    score_at_level,
+)
 from torch import Tensor
 from weak_text import DIM, halves, joint_space, write
 
@@ -119,12 +130,12 @@ def main() -> None:
             data.use(seen_corpus, labels)
             objective = Supervised(network(arm, seed), encoder, loss="snr", optimiser=AdamW(2e-3, 0.02, 50), ema=0.99)
             fit(objective, data, arguments.steps, seed)
-            return scored(objective.average, encoder.encode_text, pairs)
+            return score_at_level(objective.average, encoder.encode_text, pairs)
 
         arms: Scores = {}
         for arm in arguments.arms or ARMS:
             over_seeds(arm, arms, make, arguments.seeds)
-    finish(vars(arguments), arms, groups(pairs), BASE if BASE in arms else None, arguments.json)
+    finish(vars(arguments), arms, recording_groups(pairs), BASE if BASE in arms else None, arguments.json)
 
 
 if __name__ == "__main__":

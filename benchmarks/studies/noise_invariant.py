@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import clean_pairs, common_labels, finish, fit, held_out, options, over_seeds, score_pairs
+from common import clean_pairs, common_labels, finish, fit, held_out, options, over_seeds, recording_groups, score_pairs
 
 from separation.data.corpus import Corpus
 from separation.data.gains import RandomGains
@@ -92,7 +92,7 @@ def main() -> None:
         train, held = held_out(train)
     labels = common_labels(train, held, arguments.labels)
     pairs = clean_pairs(held, labels, arguments.mixtures, 4.0958)
-    groups = [recording for pair in pairs for recording in pair.recordings]
+    groups = recording_groups(pairs)
     print(f"{len(labels)} labels, {len(pairs)} pairs, of {len(set(groups))} recordings", flush=True)
     run = partial(train_and_score, arguments, train, labels, pairs)
     scores: dict[str, list[list[float]]] = {}

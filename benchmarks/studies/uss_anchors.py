@@ -15,9 +15,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Scores, clean_pairs, common_labels, finish, fit, held_out, options, over_seeds
+from common import (
+    RATE,
+    SECONDS,
+    Scores,
+    band_unet,
+    clean_pairs,
+    common_labels,
+    finish,
+    fit,
+    held_out,
+    options,
+    over_seeds,
+    recording_groups,
+    score_at_level,
+)
 from padded import Padded
-from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.anchors import find_anchors
 from separation.data.corpus import Corpus
@@ -103,13 +116,13 @@ def study(arguments: Any) -> tuple[Scores, list[str], dict[str, Any]]:
             padded, batch_size=arguments.batch_size, batches=max(1, arguments.steps // 4), seed=seed
         )  # fmt: skip
         fit(objective, data, arguments.steps, seed)
-        return scored(objective.average, encoder.encode_label, pairs)
+        return score_at_level(objective.average, encoder.encode_label, pairs)
 
     arms: Scores = {}
     for arm in arguments.arms or (RANDOM, MINED):
         over_seeds(arm, arms, make, arguments.seeds)
     overlap, chance = np.mean(hits, axis=0)
-    return arms, groups(pairs), {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
+    return arms, recording_groups(pairs), {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
 
 
 def main() -> None:

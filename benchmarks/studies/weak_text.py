@@ -20,10 +20,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Scores, clean_pairs, common_labels, finish, fit, options, over_seeds
+from common import (
+    RATE,
+    SECONDS,
+    Scores,
+    band_unet,
+    clean_pairs,
+    common_labels,
+    finish,
+    fit,
+    options,
+    over_seeds,
+    recording_groups,
+    score_at_level,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small import RATE, SECONDS, band_unet, groups, scored
 
 from separation.data.captioned import CaptionedData
 from separation.data.corpus import Corpus
@@ -186,7 +198,7 @@ def study(arguments: Any, folder: Path) -> tuple[Scores, list[str], dict[str, An
 
     def make(arm: str, seed: int) -> list[float]:
         objective = trained(arm, seed, manifests, encoder, arguments)
-        return scored(objective.average, encoder.encode_text, pairs)
+        return score_at_level(objective.average, encoder.encode_text, pairs)
 
     arms: Scores = {}
     for arm in arguments.arms or ARMS:
@@ -194,7 +206,7 @@ def study(arguments: Any, folder: Path) -> tuple[Scores, list[str], dict[str, An
     means = {arm: float(np.mean(values)) for arm, values in arms.items()}
     if {WEAK, SUPERVISED} <= means.keys():
         facts["weak_share_of_supervised"] = means[WEAK] / means[SUPERVISED]
-    return arms, groups(pairs), facts
+    return arms, recording_groups(pairs), facts
 
 
 def main() -> None:
