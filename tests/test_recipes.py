@@ -1,6 +1,7 @@
 """Every shipped YAML: it builds what it describes, alone and with the debugging override; wrong keys are refused."""
 
 import csv
+import json
 import sys
 from argparse import ArgumentError
 from pathlib import Path
@@ -59,6 +60,12 @@ def built(*arguments):
 
 def of_recipe(name, *arguments):
     return built("--config", str(CONF / "recipe" / f"{name}.yaml"), *arguments)
+
+
+def test_recipes_and_overrides_have_their_names():
+    frozen = json.loads((Path(__file__).parent / "frozen" / "training.json").read_text())
+    assert frozen["recipes"] == RECIPES
+    assert frozen["overrides"] == sorted(file.stem for file in (CONF / "override").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
