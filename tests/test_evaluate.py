@@ -1,6 +1,5 @@
 """Scoring a model on a list: separators whose score is known, on mixtures made here."""
 
-import csv
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from separation.data.manifest import MANIFEST, recordings_of, with_recordings
 from separation.evaluate import EvaluationError, Plan, Score, compare_systems, score_rows, summarize
 from separation.evaluate import command as module
 from separation.evaluate.metrics import METRICS, Signals, bootstrap, segmental_snr
-from separation.evaluate.protocols.base import ListFile, find_protocol
+from separation.evaluate.protocols.base import ListFile, find_protocol, make_row
 from separation.evaluate.tables import class_means, format_comparison, format_summary, group_line, resampling_unit
 from separation.pretrained import find_model
 
@@ -40,47 +39,31 @@ class LowPass:
         return SimpleNamespace(target=torch.fft.irfft(spectrum, mixture.shape[-1]).float(), presence=len(query) / 100)
 
 
+MIXTURES = [
+    ("pair", "hum", "esc10/low", "other/high"),
+    ("pair", "hum", "other/low", "other/high"),
+    ("pair", "drone", "other/lower", "other/high"),
+    ("three", "hum", "other/low", "other/high", "other/higher"),
+    ("absent", "rain", "other/high", "other/higher"),
+    ("absent", "rain", "other/low", "other/lower"),
+]
+
+
 @pytest.fixture
 def root(tmp_path):
     """Tones as recordings, three pairs (one from ESC-50), one mixture of three, two absent queries."""
-    rows = []
     time = np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE
     for folder in ("esc10", "other"):
         (tmp_path / "audio" / folder).mkdir(parents=True)
         for name, hertz in {"low": 300, "lower": 700, "high": 4000, "higher": 7000}.items():
             wave = 0.1 * np.sin(2 * np.pi * hertz * time)
             soundfile.write(tmp_path / "audio" / folder / f"{name}.wav", wave, SAMPLE_RATE, subtype="FLOAT")
-    empty = {f"interference2{suffix}": "" for suffix in ("", "_start", "_offset")}
-    for number, (kind, query, target, interference, more) in enumerate(
-        [
-            ("pair", "hum", "audio/esc10/low.wav", "audio/other/high.wav", {}),
-            ("pair", "hum", "audio/other/low.wav", "audio/other/high.wav", {}),
-            ("pair", "drone", "audio/other/lower.wav", "audio/other/high.wav", {}),
-            (
-                "three",
-                "hum",
-                "audio/other/low.wav",
-                "audio/other/high.wav",
-                {"interference2": "audio/other/higher.wav"},
-            ),
-            ("absent", "rain", "audio/other/high.wav", "audio/other/higher.wav", {}),
-            ("absent", "rain", "audio/other/low.wav", "audio/other/lower.wav", {}),
-        ]
-    ):
-        places = {f"{n}_{s}": "0" for n in ("target", "interference1") for s in ("start", "offset")}
-        if more:
-            places |= {"interference2_start": "0", "interference2_offset": "0"}
-        rows.append(
-            {"id": f"{kind}{number}", "kind": kind, "query": query, "phrase": f"a {query} far away", "snr_db": "3"}
-            | empty
-            | {"target": target, "interference1": interference}
-            | places
-            | more
-        )
-    with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    rows = []
+    for number, (kind, query, *names) in enumerate(MIXTURES):
+        target, *others = (f"audio/{name}.wav" for name in names)
+        more = {"kind": kind, "phrase": f"a {query} far away", "snr_db": "3", "label": ""}
+        rows.append(make_row(f"{kind}{number}", query, target, others, **more))
+    write_manifest(tmp_path / "list.csv", rows, list(rows[0]))
     return tmp_path
 
 
