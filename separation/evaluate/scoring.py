@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +13,9 @@ import torch
 from separation.data.fixed_mixtures import VALIDATION, LeftOut, Mixing, Rendered, Row, try_render
 from separation.evaluate.metrics import METRICS, PUBLISHED_FLOOR, SUPPRESSION, Signals, energy, sdri, suppression
 from separation.evaluate.oracle import oracle_estimate
-from separation.separator import Separator
+
+if TYPE_CHECKING:
+    from separation.separator import Separator
 
 ESC_SOURCES = ("esc10", "esc50_cc0_by")
 
