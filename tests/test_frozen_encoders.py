@@ -1,4 +1,4 @@
-"""Embeddings that must not change, recorded in `frozen/encoders.json` with `python tests/test_encoders_frozen.py`."""
+"""Embeddings that must not change, recorded in `frozen/encoders.json` with `python tests/test_frozen_encoders.py`."""
 
 import importlib.util
 import json
