@@ -41,6 +41,7 @@ class QueryEncoder(nn.Module):
         embedding_dim: length of the condition vectors.
         modalities: supported forms: "text", "audio", "label", "image".
         unit_length: whether condition vectors have unit length.
+        needs_files: whether weights have to be downloaded, or put in place by hand, before the first query.
         ignores_silence: whether silent frames of example recordings are removed before they are encoded.
         sample_rate: rate of the audio input in Hz, for encoders of recordings.
     """
@@ -48,6 +49,7 @@ class QueryEncoder(nn.Module):
     embedding_dim: int
     modalities: frozenset[str] = frozenset()
     unit_length: bool = True
+    needs_files: bool = False
     ignores_silence: bool = False
     sample_rate: int
 

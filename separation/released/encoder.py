@@ -37,6 +37,8 @@ class ReleasedEncoder(QueryEncoder):
         ValueError: there is no such system.
     """
 
+    needs_files = True
+
     def __init__(self, family: str, embedding_dim: int, prompts: str = "ensemble") -> None:
         super().__init__()
         if family not in SYSTEMS:

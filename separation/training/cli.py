@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from separation.errors import DataError, ModelError
-from separation.evaluate import EvaluationError
+from separation.evaluate.scoring import EvaluationError
 from separation.moved import resolve_text
 from separation.pretrained import DESCRIPTION, describe_objective
 from separation.training.callbacks import move_earlier_checkpoints

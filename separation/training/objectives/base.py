@@ -19,21 +19,10 @@ from separation import pretrained
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
-from separation.evaluate import (
-    DEFAULT_METRICS,
-    EvaluationError,
-    Outcome,
-    Plan,
-    Score,
-    compare_systems,
-    describe_skipped,
-    format_tables,
-    merge_outcomes,
-    score_mixture,
-    summarize,
-)
+from separation.evaluate.metrics import DEFAULT_METRICS
+from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, merge_outcomes, score_mixture
+from separation.evaluate.tables import compare_systems, describe_skipped, format_tables, summarize
 from separation.models.base import ConditionedModel
-from separation.released.encoder import ReleasedEncoder
 from separation.separator import Separator
 from separation.tensors import read_tensors
 from separation.training.optimiser import AdamW
@@ -128,8 +117,8 @@ class Objective(TrainingModule):
     ) -> None:
         super().__init__(optimiser or AdamW())
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if encoder_weights == RANDOM and isinstance(encoder, ReleasedEncoder | LabelEncoder):
-            # The former looks for files at the first query, the latter knows the labels of one dataset only.
+        if encoder_weights == RANDOM and (encoder.needs_files or isinstance(encoder, LabelEncoder)):
+            # A LabelEncoder knows the labels of one dataset only.
             encoder = RandomEncoder(encoder.embedding_dim, encoder.modalities)
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         load_encoder(self.encoder, encoder_weights)

@@ -18,7 +18,7 @@ from separation.data.manifest import DataError
 from separation.data.queried import Queried, QueriedData
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder
-from separation.evaluate import Score, score_mixture
+from separation.evaluate.scoring import Score, score_mixture
 from separation.models.base import ConditionedModel
 from separation.training.losses import (
     best_order,
