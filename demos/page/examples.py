@@ -1,11 +1,16 @@
-"""Recordings to try the page with, made by the project's own synthesis."""
+"""Example recordings: the demo mixture and mixtures of procedural sounds."""
 
 from __future__ import annotations
 
 import secrets
-import wave
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+
+from separation.audio import write
+from separation.data.foley import synthesise
 
 MIX = Path(__file__).resolve().parents[1] / "mix.wav"
 SAMPLE_RATE = 32_000
@@ -13,12 +18,12 @@ SAMPLE_RATE = 32_000
 
 @dataclass(frozen=True)
 class Example:
-    """A recording and what can be asked for in it.
+    """A recording and queries for it.
 
     Attributes:
-        title: shown to people.
-        queries: filled in when it is chosen.
-        parts: (sound of `separation.data.foley`, seed, level); none: the recording is `demos/mix.wav`.
+        title: shown to users.
+        queries: filled in when the example is chosen.
+        parts: (sound of `separation.data.foley`, seed, level); without parts, the recording is `demos/mix.wav`.
     """
 
     title: str
@@ -42,26 +47,12 @@ EXAMPLES = (
 
 
 def render(number: int, folder: Path) -> Path:
-    """The wav file of an example, made in `folder` when it is first asked for.
-
-    Raises:
-        IndexError: there is no such example.
-    """
+    """Return the wav file of an example, made in `folder` on first use."""
     example = EXAMPLES[number]
-    if not example.parts:
-        return MIX
-    path = folder / f"example.{number}.wav"
+    path = folder / f"example.{number}.wav" if example.parts else MIX
     if not path.exists():
-        import numpy as np
-
-        from separation.data.foley import synthesise
-
         mix = sum(level * synthesise(label, 8.0, SAMPLE_RATE, seed) for label, seed, level in example.parts)
-        partial = folder / f"example.{secrets.token_hex(8)}.partial"  # two people may ask for it at once
-        with wave.open(str(partial), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(SAMPLE_RATE)
-            file.writeframes(np.round(mix / np.abs(mix).max() * 0.7 * 32767).astype("<i2").tobytes())
+        partial = folder / f"example.{secrets.token_hex(8)}.wav"  # two requests may come at the same time
+        write(partial, torch.from_numpy(mix / np.abs(mix).max() * 0.7).float(), SAMPLE_RATE)
         partial.rename(path)
     return path

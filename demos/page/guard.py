@@ -1,4 +1,4 @@
-"""Keeps the page to itself: no connection leaves this computer, and only what the page needs is answered."""
+"""Security: no connection leaves this computer, and only the routes that the page needs are answered."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
 
-OPEN = ("/page/", "/files/", "/stop/", "/archive/", "/picture/", "/gradio_api/call/", "/gradio_api/queue/",
-        "/gradio_api/heartbeat/", "/gradio_api/file=")  # fmt: skip
-EXACT = {"/", "/favicon.ico", "/forget", "/config", "/config/", "/gradio_api/info", "/gradio_api/upload",
+PREFIXES = ("/page/", "/files/", "/stop/", "/gradio_api/call/", "/gradio_api/queue/",
+            "/gradio_api/heartbeat/", "/gradio_api/file=")  # fmt: skip
+PATHS = {"/", "/favicon.ico", "/forget", "/config", "/config/", "/gradio_api/info", "/gradio_api/upload",
          "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/startup-events"}  # fmt: skip
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
@@ -38,8 +38,8 @@ def is_loopback(host: object) -> bool:
         return False
 
 
-def stay_local() -> None:
-    """From now on this process refuses to connect to, or look up, any other computer. Cannot be undone."""
+def forbid_connections() -> None:
+    """Make this process refuse to connect to, or look up, any other computer. This cannot be undone."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
@@ -58,28 +58,33 @@ def stay_local() -> None:
 
 
 class Guard:
-    """Lets through what the page needs, from pages of its own; everything else is answered with an error.
+    """Middleware that passes on the requests of the page itself and answers all others with an error.
 
     Args:
-        application: what is guarded.
-        local: whether only names of this computer may stand in the address bar; a web site cannot then
-            reach the page by pointing a name of its own at it.
+        application: the server behind it.
+        local: whether only names of this computer are valid hosts, so that no web site can reach the page by pointing
+            its own name at it.
     """
 
     def __init__(self, application: Application, local: bool = True) -> None:
         self.application, self.local = application, local
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+            await send(message)
+
         if scope["type"] == "lifespan":
             await self.application(scope, receive, send)
         elif scope["type"] == "http" and (status := self.refuse(scope)) is None:
-            await self.application(scope, receive, with_headers(send))
+            await self.application(scope, receive, send_with_headers)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
 
     def refuse(self, scope: Scope) -> int | None:
-        """The HTTP status of a refusal, None when the request is fine."""
+        """The HTTP status of a refusal, None if the request is allowed."""
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if self.local and not is_loopback(urlsplit(f"//{host}").hostname):
@@ -90,15 +95,4 @@ class Guard:
         path = scope["path"]
         if path.startswith("/gradio_api/file=") and "://" in path:
             return 403
-        return None if path in EXACT or path.startswith(OPEN) else 404
-
-
-def with_headers(send: Any) -> Any:
-    """`send` that adds the page's security headers to every answer."""
-
-    async def sending(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
-        await send(message)
-
-    return sending
+        return None if path in PATHS or path.startswith(PREFIXES) else 404

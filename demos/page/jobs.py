@@ -1,4 +1,4 @@
-"""Work in the background: several recordings at once, in turns, each of which can be stopped."""
+"""Background jobs: several recordings at the same time, in turns; each can be stopped."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from typing import Any
 
 from page.limits import Refusal
 
-PATIENCE = 20.0
-"""Seconds after which a job that nobody asks about is stopped: its page was closed."""
+PATIENCE = 20.0  # seconds without a question about a job after which its page counts as closed and the job is stopped
 
 
 class Cancelled(Exception):
-    """Somebody stopped the work."""
+    """The job was stopped."""
 
 
 class Turn:
-    """A lock that is handed on in the order of asking, so that a long recording does not keep out a short one."""
+    """A lock that is given in the order of requests, so that a long recording does not block a short one."""
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
         self._taken = False
 
     def __enter__(self) -> None:
-        with self._guard:
+        with self._lock:
             if not self._taken:
                 self._taken = True
                 return
@@ -39,7 +38,7 @@ class Turn:
         gate.wait()
 
     def __exit__(self, *_: object) -> None:
-        with self._guard:
+        with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
             else:
@@ -47,92 +46,76 @@ class Turn:
 
 
 class Progress:
-    """How much of a recording is done, and a guess between two segments.
+    """How much of a recording is done, with an estimate between two segments.
 
     Args:
-        rate: seconds of work for a second of recording, as far as is known.
-        step: seconds of recording that are worked on at a time.
+        rate: expected seconds of work per second of recording.
+        step: seconds of recording that are processed at a time.
     """
 
     def __init__(self, rate: float, step: float) -> None:
         self.rate, self.step = rate, step
-        self.total = 0.0
-        self.done = 0.0
+        self.total, self.done = 0.0, 0.0  # seconds of recording
         self.began: float | None = None
         self.stage = "reading"
 
     def begin(self, total: float) -> None:
-        """The work begins: `total` seconds of recording."""
+        """Start the clock; the recording has `total` seconds."""
         self.total, self.began, self.stage = total, time.monotonic(), "separating"
 
     def fraction(self) -> float:
-        """From 0 to 1; never more than one step ahead of what is known to be done."""
+        """From 0 to 1, at most one step ahead of what is known to be done."""
         if self.began is None or not self.total:
             return 0.0
         known = self.done / self.total
         expected = (time.monotonic() - self.began) / max(self.total * self.rate, 1e-3)
-        guess = 1 - math.exp(-1.5 * expected)  # slows down, but never stands still
-        return min(0.99, max(known, min(guess, known + 0.95 * self.step / self.total)))
+        estimate = 1 - math.exp(-1.5 * expected)  # slows down, but never stops
+        return min(0.99, max(known, min(estimate, known + 0.95 * self.step / self.total)))
 
     def left(self) -> float | None:
-        """Seconds that the rest will take, None while nobody knows."""
-        if self.began is None:
+        """Seconds until the end; None if unknown."""
+        if self.began is None or self.done >= self.total:
             return None
         elapsed, fraction = time.monotonic() - self.began, self.fraction()
-        if self.done >= self.total:
-            return None
         return elapsed * (1 - fraction) / fraction if self.done else max(0.0, self.total * self.rate - elapsed) or None
 
 
 class Ticket:
-    """One job, as the person sees it who waits for it.
-
-    Attributes:
-        token: its name, which nobody can guess.
-        progress: see there.
-    """
+    """A job, as seen by the user who waits for it. Its `token` cannot be guessed."""
 
     def __init__(self, progress: Progress) -> None:
         self.token = secrets.token_hex(16)
         self.progress = progress
         self.future: Future[Any] = Future()
-        self._stopped = threading.Event()
-        self._watched = time.monotonic()
+        self.stopped = threading.Event()
+        self.seen = time.monotonic()  # when somebody last asked about the job
 
     def stop(self) -> None:
-        """Ends the work at the next occasion, or before it begins."""
-        self._stopped.set()
+        """End the work at its next check, or before it begins."""
+        self.stopped.set()
         self.future.cancel()
-
-    def watched(self) -> None:
-        """Somebody still waits for it."""
-        self._watched = time.monotonic()
 
     def check(self) -> None:
         """Called by the work between two steps.
 
         Raises:
-            Cancelled: it was stopped, or nobody waits for it any more.
+            Cancelled: the job was stopped, or nobody waits for it any more.
         """
-        if self._stopped.is_set() or time.monotonic() - self._watched > PATIENCE:
+        if self.stopped.is_set() or time.monotonic() - self.seen > PATIENCE:
             raise Cancelled
 
 
 class Desk:
-    """Takes jobs in, `active` of them at once, the others in a line.
-
-    Args:
-        active, waiting: how many there may be.
-    """
+    """Accepts jobs: `active` of them run at the same time, up to `waiting` more wait in line."""
 
     def __init__(self, active: int, waiting: int) -> None:
         self.active, self.waiting = active, waiting
         self._pool = ThreadPoolExecutor(active, thread_name_prefix="job")
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._open: dict[str, Ticket] = {}
 
     def submit(self, ticket: Ticket, work: Callable[[], Any]) -> None:
-        """Begins `work`, or lets it wait.
+        """Start `work`, or put it in line.
 
         Raises:
             Refusal: the line is full.
@@ -142,34 +125,34 @@ class Desk:
             ticket.check()
             return work()
 
-        with self._guard:
+        def close(_: Future[Any]) -> None:
+            with self._lock:
+                self._open.pop(ticket.token, None)
+
+        with self._lock:
             if len(self._open) >= self.active + self.waiting:
                 raise Refusal(f"{len(self._open)} recordings are waiting already. Please try again in a few minutes.")
             self._open[ticket.token] = ticket
             ticket.future = self._pool.submit(run)
-        ticket.future.add_done_callback(lambda _: self._close(ticket))
-
-    def _close(self, ticket: Ticket) -> None:
-        with self._guard:
-            self._open.pop(ticket.token, None)
+        ticket.future.add_done_callback(close)
 
     def ahead(self, ticket: Ticket) -> int:
-        """How many jobs have to end before this one begins; 0 when it has begun."""
-        with self._guard:
+        """Number of jobs that must end before this one begins; 0 if it has begun."""
+        with self._lock:
             tokens = list(self._open)
             begun = ticket.future.running() or ticket.future.done()
         return 0 if begun or ticket.token not in tokens else max(1, tokens.index(ticket.token) + 1 - self.active)
 
     def stop(self, token: str) -> bool:
-        """Stops a job; whether there was one."""
-        with self._guard:
+        """Stop a job; return whether there was one."""
+        with self._lock:
             ticket = self._open.get(token)
         if ticket is not None:
             ticket.stop()
         return ticket is not None
 
     def close(self) -> None:
-        """Stops everything."""
+        """Stop all jobs and wait for their end."""
         for token in list(self._open):
             self.stop(token)
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,6 +1,6 @@
-"""The page's temporary folder: everything people send and get lies in it, under names that nobody can guess.
+"""The page's temporary folder, with everything that users send and get.
 
-No path holds a word that a person typed: a folder is 128 random bits, a file in it has a fixed name.
+No path contains a word that a user typed: a folder's name is 128 random bits, the files in it have fixed names.
 """
 
 from __future__ import annotations
@@ -22,31 +22,30 @@ GONE = "This is no longer here: files are removed after a while. Please start ag
 
 
 class Store:
-    """Folders that are handed out by token and removed when they are no longer used.
+    """Folders that are found by token and removed when they are no longer used.
 
     Args:
-        root: where; a new temporary folder, removed by `close`, when not given.
-        keep_minutes: how long a folder outlives its last use.
+        root: folder for them; by default a new temporary folder, which `close` removes.
+        keep_minutes: how long a folder is kept after its last use.
     """
 
     def __init__(self, root: Path | None = None, keep_minutes: float = 60.0) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="separation-page-")) if root is None else root
+        self.root = root or Path(tempfile.mkdtemp(prefix="separation-page-"))
         self.keep_seconds = keep_minutes * 60
         self._closed = threading.Event()
-        self._sweeper = threading.Thread(target=self._sweep_often, name="sweeper", daemon=True)
-        self._sweeper.start()
+        threading.Thread(target=self._sweep_repeatedly, name="sweeper", daemon=True).start()
 
     def new(self) -> Path:
-        """An empty folder; its name is the token."""
+        """Create an empty folder; its name is the token."""
         folder = self.root / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
         return folder
 
     def folder(self, token: object) -> Path:
-        """The folder of a token, which counts as used now.
+        """Return the folder of a token and mark it as used.
 
         Raises:
-            Refusal: there is none.
+            Refusal: there is no such folder.
         """
         folder = self.root / token if isinstance(token, str) and TOKEN.fullmatch(token) else None
         if folder is None or not folder.is_dir():
@@ -54,11 +53,11 @@ class Store:
         folder.touch()
         return folder
 
-    def recording(self, file: object) -> Path:
-        """The path of an upload as Gradio describes it ({"path": ...}).
+    def upload(self, file: object) -> Path:
+        """Return the path of an uploaded file that Gradio describes as {"path": ...}.
 
         Raises:
-            Refusal: it is none of this page's files.
+            Refusal: it is not a file of this page.
         """
         path = Path(str(file.get("path"))) if isinstance(file, dict) else None
         if path is None or path.parent.parent != self.root or not path.is_file():
@@ -66,30 +65,30 @@ class Store:
         return self.folder(path.parent.name) / path.name
 
     def place(self, filename: str) -> Path:
-        """Where an upload is put; only a known suffix is kept of its own name."""
+        """Return a new path for an upload; of its own name, only a known suffix is kept."""
         suffix = Path(filename).suffix.lower()
         return self.new() / f"recording{suffix if suffix.lstrip('.') in SUFFIXES else ''}"
 
     def forget(self, token: object) -> None:
-        """Removes a folder, if it is there."""
+        """Remove a folder, if it exists."""
         if isinstance(token, str) and TOKEN.fullmatch(token):
             shutil.rmtree(self.root / token, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Removes what has not been used for a while."""
+        """Remove what was not used for a while."""
         oldest = time.time() - self.keep_seconds
         for entry in list(self.root.iterdir()):
             if entry.stat().st_mtime < oldest:
                 shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
-    def _sweep_often(self) -> None:
+    def _sweep_repeatedly(self) -> None:
         while not self._closed.wait(min(60.0, self.keep_seconds / 4)):
             try:
                 self.sweep()
             except OSError:
-                continue  # somebody else removed it first
+                continue  # it was removed at the same time
 
     def close(self) -> None:
-        """Removes everything."""
+        """Remove everything."""
         self._closed.set()
         shutil.rmtree(self.root, ignore_errors=True)

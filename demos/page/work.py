@@ -1,62 +1,60 @@
-"""Work on one recording, block by block in constant memory: separate it, remix it, archive it."""
+"""Separates, lists, remixes and packs recordings, block by block and in constant memory."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import re
 import secrets
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from page import pictures
-from page.asking import Asked, reason
+import numpy as np
+
 from page.engine import Engine
 from page.jobs import Ticket
-from page.limits import Limits, Refusal, refuse_full_disk, refuse_lists
+from page.limits import Limits, Refusal, require_disk_space, without_path
+from page.queries import Asked, explain, read_example
+from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
 from separation.cli import NOT_HEARD
 from separation.cli_files import slug
+from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.pretrained import ModelError
-from separation.query import Query
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from separation import Separator
+    from separation.separator import FileSeparation
 
-FAINT = -60.0
-"""Level in dB relative to the recording below which an output counts as silent."""
-
-LOUDEST = 4.0
-"""Largest gain of the mixer, 12 dB."""
-
-DETAILS = re.compile(r" \((?:ffmpeg: )?.*\)(?=\.$)", re.DOTALL)
-"""The decoder's details at the end of an error message."""
+FAINT_DB = -60.0  # an output this far below the recording counts as silence
+MAX_GAIN = 4.0  # of the remix, 12 dB
+MAX_LISTED = 6  # sounds suggested for a recording
 
 
 @dataclass
 class Sound:
-    """One query and its result."""
+    """A query and its result."""
 
     query: str
-    presence: float | None = None  # None: the model does not say
+    presence: float | None = None  # None: the model does not estimate it
     level: float = -math.inf  # dB relative to the mixture
 
     @property
     def heard(self) -> bool:
-        """Whether the sound is in the recording, as estimated by the model."""
-        return (self.presence is None or self.presence >= NOT_HEARD) and self.level > FAINT
+        """Whether the sound occurs in the recording, as far as the model can tell."""
+        return (self.presence is None or self.presence >= NOT_HEARD) and self.level > FAINT_DB
 
 
 @dataclass
 class Result:
-    """A separated recording: files with fixed names in `folder`."""
+    """A separated recording. Its files are in `folder`: mixture.wav, 0.target.wav, 0.residual.wav, ..."""
 
     folder: Path
     sample_rate: int
@@ -74,68 +72,48 @@ class Result:
         return self.folder / "mixture.wav"
 
     def target(self, number: int) -> Path:
-        """The target of a query, by its number."""
+        """The extracted sound of a query."""
         return self.folder / f"{number}.target.wav"
 
     def residual(self, number: int) -> Path:
-        """The residual of a query, by its number."""
+        """The rest of the recording."""
         return self.folder / f"{number}.residual.wav"
 
+    @property
+    def names(self) -> list[str]:
+        """File names of the sounds for users, all different: letters, digits and underscores."""
+        names: list[str] = []
+        for sound in self.sounds:
+            name = slug(sound.query)
+            numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+            names.append(next(each for each in numbered if each not in (*names, "mixture")))
+        return names
 
-def inspect(path: Path, limits: Limits) -> Reader:
-    """Open a recording and check its header.
-
-    Raises:
-        Refusal: if it is not a recording or exceeds the limits.
-    """
-    refuse_lists(path)
-    try:
-        reader = Reader(path)
-    except AudioError as error:
-        raise Refusal(plain(error, path)) from None
-    limits.check(reader)
-    return reader
-
-
-def plain(error: AudioError, path: Path) -> str:
-    """The error message without the server's path and the decoder's details."""
-    sentence = DETAILS.sub("", str(error))
-    return sentence.replace(str(path), "This file")
-
-
-def example_of(query: Any, limits: Limits) -> Any:
-    """Replace the file of an example query by its waveform.
-
-    Raises:
-        Refusal: if it is not a recording or exceeds the limits.
-    """
-    if not isinstance(query, Query) or not query.audio:
-        return query
-    path, short = Path(str(query.audio)), replace(limits, minutes=limits.example_minutes)
-    reader = inspect(path, short)
-    import torch
-
-    pieces, left = [], short.frames(reader.sample_rate)
-    try:
-        for block in reader.blocks():
-            pieces.append(block)
-            left -= block.shape[-1]
-            if left < 0:
-                raise Refusal(short.too_long)
-    except AudioError as error:
-        raise Refusal(plain(error, path)) from None
-    return replace(query, audio=(torch.cat(pieces, dim=-1), reader.sample_rate))
+    def summary(self) -> dict[str, Any]:
+        """Queries and results as plain data."""
+        sounds = [
+            {
+                "query": sound.query,
+                "presence": None if sound.presence is None else round(sound.presence, 4),
+                "heard": sound.heard,
+                "level_db": round(sound.level, 1),
+            }
+            for sound in self.sounds
+        ]
+        seconds = round(self.frames / self.sample_rate, 3)
+        facts = {"model": self.model, "sample_rate": self.sample_rate, "channels": self.channels, "seconds": seconds}
+        return facts | {"sounds": sounds}
 
 
 class Work:
-    """Separates one recording, from the upload to the files on the page.
+    """The separation of one recording.
 
     Args:
-        engine: loads models and lets jobs take turns.
-        limits: of recordings and examples.
-        ticket: asked before every block whether the job is still wanted; told about the progress.
-        source: the upload.
-        folder: an empty folder for all files.
+        engine: the models.
+        limits: of the page.
+        ticket: of the job; it is asked between two steps whether to continue, and receives the progress.
+        source: the uploaded recording.
+        folder: an empty folder for the results.
     """
 
     def __init__(self, engine: Engine, limits: Limits, ticket: Ticket, source: Path, folder: Path) -> None:
@@ -143,66 +121,60 @@ class Work:
         self.source, self.folder = source, folder
 
     def run(self, asked: list[Asked], model: str) -> Result:
-        """Separate the recording by all queries.
+        """Separate the recording.
 
         Raises:
-            Refusal, AudioError, ModelError: one sentence each.
-            Cancelled: if the ticket is no longer valid.
+            Refusal, ModelError: with a sentence for the user.
+            Cancelled: the job was stopped.
         """
-        reader = inspect(self.source, self.limits)
+        reader = self.limits.open(self.source)
         separator = self.engine.separator(model, self.ticket.check)
         try:
             frames = self.copy(reader, len(asked))
         except AudioError as error:
-            raise Refusal(plain(error, self.source)) from None
+            raise Refusal(without_path(error, self.source)) from None
         sounds = [Sound(each.name) for each in asked]
         result = Result(self.folder, reader.sample_rate, reader.channels, frames, model, sounds)
-        result.warning = reader.warning and reader.warning.replace(str(self.source), "This file")
+        result.warning = reader.warning and without_path(reader.warning, self.source)
         began = time.monotonic()
         self.ticket.progress.begin(frames / reader.sample_rate)
-        spectra = self._separate(separator, result, [each.query for each in asked])
+        try:
+            with self.engine.turn:
+                queries = [read_example(each.query, self.limits) for each in asked]
+                file = separator.separate_file(Reader(result.mixture), queries, self.watch)
+        except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query without words
+            raise Refusal(explain(error, self.folder.parent)) from None
+        spectra = self.separate(file, result)
         self.ticket.progress.stage = "finishing"
         result.work_seconds = time.monotonic() - began
-        self._draw(result, spectra)
+        result.view = draw_strips(result, spectra)
         return result
 
-    def copy(self, reader: Reader, queries: int) -> int:
-        """Copy the recording to mixture.wav and return its length in samples per channel.
-
-        Raises:
-            Refusal: if the recording is too long, or the disk too full for it and its outputs.
-        """
-        frames, most = 0, self.limits.frames(reader.sample_rate)
-        with Writer(self.folder / "mixture.wav", reader.sample_rate, reader.channels, "wav") as writer:
-            for block in self.checked(reader.blocks()):
-                frames += block.shape[-1]
-                if frames > most:
-                    raise Refusal(self.limits.too_long)
-                refuse_full_disk(self.folder, block.numel() * 4)
-                writer.write(block)
-        refuse_full_disk(self.folder, 2 * queries * frames * reader.channels * 4)
-        return frames
-
-    def checked(self, blocks: Iterable[Tensor], *_: object) -> Iterator[Tensor]:
-        """Pass on blocks as long as the job is wanted; a `Watch` of `Separator.separate_file`."""
+    def watch(self, blocks: Iterable[Tensor], *_: object) -> Iterator[Tensor]:
+        """Pass on blocks while the job is wanted; a `Watch` of `Separator.separate_file`."""
         for block in blocks:
             self.ticket.check()
             yield block
 
-    def _separate(self, separator: Separator, result: Result, queries: list[Any]) -> dict[str, Any]:
-        """Write targets and residuals; return the spectrogram of every file."""
-        from separation.plot import Spectrogram
+    def copy(self, reader: Reader, queries: int) -> int:
+        """Copy the recording to mixture.wav; return its samples per channel."""
+        frames = 0
+        with Writer(self.folder / "mixture.wav", reader.sample_rate, reader.channels, "wav") as writer:
+            for block in self.watch(reader.blocks()):
+                frames += block.shape[-1]
+                if frames > self.limits.frames(reader.sample_rate):
+                    raise Refusal(self.limits.too_long)
+                require_disk_space(self.folder, block.numel() * 4)
+                writer.write(block)
+        require_disk_space(self.folder, 2 * queries * frames * reader.channels * 4)
+        return frames
 
+    def separate(self, file: FileSeparation, result: Result) -> dict[str, Spectrogram]:
+        """Write targets and residuals; return the spectrogram of every file by name."""
         numbers = range(len(result.sounds))
         names = ["mixture", *(f"{n}.{kind}" for n in numbers for kind in ("target", "residual"))]
         spectra = {name: Spectrogram(result.sample_rate, result.frames) for name in names}
-        energy, busy = [0.0] * (1 + len(result.sounds)), 0.0
-        with self.engine.turn:
-            try:
-                asked = [example_of(query, self.limits) for query in queries]
-                file = separator.separate_file(Reader(result.mixture), asked, self.checked)
-            except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query without words
-                raise Refusal(reason(error, self.folder.parent)) from None
+        energy, busy = np.zeros(1 + len(result.sounds)), 0.0
         pieces = iter(file)
         with ExitStack() as stack:
             writers = {
@@ -219,9 +191,8 @@ class Work:
                     break
                 mixture, targets = piece
                 spectra["mixture"].push(mixture)
-                energy[0] += float(mixture.double().square().sum())
+                energy += [float(wave.double().square().sum()) for wave in (mixture, *targets)]
                 for number, target in enumerate(targets):
-                    energy[number + 1] += float(target.double().square().sum())
                     for kind, wave in (("target", target), ("residual", mixture - target)):
                         writers[f"{number}.{kind}"].write(wave)
                         spectra[f"{number}.{kind}"].push(wave)
@@ -233,106 +204,142 @@ class Work:
             sound.level = 10 * math.log10(max(power, 1e-30) / max(energy[0], 1e-30))
         return spectra
 
-    def _draw(self, result: Result, spectra: dict[str, Any]) -> None:
-        """Draw a strip for every file on one colour scale, and describe their axes."""
-        import numpy as np
 
-        levels = {name: spectrum.decibels() for name, spectrum in spectra.items()}
-        top = pictures.top_of(list(levels.values()))
-        for name, level in levels.items():
-            (self.folder / f"{name}.png").write_bytes(pictures.strip(level, top))
-        edges = spectra["mixture"].edges
-        np.savez(self.folder / "levels.npz", edges=edges, **levels)
-        result.view = {"top": top, "range": pictures.RANGE, "ticks": pictures.axis(edges)}
+# Pictures
+
+
+def strip(levels: np.ndarray, top: float) -> bytes:
+    """Return a PNG without axes, time to the right and frequency upwards.
+
+    Args:
+        levels: (rows, columns) in dB, see `separation.plot.Spectrogram`.
+        top: level of the brightest colour; the darkest is RANGE below.
+    """
+    from matplotlib import colormaps, image
+
+    shades = colormaps["magma"](np.clip((levels - top) / RANGE + 1.0, 0.0, 1.0), bytes=True)
+    file = io.BytesIO()
+    image.imsave(file, np.ascontiguousarray(shades[::-1]), format="png")
+    return file.getvalue()
+
+
+def draw_strips(result: Result, spectra: dict[str, Spectrogram]) -> dict[str, Any]:
+    """Draw a strip for every file on one colour scale; return what the page needs for the axes.
+
+    Returns:
+        top and range: of the colour scale, dB; ticks: frequencies in kHz and their place on the axis, 0 to 1.
+    """
+    levels = {name: spectrum.decibels() for name, spectrum in spectra.items()}
+    top = 10.0 * math.ceil(max(float(level.max()) for level in levels.values()) / 10.0)
+    for name, level in levels.items():
+        (result.folder / f"{name}.png").write_bytes(strip(level, top))
+    edges = spectra["mixture"].edges
+    np.savez(result.folder / "levels.npz", edges=edges, **levels)  # type: ignore[arg-type]
+    low, high = np.log2(edges[[0, -1]])
+    ticks = [
+        {"label": f"{tick / 1000:g}", "at": round((math.log2(tick) - low) / (high - low), 4)}
+        for tick in TICKS
+        if edges[0] <= tick <= edges[-1]
+    ]
+    return {"top": top, "range": RANGE, "ticks": ticks}
+
+
+def draw_sound(result: Result, number: int) -> Path:
+    """Return the labelled picture of one sound, drawn on first use, as `separate --plot` draws it.
+
+    Raises:
+        Refusal: there is no sound of this number.
+    """
+    if not isinstance(number, int) or not 0 <= number < len(result.sounds):
+        raise Refusal("There is no sound of this number.")
+    path = result.folder / f"{number}.picture.png"
+    if not path.exists():
+        with np.load(result.folder / "levels.npz", allow_pickle=False) as levels, open(path, "wb") as file:
+            names = {"mixture": "mixture", "target": f"{number}.target", "residual": f"{number}.residual"}
+            panels = {kind: levels[name] for kind, name in names.items()}
+            title = f"“{result.sounds[number].query}”"
+            draw(file, panels, title, result.frames / result.sample_rate, levels["edges"])
+    return path
+
+
+# Other results
 
 
 def remix(result: Result, gains: list[float], path: Path) -> None:
-    """Write the recording with a gain for each sound: 1 as it was, 0 off, up to LOUDEST.
+    """Write the recording with each sound at its gain: 1 leaves it unchanged, 0 removes it.
 
     Raises:
-        Refusal: if there is not one valid gain for every sound.
+        Refusal: there is not one number from 0 to MAX_GAIN for every sound.
     """
-    sensible = isinstance(gains, list) and all(isinstance(g, (int, float)) and 0 <= g <= LOUDEST for g in gains)
-    if not sensible or len(gains) != len(result.sounds):
-        raise Refusal(f"The mixer needs a number from 0 to {LOUDEST:g} for each of the {len(result.sounds)} sounds.")
-    changed = [(number, gain - 1.0) for number, gain in enumerate(gains) if gain != 1.0]
+    usable = isinstance(gains, list) and all(isinstance(g, (int, float)) and 0 <= g <= MAX_GAIN for g in gains)
+    if not usable or len(gains) != len(result.sounds):
+        raise Refusal(f"The mixer needs a number from 0 to {MAX_GAIN:g} for each of the {len(result.sounds)} sounds.")
+    changes = [(number, gain - 1.0) for number, gain in enumerate(gains) if gain != 1.0]
     with ExitStack() as stack:
-        readers = [stack.enter_context(Reader(result.target(number))) for number, _ in changed]
+        readers = [stack.enter_context(Reader(result.target(number))) for number, _ in changes]
         mixture = stack.enter_context(Reader(result.mixture))
         writer = stack.enter_context(Writer(path, result.sample_rate, result.channels))
         for block, *targets in zip(mixture.blocks(), *(reader.blocks() for reader in readers), strict=True):
-            for (_, change), target in zip(changed, targets, strict=True):
+            for (_, change), target in zip(changes, targets, strict=True):
                 block += change * target
             writer.write(block)
 
 
 def archive(result: Result) -> Path:
-    """Return a zip of the recording, all targets and all residuals; it is created on first use."""
+    """Return a zip of the recording, all targets and all residuals, made on first use."""
     path = result.folder / "stems.zip"
     if not path.exists():
-        refuse_full_disk(result.folder, sum(file.stat().st_size for file in result.folder.glob("*.wav")))
-        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # two requests may arrive at once
+        require_disk_space(result.folder, sum(file.stat().st_size for file in result.folder.glob("*.wav")))
+        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # two requests may come at the same time
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
-            for source, name in stems(result):
-                file.write(source, name)
-            file.writestr("separation.json", json.dumps(summary(result), indent=2, ensure_ascii=False))
+            file.write(result.mixture, "mixture.wav")
+            for number, name in enumerate(result.names):
+                file.write(result.target(number), f"{name}.wav")
+                file.write(result.residual(number), f"not_{name}.wav")
+            file.writestr("separation.json", json.dumps(result.summary(), indent=2, ensure_ascii=False))
         partial.rename(path)
     return path
 
 
-def stems(result: Result) -> list[tuple[Path, str]]:
-    """(file, name in the archive) of the recording, targets and residuals."""
-    named = [(result.mixture, "mixture.wav")]
-    for number, name in enumerate(file_names(result)):
-        named += [(result.target(number), f"{name}.wav"), (result.residual(number), f"not_{name}.wav")]
-    return named
+def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dict[str, Any]:
+    """List known sounds in the first minutes of a recording, in turns with all other work.
 
-
-def file_names(result: Result) -> list[str]:
-    """A unique short name for every sound: letters, digits and underscores only."""
-    names: list[str] = []
-    for sound in result.sounds:
-        name, number = slug(sound.query), 1
-        while (full := name if number == 1 else f"{name}_{number}") in {*names, "mixture"}:
-            number += 1
-        names.append(full)
-    return names
-
-
-def summary(result: Result) -> dict[str, Any]:
-    """Queries and results as plain data."""
-    return {
-        "model": result.model,
-        "sample_rate": result.sample_rate,
-        "channels": result.channels,
-        "seconds": round(result.frames / result.sample_rate, 3),
-        "sounds": [
-            {
-                "query": sound.query,
-                "presence": None if sound.presence is None else round(sound.presence, 4),
-                "heard": sound.heard,
-                "level_db": round(sound.level, 1),
-            }
-            for sound in result.sounds
-        ],
-    }
-
-
-def draw_sound(result: Result, number: int) -> Path:
-    """Return the labelled picture of one sound; it is drawn on first use.
+    Returns:
+        sounds, the most probable first, and how many seconds were searched; no sounds if the model cannot list them.
 
     Raises:
-        Refusal: if there is no sound with this number.
+        Refusal: the recording is outside the limits, or was removed.
     """
-    import numpy as np
+    reader = limits.open(source)
+    most = int(limits.listed_minutes * 60 * reader.sample_rate)
 
-    if not isinstance(number, int) or not 0 <= number < len(result.sounds):
-        raise Refusal("There is no sound of this number.")
-    path = result.folder / f"{number}.picture.png"
-    if not path.exists():
-        with np.load(result.folder / "levels.npz", allow_pickle=False) as levels:
-            kinds = {"mixture": "mixture", "target": f"{number}.target", "residual": f"{number}.residual"}
-            panels = {kind: levels[name] for kind, name in kinds.items()}
-            title = f"“{result.sounds[number].query}”"
-            pictures.picture(path, panels, title, result.frames / result.sample_rate, levels["edges"])
-    return path
+    def check() -> None:
+        if not source.is_file():  # removed: nobody waits for the answer
+            raise Refusal(GONE)
+
+    def blocks() -> Iterator[Tensor]:
+        left = most
+        for block in reader.blocks():
+            check()
+            yield block[:, :left]
+            left -= block.shape[-1]
+            if left <= 0:
+                return
+
+    def blocks_in_turns() -> Iterator[Tensor]:
+        nonlocal frames
+        for block in blocks():
+            frames += block.shape[-1]
+            with engine.turn:  # held while the block is scored
+                yield block
+
+    separator, frames = engine.separator(model, check), 0
+    try:
+        level = float(separator.level(blocks()))
+        found = separator.list_sounds(blocks_in_turns(), reader.sample_rate, level, most=MAX_LISTED)
+    except ModelError:
+        return {"sounds": [], "seconds": 0.0}
+    except AudioError as error:
+        raise Refusal(without_path(error, source)) from None
+    sounds = [asdict(sound) | {"probability": round(sound.probability, 3)} for sound in found]
+    return {"sounds": sounds, "seconds": round(frames / reader.sample_rate, 1)}

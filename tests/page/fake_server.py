@@ -73,7 +73,7 @@ def main():
         }
     ]
     engine = Engine(cards, load, ["dog bark", "door knock", "rain", "siren"], absent)
-    options = app.parse(sys.argv[1:])
+    options = app.parse_arguments(sys.argv[1:])
     return app.serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes, waiting=4))
 
 

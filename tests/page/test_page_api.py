@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -169,7 +170,7 @@ def test_the_stop_route_stops_and_says_so(fake, long_recording):
         ("a.wav", b"", "is empty"),
         ("a.wav", b"RIFF nonsense" * 50, "This file"),
         ("a.mp3", bytes(range(256)) * 40, "This file"),
-        ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "list of files"),
+        ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no audio that can be read"),
         ("a.txt", b"hello", "This file"),
     ],
 )
@@ -192,10 +193,10 @@ def test_the_server_stays_up_when_something_nobody_foresaw_happens(client, fake,
 @pytest.mark.parametrize(
     ("queries", "model", "reason"),
     [
-        (" , ", "", "Say what to take out"),
+        (" , ", "", "Say what to extract"),
         (list("abcdefghi"), "", "These are 9 sounds"),
         (["half"], "/etc", "There is no model of this name"),
-        ({"a": 1}, "", "Queries are texts"),
+        ({"a": 1}, "", "Queries must be texts"),
     ],
 )
 def test_unusable_questions_are_refused(client, recording, queries, model, reason):
@@ -211,6 +212,27 @@ def test_limits_are_kept(client, fake, tmp_path):
     status, answer = upload(fake, "large.wav", bytes(13_000_000))
     assert status == 413
     assert answer == {"detail": "This file is too large: this page takes up to 12 MB."}
+
+
+def test_a_refused_or_interrupted_upload_leaves_nothing_behind(fake):
+    def files():
+        return {path for path in Path(fake.temporary).rglob("*") if "gradio" not in path.parts}
+
+    before = files()
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
+    parts = iter([head, bytes(3_000_000), b"\r\n--x--\r\n"])  # urllib sends an iterator in chunks, without its length
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    status, body = fetch(f"{fake.url}/gradio_api/upload", parts, headers)
+    assert (status, json.loads(body)) == (411, {"detail": "An upload must declare its Content-Length."})
+    assert upload(fake, "a.wav", bytes(13_000_000))[0] == 413
+    host, port = fake.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:  # closed after 3 of 9 MB
+        lines = (f"Host: {host}:{port}", f"Content-Type: {headers['Content-Type']}", "Content-Length: 9000000", "", "")
+        connection.sendall(b"POST /gradio_api/upload HTTP/1.1\r\n" + "\r\n".join(lines).encode() + head)
+        connection.sendall(bytes(3_000_000))
+    assert fetch(f"{fake.url}/gradio_api/upload", b"x", {"Content-Type": "text/plain"})[0] == 400
+    assert fetch(f"{fake.url}/gradio_api/upload", b"no parts", headers)[0] in (200, 400)
+    assert files() == before
 
 
 def test_a_full_line_is_refused_and_the_others_are_served(client, fake, long_recording, recording):
@@ -260,7 +282,7 @@ def test_several_users_at_once_get_their_own(client, recording, tmp_path):
         "/files/" + "0" * 32 + "/mixture.wav",
         "/page/..%2fapp.py",
         "/page/example/99",
-        "/archive/" + "0" * 32,
+        "/files/" + "0" * 32 + "/stems.zip",
         "/docs",
         "/monitoring",
         "/gradio_api/proxy=http://127.0.0.1:1/",

@@ -103,7 +103,8 @@ def test_an_address_elsewhere_is_refused_and_not_asked(app):
 
 def test_the_process_cannot_connect_elsewhere():
     code = (
-        "import socket, sys; sys.path.insert(0, 'demos'); from page.guard import stay_local; stay_local()\n"
+        "import socket, sys; sys.path.insert(0, 'demos')\n"
+        "from page.guard import forbid_connections; forbid_connections()\n"
         "for call in (lambda: socket.create_connection(('192.0.2.1', 80), 1),\n"
         "             lambda: socket.gethostbyname('a.example'), lambda: socket.getaddrinfo('a.example', 80)):\n"
         "    try: call()\n"
@@ -157,7 +158,9 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
             env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == f"Another program already answers at port {number}: --port takes another one.\n"
+    reason = f"port {number} is in use (choose another one with --port)"
+    assert done.stderr.startswith(f"The page could not be started at 127.0.0.1: {reason}, ")
+    assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
 
@@ -166,8 +169,8 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     ("error", "sentence"),
     [
         (ValueError("Please set share=True"), "The page could not be started: ValueError."),
-        (OSError("Cannot find empty port"), "The page could not be started at 127.0.0.1, port 7860 to 7959: "
-         "the address cannot be used, or this computer is too busy just now."),
+        (OSError("Cannot find empty port"), "The page could not be started at 127.0.0.1: ports 7860 to 7959 are in use "
+         "(choose another one with --port), the address does not exist, or this computer is too busy."),
     ],
 )  # fmt: skip
 def test_what_gradio_says_of_a_failed_start_is_not_passed_on(error, sentence, tmp_path):

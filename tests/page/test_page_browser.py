@@ -237,21 +237,21 @@ def test_examples_are_one_click_away_and_the_keyboard_is_enough(page):
     page.wait_for_selector('#play[aria-pressed="true"]')
 
 
-def test_what_is_heard_is_suggested_and_nothing_jumps(page, recording):
+def test_detected_sounds_are_suggested_and_nothing_jumps(page, recording):
     choose(page, recording[0])
     top = page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top")
-    page.wait_for_selector("#heard-list button")
+    page.wait_for_selector("#detected-list button")
     assert page.eval_on_selector("#separate", "element => element.getBoundingClientRect().top") == top
-    assert page.inner_text("#heard-label") == "May be heard:"
-    assert page.locator("#heard-list button").all_inner_texts() == ["+ rain", "+ door knock"]
-    page.click("#heard-list button >> nth=1")
+    assert page.inner_text("#detected-label") == "May be heard:"
+    assert page.locator("#detected-list button").all_inner_texts() == ["+ rain", "+ door knock"]
+    page.click("#detected-list button >> nth=1")
     assert page.locator(".chip span").all_inner_texts() == ["door knock"]
-    assert page.is_disabled("#heard-list button >> nth=1")
+    assert page.is_disabled("#detected-list button >> nth=1")
     page.focus("#query")
     page.wait_for_selector("#options li")
     assert page.locator("#options li").all_inner_texts() == ["rain"]
     page.click("#remove")
-    assert page.locator("#heard-list button").count() == 0
+    assert page.locator("#detected-list button").count() == 0
 
 
 def test_an_example_clip_is_a_query_and_something_can_be_kept_out(page, recording, tmp_path):
@@ -347,7 +347,7 @@ def test_pictures_of_the_page(page, recording, shots, device, scheme):
         choose(page, recording[0])
         page.fill("#query", "half, nothing")
         page.press("#query", "Enter")
-    page.wait_for_function("() => !document.getElementById('heard-label').textContent.startsWith('Listening')")
+    page.wait_for_function("() => !document.getElementById('detected-label').textContent.startsWith('Listening')")
     before = page.evaluate(PLACES)
     page.click("#separate")
     status(page, "Done")

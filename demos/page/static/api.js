@@ -1,18 +1,18 @@
-// Talks to the page's own server: Gradio's HTTP API (POST starts a call, GET streams what comes of it) and uploads.
+// Client of the page's server: uploads, and Gradio's HTTP API (POST starts a call, GET streams its events).
 
-/** Sends a file; `onProgress` gets 0 to 1. Resolves to the path that the other functions take. */
+/** Upload a file; `onProgress` receives 0 to 1. Resolves to its path on the server. */
 export function upload(file, onProgress) {
   return new Promise((resolve, reject) => {
     const body = new FormData();
     body.append("files", file, file.name || "recording.wav");
-    const request = new XMLHttpRequest();
+    const request = new XMLHttpRequest();  // fetch reports no progress of uploads
+    request.responseType = "json";
     request.open("POST", "/gradio_api/upload");
     request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
     request.onerror = () => reject(new Error("The server cannot be reached."));
     request.onload = () => {
-      let answer = null;
-      try { answer = JSON.parse(request.responseText); } catch { /* said below */ }
-      if (request.status === 200 && Array.isArray(answer) && answer.length) resolve(answer[0]);
+      const answer = request.response;
+      if (request.status === 200 && answer?.length) resolve(answer[0]);
       else reject(new Error(answer?.detail || `The upload failed (${request.status}).`));
     };
     request.send(body);
@@ -22,44 +22,30 @@ export function upload(file, onProgress) {
 /** A path as Gradio describes a file. */
 export const asFile = (path) => ({ path, meta: { _type: "gradio.FileData" } });
 
-/** Calls a function of the API; `onUpdate` gets what comes before the last answer. */
+/** Call a function of the API; `onUpdate` receives what comes before the last answer. */
 export async function call(name, data, onUpdate = () => {}) {
-  const unreachable = () => { throw new Error("The server cannot be reached."); };
   const started = await fetch(`/gradio_api/call/${name}`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ data }),
-  }).catch(unreachable);
-  if (!started.ok) throw new Error("The server did not take this.");
+  }).catch(() => { throw new Error("The server cannot be reached."); });
+  if (!started.ok) throw new Error("The server refused the request.");
   const { event_id: id } = await started.json();
-  const stream = await fetch(`/gradio_api/call/${name}/${id}`).catch(unreachable);
+  const stream = new EventSource(`/gradio_api/call/${name}/${id}`);
   let last = null;
-  for await (const [event, value] of events(stream.body)) {
-    if (event === "error") throw new Error(value?.error || value?.message || (typeof value === "string" && value) || "Something went wrong on the server.");
-    if (event === "generating" && value) { last = value[0]; onUpdate(last); }
-    if (event === "complete") return value?.[0] ?? last;
-  }
-  throw new Error("The connection to the server was lost.");
+  return new Promise((resolve, reject) => {
+    stream.addEventListener("generating", ({ data }) => {
+      last = JSON.parse(data)?.[0] ?? last;
+      onUpdate(last);
+    });
+    stream.addEventListener("complete", ({ data }) => resolve(JSON.parse(data)?.[0] ?? last));
+    stream.addEventListener("error", ({ data }) => {  // sent by the server, or without data by the browser
+      const error = data ? JSON.parse(data) : "The connection to the server was lost.";
+      reject(new Error(error?.error || error?.message || error || "Something went wrong on the server."));
+    });
+  }).finally(() => stream.close());
 }
 
-/** [event, data] of a stream of server-sent events. */
-async function* events(body) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    let piece;
-    try { piece = await reader.read(); } catch { return; }
-    if (piece.done) return;
-    text += piece.value;
-    const parts = text.split("\n\n");
-    text = parts.pop();
-    for (const part of parts) {
-      const event = /^event: (.*)$/m.exec(part), data = /^data: (.*)$/m.exec(part);
-      if (event && data) yield [event[1], JSON.parse(data[1])];
-    }
-  }
-}
-
-/** Asks the server to stop a job. */
+/** Ask the server to stop a job. */
 export const stop = (job) => fetch(`/stop/${job}`, { method: "POST" }).catch(() => {});
 
-/** Tells the server that these folders are no longer needed; works while the page goes away. */
+/** Tell the server that these folders are no longer needed; works while the page is closed. */
 export const forget = (tokens) => tokens.length && navigator.sendBeacon("/forget", tokens.join("\n"));

@@ -4,48 +4,49 @@ import { $, el } from "./dom.js";
 
 const nameOf = (value) => value.name ?? value;
 const MARKS = { audio: "♪ ", image: "▣ " };
+const SEPARATOR = /[,;\n]/;
+const MOST_OPTIONS = 40;
 
 export class Chips {
-  constructor(sounds, limits, onChange) {
-    this.sounds = sounds; this.heard = []; this.limits = limits; this.onChange = onChange;
-    this.values = []; this.active = -1; this.shown = [];
-    this.input = $("query"); this.list = $("chip-list"); this.options = $("options");
+  constructor(limits, onChange) {
+    this.sounds = []; this.detected = [];  // suggestions: for what is typed, and before anything is typed
+    this.values = []; this.options = []; this.active = -1; this.onChange = onChange;
+    this.input = $("query"); this.list = $("options");
     this.input.maxLength = limits.letters * limits.sounds;
-    this.input.addEventListener("input", () => this.typed());
-    this.input.addEventListener("keydown", (event) => this.key(event));
+    this.input.addEventListener("input", () => this.onInput());
+    this.input.addEventListener("keydown", (event) => this.onKey(event));
     this.input.addEventListener("focus", () => this.suggest());
     this.input.addEventListener("blur", () => { this.commit(); this.close(); });
     $("chips").addEventListener("mousedown", (event) => {
       if (event.target === $("chips")) { event.preventDefault(); this.input.focus(); }
     });
-    for (const event of ["scroll", "resize"]) addEventListener(event, () => this.close(), { passive: true });
+    for (const type of ["scroll", "resize"]) addEventListener(type, () => this.close(), { passive: true });
   }
 
   set(values) { this.values = []; this.add(values); }
 
+  /** Add values; a text that is there already is not added again. */
   add(values) {
     for (const value of values) {
-      if (value.form) { this.values.push(value); continue; }
-      const text = value.trim().replace(/\s+/g, " ");
-      const known = this.values.some((other) => !other.form && other.toLowerCase() === text.toLowerCase());
-      if (text && !known) this.values.push(text);
+      const text = value.form ? null : value.trim().replace(/\s+/g, " ");
+      const known = this.values.some((other) => !other.form && other.toLowerCase() === text?.toLowerCase());
+      if (value.form || (text && !known)) this.values.push(text ?? value);
     }
     this.draw();
   }
 
   remove(index) { this.values.splice(index, 1); this.draw(); this.input.focus(); }
 
-  /** Takes what is in the field as a query. */
+  /** Make the text in the field a chip. */
   commit() {
     const text = this.input.value;
     this.input.value = "";
-    if (text.trim()) this.add(text.split(/[,;\n]/));
+    if (text.trim()) this.add(text.split(SEPARATOR));
   }
 
-  typed() {
-    if (/[,;\n]/.test(this.input.value)) {
-      const parts = this.input.value.split(/[,;\n]/);
-      const rest = parts.pop();
+  onInput() {
+    const parts = this.input.value.split(SEPARATOR), rest = parts.pop();
+    if (parts.length) {
       this.add(parts);
       this.input.value = rest.trimStart();
     }
@@ -53,55 +54,56 @@ export class Chips {
     this.onChange();
   }
 
-  key(event) {
-    const open = !this.options.hidden;
-    if (event.key === "Enter") {
+  onKey(event) {
+    const { key } = event, open = !this.list.hidden, count = this.options.length;
+    if (key === "Enter") {
       event.preventDefault();
-      if (open && this.active >= 0) this.choose(this.shown[this.active]);
+      if (open && this.active >= 0) this.choose(this.options[this.active]);
       else { this.commit(); this.suggest(); }
-    } else if (event.key === "Backspace" && !this.input.value && this.values.length) this.remove(this.values.length - 1);
-    else if (event.key === "Escape" && open) { event.stopPropagation(); this.close(); }
-    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    } else if (key === "Backspace" && !this.input.value && this.values.length) this.remove(this.values.length - 1);
+    else if (key === "Escape" && open) { event.stopPropagation(); this.close(); }
+    else if (key === "ArrowDown" || key === "ArrowUp") {
       event.preventDefault();
       if (!open) this.suggest();
-      const count = this.shown.length;
-      if (count) this.mark((this.active + (event.key === "ArrowDown" ? 1 : this.active < 0 ? 0 : -1) + count) % count);
+      else if (count) this.mark((this.active + (key === "ArrowDown" ? 1 : this.active < 0 ? 0 : -1) + count) % count);
     }
   }
 
-  /** Known sounds that begin with what was typed, then those that contain it; before anything is typed, those heard. */
+  /** Show known sounds that begin with what was typed, then those that contain it; at first, those detected. */
   suggest() {
     const typed = this.input.value.trim().toLowerCase();
-    const free = this.sounds.filter((sound) => !this.values.includes(sound));
-    const starts = typed ? free.filter((sound) => sound.startsWith(typed)) : [];
-    const holds = typed ? free.filter((sound) => sound.includes(typed) && !sound.startsWith(typed)) : [];
-    const heard = typed ? [] : this.heard.filter((sound) => !this.values.includes(sound));
-    this.shown = [...heard, ...starts, ...holds].slice(0, 40);
+    const found = typed ? this.sounds.filter((sound) => sound.includes(typed)) : this.detected;
+    this.options = found.filter((sound) => !this.values.includes(sound))
+      .sort((one, other) => other.startsWith(typed) - one.startsWith(typed)).slice(0, MOST_OPTIONS);
     this.active = -1;
-    this.options.replaceChildren(...this.shown.map((sound, index) => el("li", {
+    this.list.replaceChildren(...this.options.map((sound, index) => el("li", {
       role: "option", id: `option-${index}`, "aria-selected": "false",
       on: { mousedown: (event) => { event.preventDefault(); this.choose(sound); } },
     }, sound)));
-    const place = $("chips").getBoundingClientRect();
-    Object.assign(this.options.style, { left: `${place.left}px`, top: `${place.bottom + 4}px`, width: `${place.width}px` });
-    this.options.hidden = !this.shown.length;
-    this.input.setAttribute("aria-expanded", String(!this.options.hidden));
+    const { left, bottom, width } = $("chips").getBoundingClientRect();
+    Object.assign(this.list.style, { left: `${left}px`, top: `${bottom + 4}px`, width: `${width}px` });
+    this.open(this.options.length > 0);
+  }
+
+  open(shown) {
+    this.list.hidden = !shown;
+    this.input.setAttribute("aria-expanded", String(shown));
     this.input.removeAttribute("aria-activedescendant");
   }
 
+  close() { this.active = -1; this.open(false); }
+
   mark(index) {
     this.active = index;
-    [...this.options.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
-    this.options.children[index].scrollIntoView({ block: "nearest" });
+    [...this.list.children].forEach((option, at) => option.setAttribute("aria-selected", String(at === index)));
+    this.list.children[index].scrollIntoView({ block: "nearest" });
     this.input.setAttribute("aria-activedescendant", `option-${index}`);
   }
 
   choose(sound) { this.input.value = ""; this.add([sound]); this.suggest(); }
 
-  close() { this.options.hidden = true; this.active = -1; this.input.setAttribute("aria-expanded", "false"); }
-
   draw() {
-    this.list.replaceChildren(...this.values.map((value, index) => el("li", { class: "chip" },
+    $("chip-list").replaceChildren(...this.values.map((value, index) => el("li", { class: "chip" },
       el("span", { title: nameOf(value) }, (MARKS[value.form] ?? "") + nameOf(value)),
       el("button", { type: "button", "aria-label": `Remove ${nameOf(value)}`, on: { click: () => this.remove(index) } }, "×"))));
     this.input.placeholder = this.values.length ? "" : "dog barking";

@@ -1,8 +1,8 @@
-// Small helpers. Whatever a person typed goes through textContent, never through HTML.
+// Helpers for elements and for times. Texts of users become text nodes, never HTML.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with attributes and children; `on` holds listeners, texts become text nodes. */
+/** Create an element with attributes, listeners (`on`) and children. */
 export function el(tag, { on = {}, ...attributes } = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,12 +14,18 @@ export function el(tag, { on = {}, ...attributes } = {}, ...children) {
   return element;
 }
 
+/** A number with a real minus sign. */
+export const signed = (number) => String(number).replace("-", "−");
+
 /** 75.4 -> "1:15.4". */
 export function clock(seconds, digits = 1) {
-  const tenths = Math.floor(Math.max(0, seconds) * 10 ** digits) / 10 ** digits;
-  const rest = (tenths % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
-  return `${Math.floor(tenths / 60)}:${rest}`;
+  const rounded = Math.floor(Math.max(0, seconds) * 10 ** digits) / 10 ** digits;
+  const rest = (rounded % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0");
+  return `${Math.floor(rounded / 60)}:${rest}`;
 }
+
+/** Length of a recording: 7.25 -> "7.3 s", 75 -> "1:15 min". */
+export const length = (seconds) => (seconds < 60 ? `${seconds.toFixed(1)} s` : `${clock(seconds, 0)} min`);
 
 /** 75 -> "1 min 15 s". */
 export function duration(seconds) {

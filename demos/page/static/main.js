@@ -1,25 +1,24 @@
 // The page: a recording, queries, a button; then results.
 import { asFile, call, forget, stop, upload } from "./api.js";
 import { Chips } from "./chips.js";
-import { $, clock, duration, el } from "./dom.js";
+import { $, duration, el, length } from "./dom.js";
 import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { showResults } from "./results.js";
 
 const facts = JSON.parse($("facts").textContent);
 const player = new Player();
-const chips = new Chips(facts.sounds[facts.models[0].name], facts.limits, () => refresh());
+const chips = new Chips(facts.limits, () => refresh());
 const recorder = new Recorder();
-const tokens = new Set();
-let recording = null;  // {path, name}
-let job = null;        // token of what is being worked on
 const placeholder = $("result-body").firstElementChild;
-let heard = null;      // the chosen file's address inside this browser
-let busy = false, result = null, recordingNow = false, round = 0, hearings = 0;
+const tokens = new Set();  // folders on the server that belong to this page
+let recording = null;      // {path, name}
+let recordingUrl = null;   // address of the chosen file inside this browser
+let result = null;
+let job = null;            // token of the running job
+let busy = false, stopping = false, uploads = 0, listings = 0;
 
-player.fail = (track) => say(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.", !track.own);
-
-function say(text, bad = false) {
+function setStatus(text, bad = false) {
   $("status-text").textContent = text;
   $("status").classList.toggle("bad", bad);
 }
@@ -27,194 +26,142 @@ function say(text, bad = false) {
 function refresh() {
   $("separate").disabled = busy || !recording;
   $("cancel").disabled = !busy;
-  $("setup").classList.toggle("busy", Boolean(busy));
-  for (const button of $("heard-list").children) button.disabled = chips.values.includes(button.dataset.sound);
+  $("setup").classList.toggle("busy", busy);
+  for (const button of $("detected-list").children) button.disabled = chips.values.includes(button.dataset.sound);
 }
 
-/** The folder that a path of the server lies in. */
+// The recording
+
+/** The folder in which a path of the server lies. */
 const tokenOf = (path) => path.split(/[\\/]/).at(-2);
 
-async function take(file) {
-  if (busy) return;
-  const mine = ++round;
-  if (file.size > facts.limits.megabytes * 1e6) return say(facts.too_large, true);
-  if (!file.size) return say("This file is empty.", true);
-  drop();
-  showFile(file.name, "uploading …");
-  say("Uploading …");
+/** Whether the size of a file is within the limits; otherwise the status says why not. */
+function checkSize(file) {
+  const problem = file.size > facts.limits.megabytes * 1e6 ? facts.too_large : file.size ? "" : "This file is empty.";
+  setStatus(problem || "Uploading …", Boolean(problem));
+  return !problem;
+}
+
+async function sendFile(file, onProgress = () => {}) {
+  const path = await upload(file, onProgress);
+  tokens.add(tokenOf(path));
+  return path;
+}
+
+function discard(token) {
+  tokens.delete(token);
+  forget([token]);
+}
+
+async function useRecording(file) {
+  if (busy || !checkSize(file)) return;
+  const current = ++uploads;
+  removeRecording();
+  showRecording(file.name, "uploading …");
   try {
-    const path = await upload(file, (share) => { $("upload-bar").style.transform = `scaleX(${share})`; });
-    tokens.add(tokenOf(path));
-    if (mine !== round) return forget([tokenOf(path)]);
-    const found = await call("inspect", [asFile(path)]);
-    if (mine !== round) return;
+    const path = await sendFile(file, (share) => { $("upload-bar").style.transform = `scaleX(${share})`; });
+    if (current !== uploads) return discard(tokenOf(path));
+    const info = await call("inspect", [asFile(path)]);
+    if (current !== uploads) return;
     recording = { path, name: file.name };
-    const channels = { 1: "mono", 2: "stereo" }[found.channels] ?? `${found.channels} channels`;
-    const length = found.seconds === null ? "" : `${found.seconds < 60 ? `${found.seconds.toFixed(1)} s` : `${clock(found.seconds, 0)} min`}, `;
-    $("recording-facts").textContent = `${length}${(found.sample_rate / 1000).toFixed(1).replace(".0", "")} kHz, ${channels}`;
-    listen(file, found.seconds);
-    say(chips.values.length ? "Ready." : "Now say what to take out.");
-    hear();
+    const details = [`${(info.sample_rate / 1000).toFixed(1).replace(".0", "")} kHz`, { 1: "mono", 2: "stereo" }[info.channels] ?? `${info.channels} channels`];
+    showRecording(file.name, [...(info.seconds === null ? [] : [length(info.seconds)]), ...details].join(", "));
+    playUpload(file, info.seconds);
+    setStatus(chips.values.length ? "Ready." : "Now say what to extract.");
+    listSounds();
   } catch (error) {
-    if (mine !== round) return;
-    drop();
-    say(error.message, true);
+    if (current !== uploads) return;
+    removeRecording();
+    setStatus(error.message, true);
   } finally {
     $("upload-bar").style.transform = "scaleX(0)";
     refresh();
   }
 }
 
+async function useExample({ title, queries }, number) {
+  if (busy) return;
+  chips.set(queries);
+  const answer = await fetch(`/page/example/${number}`).catch(() => null);
+  if (!answer?.ok) return setStatus("The example could not be loaded.", true);
+  await useRecording(new File([await answer.blob()], `${title}.wav`, { type: "audio/wav" }));
+}
+
+async function toggleMicrophone() {
+  const begin = !recorder.active;
+  try {
+    if (begin) await recorder.start();
+    $("record").classList.toggle("recording", begin);
+    $("record").lastElementChild.textContent = begin ? "Stop" : "Record";
+    if (begin) setStatus("Recording … press Stop at the end.");
+    else await useRecording(await recorder.stop());
+  } catch {
+    setStatus(begin ? "The microphone cannot be used: it is missing, or the browser does not allow it." : "Nothing was recorded.", true);
+  }
+}
+
+/** Show name and details of the recording; without a name, the ways to choose one. */
+function showRecording(name = "", details = "") {
+  $("recording-name").textContent = $("recording-name").title = name;
+  $("recording-facts").textContent = details;
+  $("drop-empty").hidden = Boolean(name);
+  $("drop-full").hidden = !name;
+  $("drop").classList.toggle("full", Boolean(name));
+}
+
+function removeRecording() {
+  if (recording) discard(tokenOf(recording.path));
+  recording = null;
+  suggest("Sounds that the model detects in the recording are suggested here.");
+  showRecording();
+  $("file").value = "";
+  refresh();
+}
+
 /** Before anything is separated, the player plays the file itself. */
-function listen(file, seconds) {
+function playUpload(file, seconds) {
   clearResult();
-  if (heard) URL.revokeObjectURL(heard);
-  heard = URL.createObjectURL(file);
-  player.listeners = [];
-  player.load([{ key: "mixture", url: heard, label: "Recording", own: true }], seconds ?? 0);
-  if (!seconds) player.audio("mixture").addEventListener("loadedmetadata", (event) => player.load([{ key: "mixture", url: heard, label: "Recording", own: true }], event.target.duration));
+  if (recordingUrl) URL.revokeObjectURL(recordingUrl);
+  recordingUrl = URL.createObjectURL(file);
+  player.load([{ key: "mixture", url: recordingUrl, label: "Recording", own: true }], seconds ?? 0);
+  if (!seconds) player.audio("mixture").addEventListener("loadedmetadata", ({ target }) => player.setLength(target.duration));
   player.select("mixture", ["mixture"]);
 }
 
-/** Sounds that may be in the recording, as buttons; asked for in the background. */
-async function hear() {
-  const mine = ++hearings, path = recording.path;
+// Queries
+
+/** List known sounds in the recording as buttons, in the background. */
+async function listSounds() {
+  const current = ++listings, { path } = recording;
   suggest("Listening for sounds that the model knows …");
   const found = await call("listen", [asFile(path), $("model").value]).catch(() => null);
-  if (mine !== hearings || recording?.path !== path) return;
-  if (!found) return suggest("");
-  const part = found.seconds >= 60 * facts.limits.hear_minutes ? ` in the first ${duration(found.seconds)}` : "";
-  const names = found.sounds.map(({ label }) => label);
-  suggest(names.length ? `May be heard${part}:` : found.seconds ? `Nothing that the model knows stands out${part}.` : "", found.sounds);
+  if (current !== listings || recording?.path !== path) return;
+  if (!found?.seconds) return suggest("");
+  const part = found.seconds >= 60 * facts.limits.listed_minutes ? ` in the first ${duration(found.seconds)}` : "";
+  suggest(found.sounds.length ? `May be heard${part}:` : `No sound that the model knows stands out${part}.`, found.sounds);
 }
 
 function suggest(text, sounds = []) {
-  chips.heard = sounds.map(({ label }) => label);
-  $("heard-label").textContent = text;
-  $("heard-list").replaceChildren(...sounds.map(({ label, probability }) => el("button", {
+  chips.detected = sounds.map(({ label }) => label);
+  $("detected-label").textContent = text;
+  $("detected-list").replaceChildren(...sounds.map(({ label, probability }) => el("button", {
     type: "button", class: "button quiet small", "data-sound": label, "aria-label": `Add ${label}`, title: `${Math.round(100 * probability)} %`,
     on: { click: () => chips.add([label]) },
   }, `+ ${label}`)));
   refresh();
 }
 
-/** An example clip or a picture as a query. */
+/** Use an example clip or a picture as a query. */
 async function addFile(file, form) {
-  if (file.size > facts.limits.megabytes * 1e6) return say(facts.too_large, true);
-  if (!file.size) return say("This file is empty.", true);
-  say("Uploading …");
+  if (!checkSize(file)) return;
   try {
-    const path = await upload(file, () => {});
-    tokens.add(tokenOf(path));
+    const path = await sendFile(file);
     if (form === "audio") await call("inspect", [asFile(path)]);
     chips.add([{ form, path, name: `like ${file.name.replace(/\.[^.]*$/, "")}` }]);
-    say(recording ? "Ready." : "Now choose a recording.");
+    setStatus(recording ? "Ready." : "Now choose a recording.");
   } catch (error) {
-    say(error.message, true);
+    setStatus(error.message, true);
   }
-}
-
-const asQuery = (value) => (value.form ? { [value.form]: asFile(value.path), name: value.name } : value);
-
-function clearResult() {
-  if (!result) return;
-  tokens.delete(result.job);
-  forget([result.job]);
-  result = null;
-  $("result-body").replaceChildren(placeholder);
-}
-
-function showFile(name, detail) {
-  $("recording-name").textContent = name;
-  $("recording-name").title = name;
-  $("recording-facts").textContent = detail;
-  $("drop-empty").hidden = true; $("drop-full").hidden = false;
-  $("drop").classList.add("full");
-}
-
-function drop() {
-  if (recording) { const token = tokenOf(recording.path); tokens.delete(token); forget([token]); }
-  recording = null;
-  suggest("Sounds that are heard in the recording are suggested here.");
-  $("drop-empty").hidden = false; $("drop-full").hidden = true;
-  $("drop").classList.remove("full");
-  $("file").value = "";
-  refresh();
-}
-
-async function takeExample(number) {
-  if (busy) return;
-  const { title, queries } = facts.examples[number];
-  chips.set(queries);
-  const answer = await fetch(`/page/example/${number}`).catch(() => null);
-  if (!answer?.ok) return say("The example could not be loaded.", true);
-  await take(new File([await answer.blob()], `${title}.wav`, { type: "audio/wav" }));
-}
-
-async function separate() {
-  chips.commit();
-  if (!recording) return say("Choose a recording first.", true);
-  if (!chips.values.length) { say("Say what to take out, for example: dog barking.", true); return $("query").focus(); }
-  busy = true; job = null;
-  refresh();
-  say("Starting …");
-  $("progress").removeAttribute("value");
-  try {
-    const answer = await call("separate", [asFile(recording.path), chips.values.map(asQuery), $("model").value, $("without").value], progress);
-    if (answer?.state !== "done") throw new Error("Cancelled.");
-    clearResult();
-    result = answer;
-    tokens.add(answer.job);
-    showResults(answer, player);
-    say(`Done in ${duration(Math.max(1, answer.work_seconds))}.`);
-  } catch (error) {
-    say(error.message, error.message !== "Cancelled.");
-  } finally {
-    busy = false; job = null;
-    refresh();
-  }
-}
-
-function progress(update) {
-  if (update.state === "done") return;
-  if (job === null && update.job) { job = update.job; if (busy === "stopping") stop(job); }
-  if (busy === "stopping") return;
-  if (update.state === "waiting") {
-    say(`Waiting: ${update.ahead} ${update.ahead === 1 ? "recording is" : "recordings are"} before yours.`);
-    return $("progress").removeAttribute("value");
-  }
-  const stage = { reading: "Reading the recording", separating: "Separating", finishing: "Drawing" }[update.stage];
-  const left = update.left > 1 ? `, about ${duration(update.left)} left` : "";
-  if (update.stage === "separating") {
-    $("progress").value = update.fraction;
-    say(`${stage}: ${Math.round(100 * update.fraction)} %${left}`);
-  } else say(`${stage} …`);
-}
-
-function cancel() {
-  if (!busy) return;
-  busy = "stopping";
-  say("Stopping …");
-  if (job) stop(job);
-}
-
-async function toggleRecording() {
-  const label = $("record").lastElementChild;
-  if (!recordingNow) {
-    try {
-      await recorder.start();
-    } catch {
-      return say("The microphone cannot be used: it is missing, or the browser was not allowed to.", true);
-    }
-    recordingNow = true;
-    $("record").classList.add("recording");
-    label.textContent = "Stop";
-    return say("Recording … press Stop when it is enough.");
-  }
-  recordingNow = false;
-  $("record").classList.remove("recording");
-  label.textContent = "Record";
-  try { await take(await recorder.stop()); } catch { say("Nothing was recorded.", true); }
 }
 
 function showModel() {
@@ -224,67 +171,128 @@ function showModel() {
   $("model-facts").textContent = [model.size, model.licence, `takes ${model.queries.join(", ")}`, model.description].filter(Boolean).join(" · ");
 }
 
-function keys(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, a, textarea")) return;
-  if (event.key === " " && player.current) { event.preventDefault(); player.toggle(); }
-  const key = player.group["123".indexOf(event.key)];
-  if (event.key >= "1" && event.key <= "3" && key) player.select(key);
+// The separation
+
+async function separate() {
+  chips.commit();
+  if (!recording) return setStatus("Choose a recording first.", true);
+  if (!chips.values.length) {
+    setStatus("Say what to extract, for example: dog barking.", true);
+    return $("query").focus();
+  }
+  busy = true;
+  refresh();
+  setStatus("Starting …");
+  $("progress").removeAttribute("value");
+  try {
+    const queries = chips.values.map((value) => (value.form ? { [value.form]: asFile(value.path), name: value.name } : value));
+    const answer = await call("separate", [asFile(recording.path), queries, $("model").value, $("without").value], showProgress);
+    if (answer?.state !== "done") throw new Error("Cancelled.");
+    clearResult();
+    result = answer;
+    tokens.add(answer.job);
+    showResults(answer, player);
+    setStatus(`Done in ${duration(Math.max(1, answer.work_seconds))}.`);
+  } catch (error) {
+    setStatus(error.message, error.message !== "Cancelled.");
+  } finally {
+    busy = stopping = false;
+    job = null;
+    refresh();
+  }
 }
 
-/** All limits in words; the first ones also stand where a file is dropped. */
-function tellLimits({ minutes, megabytes, channels, rates, sounds, letters, example_minutes: example, hear_minutes: hear, active, waiting, keep_minutes: keep }) {
-  const length = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
-  $("limits").textContent = `Up to ${length} and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
+function showProgress(update) {
+  if (update.state === "done") return;
+  if (stopping && !job) stop(update.job);
+  job = update.job;
+  if (stopping) return;
+  const left = update.left > 1 ? `, about ${duration(update.left)} left` : "";
+  const working = { reading: "Reading the recording …", separating: `Separating: ${Math.round(100 * update.fraction)} %${left}`, finishing: "Drawing …" };
+  const waiting = `Waiting: ${update.ahead} ${update.ahead === 1 ? "recording is" : "recordings are"} before yours.`;
+  setStatus(update.state === "waiting" ? waiting : working[update.stage]);
+  if (update.state === "waiting") $("progress").removeAttribute("value");
+  else if (update.stage === "separating") $("progress").value = update.fraction;
+}
+
+function cancel() {
+  stopping = true;
+  setStatus("Stopping …");
+  if (job) stop(job);
+}
+
+function clearResult() {
+  if (!result) return;
+  discard(result.job);
+  result = null;
+  $("result-body").replaceChildren(placeholder);
+}
+
+// What is shown once
+
+/** All limits in words; the first ones are also shown where a file is dropped. */
+function showLimits({ minutes, megabytes, channels, rates, sounds, letters, example_minutes: example, listed_minutes: listed, active, waiting, keep_minutes: keep }) {
+  const longest = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
+  $("limits").textContent = `Up to ${longest} and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
   $("limit-list").append(...[
-    `Recordings: up to ${length}, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
+    `Recordings: up to ${longest}, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
     `Sounds: up to ${sounds} at once, each up to ${letters} letters.`,
     `Example clips: up to ${duration(60 * example)}.`,
-    `Suggestions: from the first ${duration(60 * hear)}.`,
-    `${active} recordings are worked on at once, ${waiting} more wait; files go after ${duration(60 * keep)} without use.`,
+    `Suggestions: from the first ${duration(60 * listed)}.`,
+    `${active} recordings are processed at once, ${waiting} more wait; files are removed after ${duration(60 * keep)} without use.`,
   ].map((text) => el("li", {}, text)));
 }
 
-/** Models of the registry that are not on this computer: in the list, but not to be chosen, and how to get them below. */
-function tellAbsent(models) {
+/** Registered models that are not on this computer cannot be chosen; below the list stands how to get them. */
+function showAbsentModels(models) {
   $("absent").hidden = !models.length;
   if (!models.length) return;
   $("model").append(el("optgroup", { label: "Not on this computer" }, ...models.map(({ name }) => el("option", { disabled: true }, name))));
-  $("absent").firstElementChild.textContent = models.length === 1 ? "1 more model, not on this computer" : `${models.length} more models, not on this computer`;
+  $("absent").firstElementChild.textContent = `${models.length} more ${models.length === 1 ? "model" : "models"}, not on this computer`;
   $("absent-list").append(...models.map(({ name, size, licence, description, home, command }) => el("li", {},
     el("strong", {}, name), ` · ${[size === "unknown" ? "" : size, licence, description].filter(Boolean).join(" · ")}. `,
     home ? `From ${home}, then ` : "Fetched by ", el("code", {}, command))));
 }
 
-tellLimits(facts.limits);
+showLimits(facts.limits);
 $("model").append(...facts.models.map(({ name }) => el("option", { value: name }, name)));
-tellAbsent(facts.absent);
-$("examples").append(...facts.examples.map(({ title }, number) => el("button", { type: "button", class: "button quiet small", on: { click: () => takeExample(number) } }, title)));
-$("model").addEventListener("change", () => { showModel(); if (recording) hear(); });
+showAbsentModels(facts.absent);
+$("examples").append(...facts.examples.map((example, number) => el("button", { type: "button", class: "button quiet small", on: { click: () => useExample(example, number) } }, example.title)));
+showModel();
+removeRecording();
+
+player.onError = (track) => setStatus(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.", !track.own);
+$("model").addEventListener("change", () => { showModel(); if (recording) listSounds(); });
 for (const form of ["audio", "image"]) $(`add-${form}`).addEventListener("click", () => {
-  $("form-file").accept = `${form}/*`;
-  $("form-file").dataset.form = form;
-  $("form-file").value = "";
+  Object.assign($("form-file"), { accept: `${form}/*`, value: "", onchange: ({ target }) => target.files[0] && addFile(target.files[0], form) });
   $("form-file").click();
 });
-$("form-file").addEventListener("change", (event) => event.target.files[0] && addFile(event.target.files[0], event.target.dataset.form));
 $("choose").addEventListener("click", () => $("file").click());
-$("file").addEventListener("change", () => $("file").files[0] && take($("file").files[0]));
-$("remove").addEventListener("click", () => { if (!busy) { round++; drop(); say("Choose a recording and say what to take out."); $("choose").focus(); } });
-$("record").addEventListener("click", toggleRecording);
+$("file").addEventListener("change", ({ target }) => target.files[0] && useRecording(target.files[0]));
+$("remove").addEventListener("click", () => {
+  if (busy) return;
+  uploads++;
+  removeRecording();
+  setStatus("Choose a recording and say what to extract.");
+  $("choose").focus();
+});
+$("record").addEventListener("click", toggleMicrophone);
 $("separate").addEventListener("click", separate);
 $("cancel").addEventListener("click", cancel);
-addEventListener("keydown", keys);
-for (const event of ["dragover", "dragleave", "drop"]) addEventListener(event, (happening) => {
-  if (!happening.dataTransfer?.types.includes("Files")) return;
-  happening.preventDefault();
-  $("drop").classList.toggle("over", event === "dragover");
-  if (event === "drop" && happening.dataTransfer.files[0]) take(happening.dataTransfer.files[0]);
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, a, textarea")) return;
+  if (event.key === " " && player.current) { event.preventDefault(); player.toggle(); }
+  if (/^[1-3]$/.test(event.key) && player.group[event.key - 1]) player.select(player.group[event.key - 1]);
+});
+for (const type of ["dragover", "dragleave", "drop"]) addEventListener(type, (event) => {
+  if (!event.dataTransfer?.types.includes("Files")) return;
+  event.preventDefault();
+  $("drop").classList.toggle("over", type === "dragover");
+  if (type === "drop" && event.dataTransfer.files[0]) useRecording(event.dataTransfer.files[0]);
 });
 addEventListener("pagehide", () => {
   if (job) navigator.sendBeacon(`/stop/${job}`);
   forget([...tokens]);
 });
 addEventListener("pageshow", (event) => event.persisted && location.reload());
-showModel();
-drop();
 document.body.classList.remove("loading");
