@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from page.jobs import Turn
@@ -40,9 +40,9 @@ class Engine:
         self.default = next(iter(self.cards))
         self.turn = Turn()
         self._load = load
-        self._loaded: OrderedDict[str, Any] = OrderedDict()
-        self._loading: dict[str, Future[Any]] = {}
-        self._lock = threading.Lock()  # for the two above; never held while a model is loaded
+        self._models: OrderedDict[str, Future[Any]] = OrderedDict()
+        self._pool = ThreadPoolExecutor(len(cards), thread_name_prefix="load")
+        self._lock = threading.Lock()  # of `_models`; never held while a model is loaded
         self._rates: dict[tuple[str, int], float] = {}
 
     def card(self, name: str) -> Card:
@@ -88,32 +88,19 @@ class Engine:
         """
         self.card(name)
         with self._lock:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-                return self._loaded[name]
-            if name not in self._loading:
-                self._loading[name] = Future()
-                threading.Thread(target=self._load_into, args=(name, self._loading[name]), daemon=True).start()
-            future = self._loading[name]
+            if name not in self._models:
+                self._models[name] = self._pool.submit(self._load, name)
+            future = self._models[name]
+            self._models.move_to_end(name)
+            while len(self._models) > MAX_LOADED:
+                self._models.popitem(last=False)
         while not wait([future], POLL_SECONDS).done:
             check()
-        return future.result()
-
-    def _load_into(self, name: str, future: Future[Any]) -> None:
-        """Load a model into `future` and keep it in place of the least recently used one."""
-        try:
-            separator = self._load(name)
-        except BaseException as error:  # shown to those who wait; the next request tries again
+        if future.exception() is not None:  # the next request tries again
             with self._lock:
-                del self._loading[name]
-            future.set_exception(error)
-            return
-        with self._lock:
-            del self._loading[name]
-            self._loaded[name] = separator
-            while len(self._loaded) > MAX_LOADED:
-                self._loaded.popitem(last=False)
-        future.set_result(separator)
+                if self._models.get(name) is future:
+                    del self._models[name]
+        return future.result()
 
     def warm_up(self) -> None:
         """Load the default model and its known sounds before the first request. Errors are shown at that request."""

@@ -6,7 +6,6 @@ import math
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -24,25 +23,19 @@ class Turn:
     """A lock that is given in the order of requests, so that a long recording does not block a short one."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._taken = False
+        self._changed = threading.Condition()
+        self._requests = self._finished = 0
 
     def __enter__(self) -> None:
-        with self._lock:
-            if not self._taken:
-                self._taken = True
-                return
-            gate = threading.Event()
-            self._waiting.append(gate)
-        gate.wait()
+        with self._changed:
+            number = self._requests
+            self._requests += 1
+            self._changed.wait_for(lambda: self._finished == number)
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._taken = False
+        with self._changed:
+            self._finished += 1
+            self._changed.notify_all()
 
 
 class Progress:

@@ -271,19 +271,21 @@ class Site:
 
     async def upload(self, request: Request) -> Response:
         """Gradio's upload, with file names of our own: returns a list of paths."""
-        most = self.limits.megabytes * 1_000_000
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            return JSONResponse({"detail": "This is not a multipart upload."}, 400)
+        most, refusal = self.limits.megabytes * 1_000_000, None
         declared = request.headers.get("content-length", "")
-        if not declared.isdecimal():
-            return JSONResponse({"detail": "An upload must declare its Content-Length."}, 411)
-        if int(declared) > most + 10_000:
+        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+            refusal = 400, "This is not a multipart upload."
+        elif not declared.isdecimal():
+            refusal = 411, "An upload must declare its Content-Length."
+        elif int(declared) > most + 10_000:
+            refusal = 413, self.limits.too_large
+        if refusal:
             left = 20 * most
             async for chunk in request.stream():  # a client that is still sending would not see the answer
                 left -= len(chunk)
                 if left < 0:
                     break
-            return JSONResponse({"detail": self.limits.too_large}, 413)
+            return JSONResponse({"detail": refusal[1]}, refusal[0])
         paths = []
         try:
             async with request.form(max_files=1, max_fields=4) as form:

@@ -9,7 +9,7 @@ import secrets
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
@@ -215,11 +215,10 @@ def strip(levels: np.ndarray, top: float) -> bytes:
         levels: (rows, columns) in dB, see `separation.plot.Spectrogram`.
         top: level of the brightest colour; the darkest is RANGE below.
     """
-    from matplotlib import colormaps, image
+    from matplotlib import image
 
-    shades = colormaps["magma"](np.clip((levels - top) / RANGE + 1.0, 0.0, 1.0), bytes=True)
     file = io.BytesIO()
-    image.imsave(file, np.ascontiguousarray(shades[::-1]), format="png")
+    image.imsave(file, levels, vmin=top - RANGE, vmax=top, cmap="magma", format="png", origin="lower")
     return file.getvalue()
 
 
@@ -310,33 +309,29 @@ def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dic
     Raises:
         Refusal: the recording is outside the limits, or was removed.
     """
-    reader = limits.open(source)
+    reader, frames = limits.open(source), 0
     most = int(limits.listed_minutes * 60 * reader.sample_rate)
 
     def check() -> None:
         if not source.is_file():  # removed: nobody waits for the answer
             raise Refusal(GONE)
 
-    def blocks() -> Iterator[Tensor]:
-        left = most
+    def blocks(turn: AbstractContextManager[None]) -> Iterator[Tensor]:
+        nonlocal frames
+        frames = 0
         for block in reader.blocks():
             check()
-            yield block[:, :left]
-            left -= block.shape[-1]
-            if left <= 0:
+            block = block[:, : most - frames]
+            frames += block.shape[-1]
+            with turn:  # held while the block is processed
+                yield block
+            if frames >= most:
                 return
 
-    def blocks_in_turns() -> Iterator[Tensor]:
-        nonlocal frames
-        for block in blocks():
-            frames += block.shape[-1]
-            with engine.turn:  # held while the block is scored
-                yield block
-
-    separator, frames = engine.separator(model, check), 0
+    separator = engine.separator(model, check)
     try:
-        level = float(separator.level(blocks()))
-        found = separator.list_sounds(blocks_in_turns(), reader.sample_rate, level, most=MAX_LISTED)
+        level = float(separator.level(blocks(nullcontext())))
+        found = separator.list_sounds(blocks(engine.turn), reader.sample_rate, level, most=MAX_LISTED)
     except ModelError:
         return {"sounds": [], "seconds": 0.0}
     except AudioError as error:

@@ -1,4 +1,4 @@
-"""Servers, clients and a browser for the page's tests; whatever is not installed is said and skipped."""
+"""Servers, clients and a browser for the tests of the page; what is not installed is skipped."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The page's HTTP API, as Gradio's client and as strangers use it."""
+"""The HTTP API of the page, through Gradio's client and plain HTTP."""
 
 import json
 import re
@@ -15,14 +15,22 @@ import numpy as np
 import pytest
 import soundfile
 
+gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed: pip install -e '.[demo]'")
+file = gradio_client.handle_file
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio's and its client's own
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+JSON = {"Content-Type": "application/json"}
+PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n'
+END = b"\r\n--x--\r\n"
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio and its client
 
 
 def separate(client, path, queries, **options):
-    from gradio_client import handle_file
+    return client.predict(file(str(path)), queries, **options, api_name="/separate")
 
-    return client.predict(handle_file(str(path)), queries, **options, api_name="/separate")
+
+def samples(path):
+    return soundfile.read(path, dtype="float32")[0]
 
 
 def fetch(url, data=None, headers=None):
@@ -38,93 +46,75 @@ def fetch(url, data=None, headers=None):
 
 def upload(server, name, content):
     """(status, answer) of an upload."""
-    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-    body = head.encode() + content + b"\r\n--x--\r\n"
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    status, answer = fetch(f"{server.url}/gradio_api/upload", body, headers)
+    status, answer = fetch(f"{server.url}/gradio_api/upload", PART % name.encode() + content + END, MULTIPART)
     return status, json.loads(answer)
 
 
-def call(server, name, data):
-    """The events of a call over plain HTTP."""
-    headers = {"Content-Type": "application/json"}
-    body = json.dumps({"data": data}).encode()
-    event = json.loads(fetch(f"{server.url}/gradio_api/call/{name}", body, headers)[1])["event_id"]
-    text = fetch(f"{server.url}/gradio_api/call/{name}/{event}")[1].decode()
-    return [(kind, json.loads(value)) for kind, value in re.findall(r"event: (.*)\ndata: (.*)\n", text)]
+def begin(server, name, data):
+    """The address of the events of a call."""
+    url = f"{server.url}/gradio_api/call/{name}"
+    return f"{url}/{json.loads(fetch(url, json.dumps({'data': data}).encode(), JSON)[1])['event_id']}"
+
+
+def error_of(server, path, queries=("half",)):
+    """The error of a separation of `path`, which contains no path of the server."""
+    recording = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    text = fetch(begin(server, "separate", [recording, list(queries), "", ""]))[1].decode()
+    assert str(server.temporary) not in text
+    assert "root:" not in text
+    return json.loads(re.search(r"event: error\ndata: (.*)\n", text).group(1))["error"]
 
 
 def folders(server):
-    """What lies in the server's temporary folder."""
+    """The tokens in the temporary folder of the server."""
     (root,) = Path(server.temporary).glob("separation-page-*")
     return sorted(path.name for path in root.iterdir() if re.fullmatch("[0-9a-f]{32}", path.name))
 
 
-def test_models_and_sounds_are_listed(client):
+def test_models_sounds_and_functions_are_described(client):
     first, second = client.predict(api_name="/models")
-    assert first["name"] == "double"
+    assert (first["name"], second["name"]) == ("double", "other")
     assert (first["licence"], first["size"], first["queries"]) == ("MIT", "20 MB", ["text", "audio"])
-    assert second["name"] == "other"
     assert "rain" in client.predict(api_name="/sounds")
-
-
-def test_the_api_is_documented(client):
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(endpoints) == {
-        "/models",
-        "/sounds",
-        "/inspect",
-        "/listen",
-        "/separate",
-        "/remix",
-        "/picture",
-        "/archive",
-    }
-    names = [entry["parameter_name"] for entry in endpoints["/separate"]["parameters"]]
-    assert names == ["recording", "queries", "model", "without"]
+    names = {"/models", "/sounds", "/inspect", "/listen", "/separate", "/remix", "/picture", "/archive"}
+    assert set(endpoints) == names
+    parameters = [entry["parameter_name"] for entry in endpoints["/separate"]["parameters"]]
+    assert parameters == ["recording", "queries", "model", "without"]
 
 
-def test_a_separation_comes_back_whole(client, recording, tmp_path):
-    path, samples = recording
+def test_a_separation_with_all_its_results(client, recording):
+    path, mixture = recording
+    found = client.predict(file(str(path)), api_name="/listen")
+    assert found["seconds"] == 3.0
+    assert found["sounds"][0] == {"label": "rain", "probability": 0.9, "times": [[0.0, 2.0]]}
     result = separate(client, path, ["half", "nothing"])
-    assert result["state"] == "done"
-    assert result["seconds"] == 3.0
+    assert (result["state"], result["seconds"]) == ("done", 3.0)
     assert [(sound["query"], sound["heard"]) for sound in result["sounds"]] == [("half", True), ("nothing", False)]
     for sound, gain in zip(result["sounds"], (0.5, 0.0), strict=True):
-        target = soundfile.read(sound["target"], dtype="float32")[0]
-        residual = soundfile.read(sound["residual"], dtype="float32")[0]
-        assert np.array_equal(target, np.float32(gain) * samples)
-        assert np.abs(target + residual - samples).max() < 1e-7
-    mixed = soundfile.read(client.predict(result["job"], [0.0, 1.0], api_name="/remix"), dtype="float32")[0]
-    assert np.abs(mixed - 0.5 * samples).max() < 1e-6
-    with zipfile.ZipFile(client.predict(result["job"], api_name="/archive")) as file:
-        assert {"mixture.wav", "half.wav", "not_half.wav", "separation.json"} <= set(file.namelist())
+        target = samples(sound["target"])
+        assert np.array_equal(target, np.float32(gain) * mixture)
+        assert np.abs(target + samples(sound["residual"]) - mixture).max() < 1e-7
+    mixed = samples(client.predict(result["job"], [0.0, 1.0], api_name="/remix"))
+    assert np.abs(mixed - 0.5 * mixture).max() < 1e-6
+    with zipfile.ZipFile(client.predict(result["job"], api_name="/archive")) as archive:
+        assert {"mixture.wav", "half.wav", "not_half.wav", "separation.json"} <= set(archive.namelist())
     assert Path(client.predict(result["job"], 0, api_name="/picture")).read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_may_be_heard_is_listed(client, recording):
-    from gradio_client import handle_file
-
-    found = client.predict(handle_file(str(recording[0])), api_name="/listen")
-    assert found["seconds"] == 3.0
-    assert found["sounds"][0] == {"label": "rain", "probability": 0.9, "times": [[0.0, 2.0]]}
-
-
-def test_an_example_and_something_to_keep_out(client, recording, tmp_path):
-    from gradio_client import handle_file
-
+def test_an_example_recording_and_a_sound_to_exclude(client, recording, tmp_path):
     soundfile.write(tmp_path / "example.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
-    queries = [{"audio": handle_file(str(tmp_path / "example.wav")), "name": "like this"}, "half"]
+    queries = [{"audio": file(str(tmp_path / "example.wav")), "name": "like this"}, "half"]
     result = separate(client, recording[0], queries, without="rain")
     assert [sound["query"] for sound in result["sounds"]] == ["half without rain", "like this without rain"]
     for sound, gain in zip(result["sounds"], (0.5, 0.25), strict=True):
-        assert np.array_equal(soundfile.read(sound["target"], dtype="float32")[0], np.float32(gain) * recording[1])
+        assert np.array_equal(samples(sound["target"]), np.float32(gain) * recording[1])
     with pytest.raises(Exception, match="The model other takes no example recordings"):
         separate(client, recording[0], queries, model="other")
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "aiff", "w64"])
-def test_formats_that_the_command_reads_are_taken(client, tmp_path, suffix):
+def test_formats_of_the_command_are_accepted(client, tmp_path, suffix):
     path = tmp_path / f"tone.{suffix}"
     soundfile.write(path, 0.1 * np.sin(np.arange(48000) / 20), 48000, format="W64" if suffix == "w64" else None)
     result = separate(client, path, "half")
@@ -132,35 +122,26 @@ def test_formats_that_the_command_reads_are_taken(client, tmp_path, suffix):
     assert result["sounds"][0]["presence"] == 1.0
 
 
-def test_progress_is_reported_and_cancelling_stops_the_work(client, fake, long_recording):
-    from gradio_client import handle_file
-
+def test_progress_is_reported_and_cancelling_ends_the_job(client, fake, long_recording):
     before, blocks = folders(fake), fake.count("block")
-    job = client.submit(handle_file(str(long_recording[0])), ["slow"], api_name="/separate")
+    job = client.submit(file(str(long_recording[0])), ["slow"], api_name="/separate")
     while not (job.outputs() and job.outputs()[-1]["stage"] == "separating" and job.outputs()[-1]["left"]):
         time.sleep(0.05)
     job.cancel()
     deadline = time.monotonic() + 300
-    while len(folders(fake)) > len(before) + 1:  # the upload stays, what was begun goes when the work has ended
+    while len(folders(fake)) > len(before) + 1:  # the upload stays, the result is removed
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert fake.count("block") - blocks < 6  # of six
 
 
-def test_the_stop_route_stops_and_says_so(fake, long_recording):
+def test_the_stop_route_ends_a_job(fake, long_recording):
     _, (path,) = upload(fake, "long.wav", long_recording[0].read_bytes())
-    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-    headers = {"Content-Type": "application/json"}
-    body = json.dumps({"data": [file, ["slow"], "", ""]}).encode()
-    event = json.loads(fetch(f"{fake.url}/gradio_api/call/separate", body, headers)[1])["event_id"]
-    with urllib.request.urlopen(f"{fake.url}/gradio_api/call/separate/{event}", timeout=300) as stream:
-        for line in stream:
-            if b'"job"' in line:
-                token = re.search(rb'"job": ?"([0-9a-f]+)"', line).group(1).decode()
-                break
+    events = begin(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["slow"], "", ""])
+    with urllib.request.urlopen(events, timeout=300) as stream:
+        token = next(re.findall(rb'"job": ?"([0-9a-f]+)"', line)[0] for line in stream if b'"job"' in line).decode()
         assert json.loads(fetch(f"{fake.url}/stop/{token}", b"")[1]) == {"stopped": True}
-        rest = stream.read().decode()
-    assert "Cancelled." in rest
+        assert "Cancelled." in stream.read().decode()
     assert json.loads(fetch(f"{fake.url}/stop/{token}", b"")[1]) == {"stopped": False}
 
 
@@ -169,21 +150,25 @@ def test_the_stop_route_stops_and_says_so(fake, long_recording):
     [
         ("a.wav", b"", "is empty"),
         ("a.wav", b"RIFF nonsense" * 50, "This file"),
+        ("a.wav", b"RIFF\x24\0\0\0WAVEfmt ", "This file"),
         ("a.mp3", bytes(range(256)) * 40, "This file"),
         ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no audio that can be read"),
+        ("a.wav", b"ffconcat version 1.0\nfile /etc/passwd\n", "This file"),
         ("a.txt", b"hello", "This file"),
     ],
 )
-def test_bad_files_get_one_sentence(fake, name, content, reason):
+def test_files_without_audio_are_refused_with_one_sentence(fake, name, content, reason):
     status, (path,) = upload(fake, name, content)
     assert status == 200
-    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], "", ""])[-1]
-    assert kind == "error"
-    assert reason in message["error"]
-    assert str(fake.temporary) not in json.dumps(message)
+    assert reason in error_of(fake, path)
 
 
-def test_the_server_stays_up_when_something_nobody_foresaw_happens(client, fake, recording):
+@pytest.mark.parametrize("path", ["/etc/passwd", f"{ROOT}/demos/mix.wav", "http://127.0.0.1:1/a.wav"])
+def test_a_path_that_was_not_uploaded_is_not_read(fake, path):
+    error_of(fake, path)  # Gradio gives no reason
+
+
+def test_the_server_continues_after_an_unexpected_error(client, fake, recording):
     with pytest.raises(Exception, match="Something went wrong on the server; the page itself goes on"):
         separate(client, recording[0], "broken")
     fake.wait("nobody foresaw this", 300)
@@ -199,51 +184,45 @@ def test_the_server_stays_up_when_something_nobody_foresaw_happens(client, fake,
         ({"a": 1}, "", "Queries must be texts"),
     ],
 )
-def test_unusable_questions_are_refused(client, recording, queries, model, reason):
+def test_invalid_requests_are_refused(client, recording, queries, model, reason):
     with pytest.raises(Exception, match=reason):
         separate(client, recording[0], queries, model=model)
 
 
-def test_limits_are_kept(client, fake, tmp_path):
-    long = tmp_path / "long.flac"
-    soundfile.write(long, np.zeros(8000 * 61), 8000)
+def test_recordings_that_are_too_long_or_too_large_are_refused(client, fake, tmp_path):
+    soundfile.write(tmp_path / "long.flac", np.zeros(8000 * 61), 8000)
     with pytest.raises(Exception, match="too long: this page takes up to 1 minutes"):
-        separate(client, long, "half")
-    status, answer = upload(fake, "large.wav", bytes(13_000_000))
-    assert status == 413
-    assert answer == {"detail": "This file is too large: this page takes up to 12 MB."}
+        separate(client, tmp_path / "long.flac", "half")
+    answer = {"detail": "This file is too large: this page takes up to 12 MB."}
+    assert upload(fake, "large.wav", bytes(13_000_000)) == (413, answer)
 
 
 def test_a_refused_or_interrupted_upload_leaves_nothing_behind(fake):
     def files():
         return {path for path in Path(fake.temporary).rglob("*") if "gradio" not in path.parts}
 
-    before = files()
-    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n'
-    parts = iter([head, bytes(3_000_000), b"\r\n--x--\r\n"])  # urllib sends an iterator in chunks, without its length
-    headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    status, body = fetch(f"{fake.url}/gradio_api/upload", parts, headers)
-    assert (status, json.loads(body)) == (411, {"detail": "An upload must declare its Content-Length."})
+    url, before = f"{fake.url}/gradio_api/upload", files()
+    parts = iter([PART % b"a.wav", bytes(3_000_000), END])  # urllib sends an iterator in chunks, without its length
+    status, answer = fetch(url, parts, MULTIPART)
+    assert (status, json.loads(answer)) == (411, {"detail": "An upload must declare its Content-Length."})
     assert upload(fake, "a.wav", bytes(13_000_000))[0] == 413
     host, port = fake.url.removeprefix("http://").split(":")
+    headers = MULTIPART | {"Host": f"{host}:{port}", "Content-Length": "9000000"}
+    lines = [*(": ".join(pair) for pair in headers.items()), "", ""]
     with socket.create_connection((host, int(port))) as connection:  # closed after 3 of 9 MB
-        lines = (f"Host: {host}:{port}", f"Content-Type: {headers['Content-Type']}", "Content-Length: 9000000", "", "")
-        connection.sendall(b"POST /gradio_api/upload HTTP/1.1\r\n" + "\r\n".join(lines).encode() + head)
+        connection.sendall(b"POST /gradio_api/upload HTTP/1.1\r\n" + "\r\n".join(lines).encode() + PART % b"a.wav")
         connection.sendall(bytes(3_000_000))
-    assert fetch(f"{fake.url}/gradio_api/upload", b"x", {"Content-Type": "text/plain"})[0] == 400
-    assert fetch(f"{fake.url}/gradio_api/upload", b"no parts", headers)[0] in (200, 400)
+    assert fetch(url, b"x", {"Content-Type": "text/plain"})[0] == 400
+    assert fetch(url, b"no parts", MULTIPART)[0] in (200, 400)
     assert files() == before
 
 
-def test_a_full_line_is_refused_and_the_others_are_served(client, fake, long_recording, recording):
-    """Four are worked on, four wait; the ninth is told so."""
-    from gradio_client import handle_file
-
-    jobs = [client.submit(handle_file(str(long_recording[0])), ["slow"], api_name="/separate") for _ in range(8)]
+def test_a_full_queue_is_refused_and_the_others_are_served(client, long_recording, recording):
+    """Four are processed, four wait; the ninth is refused."""
+    jobs = [client.submit(file(str(long_recording[0])), ["slow"], api_name="/separate") for _ in range(8)]
     while not all(job.outputs() for job in jobs):
         time.sleep(0.05)
-    states = [job.outputs()[-1] for job in jobs]
-    assert sorted(state["ahead"] for state in states)[-1] >= 1
+    assert max(job.outputs()[-1]["ahead"] for job in jobs) >= 1
     with pytest.raises(Exception, match="8 recordings are waiting already"):
         separate(client, recording[0], "half")
     for job in jobs:
@@ -255,20 +234,17 @@ def test_a_full_line_is_refused_and_the_others_are_served(client, fake, long_rec
             return
         except Exception as error:
             assert "waiting already" in str(error)
-    pytest.fail("the line did not empty")
+    pytest.fail("the queue did not empty")
 
 
-def test_several_users_at_once_get_their_own(client, recording, tmp_path):
-    from gradio_client import handle_file
-
-    paths = []
-    for number in range(4):
-        paths.append(tmp_path / f"{number}.wav")
-        soundfile.write(paths[-1], np.float32(0.1 * (number + 1)) * recording[1], 44100, subtype="FLOAT")
-    jobs = [client.submit(handle_file(str(path)), ["half"], api_name="/separate") for path in paths]
-    for number, job in enumerate(jobs):
-        target = soundfile.read(job.result(timeout=600)["sounds"][0]["target"], dtype="float32")[0]
-        assert np.array_equal(target, np.float32(0.5) * (np.float32(0.1 * (number + 1)) * recording[1]))
+def test_several_users_at_once_get_their_own_results(client, recording, tmp_path):
+    mixtures = [np.float32(0.1 * number) * recording[1] for number in range(1, 5)]
+    for number, mixture in enumerate(mixtures):
+        soundfile.write(tmp_path / f"{number}.wav", mixture, 44100, subtype="FLOAT")
+    jobs = [client.submit(file(str(tmp_path / f"{n}.wav")), ["half"], api_name="/separate") for n in range(4)]
+    for mixture, job in zip(mixtures, jobs, strict=True):
+        target = samples(job.result(timeout=600)["sounds"][0]["target"])
+        assert np.array_equal(target, np.float32(0.5) * mixture)
 
 
 @pytest.mark.parametrize(
@@ -278,14 +254,16 @@ def test_several_users_at_once_get_their_own(client, recording, tmp_path):
         f"/gradio_api/file={ROOT}/demos/app.py",
         "/gradio_api/file=../../../../etc/passwd",
         "/gradio_api/file=http://127.0.0.1:1/x",
+        "/gradio_api/proxy=http://127.0.0.1:1/",
+        "/gradio_api/vibe-edit",
+        "/gradio_api/stream/a/b/0/playlist.m3u8",
         "/files/..%2f..%2fetc/passwd",
         "/files/" + "0" * 32 + "/mixture.wav",
+        "/files/" + "0" * 32 + "/stems.zip",
         "/page/..%2fapp.py",
         "/page/example/99",
-        "/files/" + "0" * 32 + "/stems.zip",
         "/docs",
         "/monitoring",
-        "/gradio_api/proxy=http://127.0.0.1:1/",
     ],
 )
 def test_nothing_else_is_served(fake, path):
@@ -295,27 +273,19 @@ def test_nothing_else_is_served(fake, path):
     assert b"import" not in body
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", f"{ROOT}/demos/mix.wav", "http://127.0.0.1:1/a.wav"])
-def test_a_path_that_was_not_uploaded_is_not_read(fake, path):
-    kind, message = call(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["half"], "", ""])[-1]
-    assert kind == "error"
-    assert "root:" not in json.dumps(message)
-
-
-def test_pages_of_other_sites_are_kept_out(fake):
+def test_pages_of_other_sites_are_refused(fake):
     assert fetch(f"{fake.url}/", headers={"Host": "evil.example"})[0] == 421
     body = json.dumps({"data": []}).encode()
-    headers = {"Origin": "http://evil.example", "Content-Type": "application/json"}
-    assert fetch(f"{fake.url}/gradio_api/call/models", body, headers)[0] == 403
+    url = f"{fake.url}/gradio_api/call/models"
+    assert fetch(url, body, JSON | {"Origin": "http://evil.example"})[0] == 403
+    assert fetch(url, body, JSON | {"Origin": fake.url})[0] == 200
 
 
-def test_no_word_of_a_person_stands_in_a_path(fake, client, recording):
+def test_paths_contain_no_text_of_a_user(fake, client, recording):
     _, (path,) = upload(fake, "secret plan; rm -rf ~.wav", recording[0].read_bytes())
     separate(client, recording[0], ["unheard-of words"])
     names = " ".join(str(entry) for entry in Path(fake.temporary).rglob("*"))
-    assert "secret" not in names
-    assert "unheard" not in names
-    assert "noise" not in names
+    assert not any(word in names for word in ("secret", "unheard", "noise"))
     token = Path(path).parent.name
     assert token in folders(fake)
     assert fetch(f"{fake.url}/forget", token.encode())[0] == 204
@@ -323,27 +293,24 @@ def test_no_word_of_a_person_stands_in_a_path(fake, client, recording):
 
 
 def test_other_interfaces_do_not_answer(fake):
-    """Asked from a process of its own, for the tests themselves may not connect anywhere but here."""
-    port = int(fake.url.rsplit(":", 1)[1])
+    """Asked from another process, because the tests themselves may connect to this computer only."""
     code = (
         "import socket, sys\n"
         "address = socket.gethostbyname(socket.gethostname())\n"
         "if address.startswith('127.'): sys.exit(3)\n"
-        f"try: socket.create_connection((address, {port}), 2)\n"
+        f"try: socket.create_connection((address, {fake.url.rsplit(':', 1)[1]}), 2)\n"
         "except OSError: sys.exit(0)\n"
         "sys.exit(1)\n"
     )
     status = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL, timeout=300).returncode
-    if status not in (0, 3):
-        pytest.fail("the page answers at another address than this computer's own")
     if status == 3:
         pytest.skip("this computer has no other address")
+    assert status == 0
 
 
-def test_the_program_in_demos_uses_the_api(fake, recording, tmp_path):
+def test_the_example_program_uses_the_api(fake, recording, tmp_path):
     command = [sys.executable, str(ROOT / "demos" / "api_client.py"), fake.url, str(recording[0]), "half, nothing"]
     output = subprocess.run([*command, "-o", str(tmp_path)], capture_output=True, text=True, timeout=600)
     assert output.returncode == 0, output.stderr
     assert "not heard in this recording" in output.stdout
-    target = soundfile.read(tmp_path / "half.wav", dtype="float32")[0]
-    assert np.array_equal(target, np.float32(0.5) * recording[1])
+    assert np.array_equal(samples(tmp_path / "half.wav"), np.float32(0.5) * recording[1])
