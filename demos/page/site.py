@@ -27,6 +27,7 @@ from fastapi import Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from gradio.data_classes import FileData
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from page.engine import Engine
 from page.examples import EXAMPLES, render
@@ -226,9 +227,8 @@ class Site:
     def static(self, name: str) -> Response:
         """One of the page's own files, or the colour scale."""
         if name == "scale.png":
-            return Response(
-                strip(np.linspace(-RANGE, 0.0, 256)[:, None].repeat(4, axis=1), 0.0), media_type="image/png"
-            )
+            column = np.linspace(-RANGE, 0.0, 256)[:, None]
+            return Response(strip(column.repeat(4, axis=1), 0.0), media_type="image/png")
         files = {file.name: file for file in STATIC.iterdir() if file.suffix in TYPES}
         if name not in files:
             return Response(status_code=404)
@@ -297,6 +297,8 @@ class Site:
                         paths.append(str(place))
         except HTTPException as error:  # not a multipart body, or too many files
             return JSONResponse({"detail": error.detail}, 400)
+        except ClientDisconnect:
+            return Response(status_code=400)
         return JSONResponse(paths)
 
 

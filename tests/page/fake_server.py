@@ -1,8 +1,8 @@
-"""The page with a double in the place of the model: quick, and what comes out of it is known.
+"""The page with a fast double instead of the model, whose output is known.
 
     python tests/page/fake_server.py        prints the page's address
 
-A query's gain is what it says ("half", "quarter", "nothing"); "slow ..." takes two seconds for each block, "broken"
+The gain of a query is what it says ("half", "quarter", "nothing"); "slow ..." takes two seconds per block, "broken"
 fails.
 """
 
@@ -25,7 +25,7 @@ from separation.pretrained import Card  # noqa: E402
 
 
 class Stream(GainStream):
-    """Says each block on standard output."""
+    """Prints a line for each block."""
 
     def __init__(self, queries, channels):
         if "broken" in queries:
@@ -44,7 +44,7 @@ class Stream(GainStream):
 
 
 class Separator(GainSeparator):
-    """Its streams take two seconds for a block of what is slow."""
+    """A Separator with these streams."""
 
     stream_class = Stream
 
@@ -59,20 +59,11 @@ def load(name):
 
 
 def main():
-    jobs.PATIENCE = 600.0  # a busy machine is no closed page
+    jobs.PATIENCE = 600.0  # on a busy machine, no request for a while does not mean a closed page
     torch.set_num_threads(1)
     cards = [card("double", "gives a known gain", ("text", "audio")), card("other", "the same", ("text",))]
-    absent = [
-        {
-            "name": "far",
-            "size": "1.2 GB",
-            "licence": "MIT",
-            "description": "elsewhere",
-            "home": "",
-            "command": "fetch far",
-        }
-    ]
-    engine = Engine(cards, load, ["dog bark", "door knock", "rain", "siren"], absent)
+    absent = {"name": "far", "size": "1.2 GB", "licence": "MIT", "description": "elsewhere", "home": ""}
+    engine = Engine(cards, load, ["dog bark", "door knock", "rain", "siren"], [absent | {"command": "fetch far"}])
     options = app.parse_arguments(sys.argv[1:])
     return app.serve(engine, options, Limits(minutes=options.max_minutes, megabytes=options.max_megabytes, waiting=4))
 

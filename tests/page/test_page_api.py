@@ -95,8 +95,9 @@ def test_a_separation_with_all_its_results(client, recording):
         target = samples(sound["target"])
         assert np.array_equal(target, np.float32(gain) * mixture)
         assert np.abs(target + samples(sound["residual"]) - mixture).max() < 1e-7
-    mixed = samples(client.predict(result["job"], [0.0, 1.0], api_name="/remix"))
-    assert np.abs(mixed - 0.5 * mixture).max() < 1e-6
+    for gains, factor in (([1.0, 4.0], 1.0), ([0.0, 1.0], 0.5), ([2.5, 0.0], 1.75)):
+        mixed = samples(client.predict(result["job"], gains, api_name="/remix"))
+        assert np.abs(mixed - factor * mixture).max() < 1e-6
     with zipfile.ZipFile(client.predict(result["job"], api_name="/archive")) as archive:
         assert {"mixture.wav", "half.wav", "not_half.wav", "separation.json"} <= set(archive.namelist())
     assert Path(client.predict(result["job"], 0, api_name="/picture")).read_bytes().startswith(b"\x89PNG")
