@@ -34,7 +34,7 @@ from speed import cost_table, measure_cost, measure_speed, speed_table
 
 from separation import ModelError, Separator, __version__
 from separation.data.fixed_mixtures import CLIPS, locate_files, read_rows, render
-from separation.data.manifest import MANIFEST, DataError, read_manifest, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
 from separation.evaluate import Plan, Score, score_mixture, summarize
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
@@ -93,7 +93,7 @@ def score_all(separator: Separator, rows: list[dict[str, str]], root: Path, say:
     """Score the mixture itself, the model asked by label and by phrase, and oracle masks, on every row."""
     scores: Scores = defaultdict(list)
     model: Any = separator.model
-    for number, row in enumerate(with_recordings(rows, recordings_of(root / MANIFEST)), 1):
+    for number, row in enumerate(add_recording_ids(rows, read_recording_ids(root / MANIFEST)), 1):
         rendered = render(row, root)
         label, phrase = (score_mixture(separator, rendered, Plan(column)) for column in ("query", "phrase"))
         found = {NOTHING: replace(label, value=0.0), LABEL: label, PHRASE: phrase}
@@ -110,7 +110,7 @@ def score_all(separator: Separator, rows: list[dict[str, str]], root: Path, say:
 
 def in_training(rows: list[dict[str, str]], root: Path) -> int:
     """Count the rows that contain a recording of the training data; there should be none."""
-    ids, clips = recordings_of(root / MANIFEST), read_manifest(root / MANIFEST, "train")
+    ids, clips = read_recording_ids(root / MANIFEST), read_manifest(root / MANIFEST, "train")
     trained = {name for clip in clips for name in (clip.recording, clip.path)}
     return sum(any(ids.get(row[name], row[name]) in trained for name in CLIPS if row[name]) for row in rows)
 

@@ -15,7 +15,7 @@ import torch
 from tiny import write_manifest
 
 from separation.data.fixed_mixtures import SAMPLE_RATE, read_rows
-from separation.data.manifest import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, add_recording_ids, read_recording_ids
 from separation.evaluate import EvaluationError, Plan, Score, compare_systems, score_rows, summarize
 from separation.evaluate import command as module
 from separation.evaluate.metrics import METRICS, Signals, bootstrap, segmental_snr
@@ -68,7 +68,7 @@ def root(tmp_path):
 
 
 def evaluate(separator, mixtures, root, column="query", every=1):
-    rows = with_recordings(read_rows(mixtures)[::every], recordings_of(root / MANIFEST))
+    rows = add_recording_ids(read_rows(mixtures)[::every], read_recording_ids(root / MANIFEST))
     return score_rows(separator, rows, lambda row: root, Plan(column)).scores
 
 
@@ -174,7 +174,7 @@ def test_the_command_prints_the_table_and_writes_all_rows(root, monkeypatch, cap
 
 
 def score_list(root, metrics=("sdr", "sdri"), separator=None, first=None, **plan):
-    rows = with_recordings(read_rows(root / "list.csv")[:first], recordings_of(root / MANIFEST))
+    rows = add_recording_ids(read_rows(root / "list.csv")[:first], read_recording_ids(root / MANIFEST))
     return score_rows(separator or LowPass(), rows, lambda row: root, Plan(metrics=metrics, oracle=True, **plan))
 
 
@@ -440,10 +440,10 @@ def test_what_is_resampled_has_a_name():
 def test_recordings_are_found_in_a_protocol_s_folder(root):
     row = {"target": "low.wav"}
     known = {"audio/other/low.wav": "site:1"}
-    assert with_recordings([row], known) == [row]
-    assert with_recordings([row], known, ("", "audio/other")) == [row | {"recording": "site:1"}]
+    assert add_recording_ids([row], known) == [row]
+    assert add_recording_ids([row], known, ("", "audio/other")) == [row | {"recording": "site:1"}]
     named = row | {"recording": "mine"}
-    assert with_recordings([named], known, ("audio/other",)) == [named]
+    assert add_recording_ids([named], known, ("audio/other",)) == [named]
 
 
 def test_one_recording_s_rows_are_one_draw(root, manifest):

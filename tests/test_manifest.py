@@ -3,12 +3,13 @@
 import csv
 import json
 import os
+from unittest.mock import Mock
 
 import pytest
-from tiny import COLUMNS, write_manifest
+from tiny import COLUMNS, read, write_manifest
 
 from separation.data import manifest as module
-from separation.data.manifest import Clip, DataError, hold_out, leaks, read_entries, read_manifest, without_leaks
+from separation.data.manifest import Clip, DataError, hold_out, leaks, read_entries, read_manifest, resolve_leaks
 
 ROW = {
     "path": "audio/a/dog/1.ogg",
@@ -51,9 +52,9 @@ def test_rows_become_clips_in_file_order(tmp_path):
 
 def test_several_labels_and_captions(tmp_path):
     row = ROW | {"labels": "dog bark; animal ;", "caption": "A dog barks.|Wuff."}
-    read = read_manifest(write_manifest(tmp_path / "m.csv", [row], [*COLUMNS, "labels"]), "train")[0]
-    assert (read.label, read.labels) == ("dog bark", ("dog bark", "animal"))
-    assert (read.caption, read.captions) == ("A dog barks.", ("A dog barks.", "Wuff."))
+    found = read_manifest(write_manifest(tmp_path / "m.csv", [row], [*COLUMNS, "labels"]), "train")[0]
+    assert (found.label, found.labels) == ("dog bark", ("dog bark", "animal"))
+    assert (found.caption, found.captions) == ("A dog barks.", ("A dog barks.", "Wuff."))
     assert (clip("a", "r").labels, clip("a", "r").captions) == (("dog",), ())
     assert Clip("a", "", "", "r", "s", 1.0, labels=("dog", "cat")).label == "dog"
     with pytest.raises(DataError, match="the label “cat” is not the first of its labels"):
@@ -137,14 +138,22 @@ def test_separators_in_a_label_are_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_leaves_the_old_manifest(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            DataError,
+            r"m\.csv: the manifest cannot be written \(the disk is full",
+        ),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+def test_a_failure_leaves_the_old_manifest(tmp_path, monkeypatch, error, kind, text):
     module.write_manifest(tmp_path / "m.csv", [("train", FULL)])
 
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(csv, "DictWriter", full)
-    with pytest.raises(DataError, match=r"m\.csv: the manifest cannot be written \(the disk is full\)"):
+    monkeypatch.setattr(csv, "DictWriter", Mock(side_effect=error))
+    with pytest.raises(kind, match=text):
         module.write_manifest(tmp_path / "m.csv", [("train", clip("b", "c"))])
     assert read_manifest(tmp_path / "m.csv", "train") == [FULL]
     assert os.listdir(tmp_path) == ["m.csv"]
@@ -173,10 +182,9 @@ def test_a_recording_in_two_splits_is_not_written(tmp_path):
 
 
 def test_the_stricter_split_keeps_a_leaking_recording():
-    resolved = without_leaks(LEAKY)
-    assert [(split, clip.path) for split, clip in resolved.dropped] == [("train", "1.wav"), ("train", "3.wav")]
-    assert resolved.recordings == ["a", "c"]
-    assert leaks(resolved.kept) == {} and len(resolved.kept) == 5
+    kept, dropped = resolve_leaks(LEAKY)
+    assert [(split, clip.path) for split, clip in dropped] == [("train", "1.wav"), ("train", "3.wav")]
+    assert leaks(kept) == {} and len(kept) == 5
 
 
 def test_a_validation_split_is_held_out_by_recording():
@@ -200,8 +208,7 @@ def test_the_real_manifest_is_without_leaks_and_survives_the_format(data_root, t
     assert leaks(entries) == {}
     assert {split for split, _ in entries} == {"train", "validation"}
     assert all(0 < clip.seconds <= 30 and clip.labels == (clip.label,) for _, clip in entries)
-    with (data_root / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(data_root / "manifest.csv")
     assert [(c.path, c.label, c.caption) for _, c in entries] == [(r["path"], r["label"], r["caption"]) for r in rows]
     for name in ("m.csv", "m.jsonl"):
         module.write_manifest(tmp_path / name, entries)

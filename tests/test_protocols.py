@@ -11,7 +11,7 @@ import soundfile
 import yaml
 
 from separation.data.fixed_mixtures import VALIDATION, Mixing, read_rows, render
-from separation.data.manifest import MANIFEST, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, add_recording_ids, read_recording_ids
 from separation.evaluate.protocols import clipsep, uss
 from separation.evaluate.protocols.base import (
     COLUMNS,
@@ -112,7 +112,7 @@ def test_the_validation_list_is_the_published_one(data_root):
 
 def test_the_pairs_of_the_validation_list_are_of_195_recordings(data_root):
     pairs = [row for row in find_protocol("validation").rows(data_root) if row["kind"] == "pair"]
-    rows = with_recordings(pairs, recordings_of(data_root / MANIFEST))
+    rows = add_recording_ids(pairs, read_recording_ids(data_root / MANIFEST))
     assert (len(pairs), len({row["target"] for row in rows}), len({row["recording"] for row in rows})) == (
         300,
         244,

@@ -21,7 +21,7 @@ from separation.data.fixed_mixtures import (
     render,
 )
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.data.validation import Rows, contains, draw_rows, draw_usable_rows, is_usable, measure, with_examples
+from separation.data.validation import Rows, add_examples, contains, draw_rows, draw_usable_rows, is_usable, measure
 from separation.evaluate.protocols.base import COLUMNS, fingerprint
 
 
@@ -364,7 +364,7 @@ def test_a_list_s_examples_are_the_targets_of_its_other_rows():
         row | {"query": "rain", "target": "d.wav", "kind": "absent"},
         row | {"query": "dog", "target": "e.wav", "example": "own.wav"},
     ]
-    found = with_examples(rows)
+    found = add_examples(rows)
     assert [each.get("example") for each in found] == ["b.wav", "a.wav", None, "a.wav", None, "own.wav"]
     assert (found[0]["example_start"], found[0]["example_seconds"]) == ("1", "2")
 
@@ -390,7 +390,7 @@ def test_scores_in_training_know_the_recordings(tmp_path):
     manifest = write_corpus(tmp_path, labels=3, recordings=2, split="validation")
     data = MixtureData(manifest, sample_rate=8000, validation_count=5, validation_absent=0.2)
     recordings = {clip.path: clip.recording for clip in read_manifest(manifest, "validation")}
-    drawn = data.fixed.draw("validation")
+    drawn, _ = data.fixed.draw("validation")
     assert [row["recording"] for row in drawn] == [recordings[row["target"]] for row in drawn]
     rows = [{column: row.get(column, "") for column in columns} for row in drawn]
     write_manifest(tmp_path / "list.csv", rows, columns)

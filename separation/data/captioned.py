@@ -83,10 +83,6 @@ class CaptionMixer:
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
         return (waves * peaks * gains).clamp(-1, 1) / self.count, numbers
 
-    def captions(self, numbers: Sequence[int]) -> list[str]:
-        """The captions of clips."""
-        return [self.source.clips[number].caption for number in numbers]
-
 
 class CaptionedData(CorpusData):
     """Mixtures of captioned clips, which are mixtures themselves.
@@ -155,10 +151,10 @@ class CaptionedData(CorpusData):
             for rng in shared.spawn((rank + 1) * self.isolated)[rank * self.isolated :]:
                 waves, chosen = self.isolated_mixer.draw(rng)
                 isolated.append(waves[None])
-                names += self.isolated_mixer.captions(chosen)
+                names += [self.isolated_mixer.source.clips[number].caption for number in chosen]
         return CaptionedBatch(
             clips=torch.stack([waves for waves, _ in mixtures]),
-            captions=self.mixer.captions(numbers),
+            captions=[self.mixer.source.clips[number].caption for number in numbers],
             phrases=[phrase for texts, _ in filled for phrase in texts],
             shares=torch.tensor([weights for _, weights in filled]).view(len(items), self.clips, self.slots),
             isolated=torch.cat(isolated),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from separation.audio import Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, DataError, read_manifest, replace_when_complete
 from separation.errors import AudioError
 
 FULL_SCALE = 32767.0
@@ -186,10 +186,8 @@ class Corpus:
             arrays = _decode_all(self.clips, root, sample_rate)
         report_broken(arrays["broken"].tolist(), self.recording_count(), say)
         if file is not None and not cached:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-            np.savez(partial, **arrays)
-            partial.replace(file)  # a killed run leaves no part of a cache
+            with replace_when_complete(file) as partial:
+                np.savez(partial, **arrays)
         self.samples = torch.from_numpy(arrays["samples"])
         self.lengths: list[int] = arrays["lengths"].tolist()
         self.starts: list[int] = (np.cumsum(arrays["lengths"]) - arrays["lengths"]).tolist()

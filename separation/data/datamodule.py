@@ -30,13 +30,6 @@ import lightning  # noqa: E402
 SHARED = 1  # marks the generator of what the items of a batch share
 
 
-def check_least(least: int, **settings: int) -> None:
-    """Raise DataError if a setting is below its least value."""
-    for name, value in settings.items():
-        if value < least:
-            raise DataError(f"data.{name} is {value}; the least is {least}.")
-
-
 class Batches(Dataset[Any]):
     """The batches of one epoch for one rank."""
 
@@ -148,8 +141,10 @@ class CorpusData(lightning.LightningDataModule):
         validation_absent: float = 0.2,
     ) -> None:
         super().__init__()
-        check_least(0, workers=workers)
-        check_least(1, batch_size=batch_size, batches=batches, sample_rate=sample_rate)
+        counts = {"workers": workers, "batch_size": batch_size, "batches": batches, "sample_rate": sample_rate}
+        for name, value in counts.items():
+            if value < (least := 0 if name == "workers" else 1):
+                raise DataError(f"data.{name} is {value}; the least is {least}.")
         if not seconds > 0 or not math.isfinite(seconds):
             raise DataError(f"data.seconds is {seconds:g}; it must be a time above 0 s.")
         self.manifest, self.root, self.cache = manifest, root, cache
@@ -249,24 +244,6 @@ class CorpusData(lightning.LightningDataModule):
             print(text)
 
 
-def make_batch(
-    mixtures: Sequence[Mixture], texts: Texts, items: Sequence[np.random.Generator], shared: np.random.Generator
-) -> Batch:
-    """A batch of mixtures, with a text for every query."""
-    sentences = [
-        torch.stack([texts.draw(label, rng) for label in mixture.labels])
-        for mixture, rng in zip(mixtures, items, strict=True)
-    ]
-    return Batch(
-        sources=torch.stack([mixture.waves for mixture in mixtures]),
-        labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
-        sentences=torch.stack(sentences),
-        bank=texts.draw_bank(shared),
-        used=torch.tensor([mixture.used for mixture in mixtures]),
-        treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
-    )
-
-
 class MixtureData(CorpusData):
     """Mixtures of two or three sources, with queries for each and for something absent."""
 
@@ -275,16 +252,32 @@ class MixtureData(CorpusData):
         self.texts = Texts(corpus, self.cache)
         self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
 
+    def draw_mixture(self, rng: np.random.Generator) -> Mixture:
+        """Draw the sources of one item."""
+        return self.mixer.draw(rng)
+
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
-        """See `CorpusData`."""
-        return make_batch([self.mixer.draw(rng) for rng in items], self.texts, items, shared)
+        """See `CorpusData`; every query gets one of the texts of its label."""
+        mixtures = [self.draw_mixture(rng) for rng in items]
+        sentences = [
+            torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
+            for mixture, rng in zip(mixtures, items, strict=True)
+        ]
+        return Batch(
+            sources=torch.stack([mixture.waves for mixture in mixtures]),
+            labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
+            sentences=torch.stack(sentences),
+            bank=self.texts.draw_bank(shared),
+            used=torch.tensor([mixture.used for mixture in mixtures]),
+            treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
+        )
 
     def mix(self, batch: Any) -> Any:
         """Apply filters and levels."""
         return batch.mixed() if isinstance(batch, Batch) else batch
 
 
-class ClipData(CorpusData):
+class ClipData(MixtureData):
     """Single clips, some with a quiet sound in the background, each with one of its texts: for the joint space."""
 
     # No mixtures are separated, so there are none to validate on.
@@ -296,18 +289,11 @@ class ClipData(CorpusData):
         if self.corpus is None and stage in (None, "fit"):
             self.load()
 
-    def use(self, corpus: Corpus) -> None:
-        """See `CorpusData`."""
-        self.texts = Texts(corpus, self.cache)
-        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
-
-    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
-        """See `CorpusData`."""
-        return make_batch([self.mixer.draw_with_background(rng) for rng in items], self.texts, items, shared)
+    def draw_mixture(self, rng: np.random.Generator) -> Mixture:
+        """Draw a clip and its background."""
+        return self.mixer.draw_with_background(rng)
 
     def mix(self, batch: Any) -> Any:
         """Apply filters and levels, and add the background: (batch, 1, time)."""
-        if not isinstance(batch, Batch):
-            return batch
-        mixed = batch.mixed()
-        return replace(mixed, sources=mixed.sources.sum(1, keepdim=True))
+        batch = super().mix(batch)
+        return replace(batch, sources=batch.sources.sum(1, keepdim=True)) if isinstance(batch, Batch) else batch

@@ -14,7 +14,7 @@ A manifest is a CSV file, or JSON lines if its name ends in `.jsonl`, with these
 | `licence`, `source` | the licence of the clip, the name of its dataset |
 
 `path`, `split`, `recording_id` and one of `labels`, `label`, `caption` are required; other columns are ignored. No
-recording may occur in two splits: `write_manifest` and every training refuse that, `without_leaks` repairs it.
+recording may occur in two splits: `write_manifest` and every training refuse that, `resolve_leaks` repairs it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from separation.errors import DataError as DataError
 from separation.errors import reason
@@ -189,6 +190,18 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
 # Writing
 
 
+@contextmanager
+def replace_when_complete(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename it to `path` afterwards; after an error `path` is as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     """Write (split, clip) pairs as CSV, or as JSON lines if the name ends in `.jsonl`. The file appears when complete.
 
@@ -200,11 +213,17 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     if not entries:
         raise DataError(f"{path}: there is no clip to write.")
     refuse_leaks(path, entries)
-    rows = [_format_row(path, split, clip) for split, clip in entries]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    rows: list[dict[str, Any]] = []
+    for split, clip in entries:
+        for values, separator in ((clip.labels, ";"), (clip.captions, "|")):
+            if invalid := [value for value in values if separator in value]:
+                raise DataError(f"{path}: “{invalid[0]}” of {clip.path} contains the separator “{separator}”.")
+        row: dict[str, Any] = {"path": clip.path, "split": split, "recording_id": clip.recording}
+        row |= {"labels": list(clip.labels), "caption": list(clip.captions), "frame": clip.frame}
+        row |= {"start": round(clip.start, 6), "seconds": round(clip.seconds, 6)}
+        rows.append(row | {"licence": clip.licence, "source": clip.source})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replace_when_complete(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             if path.suffix == JSON_LINES:
                 file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             else:
@@ -214,31 +233,8 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
                     row |= {"labels": ";".join(row["labels"]), "caption": "|".join(row["caption"])}
                     row |= {name: f"{row[name]:.6f}".rstrip("0").rstrip(".") for name in ("start", "seconds")}
                     writer.writerow(row)
-        partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be written ({reason(error)}).") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _format_row(path: Path, split: str, clip: Clip) -> dict[str, Any]:
-    """A clip as a row of JSON lines."""
-    for values, separator in ((clip.labels, ";"), (clip.captions, "|")):
-        for value in values:
-            if separator in value:
-                raise DataError(f"{path}: “{value}” of {clip.path} contains the separator “{separator}”.")
-    return {
-        "path": clip.path,
-        "split": split,
-        "recording_id": clip.recording,
-        "labels": list(clip.labels),
-        "caption": list(clip.captions),
-        "frame": clip.frame,
-        "start": round(clip.start, 6),
-        "seconds": round(clip.seconds, 6),
-        "licence": clip.licence,
-        "source": clip.source,
-    }
 
 
 # Splits that share no recording
@@ -270,38 +266,27 @@ def absolute_entries(entries: Iterable[Entry], root: Path) -> Iterator[Entry]:
         yield split, replace(clip, path=path, recording=recording)
 
 
-class Resolved(NamedTuple):
-    """Entries whose recordings lie in one split each, and the entries that were dropped for it."""
-
-    kept: list[Entry]
-    dropped: list[Entry]
-
-    @property
-    def recordings(self) -> list[str]:
-        """The recordings of dropped clips, sorted."""
-        return sorted({clip.recording for _, clip in self.dropped})
-
-
-def without_leaks(entries: Iterable[Entry]) -> Resolved:
+def resolve_leaks(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Keep each recording (and each file) in one split only: test before validation before train.
 
     Clips are dropped rather than moved, so that a published test split stays as it is.
+
+    Returns:
+        the entries that are kept, and those that are dropped.
     """
     entries = list(entries)
-
-    def strictness(split: str) -> int:
-        return STRICTNESS.get(split, len(STRICTNESS))
-
+    ranks = {split: STRICTNESS.get(split, len(STRICTNESS)) for split, _ in entries}
     strictest: dict[str, int] = {}
     for split, clip in entries:
         for name in {clip.recording, clip.path}:
-            strictest[name] = min(strictest.get(name, len(STRICTNESS)), strictness(split))
-    resolved = Resolved([], [])
+            if "?" not in name:
+                strictest[name] = min(strictest.get(name, ranks[split]), ranks[split])
+    kept: list[Entry] = []
+    dropped: list[Entry] = []
     for split, clip in entries:
-        names = [name for name in (clip.recording, clip.path) if "?" not in name]
-        keep = all(strictness(split) <= strictest[name] for name in names)
-        (resolved.kept if keep else resolved.dropped).append((split, clip))
-    return resolved
+        leaking = any(ranks[split] > strictest.get(name, ranks[split]) for name in (clip.recording, clip.path))
+        (dropped if leaking else kept).append((split, clip))
+    return kept, dropped
 
 
 def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
@@ -309,12 +294,12 @@ def hold_out(entries: Iterable[Entry], share: float) -> list[Entry]:
 
     The choice depends on the recording's id alone, so it is the same in every manifest that contains the recording.
     """
-
-    def held_out(recording: str) -> bool:
-        digest = hashlib.sha256(recording.encode()).digest()[:4]
-        return "?" not in recording and int.from_bytes(digest, "big") / 2**32 < share
-
-    return [("validation" if split == "train" and held_out(clip.recording) else split, clip) for split, clip in entries]
+    divided = []
+    for split, clip in entries:
+        number = int.from_bytes(hashlib.sha256(clip.recording.encode()).digest()[:4], "big")
+        held_out = split == "train" and "?" not in clip.recording and number / 2**32 < share
+        divided.append(("validation" if held_out else split, clip))
+    return divided
 
 
 # Which recording a file was cut from: clips of one recording are not independent, so intervals resample recordings
@@ -328,7 +313,7 @@ def recording_ids(clips: Iterable[Clip]) -> dict[str, str]:
     return {path: next(iter(ids)) for path, ids in found.items() if len(ids) == 1 and "?" not in next(iter(ids))}
 
 
-def recordings_of(manifest: Path) -> dict[str, str]:
+def read_recording_ids(manifest: Path) -> dict[str, str]:
     """`recording_ids` of all splits; empty if the manifest cannot be read: every file then counts as a recording."""
     try:
         return recording_ids(clip for _, clip in read_entries(manifest))
@@ -336,7 +321,7 @@ def recordings_of(manifest: Path) -> dict[str, str]:
         return {}
 
 
-def with_recordings(
+def add_recording_ids(
     rows: Iterable[dict[str, str]], ids: Mapping[str, str], folders: Iterable[str] = ("",)
 ) -> list[dict[str, str]]:
     """Add the `recording` of the target to the rows of a list of mixtures where it is known.
@@ -349,6 +334,6 @@ def with_recordings(
     folders, completed = tuple(folders), []
     for row in rows:
         paths = (str(PurePosixPath(folder, row["target"])) for folder in folders)
-        found = next((ids[path] for path in paths if path in ids), "")
-        completed.append(row | {"recording": found} if found and not row.get("recording") else row)
+        recording = row.get("recording") or next((ids[path] for path in paths if path in ids), "")
+        completed.append(row | {"recording": recording} if recording else row)
     return completed

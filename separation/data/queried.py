@@ -131,23 +131,18 @@ class QueriedData(CorpusData):
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
         """See `CorpusData`."""
-        batch = Queried(torch.empty(0), [], [])
-        waves, levels = [], []
+        sources, levels, texts, labels, pictures = [], [], [], [], []
         for rng in items:
             numbers = self.draw_clips(rng)
             excerpts = [self.draw_excerpt(number, rng) for number in numbers]
-            sources = torch.stack([wave for wave, _ in excerpts])
-            if self.as_recorded:
-                sources = sources * torch.tensor([self.corpus.peaks[number] for number in numbers])[:, None]
-            waves.append(sources)
+            peaks = torch.tensor([self.corpus.peaks[number] if self.as_recorded else 1.0 for number in numbers])
+            sources.append(torch.stack([wave for wave, _ in excerpts]) * peaks[:, None])
             levels.append(self.gains.draw(self.sources, rng))
             asked = [self.clips[number] for number in numbers[: self.asked]]
-            batch.texts.append([self.draw_text(clip, rng) for clip in asked])
-            batch.labels.append([clip.label for clip in asked])
-            batch.pictures.append([pictures for _, pictures in excerpts[: self.asked]])
-        if not self.frames:
-            batch.pictures = []
-        return replace(batch, sources=torch.stack(waves), levels=torch.stack(levels))
+            texts.append([self.draw_text(clip, rng) for clip in asked])
+            labels.append([clip.label for clip in asked])
+            pictures.append([shown for _, shown in excerpts[: self.asked]])
+        return Queried(torch.stack(sources), texts, labels, pictures if self.frames else [], torch.stack(levels))
 
     def draw_clips(self, rng: np.random.Generator) -> list[int]:
         """Draw the clips of one mixture.
@@ -232,11 +227,13 @@ class QueriedData(CorpusData):
 
     def stack(self, mixtures: list[list[StreamedClip]], rng: np.random.Generator) -> Queried:
         """A batch of chosen clips."""
-        sources = torch.stack([torch.stack([self._draw_part(wave, rng) for _, wave in each]) for each in mixtures])
+        excerpts = [
+            draw_excerpt(wave, self.length, rng, self.short, SILENCE_RMS * float(wave.abs().max()))
+            for mixture in mixtures
+            for _, wave in mixture
+        ]
+        sources = torch.stack(excerpts).view(len(mixtures), self.sources, self.length)
         levels = torch.stack([self.gains.draw(self.sources, rng) for _ in mixtures])
         asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
         texts = [[self.draw_text(clip, rng) for clip in clips] for clips in asked]
         return Queried(sources, texts, [[clip.label for clip in clips] for clips in asked], levels=levels)
-
-    def _draw_part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
-        return draw_excerpt(wave, self.length, rng, self.short, SILENCE_RMS * float(wave.abs().max()))

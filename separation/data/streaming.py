@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import re
 import tarfile
@@ -30,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from separation.data.corpus import BROKEN_LIMIT, FULL_SCALE, READ_ERRORS, decode, describe_error
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, DataError, read_manifest, replace_when_complete
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
@@ -93,9 +92,9 @@ def write_shards(
             (out / name).unlink()
             raise DataError(f"{broken} of {len(clips)} clips and more cannot be read; the last: {failed[-1]}")
         listed.append({"name": name, "clips": len(numbered) - len(failed)})
-    partial = out / f".{split}.json.{os.getpid()}"
-    partial.write_text(json.dumps({"sample_rate": sample_rate, "shards": listed}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / f"{split}.json")
+    with replace_when_complete(out / f"{split}.json") as partial:
+        index = {"sample_rate": sample_rate, "shards": listed}
+        partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return listed
 
 
@@ -103,23 +102,22 @@ def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sampl
     """Write one shard, which appears when complete; return a line for each broken clip, which is left out."""
     import soundfile
 
-    failed = []
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file, import_webdataset().TarWriter(file, encoder=False, mtime=0) as writer:
-            for number, clip in numbered:
-                try:
-                    samples, peak = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
-                except READ_ERRORS as error:
-                    failed.append(describe_error(root / clip.path, error))
-                    continue
-                flac = io.BytesIO()
-                soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
-                row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
-                writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    failed, webdataset = [], import_webdataset()
+    with (
+        replace_when_complete(path) as partial,
+        partial.open("wb") as file,
+        webdataset.TarWriter(file, encoder=False, mtime=0) as writer,
+    ):
+        for number, clip in numbered:
+            try:
+                samples, peak = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
+            except READ_ERRORS as error:
+                failed.append(describe_error(root / clip.path, error))
+                continue
+            flac = io.BytesIO()
+            soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
+            row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
+            writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
     return failed
 
 
@@ -159,8 +157,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
         self.folder = str(folder).rstrip("/") if WEB.fullmatch(str(folder)) else str(Path(folder).absolute())
         self.index = f"{self.folder}/{split}.json"
         self.sample_rate, self.shards = _read_index(self.index)
-        self.buffer, self.seed, self.even, self.epoch = buffer, seed, even, 0
-        self.as_recorded = as_recorded
+        self.buffer, self.seed, self.even, self.as_recorded, self.epoch = buffer, seed, even, as_recorded, 0
         self.place = self.engine()[:2]
 
     def set_epoch(self, epoch: int) -> None:
@@ -191,9 +188,13 @@ class ShardedClips(IterableDataset[StreamedClip]):
         least = self.clips_per_worker(ranks, workers)
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         own = [self.shards[number] for number in order][rank::ranks][worker::workers]
-        expected = sum(count for _, count in own)
+        names, expected = [name for name, _ in own], sum(count for _, count in own)
         wanted, got = least if self.even else expected, 0
-        for sample in self._shuffled([name for name, _ in own]):
+        samples = self._read_shards(names)
+        if self.buffer:
+            rng = random.Random(f"{self.seed} {self.epoch} {names}")
+            samples = import_webdataset().shuffle(self.buffer, self.buffer, rng=rng)(samples)
+        for sample in samples:
             if got == wanted:
                 return
             if not {"flac", "json"} <= set(sample):
@@ -203,19 +204,8 @@ class ShardedClips(IterableDataset[StreamedClip]):
             if self.as_recorded and peak is None:
                 raise DataError(f"{self.index}: its shards were written by an old version without levels: write again.")
             yield clip, wave * peak if self.as_recorded and peak is not None else wave
-        if got < expected and got < wanted:
+        if got < wanted:
             raise DataError(f"{self.index}: its shards hold {got} clips where {expected} are listed.")
-
-    def _shuffled(self, names: list[str]) -> Iterator[dict[str, Any]]:
-        """The encoded samples of some shards, shuffled."""
-        samples = self._read_shards(names)
-        if not self.buffer:
-            return samples
-        rng = random.Random(f"{self.seed} {self.epoch} {names}")
-        shuffled: Iterator[dict[str, Any]] = import_webdataset().shuffle(self.buffer, initial=self.buffer, rng=rng)(
-            samples
-        )
-        return shuffled
 
     def _read_shards(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """The encoded samples of some shards in order."""

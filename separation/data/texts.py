@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
+from separation.data.manifest import replace_when_complete
 from separation.encoders.sentence import SentenceEncoder
 from separation.wordings import wordings
 
@@ -61,10 +61,8 @@ class Texts:
         else:
             vectors = SentenceEncoder().encode_text(flat)
             if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                partial = file.with_name(f"partial_{os.getpid()}_{file.name}")
-                np.save(partial, vectors.numpy())
-                partial.replace(file)
+                with replace_when_complete(file) as partial:
+                    np.save(partial, vectors.numpy())
         self.vectors: list[Tensor] = list(vectors.split([len(texts) for texts in self.texts]))
 
     def draw(self, label: int, rng: np.random.Generator) -> Tensor:

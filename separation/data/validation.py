@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,10 @@ from separation.data.manifest import (
     MANIFEST,
     Clip,
     DataError,
+    add_recording_ids,
     read_manifest,
+    read_recording_ids,
     recording_ids,
-    recordings_of,
-    with_recordings,
 )
 
 SNR_DB = (-5, 0, 5)
@@ -100,7 +102,7 @@ class FixedMixtures:
         """
         if self.listed:
             return self.read_list()[:: self.every]
-        rows, why_none = self._try_draw("validation")
+        rows, why_none = self.draw("validation")
         if not rows and required:
             raise DataError(why_none)
         if not rows and self.count > 0:
@@ -115,22 +117,13 @@ class FixedMixtures:
         """
         if self.listed:
             return self.read_list()
-        rows, why_none = self._try_draw("test")
+        rows, why_none = self.draw("test")
         if not rows:
-            rows, _ = self._try_draw("validation")
+            rows, _ = self.draw("validation")
             if not rows:
                 raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why_none}")
             self.say(f"Tested on split validation: {why_none}")
         return rows
-
-    def _try_draw(self, split: str) -> tuple[list[Row], str]:
-        """The rows of `draw`, or why there are none; broken recordings still stop the run."""
-        try:
-            return self.draw(split), ""
-        except BrokenError:
-            raise
-        except DataError as error:
-            return [], str(error)
 
     def read_list(self) -> list[Row]:
         """Read all rows of the list, with their recordings and examples.
@@ -147,25 +140,34 @@ class FixedMixtures:
         # Recording ids are in the manifest beside the files, or in that of the training if it starts there.
         beside = self.folder / MANIFEST
         own = self.manifest is not None and self.root.resolve() == self.folder.resolve() and not beside.is_file()
-        known = recordings_of(self.manifest if own and self.manifest else beside)
-        return self.select(with_examples(with_recordings(rows, known)), str(self.listed))
+        known = read_recording_ids(self.manifest if own and self.manifest else beside)
+        return self.select(add_examples(add_recording_ids(rows, known)), str(self.listed))
 
-    def draw(self, split: str) -> list[Row]:
+    def draw(self, split: str) -> tuple[list[Row], str]:
         """Draw rows from a split of the manifest; the same ones each time.
 
+        Returns:
+            the rows, and why there are none, which is empty if there are some.
+
         Raises:
-            DataError: if there are none; the message says why.
+            BrokenError: if too many recordings are broken.
         """
         if self.count == 0:
-            raise DataError("data.validation_count is 0.")
+            return [], "data.validation_count is 0."
         if self.manifest is None:
-            raise DataError("there is no manifest, and no data.validation.")
-        clips = read_manifest(self.manifest, split)
+            return [], "there is no manifest, and no data.validation."
+        where = f"{self.manifest}, split {split}"
         try:
-            rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.say)
+            clips = read_manifest(self.manifest, split)
+            try:
+                rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.say)
+            except DataError as error:
+                raise type(error)(f"{where}: {error}") from None
+            return self.select(add_recording_ids(rows, recording_ids(clips)), where), ""
+        except BrokenError:
+            raise
         except DataError as error:
-            raise type(error)(f"{self.manifest}, split {split}: {error}") from None
-        return self.select(with_recordings(rows, recording_ids(clips)), f"{self.manifest}, split {split}")
+            return [], str(error)
 
     def select(self, rows: list[Row], where: str) -> list[Row]:
         """The rows whose queries are accepted; raises DataError if there are none."""
@@ -179,7 +181,7 @@ class FixedMixtures:
         return accepted
 
 
-def with_examples(rows: list[Row]) -> list[Row]:
+def add_examples(rows: list[Row]) -> list[Row]:
     """Add an example to each row of a list that names none: the target of another row with the same query."""
     targets: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -199,62 +201,32 @@ def with_examples(rows: list[Row]) -> list[Row]:
 # Drawing
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Clips that mixtures are drawn from.
+def group_clips(clips: Sequence[Clip]) -> tuple[dict[str, list[Clip]], str]:
+    """Group clips by label or, if no clip has a label, by recording with their captions as labels.
 
-    Args:
-        groups: clips by main label or, if `captioned`, by recording.
-        captioned: no clip has a label, so captions are the queries.
-        root: folder that the clips' paths start from.
-        lengths: measured lengths by path, s.
+    Returns:
+        the clips of each group, and what the groups are.
     """
-
-    groups: dict[str, list[Clip]]
-    captioned: bool
-    root: Path
-    lengths: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, clips: Sequence[Clip], root: Path) -> Pool:
-        """The clips with labels or, if no clip has a label, those with captions."""
-        captioned = not any(clip.label for clip in clips)
-        groups: dict[str, list[Clip]] = defaultdict(list)
-        for clip in clips:
-            if clip.caption if captioned else clip.label:
-                groups[clip.recording if captioned else clip.label].append(clip)
-        return cls(dict(groups), captioned, root)
-
-    def sounds(self, clip: Clip) -> set[str]:
-        """Everything that is known to sound in a clip."""
-        return set(clip.captions if self.captioned else clip.labels)
-
-    def query(self, clip: Clip) -> str:
-        """The query for a clip."""
-        return clip.caption if self.captioned else clip.label
-
-    def seconds(self, clip: Clip) -> float:
-        """Length of a clip, s; 0 if its file cannot be read."""
-        if clip.seconds:
-            return clip.seconds
-        if clip.path not in self.lengths:
-            self.lengths[clip.path] = measure(self.root / clip.path)
-        return max(0.0, self.lengths[clip.path] - clip.start)
+    captioned = not any(clip.label for clip in clips)
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if captioned and clip.caption:
+            groups[clip.recording].append(replace(clip, label=clip.caption, labels=clip.captions))
+        elif clip.label:
+            groups[clip.label].append(clip)
+    return dict(groups), "captioned recordings" if captioned else "labels"
 
 
 def measure(path: Path) -> float:
     """Length of a file, s; 0 if it cannot be read. Containers are decoded: the lengths in their headers are rounded."""
     import soundfile
 
-    try:
+    with suppress(OSError, RuntimeError):
         return float(soundfile.info(path).duration)
-    except (OSError, RuntimeError):
-        pass
-    try:
+    with suppress(*READ_ERRORS):
         samples, rate = read_samples(path)
         return len(samples) / rate
-    except READ_ERRORS:
-        return 0.0
+    return 0.0
 
 
 def draw_rows(
@@ -273,47 +245,52 @@ def draw_rows(
         Rows as in `fixed_mixtures.py`: none if there are too few labels (captioned recordings), fewer than `count`
         if no clips were found that can be mixed.
     """
-    pool, rows = Pool.of(clips, root or Path()), []
-    if len(pool.groups) < (3 if absent > 0 else 2):
+    (groups, _), rows = group_clips(clips), []
+    if len(groups) < (3 if absent > 0 else 2):
         return []
+    length_of = cache(lambda path: measure((root or Path()) / path))
     for number in range(count):
         rng, is_absent = np.random.default_rng((seed, number)), int((number + 1) * absent) > int(number * absent)
-        attempts = (_draw_row(pool, number, rng, is_absent) for _ in range(MAX_ATTEMPTS))
-        if row := next((row for row in attempts if row), None):
-            rows.append(row)
+        row = {"id": f"{'absent' if is_absent else 'pair'}{number:04d}", "kind": "absent" if is_absent else "pair"}
+        for _ in range(MAX_ATTEMPTS):
+            if columns := _draw_clips(groups, is_absent, rng, length_of):
+                rows.append(row | columns)
+                break
     return rows
 
 
-def _draw_row(pool: Pool, number: int, rng: np.random.Generator, is_absent: bool) -> Row | None:
-    """Draw one row; None if its clips share a sound, or one of them contains what should be absent."""
-    names = sorted(pool.groups)
-    target, interference, *other = rng.choice(names, 3, replace=False) if len(names) > 2 else rng.permutation(names)
-    kind = "absent" if is_absent else "pair"
-    row = {"id": f"{kind}{number:04d}", "kind": kind, "snr_db": str(rng.choice(SNR_DB))}
+def _draw_clips(
+    groups: dict[str, list[Clip]], is_absent: bool, rng: np.random.Generator, length_of: Callable[[str], float]
+) -> Row | None:
+    """Draw the columns of a row; None if its clips share a sound, or one of them contains what should be absent."""
+    names = sorted(groups)
+    chosen = rng.choice(names, 3, replace=False) if len(names) > 2 else rng.permutation(names)
+    row = {"snr_db": str(rng.choice(SNR_DB))}
     clips: list[Clip] = []
-    for name, group in (("target", target), ("interference1", interference)):
-        clip = pool.groups[group][rng.integers(len(pool.groups[group]))]
-        row |= _draw_place(name, clip, pool.seconds(clip), rng) | {f"{name}_label": pool.query(clip)}
+    for name, group in zip(CLIPS, chosen[:2], strict=False):
+        clip = groups[group][rng.integers(len(groups[group]))]
+        row |= _draw_place(name, clip, rng, length_of) | {f"{name}_label": clip.label}
         clips.append(clip)
-    first, second = (pool.sounds(clip) for clip in clips)
-    if first & second:
+    target, sounds = clips[0], [set(clip.labels) for clip in clips]
+    if sounds[0] & sounds[1]:
         return None
     if is_absent:
-        candidates = pool.groups[other[0]]
+        candidates = groups[chosen[2]]
     else:  # another recording of the target, in which the interference does not sound
-        same = (clip for clip in pool.groups[target] if clip.recording != clips[0].recording)
-        candidates = [clip for clip in same if not pool.sounds(clip) & second]
+        same = (clip for clip in groups[chosen[0]] if clip.recording != target.recording)
+        candidates = [clip for clip in same if not sounds[1] & set(clip.labels)]
     example = candidates[rng.integers(len(candidates))] if candidates else None
-    query = pool.query(example) if is_absent and example else row["target_label"]
-    if is_absent and query in first | second:
+    query = example.label if is_absent and example else target.label
+    if is_absent and query in sounds[0] | sounds[1]:
         return None
     if example:
-        row |= _draw_place("example", example, pool.seconds(example), rng)
-    return row | {"query": query, "phrase": query if is_absent else clips[0].caption, "interference2": ""}
+        row |= _draw_place("example", example, rng, length_of)
+    return row | {"query": query, "phrase": query if is_absent else target.caption, "interference2": ""}
 
 
-def _draw_place(name: str, clip: Clip, seconds: float, rng: np.random.Generator) -> Row:
+def _draw_place(name: str, clip: Clip, rng: np.random.Generator, length_of: Callable[[str], float]) -> Row:
     """The columns of a clip: the start of a random part of a long clip, the offset of a short one in silence."""
+    seconds = clip.seconds or max(0.0, length_of(clip.path) - clip.start)
     room = seconds - SECONDS
     return {
         name: clip.path,
@@ -341,10 +318,9 @@ def draw_usable_rows(
     """
     rows = draw_rows(clips, count, seed, absent, root)
     if not rows:
-        pool, least = Pool.of(clips, root), 3 if absent > 0 else 2
-        what = "captioned recordings" if pool.captioned else "labels"
-        if len(pool.groups) < least:
-            raise DataError(f"mixtures are drawn from {least} {what} or more, and there are {len(pool.groups)}.")
+        (groups, kind), least = group_clips(clips), 3 if absent > 0 else 2
+        if len(groups) < least:
+            raise DataError(f"mixtures are drawn from {least} {kind} or more, and there are {len(groups)}.")
         raise DataError("every two clips have a sound in common.")
     if len(rows) < count:
         say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips can be mixed.")
@@ -354,9 +330,9 @@ def draw_usable_rows(
         for line in broken:
             say(f"left out: {line}")
         say(f"{len(rows) - len(usable)} of {len(rows)} validation mixtures are left out: silent or not readable.")
-        drawn = len({path for row in rows for path in row_files(row)})
-        if len(broken) > BROKEN_LIMIT * max(drawn, min(len(clips), round(1 / BROKEN_LIMIT))):
-            raise BrokenError(f"{len(broken)} of {drawn} recordings cannot be read; the first: {broken[0]}")
+        recordings = len({path for row in rows for path in row_files(row)})
+        if len(broken) > BROKEN_LIMIT * max(recordings, min(len(clips), round(1 / BROKEN_LIMIT))):
+            raise BrokenError(f"{len(broken)} of {recordings} recordings cannot be read; the first: {broken[0]}")
     if not usable:
         raise DataError(f"all {len(rows)} mixtures that were drawn are silent or not readable.")
     return usable

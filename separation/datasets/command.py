@@ -130,19 +130,19 @@ def prepare(options: argparse.Namespace) -> int:
 
 def join(options: argparse.Namespace) -> int:
     """Join several manifests."""
-    from separation.data.manifest import without_leaks
+    from separation.data.manifest import resolve_leaks
     from separation.datasets.prepare import relocate
 
     folder = options.output.parent
     entries = [
         (split, relocate(clip, path.parent, folder)) for path in options.manifests for split, clip in read_entries(path)
     ]
-    resolved = without_leaks(entries)
-    if resolved.dropped:
-        recordings = len(resolved.recordings)
-        print(f"left out {len(resolved.dropped)} clips: {recordings} recordings are in a stricter split too")
-    write_manifest(options.output, resolved.kept)
-    print(f"wrote {options.output}, {len(resolved.kept)} clips")
+    kept, dropped = resolve_leaks(entries)
+    if dropped:
+        recordings = len({clip.recording for _, clip in dropped})
+        print(f"left out {len(dropped)} clips: {recordings} recordings are in a stricter split too")
+    write_manifest(options.output, kept)
+    print(f"wrote {options.output}, {len(kept)} clips")
     return 0
 
 

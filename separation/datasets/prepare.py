@@ -15,7 +15,7 @@ from pathlib import Path
 
 from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, Entry, hold_out, without_leaks, write_manifest
+from separation.data.manifest import Clip, Entry, hold_out, resolve_leaks, write_manifest
 from separation.datasets.base import Preparer
 from separation.errors import DataError
 
@@ -76,12 +76,12 @@ def prepare(
     preparer.before(root)
     found, broken = check_files(preparer.clips(root), root)
     report_broken(preparer, root, len(found) + len(broken), broken, report)
-    resolved = without_leaks(found)
-    if resolved.dropped:
-        names = ", ".join(resolved.recordings[:3])
-        more = f" and {len(resolved.recordings) - 3} more" if len(resolved.recordings) > 3 else ""
-        report(f"left out {len(resolved.dropped)} clips: their recording is in a stricter split too ({names}{more}).")
-    entries = resolved.kept
+    entries, dropped = resolve_leaks(found)
+    if dropped:
+        recordings = sorted({clip.recording for _, clip in dropped})
+        more = f" and {len(recordings) - 3} more" if len(recordings) > 3 else ""
+        names = ", ".join(recordings[:3]) + more
+        report(f"left out {len(dropped)} clips: their recording is in a stricter split too ({names}).")
     if not any(split == "validation" for split, _ in entries):
         if validation:
             entries = hold_out(entries, validation)

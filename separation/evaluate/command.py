@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
-from separation.data.manifest import MANIFEST, read_manifest, recordings_of, with_recordings
+from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest, read_recording_ids
 from separation.errors import DataError, ModelError, reason
 from separation.evaluate.metrics import (
     DEFAULT_METRICS,
@@ -127,7 +127,7 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     clips = train_clips(root) if options.mixtures or protocol.name == "validation" else None
     plan = Plan(options.query, choose_metrics(protocol, options), options.oracle, protocol.mixing, protocol.window)
     began = time.perf_counter()
-    chosen = with_recordings(rows[:: options.every], recordings_of(root / MANIFEST), protocol.folders)
+    chosen = add_recording_ids(rows[:: options.every], read_recording_ids(root / MANIFEST), protocol.folders)
     separator: Any = None
     if any(isinstance(protocol.locate(row, root), Path) for row in chosen):
         device = {"device": options.device} if options.device else {}
