@@ -1,4 +1,4 @@
-"""A person at the page: headless Chromium chooses a file, asks, waits, listens, mixes, cancels, errs."""
+"""The page in headless Chromium: choose a file, ask, wait, listen, remix, cancel, and errors."""
 
 import io
 import os
@@ -54,6 +54,12 @@ def ask(page, queries):
     page.click("#separate")
 
 
+def separate(page, path, queries):
+    choose(page, path)
+    ask(page, queries)
+    status(page, "Done")
+
+
 def download(page, selector):
     with page.expect_download() as caught:
         page.click(selector)
@@ -64,7 +70,7 @@ def samples_of(page, selector):
     return soundfile.read(io.BytesIO(download(page, selector).path().read_bytes()), dtype="float32")[0]
 
 
-def test_upload_query_wait_and_the_audio_is_the_apis(page, client, recording):
+def test_a_separation_gives_the_audio_of_the_api(page, client, recording):
     from gradio_client import handle_file
 
     path, samples = recording
@@ -92,9 +98,7 @@ def test_upload_query_wait_and_the_audio_is_the_apis(page, client, recording):
 
 
 def test_switching_keeps_the_position_and_pictures_can_be_clicked(page, long_recording):
-    choose(page, long_recording[0])
-    ask(page, "half")
-    status(page, "Done")
+    separate(page, long_recording[0], "half")
     page.evaluate("() => { document.getElementById('position').value = 5; }")
     page.dispatch_event("#position", "input")
     page.click("#play")
@@ -117,27 +121,11 @@ def test_switching_keeps_the_position_and_pictures_can_be_clicked(page, long_rec
     assert page.inner_text(".unit.right") == "s"
 
 
-def test_the_mixer_gives_what_it_says(page, recording):
-    choose(page, recording[0])
-    ask(page, "half, quarter")
-    status(page, "Done")
-    page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
-    page.fill(".mixer .line >> nth=1 >> input[type=range]", "6")
-    page.wait_for_selector('#remix-save[href^="/files/"]')
-    page.wait_for_selector('.foot .hint:not(:has-text("Mixing"))', state="attached")
-    factor = 0.5 + 0.25 * (10 ** (6 / 20) - 1)
-    assert np.abs(samples_of(page, "#remix-save") - np.float32(factor) * recording[1]).max() < 1e-5
-    page.click("#remix-listen")
-    page.wait_for_selector('#switch [data-key="remix"][aria-checked="true"]')
-
-
 def test_only_the_newest_mix_can_be_downloaded(page, recording):
-    """While a mix is made there is no address to save; an answer to older settings neither gives one nor says so."""
+    """While a mix is made, the link has no address; answers for older settings change neither the link nor the note."""
     held, holding = [], [True]
     page.route("**/gradio_api/call/remix", lambda route: held.append(route) if holding[0] else route.continue_())
-    choose(page, recording[0])
-    ask(page, "half, quarter")
-    status(page, "Done")
+    separate(page, recording[0], "half, quarter")
     page.uncheck(".mixer .line >> nth=0 >> input[type=checkbox]")
     while not held:
         page.wait_for_timeout(50)
@@ -167,9 +155,11 @@ def test_only_the_newest_mix_can_be_downloaded(page, recording):
     page.wait_for_selector('#remix-save[href^="/files/"]')
     assert page.inner_text("#remix-note") == ""
     assert np.abs(samples_of(page, "#remix-save") - np.float32(0.75) * recording[1]).max() < 1e-5
+    page.click("#remix-listen")
+    page.wait_for_selector('#switch [data-key="remix"][aria-checked="true"]')
 
 
-def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, recording):
+def test_cancel_stops_the_job_and_the_page_continues(page, fake, long_recording, recording):
     before = fake.count("block")
     choose(page, long_recording[0])
     ask(page, "slow")
@@ -178,12 +168,10 @@ def test_cancel_stops_the_work_and_the_page_goes_on(page, fake, long_recording, 
     page.click("#cancel")
     status(page, "Cancelled.")
     assert fake.count("block") - before < 6  # of six
-    choose(page, recording[0])
-    ask(page, "half")
-    status(page, "Done")
+    separate(page, recording[0], "half")
 
 
-def test_a_bad_file_is_refused_in_words_and_a_good_one_still_works(page, tmp_path, recording):
+def test_an_invalid_file_is_refused_and_a_valid_one_still_works(page, tmp_path, recording):
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"RIFF nonsense" * 100)
     page.set_input_files("#file", str(bad))
@@ -194,9 +182,7 @@ def test_a_bad_file_is_refused_in_words_and_a_good_one_still_works(page, tmp_pat
     large.write_bytes(bytes(13_000_000))
     page.set_input_files("#file", str(large))
     status(page, "This file is too large: this page takes up to 12 MB.")
-    choose(page, recording[0])
-    ask(page, "half")
-    status(page, "Done")
+    separate(page, recording[0], "half")
 
 
 def test_words_become_chips_and_known_sounds_are_suggested(page):
@@ -254,7 +240,7 @@ def test_detected_sounds_are_suggested_and_nothing_jumps(page, recording):
     assert page.locator("#detected-list button").count() == 0
 
 
-def test_an_example_clip_is_a_query_and_something_can_be_kept_out(page, recording, tmp_path):
+def test_an_example_clip_is_a_query_and_a_sound_can_be_excluded(page, recording, tmp_path):
     soundfile.write(tmp_path / "my bark.wav", np.full(800, 0.25), 8000, subtype="FLOAT")
     choose(page, recording[0])
     with page.expect_file_chooser() as chooser:
@@ -271,7 +257,7 @@ def test_an_example_clip_is_a_query_and_something_can_be_kept_out(page, recordin
     assert not page.is_visible("#add-audio")
 
 
-def test_the_microphone_gives_a_recording(page):
+def test_the_microphone_records(page):
     page.click("#record")
     status(page, "Recording")
     page.wait_for_timeout(1500)
@@ -296,7 +282,7 @@ TEXTS = ["#status-text", ".pill >> nth=0", "#query-hint", "#separate", ".track s
 
 @pytest.fixture
 def shots(tmp_path):
-    """Where pictures of the page are put; PAGE_SCREENSHOTS names another folder, to look at them."""
+    """Folder for screenshots; PAGE_SCREENSHOTS names another one, to look at them."""
     folder = Path(os.environ.get("PAGE_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -305,7 +291,7 @@ def shots(tmp_path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", SIZES)
 def test_pictures_of_the_page(page, recording, shots, device, scheme):
-    """Empty, with results and at the mixer: of the right size, nothing beyond the edge, nothing moved by results."""
+    """Empty, with results and at the mixer: nothing beyond the edge, nothing moved by results, texts with contrast."""
     width, height = SIZES[device]
 
     def picture(name, whole=True):
@@ -362,7 +348,7 @@ def test_limits_and_models_elsewhere_can_be_read(page):
 
 
 def contrast(page, selector):
-    """Ratio of text to background, as WCAG has it."""
+    """Contrast ratio of text and background as defined by WCAG."""
     colours = page.locator(selector).evaluate(
         """(element) => {
           const solid = (e) => { for (; e; e = e.parentElement) {
