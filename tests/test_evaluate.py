@@ -20,7 +20,7 @@ from separation.evaluate import EvaluationError, Plan, Score, compare_systems, s
 from separation.evaluate import command as module
 from separation.evaluate.metrics import METRICS, Signals, bootstrap, segmental_snr
 from separation.evaluate.protocols.base import ListFile, find_protocol, make_row
-from separation.evaluate.tables import class_means, format_comparison, format_summary, group_line, resampling_unit
+from separation.evaluate.tables import class_means, format_tables, resampling_unit
 from separation.pretrained import find_model
 
 
@@ -110,7 +110,7 @@ def score(value, kind="pair", label="dog", recording="a", esc=False):
 
 def test_a_line_is_mean_median_and_interval():
     scores = [score(v, recording=r) for v, r in [(1.0, "a"), (2.0, "a"), (9.0, "b")]]
-    found = group_line("pair", scores)
+    [found] = summarize(scores)
     assert found["n"] == 3
     assert found["mean"] == pytest.approx(4.0)
     assert found["median"] == 2.0
@@ -141,12 +141,6 @@ def test_the_summary_keeps_kinds_and_rare_classes_apart():
 def test_classes_come_worst_first_and_from_pairs_only():
     scores = [score(4.0), score(6.0), score(1.0, label="owl"), score(-9.0, label="owl", kind="three")]
     assert class_means(scores) == [("owl", 1, 1.0), ("dog", 2, 5.0)]
-
-
-def test_the_table_is_markdown():
-    text = format_summary([group_line("pair", [score(4.0), score(6.0, recording="b")])])
-    assert text.splitlines()[0] == "| rows | n | mean dB | 95 % interval | median | presence |"
-    assert text.splitlines()[2] == "| pair | 2 | 5.00 | 4.00 to 6.00 | 5.00 | 0.50 |"
 
 
 def test_the_command_prints_the_table_and_writes_all_rows(root, monkeypatch, capsys):
@@ -280,14 +274,23 @@ def test_rows_without_a_figure_are_not_averaged_but_counted():
     mixture, model = compare_systems(scores, ("sdri",))
     assert (model["n"], model["rows"], model["value"]) == (1, 2, 1.0)
     assert mixture["n"] == 2
-    lines = format_comparison([mixture, model]).splitlines()
-    assert lines[0] == "| pair, n = 2 | SDRi |"
-    assert lines[2] == "| mixture (nothing done) | 0.00; 0.00 |"
-    assert lines[3] == "| model | 1.00; 1.00, n = 1 |"
-    assert (
-        format_comparison(compare_systems([scored("dog", float("nan"))], ("sdri",))).splitlines()[-1]
-        == "| model | none |"
-    )
+    assert format_tables([scored("dog", 4.0), scored("dog", 6.0)], [mixture, model]).splitlines() == [
+        "",
+        "SDRi of the model (suppression of absent queries), mean over rows, 95 % interval by recording:",
+        "",
+        "| rows | n | mean dB | 95 % interval | median | presence |",
+        "|---|---|---|---|---|---|",
+        "| pair | 2 | 5.00 | 4.00 to 6.00 | 5.00 | 0.50 |",
+        "",
+        "All systems, mean over rows; 95 % interval by recording; behind the semicolon the median of the rows:",
+        "",
+        "| pair, n = 2 | SDRi |",
+        "|---|---|",
+        "| mixture (nothing done) | 0.00; 0.00 |",
+        "| model | 1.00; 1.00, n = 1 |",
+    ]
+    [_, nothing] = compare_systems([scored("dog", float("nan"))], ("sdri",))
+    assert format_tables(scores[:1], [nothing]).splitlines()[-1] == "| model | none |"
 
 
 # The command

@@ -10,9 +10,10 @@ import soundfile
 from layouts import CANNOT_LEAK, LAYOUTS, film, sound, text
 from tiny import write_corpus, write_manifest
 
+from separation.data.lists import read_table
 from separation.data.manifest import Clip, DataError, leaks, read_entries
 from separation.data.manifest import write_manifest as write
-from separation.datasets.base import FileIndex, Preparer, clean_text, label_words, read_table
+from separation.datasets.base import FileIndex, Preparer, clean_text, label_words
 from separation.datasets.command import main
 from separation.datasets.prepare import find_preparer, prepare, preparers
 

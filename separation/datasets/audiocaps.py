@@ -10,14 +10,26 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.data.manifest import Clip, Entry
-from separation.datasets.base import FileIndex, Preparer, clean_text, read_table, unique, youtube_stems
+from separation.data.lists import read_table
+from separation.data.manifest import Entry
+from separation.datasets.base import FileIndex, clean_text, preparer, unique, youtube_stems
 from separation.errors import DataError
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 SPLITS = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
 
 
+@preparer(
+    name="audiocaps",
+    title="AudioCaps",
+    home="https://github.com/cdjkim/audiocaps",
+    get="Download train.csv, val.csv and test.csv from its folder dataset/; fetch the 10 s of each video yourself.",
+    licence="captions MIT; the videos belong to their makers",
+    splits="its own",
+    needs=("**/train.csv", "**/val.csv", "**/test.csv"),
+    complete=False,
+    counts={"train": 49838, "validation": 495, "test": 975},
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield one clip a video, with all of its captions.
 
@@ -39,19 +51,4 @@ def clips(root: Path) -> Iterator[Entry]:
         for (video, start), captioned in videos.items():
             stems = (*youtube_stems(video, start), *(row["audiocap_id"] for row in captioned))
             captions = unique(clean_text(row["caption"]) for row in captioned)
-            path, frame = files.find(*stems), files.find_video(*stems)
-            yield split, Clip(path, "", "", f"youtube:{video}", "audiocaps", 10.0, frame=frame, captions=captions)
-
-
-PREPARER = Preparer(
-    name="audiocaps",
-    title="AudioCaps",
-    home="https://github.com/cdjkim/audiocaps",
-    get="Download train.csv, val.csv and test.csv from its folder dataset/; fetch the 10 s of each video yourself.",
-    licence="captions MIT; the videos belong to their makers",
-    splits="its own",
-    needs=("**/train.csv", "**/val.csv", "**/test.csv"),
-    clips=clips,
-    complete=False,
-    counts={"train": 49838, "validation": 495, "test": 975},
-)
+            yield split, files.make_clip(video, "audiocaps", 10.0, stems, captions=captions)

@@ -12,18 +12,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from separation.data.manifest import Clip, Entry
-from separation.datasets.base import FileIndex, Preparer, read_cells, youtube_stems
+from separation.data.lists import read_cells
+from separation.data.manifest import Entry
+from separation.datasets.base import FileIndex, preparer, youtube_stems
 from separation.errors import DataError
 from separation.ontology import classes
 
 HEADER = ["YTID", "start_seconds", "end_seconds", "positive_labels"]
-LISTS = {
-    "balanced": ("balanced_train_segments.csv", "train"),
-    "eval": ("eval_segments.csv", "test"),
-    "unbalanced": ("unbalanced_train_segments.csv", "train"),
-}
-COUNTS = {"balanced": {"train": 22160}, "eval": {"test": 20371}, "unbalanced": {}}
+BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"
+EVAL = "eval_segments.csv"
 
 
 def read_segments(path: Path) -> Iterator[tuple[str, float, float, list[str]]]:
@@ -34,8 +31,8 @@ def read_segments(path: Path) -> Iterator[tuple[str, float, float, list[str]]]:
     """
     named = False
     for number, row in read_cells(path, skipinitialspace=True):
-        if not row or [cell.lstrip("# ") for cell in row] == HEADER:
-            named |= bool(row)
+        if [cell.lstrip("# ") for cell in row] == HEADER:
+            named = True
             continue
         if row[0].startswith("#"):
             continue
@@ -50,42 +47,31 @@ def read_segments(path: Path) -> Iterator[tuple[str, float, float, list[str]]]:
         yield row[0], start, end, mids
 
 
-def clips(root: Path, parts: tuple[str, ...]) -> Iterator[Entry]:
+def clips(root: Path, lists: tuple[str, ...]) -> Iterator[Entry]:
     """Yield the clips of one or several lists."""
     files = FileIndex(root)
     names = {each.mid: each.name.lower() for each in classes()}
-    for part in parts:
-        name, split = LISTS[part]
+    for name in lists:
         for video, start, end, mids in read_segments(root / name):
             labels = tuple(names.get(mid, mid) for mid in mids)
-            stems, recording = youtube_stems(video, start), f"youtube:{video}"
-            path, frame = files.find(*stems), files.find_video(*stems)
-            yield split, Clip(path, "", "", recording, "audioset", end - start, frame=frame, labels=labels)
+            clip = files.make_clip(video, "audioset", end - start, youtube_stems(video, start), labels=labels)
+            yield "test" if name == EVAL else "train", clip
 
 
-def make_preparer(name: str, what: str, *parts: str) -> Preparer:
-    """Make the preparer of one or several lists."""
-    counts: dict[str, int] = {}
-    for part in parts:
-        counts |= COUNTS[part]
-    lists = tuple(LISTS[part][0] for part in parts)
-    return Preparer(
-        name=f"audioset-{name}",
+for part, what, lists, counts in (
+    ("balanced", "balanced train", (BALANCED,), {"train": 22160}),
+    ("eval", "evaluation", (EVAL,), {"test": 20371}),
+    ("unbalanced", "unbalanced train", (UNBALANCED,), {}),
+    ("full", "everything", (BALANCED, UNBALANCED, EVAL), {}),
+):
+    preparer(
+        name=f"audioset-{part}",
         title=f"AudioSet, {what}",
         home="https://research.google.com/audioset/download.html",
         get=f"Download {', '.join(lists)} into a folder; fetch the 10 s of each video yourself, named by its id.",
         licence="lists CC BY 4.0; the videos belong to their makers",
         splits="balanced and unbalanced train lists train, eval list test; no validation",
         needs=lists,
-        clips=partial(clips, parts=parts),
         complete=False,
-        counts=counts if "unbalanced" not in parts else {},
-    )
-
-
-PREPARERS = (
-    make_preparer("balanced", "balanced train", "balanced"),
-    make_preparer("eval", "evaluation", "eval"),
-    make_preparer("unbalanced", "unbalanced train", "unbalanced"),
-    make_preparer("full", "everything", "balanced", "unbalanced", "eval"),
-)
+        counts=counts,
+    )(partial(clips, lists=lists))

@@ -1,20 +1,16 @@
-"""The description of a dataset, and tools to read published lists."""
+"""The description of a dataset, and tools for texts and files that several datasets share."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
 from separation.data.frames import VIDEO
-from separation.data.manifest import Entry
-from separation.errors import DataError, reason
+from separation.data.manifest import Clip, Entry
 
 
 @dataclass(frozen=True)
@@ -50,73 +46,21 @@ class Preparer:
     before: Callable[[Path], None] = lambda root: None
 
 
-# Published lists
+PREPARERS: dict[str, Preparer] = {}
 
 
-@contextmanager
-def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
-    """Open a published text file.
+def preparer(**about: Any) -> Callable[[Callable[[Path], Iterator[Entry]]], Callable[[Path], Iterator[Entry]]]:
+    """Register the decorated function as `clips` of a dataset; `about` are the other fields of `Preparer`."""
 
-    Raises:
-        DataError: the file cannot be opened, or has another encoding.
-    """
-    try:
-        with path.open(newline="", encoding=encoding) as file:
-            yield file
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({reason(error)}).") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not {error.encoding.upper()} text.") from None
+    def register(clips: Callable[[Path], Iterator[Entry]]) -> Callable[[Path], Iterator[Entry]]:
+        each = Preparer(clips=clips, **about)
+        PREPARERS[each.name] = each
+        return clips
+
+    return register
 
 
-def read_cells(path: Path, encoding: str = "utf-8", **options: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, cells) of a CSV file.
-
-    Args:
-        path: the file.
-        encoding: of its text.
-        options: of `csv.reader`.
-
-    Raises:
-        DataError: the file cannot be read or is not CSV.
-    """
-    with open_list(path, encoding) as file:
-        reader = csv.reader(file, **options)
-        try:
-            yield from enumerate(reader, 1)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
-
-
-def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (row number, row) of a CSV file with a header, which is row 1.
-
-    Raises:
-        DataError: the file cannot be read, a column is missing, or a row is too short.
-    """
-    rows = read_cells(path, encoding)
-    _, header = next(rows, (1, []))
-    if missing := [column for column in columns if column not in header]:
-        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)}.")
-    for number, cells in rows:
-        row = dict(zip(header, cells, strict=False))
-        if cells and any(column not in row for column in columns):
-            raise DataError(f"{path}, row {number}: fewer cells than the header.")
-        if cells:
-            yield number, row
-
-
-def read_json(path: Path) -> Any:
-    """Read a published JSON file.
-
-    Raises:
-        DataError: the file cannot be read, or is not UTF-8 or not JSON.
-    """
-    with open_list(path) as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not JSON ({error.msg}).") from None
+# Texts
 
 
 def clean_text(text: str) -> str:
@@ -170,6 +114,11 @@ class FileIndex:
     def find_video(self, *stems: str) -> str:
         """Return the first video of these names; empty if there is none."""
         return next((self.video[stem] for stem in stems if stem in self.video), "")
+
+    def make_clip(self, video: str, source: str, seconds: float, stems: Iterable[str], **more: Any) -> Clip:
+        """Make the clip of a YouTube video: its sound and picture are the first files of the given names."""
+        path, frame = self.find(*stems), self.find_video(*stems)
+        return Clip(path, more.pop("label", ""), "", f"youtube:{video}", source, seconds, frame=frame, **more)
 
 
 def youtube_stems(video: str, start: float) -> tuple[str, ...]:

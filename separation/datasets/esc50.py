@@ -9,24 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from separation.data.lists import read_table
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, label_words, read_table
+from separation.datasets.base import label_words, preparer
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 SPLITS = {"4": "validation", "5": "test"}
+LICENCE = "CC BY-NC 3.0 (see LICENSE of the dataset)"
 
 
-def clips(root: Path) -> Iterator[Entry]:
-    """Yield every row of `meta/esc50.csv`."""
-    for _, row in read_table(root / "meta" / "esc50.csv", COLUMNS):
-        label = label_words(row["category"])
-        recording = f"freesound:{row['src_file']}"
-        licence = "CC BY-NC 3.0 (see LICENSE of the dataset)"
-        clip = Clip(f"audio/{row['filename']}", label, "", recording, "esc50", 5.0, licence)
-        yield SPLITS.get(row["fold"], "train"), clip
-
-
-PREPARER = Preparer(
+@preparer(
     name="esc50",
     title="ESC-50",
     home="https://github.com/karolpiczak/ESC-50",
@@ -34,6 +26,11 @@ PREPARER = Preparer(
     licence="CC BY-NC 3.0; the ESC-10 subset CC BY 3.0",
     splits="its folds: 1-3 train, 4 validation, 5 test",
     needs=("meta/esc50.csv", "audio"),
-    clips=clips,
     counts={"train": 1200, "validation": 400, "test": 400},
 )
+def clips(root: Path) -> Iterator[Entry]:
+    """Yield every row of `meta/esc50.csv`."""
+    for _, row in read_table(root / "meta" / "esc50.csv", COLUMNS):
+        path, recording = f"audio/{row['filename']}", f"freesound:{row['src_file']}"
+        clip = Clip(path, label_words(row["category"]), "", recording, "esc50", 5.0, LICENCE)
+        yield SPLITS.get(row["fold"], "train"), clip

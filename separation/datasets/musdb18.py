@@ -10,34 +10,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from separation.audio import AudioError, Reader, Writer
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, clean_text
+from separation.datasets.base import clean_text, preparer
 from separation.errors import DataError
 
 STEMS = ("drums", "bass", "other", "vocals")
 STREAMS = ("mixture", *STEMS)  # of a container, in this order
-VALIDATION = frozenset(
-    {
-        "Actions - One Minute Smile",
-        "Clara Berry And Wooldog - Waltz For My Victims",
-        "Johnny Lokke - Promises & Lies",
-        "Patrick Talbot - A Reason To Leave",
-        "Triviul - Angelsaint",
-        "Alexander Ross - Goodbye Bolero",
-        "Fergessen - Nos Palpitants",
-        "Leaf - Summerghost",
-        "Skelpolu - Human Mistakes",
-        "Young Griffo - Pennies",
-        "ANiMAL - Rockshow",
-        "James May - On The Line",
-        "Meaxic - Take A Step",
-        "Traffic Experiment - Sirens",
-    }
-)
+VALIDATION = (
+    "Actions - One Minute Smile", "Clara Berry And Wooldog - Waltz For My Victims", "Johnny Lokke - Promises & Lies",
+    "Patrick Talbot - A Reason To Leave", "Triviul - Angelsaint", "Alexander Ross - Goodbye Bolero",
+    "Fergessen - Nos Palpitants", "Leaf - Summerghost", "Skelpolu - Human Mistakes", "Young Griffo - Pennies",
+    "ANiMAL - Rockshow", "James May - On The Line", "Meaxic - Take A Step", "Traffic Experiment - Sirens",
+)  # fmt: skip
 CONTAINER = ".stem.mp4"
 
 
@@ -82,25 +70,24 @@ def extract_stems(root: Path) -> None:
             partial.rename(folders[path])
 
 
-hq = Preparer(
+COMMON: dict[str, Any] = {
+    "home": "https://sigsep.github.io/datasets/musdb.html",
+    "licence": "non-commercial, academic; mostly CC BY-NC-SA (see the page)",
+    "splits": "its own train and test; validation as in the musdb package",
+    "counts": {"train": 344, "validation": 56, "test": 200},
+}
+preparer(
     name="musdb18-hq",
     title="MUSDB18-HQ",
-    home="https://sigsep.github.io/datasets/musdb.html",
     get="Ask for it at zenodo.org/records/3338373 and unpack musdb18hq.zip.",
-    licence="non-commercial, academic; mostly CC BY-NC-SA (see the page)",
-    splits="its own train and test; validation as in the musdb package",
     needs=("train/*/vocals.wav", "test/*/vocals.wav"),
-    clips=clips,
-    counts={"train": 344, "validation": 56, "test": 200},
-)
-PREPARERS = (
-    hq,
-    replace(
-        hq,
-        name="musdb18",
-        title="MUSDB18",
-        get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; the extracted stems need another 32 GB.",
-        needs=("train/*", "test/*"),
-        before=extract_stems,
-    ),
-)
+    **COMMON,
+)(clips)
+preparer(
+    name="musdb18",
+    title="MUSDB18",
+    get="Ask for it at zenodo.org/records/1117372 and unpack musdb18.zip; the extracted stems need another 32 GB.",
+    needs=("train/*", "test/*"),
+    before=extract_stems,
+    **COMMON,
+)(clips)

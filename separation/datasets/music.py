@@ -11,14 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.data.manifest import Clip, Entry
-from separation.datasets.base import FileIndex, Preparer, label_words, read_cells, read_json
+from separation.data.lists import read_cells, read_json
+from separation.data.manifest import Entry
+from separation.datasets.base import FileIndex, label_words, preparer
 from separation.errors import DataError
 
 LISTS = ("MUSIC_solo_videos.json", "MUSIC_duet_videos.json")
 TEST = "MUSIC_solo_test.csv"
 
 
+@preparer(
+    name="music",
+    title="MUSIC",
+    home="https://github.com/roudimit/MUSIC_dataset",
+    get="Download MUSIC_solo_videos.json (and MUSIC_duet_videos.json); fetch the videos yourself, named by their id.",
+    licence="the videos belong to their makers",
+    splits=f"none published: all train, but for the videos of a {TEST} in the folder",
+    needs=("MUSIC_solo_videos.json",),
+    complete=False,
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield the videos of the lists that exist.
 
@@ -27,7 +38,7 @@ def clips(root: Path) -> Iterator[Entry]:
     """
     files, held_out = FileIndex(root), set()
     if (root / TEST).exists():
-        held_out = {Path(row[0]).stem for _, row in read_cells(root / TEST) if row}
+        held_out = {Path(row[0]).stem for _, row in read_cells(root / TEST)}
     for name in LISTS:
         if not (root / name).exists():
             continue
@@ -37,19 +48,5 @@ def clips(root: Path) -> Iterator[Entry]:
         for instruments, videos in content["videos"].items():
             labels = tuple(label_words(label) for label in instruments.split())
             for video in videos:
-                split, path = "test" if video in held_out else "train", files.find(video)
-                frame, recording = files.find_video(video), f"youtube:{video}"
-                yield split, Clip(path, "", "", recording, "music", 0.0, frame=frame, labels=labels)
-
-
-PREPARER = Preparer(
-    name="music",
-    title="MUSIC",
-    home="https://github.com/roudimit/MUSIC_dataset",
-    get="Download MUSIC_solo_videos.json (and MUSIC_duet_videos.json); fetch the videos yourself, named by their id.",
-    licence="the videos belong to their makers",
-    splits=f"none published: all train, but for the videos of a {TEST} in the folder",
-    needs=("MUSIC_solo_videos.json",),
-    clips=clips,
-    complete=False,
-)
+                split = "test" if video in held_out else "train"
+                yield split, files.make_clip(video, "music", 0.0, [video], labels=labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,7 +16,7 @@ from pathlib import Path
 from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, Entry, hold_out, resolve_leaks, write_manifest
-from separation.datasets.base import Preparer
+from separation.datasets.base import PREPARERS, Preparer
 from separation.errors import DataError
 
 BROKEN_LIMIT = 0.01
@@ -28,11 +28,9 @@ SPLITS = ("train", "validation", "test")
 def preparers() -> dict[str, Preparer]:
     """Return the preparers by name, sorted: those of every file of this folder."""
     package = import_module(__name__.rpartition(".")[0])
-    found: list[Preparer] = []
     for each in pkgutil.iter_modules(package.__path__):
-        module = import_module(f"{package.__name__}.{each.name}")
-        found += getattr(module, "PREPARERS", ()) or [p for p in [getattr(module, "PREPARER", None)] if p]
-    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+        import_module(f"{package.__name__}.{each.name}")
+    return dict(sorted(PREPARERS.items()))
 
 
 def find_preparer(name: str) -> Preparer:
@@ -74,9 +72,18 @@ def prepare(
     if missing := [pattern for pattern in preparer.needs if not any(root.glob(pattern))]:
         raise DataError(f"{root}: this is not {preparer.title}, {', '.join(missing)} is missing. How to get it: {how}")
     preparer.before(root)
-    found, broken = check_files(preparer.clips(root), root)
-    report_broken(preparer, root, len(found) + len(broken), broken, report)
-    entries, dropped = resolve_leaks(found)
+
+    def check(entry: Entry) -> Entry | str:
+        try:
+            return entry[0], measure_clip(entry[1], root / entry[1].path)
+        except DataError as error:
+            return str(error)
+
+    listed = list(preparer.clips(root))  # errors of a list are raised before any file is opened
+    with ThreadPoolExecutor() as pool:  # opening a video takes milliseconds, and there may be 200,000
+        checked = list(pool.map(check, listed))
+    report_broken(preparer, root, len(checked), [each for each in checked if isinstance(each, str)], report)
+    entries, dropped = resolve_leaks(each for each in checked if not isinstance(each, str))
     if dropped:
         recordings = sorted({clip.recording for _, clip in dropped})
         more = f" and {len(recordings) - 3} more" if len(recordings) > 3 else ""
@@ -93,25 +100,6 @@ def prepare(
     for line in summary(preparer, entries):
         report(line)
     return entries
-
-
-def check_files(entries: Iterable[Entry], root: Path) -> tuple[list[Entry], list[str]]:
-    """Check the file of every clip and complete unknown lengths.
-
-    Returns:
-        The usable entries, and for each of the others what is wrong.
-    """
-
-    def check(entry: Entry) -> Entry | str:
-        try:
-            return entry[0], measure_clip(entry[1], root / entry[1].path)
-        except DataError as error:
-            return str(error)
-
-    listed = list(entries)  # errors of a list are raised before any file is opened
-    with ThreadPoolExecutor() as pool:  # opening a video takes milliseconds, and there may be 200,000
-        checked = list(pool.map(check, listed))
-    return [each for each in checked if not isinstance(each, str)], [each for each in checked if isinstance(each, str)]
 
 
 def measure_clip(clip: Clip, path: Path) -> Clip:
@@ -181,7 +169,7 @@ def relocate(clip: Clip, root: Path, folder: Path) -> Clip:
 
 
 def summary(preparer: Preparer, entries: list[Entry]) -> list[str]:
-    """Return a table of clips, recordings, hours and labels by split, and how the counts differ from the release."""
+    """Return a table of clips, recordings, hours and labels by split, and how many clips the whole release has."""
     lines = [f"{'split':<12}{'clips':>9}{'recordings':>12}{'hours':>9}{'labels':>8}"]
     counts = Counter(split for split, _ in entries)
     for split in sorted(counts, key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS)):
@@ -189,18 +177,8 @@ def summary(preparer: Preparer, entries: list[Entry]) -> list[str]:
         recordings, labels = len({clip.recording for clip in clips}), len({each for c in clips for each in c.labels})
         hours = sum(clip.seconds for clip in clips) / 3600
         lines.append(f"{split:<12}{len(clips):>9}{recordings:>12}{hours:>9.2f}{labels:>8}")
-    return lines + compare_with_release(preparer, counts)
-
-
-def compare_with_release(preparer: Preparer, counts: Counter[str]) -> list[str]:
-    """Return a sentence if a folder has more or fewer clips than the whole release; splits of unknown size are ignored.
-
-    Args:
-        preparer: of the dataset.
-        counts: clips of each split in the folder.
-    """
-    # What --validation holds out belongs to the train split.
+    # Splits of unknown size are not compared with the release. What --validation holds out belongs to the train split.
     known = set(preparer.counts) | ({"validation"} if "train" in preparer.counts else set())
     whole, here = sum(preparer.counts.values()), sum(count for split, count in counts.items() if split in known)
     which = "" if known >= set(counts) else f"{' and '.join(preparer.counts)} "
-    return [f"the whole release has {whole} {which}clips, here are {here}."] if whole and whole != here else []
+    return lines + ([f"the whole release has {whole} {which}clips, here are {here}."] if whole not in (0, here) else [])

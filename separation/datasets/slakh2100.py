@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer, label_words, unique
+from separation.datasets.base import label_words, preparer, unique
 from separation.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
 
+@preparer(
+    name="slakh2100",
+    title="Slakh2100",
+    home="http://www.slakh.com",
+    get="Download slakh2100_flac_redux.tar.gz from zenodo.org/records/4599666 (105 GB) and unpack it.",
+    licence="CC BY 4.0",
+    splits="its own",
+    needs=tuple(f"{split}/Track*/metadata.yaml" for split in SPLITS),
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield the rendered stems of every track; the main label is the MIDI program, the second its family."""
     for split in SPLITS:
@@ -47,15 +56,3 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
         raise DataError(f"{path}: no UUID or no stems.")
     return about
-
-
-PREPARER = Preparer(
-    name="slakh2100",
-    title="Slakh2100",
-    home="http://www.slakh.com",
-    get="Download slakh2100_flac_redux.tar.gz from zenodo.org/records/4599666 (105 GB) and unpack it.",
-    licence="CC BY 4.0",
-    splits="its own",
-    needs=tuple(f"{split}/Track*/metadata.yaml" for split in SPLITS),
-    clips=clips,
-)

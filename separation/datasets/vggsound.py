@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.data.manifest import Clip, Entry
-from separation.datasets.base import FileIndex, Preparer, clean_text, read_cells
+from separation.data.lists import read_cells
+from separation.data.manifest import Entry
+from separation.datasets.base import FileIndex, clean_text, preparer
 from separation.errors import DataError
 
 LIST = "vggsound.csv"
 
 
+@preparer(
+    name="vggsound",
+    title="VGGSound",
+    home="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+    get="Download vggsound.csv into a folder; fetch the 10 s of each video yourself, named <id>_<start>.mp4.",
+    licence="list CC BY 4.0; the videos belong to their makers",
+    splits="its own train and test; no validation",
+    needs=(LIST,),
+    complete=False,
+    counts={"test": 15446},
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield every row of the list.
 
@@ -27,20 +39,5 @@ def clips(root: Path) -> Iterator[Entry]:
         if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):
             raise DataError(f"{root / LIST}, row {number}: not “YouTube id, start, label, train or test”.")
         video, start, label, split = row
-        stem = f"{video}_{int(start):06d}"
-        path, frame, recording = files.find(stem), files.find_video(stem), f"youtube:{video}"
-        yield split, Clip(path, clean_text(label), "", recording, "vggsound", 10.0, "CC BY 4.0 (list)", frame=frame)
-
-
-PREPARER = Preparer(
-    name="vggsound",
-    title="VGGSound",
-    home="https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
-    get="Download vggsound.csv into a folder; fetch the 10 s of each video yourself, named <id>_<start>.mp4.",
-    licence="list CC BY 4.0; the videos belong to their makers",
-    splits="its own train and test; no validation",
-    needs=(LIST,),
-    clips=clips,
-    complete=False,
-    counts={"test": 15446},
-)
+        stem, about = f"{video}_{int(start):06d}", {"label": clean_text(label), "licence": "CC BY 4.0 (list)"}
+        yield split, files.make_clip(video, "vggsound", 10.0, [stem], **about)

@@ -12,11 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import Preparer
+from separation.datasets.base import preparer
 
 PARTS = {"train": "trainset_28spk_wav", "test": "testset_wav"}
 
 
+@preparer(
+    name="voicebank-demand",
+    title="VoiceBank-DEMAND",
+    home="https://datashare.ed.ac.uk/handle/10283/2791",
+    get="Download the clean and noisy 28-speaker train sets and the test sets and unpack them into one folder.",
+    licence="CC BY 4.0",
+    splits="its own train and test, by speaker; no validation",
+    needs=tuple(f"{kind}_{part}" for part in PARTS.values() for kind in ("clean", "noisy")),
+    counts={"train": 11572, "test": 824},
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield the clean files; if one of the two is missing, a path that does not exist."""
     for split, part in PARTS.items():
@@ -26,16 +36,3 @@ def clips(root: Path) -> Iterator[Entry]:
             path = f"clean_{part}/{name}" if (root / noisy).exists() else noisy  # the one that is missing
             recording = f"voicebank:{name.split('_')[0]}"
             yield split, Clip(path, "speech", "A person speaks.", recording, "voicebank", 0.0, "CC BY 4.0")
-
-
-PREPARER = Preparer(
-    name="voicebank-demand",
-    title="VoiceBank-DEMAND",
-    home="https://datashare.ed.ac.uk/handle/10283/2791",
-    get="Download the clean and noisy 28-speaker train sets and the test sets and unpack them into one folder.",
-    licence="CC BY 4.0",
-    splits="its own train and test, by speaker; no validation",
-    needs=tuple(f"{kind}_{part}" for part in PARTS.values() for kind in ("clean", "noisy")),
-    clips=clips,
-    counts={"train": 11572, "test": 824},
-)

@@ -10,27 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from separation.data.lists import read_json
 from separation.data.manifest import Clip, Entry
-from separation.datasets.base import FileIndex, Preparer, clean_text, read_json
+from separation.datasets.base import FileIndex, clean_text, preparer
 from separation.errors import DataError
 
-LISTS = {
-    "AudioSet_SL": "as_final.json",
-    "BBC_Sound_Effects": "bbc_final.json",
-    "FreeSound": "fsd_final.json",
-    "SoundBible": "sb_final.json",
-}
-RECORDINGS = {
-    "AudioSet_SL": "youtube",
-    "BBC_Sound_Effects": "bbc",
-    "FreeSound": "freesound",
-    "SoundBible": "soundbible",
+SOURCES = {
+    "AudioSet_SL": ("as_final.json", "youtube"),
+    "BBC_Sound_Effects": ("bbc_final.json", "bbc"),
+    "FreeSound": ("fsd_final.json", "freesound"),
+    "SoundBible": ("sb_final.json", "soundbible"),
 }
 BLACKLISTED = {"AudioSet_SL": "AudioSet", "FreeSound": "FreeSound"}
 
 
+@preparer(
+    name="wavcaps",
+    title="WavCaps",
+    home="https://huggingface.co/datasets/cvssp/WavCaps",
+    get="Download json_files/ and the archives of Zip_files/ that you want, and unpack those into the same folder.",
+    licence="academic use only; each source has its own terms",
+    splits="none published: all train, less what its blacklists name",
+    needs=("json_files/*/*_final.json",),
+    complete=False,
+)
 def clips(root: Path) -> Iterator[Entry]:
     """Yield the clips of the sources that exist, without the blacklisted ones.
 
@@ -42,42 +46,20 @@ def clips(root: Path) -> Iterator[Entry]:
         content = read_json(path)
         for source, key in BLACKLISTED.items():
             banned |= {(source, str(each).removesuffix(".wav")) for each in content.get(key, [])}
-    for source, name in LISTS.items():
+    for source, (name, site) in SOURCES.items():
         path = root / "json_files" / source / name
         if not path.exists():
             continue
+        content = read_json(path)  # SoundBible's list may be bare
+        rows = content.get("data") if isinstance(content, dict) else content
+        if not isinstance(rows, list) or not all({"id", "caption", "duration"} <= set(row) for row in rows):
+            raise DataError(f"{path}: not a list of clips with id, caption and duration.")
         files = FileIndex(root, source)
-        for row in read_list(path):
+        for row in rows:
             stem = str(row["id"]).removesuffix(".wav")
             if (source, stem) in banned:
                 continue
             file = files.find(stem) if stem in files.audio else f"{source}/{stem}.flac"
             original = stem[1:] if source == "AudioSet_SL" else stem  # AudioSet's are named Y<video>.wav
-            recording = f"{RECORDINGS[source]}:{original}"
+            recording = f"{site}:{original}"
             yield "train", Clip(file, "", clean_text(str(row["caption"])), recording, "wavcaps", 0.0)
-
-
-def read_list(path: Path) -> list[dict[str, Any]]:
-    """Read the list of a source.
-
-    Raises:
-        DataError: the file is not a list of clips.
-    """
-    content = read_json(path)
-    found = content.get("data") if isinstance(content, dict) else content
-    if not isinstance(found, list) or not all({"id", "caption", "duration"} <= set(row) for row in found):
-        raise DataError(f"{path}: not a list of clips with id, caption and duration.")
-    return found
-
-
-PREPARER = Preparer(
-    name="wavcaps",
-    title="WavCaps",
-    home="https://huggingface.co/datasets/cvssp/WavCaps",
-    get="Download json_files/ and the archives of Zip_files/ that you want, and unpack those into the same folder.",
-    licence="academic use only; each source has its own terms",
-    splits="none published: all train, less what its blacklists name",
-    needs=("json_files/*/*_final.json",),
-    clips=clips,
-    complete=False,
-)

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from separation.evaluate.metrics import (
     is_installed,
 )
 from separation.evaluate.protocols.base import Protocol, ProtocolError, all_protocols, find_protocol, fingerprint
-from separation.evaluate.scoring import EvaluationError, Outcome, Plan, score_rows
+from separation.evaluate.scoring import EvaluationError, Plan, score_rows
 from separation.evaluate.tables import (
     class_means,
     compare_systems,
@@ -46,12 +47,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(argv)
     if options.list_protocols:
-        print(protocol_table())
+        table = [
+            (p.name, p.version, p.count or "as the recordings are", (p.sha256 or "")[:12], p.root, p.about)
+            for p in all_protocols().values()
+        ]
+        print(markdown(("protocol", "version", "rows", "sha256 of the rows", "recordings", "what"), table))
         return 0
     try:
         if options.mixtures:
             rows, root = read_rows(options.mixtures), options.root or options.mixtures.parent
-            protocol = protocol_of_list(options.mixtures, rows)
+            protocol = find_protocol("validation")
+            if fingerprint(rows, VALIDATION) != protocol.sha256:
+                about = "mixtures in the format of the validation list"
+                protocol = Protocol(options.mixtures.name, 1, about, "", protocol.root, lambda root: rows, VALIDATION)
         else:
             protocol = find_protocol(options.protocol)
             root = protocol.recordings(options.root)
@@ -100,31 +108,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def protocol_table() -> str:
-    """Format all protocols as a Markdown table."""
-    rows = [
-        (p.name, p.version, p.count or "as the recordings are", (p.sha256 or "")[:12], p.root, p.about)
-        for p in all_protocols().values()
-    ]
-    return markdown(("protocol", "version", "rows", "sha256 of the rows", "recordings", "what"), rows)
-
-
-def protocol_of_list(path: Path, rows: list[Row]) -> Protocol:
-    """Return the validation protocol if a list has its rows, else a protocol of its own."""
-    known = find_protocol("validation")
-    if fingerprint(rows, VALIDATION) == known.sha256:
-        return known
-    about = "mixtures in the format of the validation list"
-    return Protocol(path.name, 1, about, "", "SEPARATION_DATA", lambda sources: rows, VALIDATION)
-
-
 def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Namespace) -> int:
     """Score rows, write the files and print the tables; return the exit status.
 
     Raises:
         MissingPackage: a metric of --metrics needs a package that is not installed.
     """
-    clips = train_clips(root) if options.mixtures or protocol.name == "validation" else None
+    clips = None
+    if options.mixtures or protocol.name == "validation":
+        with suppress(DataError):  # the train clips only serve optional rows of the table
+            clips = Counter(clip.label for clip in read_manifest(root / MANIFEST, "train"))
     plan = Plan(options.query, choose_metrics(protocol, options), options.oracle, protocol.mixing, protocol.window)
     began = time.perf_counter()
     chosen = add_recording_ids(rows[:: options.every], read_recording_ids(root / MANIFEST), protocol.folders)
@@ -135,7 +128,20 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     bar = tqdm(chosen, "mixtures", leave=False, disable=None)
     outcome = score_rows(separator, bar, lambda row: protocol.locate(row, root), plan)
     scores = outcome.scores
-    facts = describe_run(protocol, rows, outcome, options)
+    facts = {
+        "protocol": protocol.name,
+        "version": protocol.version,
+        "rows_sha256": fingerprint(rows, protocol.mixing),
+        "model": Path(options.model).name,
+        "weights_sha256": weights_sha256(options.model) if scores else "unknown",
+        "asked_by": options.query,
+        "every": options.every,
+        "rows": len(rows),
+        "scored": len(scores),
+        "missing": len(outcome.missing),
+        "broken": len(outcome.broken),
+        "silent": len(outcome.silent),
+    }
     cells = compare_systems(scores, plan.metrics, protocol.aggregate)
     kind = next((score.kind for score in scores if score.kind != "absent"), "pair")  # of the tables by class
     if options.json:
@@ -147,10 +153,10 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     if scores:
         print(f"{separator!r}, asked by {options.query}, {time.perf_counter() - began:.0f} s\n")
     selected = f", 1 in {options.every} taken" if options.every > 1 else ""
-    skipped = facts["missing"] + facts["broken"]
+    skipped, silent = len(outcome.missing) + len(outcome.broken), len(outcome.silent)
     print(f"Protocol {facts['protocol']}, version {facts['version']}, rows' sha256 {facts['rows_sha256']}.")
     print(f"Model {facts['model']}, weights' sha256 {facts['weights_sha256']}.")
-    print(f"{len(rows)} rows{selected}: {len(scores)} scored, {skipped} skipped, {facts['silent']} silent.")
+    print(f"{len(rows)} rows{selected}: {len(scores)} scored, {skipped} skipped, {silent} silent.")
     print(*describe_skipped(outcome), sep="\n", end="\n" if outcome.rows > len(scores) else "")
     if scores:
         print(format_tables(scores, cells, clips, protocol.aggregate))
@@ -175,32 +181,6 @@ def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str
         if not is_installed(name):
             print(f"{METRICS[name].heading} is left out: it needs the package {PACKAGES[name]}.", file=sys.stderr)
     return tuple(name for name in names if is_installed(name))
-
-
-def train_clips(root: Path) -> Counter[str] | None:
-    """Count the train clips of each class; None if the recordings have no manifest with a train split."""
-    try:
-        return Counter(clip.label for clip in read_manifest(root / MANIFEST, "train"))
-    except DataError:  # it only serves optional rows of the table
-        return None
-
-
-def describe_run(protocol: Protocol, rows: list[Row], outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what was measured, on what, and how much of it."""
-    return {
-        "protocol": protocol.name,
-        "version": protocol.version,
-        "rows_sha256": fingerprint(rows, protocol.mixing),
-        "model": Path(options.model).name,
-        "weights_sha256": weights_sha256(options.model) if outcome.scores else "unknown",
-        "asked_by": options.query,
-        "every": options.every,
-        "rows": len(rows),
-        "scored": len(outcome.scores),
-        "missing": len(outcome.missing),
-        "broken": len(outcome.broken),
-        "silent": len(outcome.silent),
-    }
 
 
 def weights_sha256(name: str) -> str:

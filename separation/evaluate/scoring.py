@@ -84,11 +84,16 @@ class Outcome:
         return len(self.scores) + len(self.missing) + len(self.broken) + len(self.silent)
 
     def add(self, item: Rendered | LeftOut, score: Callable[[Rendered], Score]) -> None:
-        """Score a row, or record why it has no score."""
+        """Score a row, or record why it has no score: signals below -100 dB of full scale are silent."""
         if isinstance(item, LeftOut):
             (self.missing if item.missing else self.broken).append(item.why)
-        elif name := find_silence(item):
-            self.silent.append(f"{item.row['id']}: the {name} is silent")
+            return
+        signals = {"mixture": item.mixture}
+        if item.row["kind"] != "absent":
+            signals = {"target": item.target, "interference": item.mixture - item.target} | signals
+        silent = [name for name, wave in signals.items() if energy(wave) <= PUBLISHED_FLOOR * wave.size]
+        if silent:
+            self.silent.append(f"{item.row['id']}: the {silent[0]} is silent")
         else:
             self.scores.append(score(item))
 
@@ -100,14 +105,6 @@ def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
         for one in fields(Outcome):
             getattr(whole, one.name).extend(getattr(part, one.name))
     return whole
-
-
-def find_silence(rendered: Rendered) -> str:
-    """Name the first signal of a row below -100 dB of full scale, so that it has no score; empty if there is none."""
-    signals = {"mixture": rendered.mixture}
-    if rendered.row["kind"] != "absent":
-        signals = {"target": rendered.target, "interference": rendered.mixture - rendered.target} | signals
-    return next((name for name, wave in signals.items() if energy(wave) <= PUBLISHED_FLOOR * wave.size), "")
 
 
 def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan()) -> Score:
@@ -151,12 +148,7 @@ def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan())
     )
 
 
-def score_rows(
-    separator: Separator,
-    rows: Iterable[Row],
-    locate: Callable[[Row], Path | str],
-    plan: Plan,
-) -> Outcome:
+def score_rows(separator: Separator, rows: Iterable[Row], locate: Callable[[Row], Path | str], plan: Plan) -> Outcome:
     """Score the rows whose recordings exist and can be read; list the others.
 
     Args:
@@ -170,7 +162,6 @@ def score_rows(
     """
     outcome = Outcome()
     for row in rows:
-        outcome.add(
-            try_render(row, locate(row), plan.mixing), lambda rendered: score_mixture(separator, rendered, plan)
-        )
+        item = try_render(row, locate(row), plan.mixing)
+        outcome.add(item, lambda rendered: score_mixture(separator, rendered, plan))
     return outcome

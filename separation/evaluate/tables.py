@@ -33,31 +33,25 @@ def resampling_unit(scores: Iterable[Score]) -> str:
     return "recording (by file where that is unknown)" if len(known) == 2 else "recording" if True in known else "file"
 
 
-def group_by_class(scores: Iterable[Score], kind: str) -> dict[str, list[Score]]:
-    """Return the scores of one kind by label."""
-    groups: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        if score.kind == kind:
-            groups[score.label].append(score)
-    return groups
+def mean_and_interval(values: Array, labels: list[str], recordings: list[str], how: str) -> tuple[float, float, float]:
+    """Return one value for a group of rows and the ends of its 95 % interval.
+
+    Raises:
+        ValueError: `how` is not a key of `AGGREGATES`.
+    """
+    if how not in AGGREGATES:
+        raise ValueError(f"Unknown aggregate {how}. Choose one of {', '.join(AGGREGATES)}.")
+    if how == "mean":
+        return float(values.mean()), *bootstrap(values, recordings)
+    groups: dict[str, list[float]] = defaultdict(list)
+    for label, value in zip(labels, values, strict=True):
+        groups[label].append(value)
+    centre = np.median if how == "class median" else np.mean
+    classes = np.array([centre(group) for group in groups.values()])
+    return float(classes.mean()), *bootstrap(classes, list(groups))
 
 
 # The model alone
-
-
-def group_line(name: str, scores: list[Score]) -> dict[str, Any]:
-    """Return mean, median and interval of a group of scores."""
-    values = np.array([score.value for score in scores])
-    low, high = bootstrap(values, [score.recording for score in scores])
-    return {
-        "rows": name,
-        "n": len(scores),
-        "mean": float(values.mean()),
-        "low": low,
-        "high": high,
-        "median": float(np.median(values)),
-        "presence": float(np.mean([score.presence for score in scores])),
-    }
 
 
 def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[dict[str, Any]]:
@@ -66,6 +60,9 @@ def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[di
     Args:
         scores: of all rows.
         clips: number of train clips of each class; None: rare classes are not reported separately.
+
+    Returns:
+        Dictionaries with rows (name of the group), n, mean, low, high, median and presence.
     """
     pairs = [s for s in scores if s.kind == "pair"]
     groups = {"pair": pairs, "pair, target from ESC-50": [s for s in pairs if s.esc]}
@@ -74,56 +71,38 @@ def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[di
         groups[f"pair, class with < {FEW} train clips"] = [s for s in pairs if clips[s.label] < FEW]
     groups["three"] = [s for s in scores if s.kind == "three"]
     groups["absent (dB under the mixture)"] = [s for s in scores if s.kind == "absent"]
-    return [group_line(name, group) for name, group in groups.items() if group]
-
-
-def format_summary(lines: list[dict[str, Any]]) -> str:
-    """Format the result of `summarize` as a Markdown table."""
-    rows = [
-        (e["rows"], e["n"], f"{e['mean']:.2f}", f"{e['low']:.2f} to {e['high']:.2f}", f"{e['median']:.2f}",
-         f"{e['presence']:.2f}")
-        for e in lines
-    ]  # fmt: skip
-    return markdown(("rows", "n", "mean dB", "95 % interval", "median", "presence"), rows)
+    lines = []
+    for name, group in groups.items():
+        if group:
+            values = np.array([score.value for score in group])
+            mean, low, high = mean_and_interval(values, [], [score.recording for score in group], "mean")
+            line = {"rows": name, "n": len(group), "mean": mean, "low": low, "high": high}
+            presence = float(np.mean([score.presence for score in group]))
+            lines.append(line | {"median": float(np.median(values)), "presence": presence})
+    return lines
 
 
 def class_means(scores: Iterable[Score], kind: str = "pair") -> list[tuple[str, int, float]]:
     """Return (class, number of rows, mean SDRi) over the rows of one kind, worst first."""
-    groups = group_by_class(scores, kind).items()
-    return sorted(((c, len(g), float(np.mean([s.value for s in g]))) for c, g in groups), key=lambda entry: entry[2])
+    groups: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        if score.kind == kind:
+            groups[score.label].append(score.value)
+    return sorted(((c, len(g), float(np.mean(g))) for c, g in groups.items()), key=lambda entry: entry[2])
 
 
 def format_classes(scores: list[Score], kind: str) -> str:
     """Format rows, mean and median SDRi, and the mean of the oracle mask by class, worst first."""
-    groups, rows = group_by_class(scores, kind), []
+    rows = []
     for name, count, mean in class_means(scores, kind):
-        median = np.median([score.value for score in groups[name]])
-        best = [score.oracle["sdri"] for score in groups[name] if "sdri" in score.oracle]
+        group = [score for score in scores if (score.kind, score.label) == (kind, name)]
+        best = [score.oracle["sdri"] for score in group if "sdri" in score.oracle]
+        median = np.median([score.value for score in group])
         rows.append((name, count, f"{mean:.2f}", f"{median:.2f}", f"{np.mean(best):.2f}" if best else ""))
     return markdown(("class", "rows", "mean dB", "median dB", "oracle mask, mean dB"), rows)
 
 
 # Several systems
-
-
-def aggregate_values(
-    values: Array, labels: list[str], recordings: list[str], aggregate: str
-) -> tuple[float, float, float]:
-    """Return one value for a group and the ends of its interval.
-
-    Raises:
-        ValueError: `aggregate` is not a key of `AGGREGATES`.
-    """
-    if aggregate == "mean":
-        return float(values.mean()), *bootstrap(values, recordings)
-    if aggregate not in AGGREGATES:
-        raise ValueError(f"Unknown aggregate {aggregate}. Choose one of {', '.join(AGGREGATES)}.")
-    centre = np.median if aggregate == "class median" else np.mean
-    groups: dict[str, list[float]] = defaultdict(list)
-    for label, value in zip(labels, values, strict=True):
-        groups[label].append(value)
-    classes = np.array([centre(group) for group in groups.values()])
-    return float(classes.mean()), *bootstrap(classes, list(groups))
 
 
 def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mean") -> list[dict[str, Any]]:
@@ -149,24 +128,32 @@ def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: st
                 if found:
                     values = np.array([value for _, value in found])
                     labels, recordings = [s.label for s, _ in found], [s.recording for s, _ in found]
-                    value, low, high = aggregate_values(values, labels, recordings, how)
+                    value, low, high = mean_and_interval(values, labels, recordings, how)
                     cell |= {"value": value, "low": low, "high": high, "median": float(np.median(values))}
                 cells.append(cell)
     return cells
 
 
-def format_cell(cell: dict[str, Any]) -> str:
-    """Format a value with its interval, the median of the rows, and the number of rows where it is not all."""
-    if "value" not in cell:
-        return "none"
-    value, low, high, median = (f"{round(cell[key], 2) + 0.0:.2f}" for key in ("value", "low", "high", "median"))
-    interval = f" ({low} to {high})" if cell["high"] > cell["low"] else ""
-    return f"{value}{interval}; {median}" + (f", n = {cell['n']}" if cell["n"] < cell["rows"] else "")
+def format_tables(
+    scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
+) -> str:
+    """Format the table of the model alone, and for each kind of row a table of systems by metrics.
 
+    Args:
+        scores: of all rows.
+        cells: result of `compare_systems`.
+        clips: as in `summarize`.
+        aggregate: a key of `AGGREGATES`.
+    """
 
-def format_comparison(cells: list[dict[str, Any]]) -> str:
-    """Format the result of `compare_systems` as a Markdown table of systems by metrics for each kind of row."""
-    tables = []
+    def format_cell(cell: dict[str, Any]) -> str:
+        if "value" not in cell:
+            return "none"
+        value, low, high, median = (f"{round(cell[key], 2) + 0.0:.2f}" for key in ("value", "low", "high", "median"))
+        interval = f" ({low} to {high})" if cell["high"] > cell["low"] else ""
+        return f"{value}{interval}; {median}" + (f", n = {cell['n']}" if cell["n"] < cell["rows"] else "")
+
+    unit, tables = resampling_unit(scores), []
     for kind in dict.fromkeys(cell["kind"] for cell in cells):
         group = [cell for cell in cells if cell["kind"] == kind]
         names = dict.fromkeys(cell["metric"] for cell in group)
@@ -174,19 +161,13 @@ def format_comparison(cells: list[dict[str, Any]]) -> str:
         systems = dict.fromkeys(cell["system"] for cell in group)
         rows = [[system, *(format_cell(c) for c in group if c["system"] == system)] for system in systems]
         tables.append(markdown([f"{kind}, n = {group[0]['rows']}", *heads], rows))
-    return "\n\n".join(tables)
-
-
-def format_tables(
-    scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
-) -> str:
-    """Format the table of the model alone and those of all systems."""
-    unit = resampling_unit(scores)
+    template = "{rows}|{n}|{mean:.2f}|{low:.2f} to {high:.2f}|{median:.2f}|{presence:.2f}"
+    alone = [template.format(**line).split("|") for line in summarize(scores, clips)]
     return (
         f"\nSDRi of the model (suppression of absent queries), mean over rows, 95 % interval by {unit}:\n\n"
-        f"{format_summary(summarize(scores, clips))}\n"
+        f"{markdown(('rows', 'n', 'mean dB', '95 % interval', 'median', 'presence'), alone)}\n"
         f"\nAll systems, {AGGREGATES[aggregate].format(unit=unit)}; behind the semicolon the median of the rows:\n\n"
-        f"{format_comparison(cells)}"
+        + "\n\n".join(tables)
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -15,7 +14,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from separation.data.fixed_mixtures import CLIPS, VALIDATION, Mixing, Row, row_error, row_files
-from separation.errors import reason
 
 LISTS_VARIABLE = "SEPARATION_LISTS"
 SECONDS_COLUMNS = tuple(f"{name}_seconds" for name in CLIPS)
@@ -35,57 +33,12 @@ class ListFile:
     """A list that a protocol is built from.
 
     Args:
-        names: paths below the folder of lists or of recordings; the first one is its name in `Sources`.
+        names: paths below the folder of lists or of recordings.
         sha256: of the published file; None if it was not available.
     """
 
     names: tuple[str, ...]
     sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What rows are built from: the folder of the recordings and the lists, by their first names."""
-
-    root: Path
-    lists: dict[str, Path] = field(default_factory=dict)
-
-    def rows(self, name: str, least: int = 1) -> list[list[str]]:
-        """Read the rows of a list, including its header.
-
-        Args:
-            name: of the list.
-            least: minimum number of cells of each row.
-
-        Raises:
-            ProtocolError: the list cannot be read or is empty, or a row has too few cells.
-        """
-        path = self.lists[name]
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-        except OSError as error:
-            raise ProtocolError(f"{path}: cannot read the list ({reason(error)}).") from None
-        except (UnicodeDecodeError, csv.Error):
-            raise ProtocolError(f"{path}: the list is not CSV text.") from None
-        if not rows:
-            raise ProtocolError(f"{path}: the list is empty.")
-        for number, row in rows:
-            if len(row) < least:
-                raise ProtocolError(f"{path}, row {number}: {len(row)} cells instead of {least}.")
-        return [row for _, row in rows]
-
-    def columns(self, name: str, *wanted: str) -> list[list[str]]:
-        """Read some columns of a list, without the header.
-
-        Raises:
-            ProtocolError: as `rows`, or a column is missing.
-        """
-        header = self.rows(name)[0]
-        if missing := [column for column in wanted if column not in header]:
-            raise ProtocolError(f"{self.lists[name]}: no column {missing[0]} in the header {','.join(header)}.")
-        places = [header.index(column) for column in wanted]
-        return [[row[place] for place in places] for row in self.rows(name, max(places) + 1)[1:]]
 
 
 @dataclass(frozen=True)
@@ -98,7 +51,7 @@ class Protocol:
         about: one-line description.
         source: where the definition comes from.
         root: environment variable that names the folder of the recordings.
-        build: builds the rows.
+        build: builds the rows from the folder of the recordings and the paths of the lists.
         mixing: how rows become audio.
         lists: what the protocol is built from.
         folders: folders below the root in which the recordings may be.
@@ -115,7 +68,7 @@ class Protocol:
     about: str
     source: str
     root: str
-    build: Callable[[Sources], list[Row]]
+    build: Callable[..., list[Row]]
     mixing: Mixing
     lists: tuple[ListFile, ...] = ()
     folders: tuple[str, ...] = ("",)
@@ -134,10 +87,11 @@ class Protocol:
 
         Raises:
             ProtocolError: no folder is named, a list is missing or not the published one, or a row is not valid.
+            DataError: a list cannot be read.
         """
         root = self.recordings(root)
         folders = [folder for folder in (lists or folder_from_environment(LISTS_VARIABLE), root) if folder]
-        rows = self.build(Sources(root, {each.names[0]: self.find_list(each, folders) for each in self.lists}))
+        rows = self.build(root, *(self.find_list(each, folders) for each in self.lists))
         for row in rows:
             if why := row_error(row):
                 raise ProtocolError(f"{self.name}, row {row['id']}: {why}.")
@@ -218,8 +172,8 @@ def all_protocols() -> dict[str, Protocol]:
     """Return every protocol by name, sorted: those in `PROTOCOLS` of each file of this folder."""
     package = import_module(__name__.rpartition(".")[0])
     modules = [import_module(f"{package.__name__}.{each.name}") for each in iter_modules(package.__path__)]
-    found: list[Protocol] = [each for module in modules for each in getattr(module, "PROTOCOLS", ())]
-    return {each.name: each for each in sorted(found, key=lambda each: each.name)}
+    found: dict[str, Protocol] = {each.name: each for module in modules for each in getattr(module, "PROTOCOLS", ())}
+    return dict(sorted(found.items()))
 
 
 def find_protocol(name: str) -> Protocol:

@@ -5,17 +5,18 @@ The list gives target, noise, SNR and caption. Its columns are read by position,
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from separation.data.fixed_mixtures import Mixing, Row
-from separation.evaluate.protocols.base import ListFile, Protocol, Sources, make_row
+from separation.data.lists import read_cells
+from separation.evaluate.protocols.base import ListFile, Protocol, make_row
 
-LIST = "lass_synthetic_validation.csv"
 
-
-def build(sources: Sources) -> list[Row]:
+def build(root: Path, path: Path) -> list[Row]:
     """Build rows from target, noise, SNR and caption; the list has names without suffix."""
     return [
         make_row(number, caption, f"{target}.wav", [f"{noise}.wav"], snr_db=snr)
-        for number, (target, noise, snr, caption, *_) in enumerate(sources.rows(LIST, 4)[1:])
+        for number, (_, (target, noise, snr, caption, *_)) in enumerate(list(read_cells(path, 4))[1:])
     ]
 
 
@@ -28,7 +29,7 @@ PROTOCOLS = (
         root="SEPARATION_DCASE2024_ROOT",
         build=build,
         mixing=Mixing(sample_rate=16000, seconds=None, peak=1.0, peak_to=0.9),
-        lists=(ListFile((LIST,)),),
+        lists=(ListFile(("lass_synthetic_validation.csv",)),),
         folders=("lass_validation", ""),
     ),
 )

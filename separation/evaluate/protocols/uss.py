@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from separation.data.fixed_mixtures import Mixing, Row
-from separation.evaluate.protocols.base import ListFile, Protocol, ProtocolError, Sources, make_row
+from separation.data.lists import read_table
+from separation.evaluate.protocols.base import ListFile, Protocol, ProtocolError, make_row
 
 RATE, SEGMENT, PER_CLASS, SEED = 32000, 2.0, 100, 1234
 MATCHED = Mixing(RATE, SEGMENT, repeat=True, peak=None, gains=(0.02, 50.0))
@@ -27,7 +28,7 @@ KAGGLE = ListFile(
 FSD50K = ListFile(("FSD50K.ground_truth/eval.csv", "eval.csv"))
 
 
-def build_audioset(_: Sources) -> list[Row]:
+def build_audioset(root: Path) -> list[Row]:
     """Build a hundred mixtures of each of the 527 classes, named as USS's script writes them."""
     from separation.ontology import classes
 
@@ -40,7 +41,7 @@ def build_audioset(_: Sources) -> list[Row]:
     return rows
 
 
-def mix_neighbours(names: Sequence[str], labels: Sequence[str], targets: int) -> Iterator[Row]:
+def mix_neighbours(names: Sequence[str], labels: Sequence[str], targets: int) -> list[Row]:
     """Mix each clip with the next one of the list if their labels differ, in shuffled passes, up to 100 rows a class.
 
     Args:
@@ -55,40 +56,41 @@ def mix_neighbours(names: Sequence[str], labels: Sequence[str], targets: int) ->
     usable = {labels[i] for i in range(targets) if labels[i] != labels[other[i]]}
     if not usable:
         raise ProtocolError("All clips of the list have the same label: nothing to separate.")
-    counts = dict.fromkeys(sorted(usable), 0)
+    counts, rows = dict.fromkeys(usable, 0), []
     random = np.random.RandomState(SEED)
     while min(counts.values()) < PER_CLASS:
         for i in random.permutation(targets):
             label = labels[i]
             if label != labels[other[i]] and counts[label] < PER_CLASS:
                 name = f"{label}-{counts[label]:03d}"
-                yield make_row(name, label.replace("_", " "), names[i], [names[other[i]]], snr_db="0")
+                rows.append(make_row(name, label.replace("_", " "), names[i], [names[other[i]]], snr_db="0"))
                 counts[label] += 1
+    return rows
 
 
-def build_fsdkaggle2018(sources: Sources) -> list[Row]:
+def build_fsdkaggle2018(root: Path, path: Path) -> list[Row]:
     """Build mixtures of 41 classes from the columns fname and label; the last clip is never a target."""
-    clips = sources.columns(KAGGLE.names[0], "fname", "label")
-    return list(mix_neighbours([name for name, _ in clips], [label for _, label in clips], len(clips) - 1))
+    clips = [row for _, row in read_table(path, ("fname", "label"))]
+    return mix_neighbours([row["fname"] for row in clips], [row["label"] for row in clips], len(clips) - 1)
 
 
-def build_fsd50k(sources: Sources) -> list[Row]:
+def build_fsd50k(root: Path, path: Path) -> list[Row]:
     """Build mixtures from the columns fname and labels; the first label counts."""
-    clips = sources.columns(FSD50K.names[0], "fname", "labels")
-    names, labels = [f"{name}.wav" for name, _ in clips], [each.split(",")[0] for _, each in clips]
-    return list(mix_neighbours(names, labels, len(clips)))
+    clips = [row for _, row in read_table(path, ("fname", "labels"))]
+    labels = [row["labels"].split(",")[0] for row in clips]
+    return mix_neighbours([f"{row['fname']}.wav" for row in clips], labels, len(clips))
 
 
-def build_slakh2100(sources: Sources) -> list[Row]:
+def build_slakh2100(root: Path) -> list[Row]:
     """Choose loud two-second parts of stems of the test tracks by the plug-in that played them, from the real mix."""
     import yaml
 
     parts: dict[str, list[Row]] = {}
-    for metadata in sorted((sources.root / "test").glob("*/metadata.yaml")):
+    for metadata in sorted((root / "test").glob("*/metadata.yaml")):
         for stem, about in yaml.safe_load(metadata.read_text(encoding="utf-8"))["stems"].items():
             file, plugin = metadata.parent / "stems" / f"{stem}.flac", about["plugin_name"]
             if file.is_file():
-                parts.setdefault(plugin, []).extend(loud_parts(sources.root, file, plugin))
+                parts.setdefault(plugin, []).extend(loud_parts(root, file, plugin))
     random, rows = np.random.RandomState(SEED), []
     for candidates in parts.values():
         if len(candidates) < PER_CLASS:
@@ -96,7 +98,7 @@ def build_slakh2100(sources: Sources) -> list[Row]:
         else:
             rows += [candidates[i] for i in random.choice(len(candidates), PER_CLASS, replace=False)]
     if not rows:
-        raise ProtocolError(f"uss/slakh2100: {sources.root} holds no test/Track*/metadata.yaml with stems.")
+        raise ProtocolError(f"uss/slakh2100: {root} holds no test/Track*/metadata.yaml with stems.")
     return rows
 
 
@@ -115,9 +117,9 @@ def loud_parts(root: Path, stem: Path, plugin: str) -> Iterator[Row]:
         yield make_row(name, query, target, mixture=mixture, target_start=start, label=plugin)
 
 
-def build_musdb18(sources: Sources) -> list[Row]:
+def build_musdb18(root: Path) -> list[Row]:
     """Build rows of four stems of each test song from test/SONG/{mixture,vocals,bass,drums,other}.wav."""
-    folders = sorted(path for path in (sources.root / "test").glob("*") if path.is_dir())
+    folders = sorted(path for path in (root / "test").glob("*") if path.is_dir())
     rows = []
     for stem in STEMS:
         query = "other instruments" if stem == "other" else stem
@@ -125,13 +127,13 @@ def build_musdb18(sources: Sources) -> list[Row]:
             target, mixture = (f"test/{folder.name}/{name}.wav" for name in (stem, "mixture"))
             rows.append(make_row(f"{folder.name}-{stem}", query, target, mixture=mixture, label=stem))
     if not rows:
-        raise ProtocolError(f"uss/musdb18: {sources.root / 'test'} holds none of its recordings.")
+        raise ProtocolError(f"uss/musdb18: {root / 'test'} holds none of its recordings.")
     return rows
 
 
-def build_voicebank(sources: Sources) -> list[Row]:
+def build_voicebank(root: Path) -> list[Row]:
     """Build rows of every noisy test sentence and its clean version."""
-    folder = sources.root / "clean_testset_wav"
+    folder = root / "clean_testset_wav"
     rows = [
         make_row(path.stem, "speech", f"clean_testset_wav/{path.name}", mixture=f"noisy_testset_wav/{path.name}")
         for path in sorted(folder.glob("*.wav"), key=lambda path: path.name)

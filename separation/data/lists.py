@@ -1,0 +1,86 @@
+"""Readers of published lists: CSV with or without a header, JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from separation.errors import DataError, reason
+
+
+@contextmanager
+def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
+    """Open a published text file.
+
+    Raises:
+        DataError: the file cannot be opened, or has another encoding.
+    """
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({reason(error)}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not {error.encoding.upper()} text.") from None
+
+
+def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, cells) of a CSV file, without empty lines.
+
+    Args:
+        path: the file.
+        least: minimum number of cells of each row; if it is positive, the list must have a row.
+        encoding: of the file.
+        options: of `csv.reader`.
+
+    Raises:
+        DataError: the file cannot be read, is not CSV or is empty, or a row has too few cells.
+    """
+    empty = True
+    with open_list(path, encoding) as file:
+        reader = csv.reader(file, **options)
+        try:
+            for number, cells in enumerate(reader, 1):
+                if cells and len(cells) < least:
+                    raise DataError(f"{path}, row {number}: {len(cells)} cells instead of {least}.")
+                if cells:
+                    empty = False
+                    yield number, cells
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+    if empty and least:
+        raise DataError(f"{path}: the list is empty.")
+
+
+def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (row number, row) of a CSV file with a header, which is row 1.
+
+    Raises:
+        DataError: the file cannot be read, a column is missing, or a row is too short.
+    """
+    rows = read_cells(path, encoding=encoding)
+    _, header = next(rows, (1, []))
+    if missing := [column for column in columns if column not in header]:
+        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)}.")
+    for number, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        if any(column not in row for column in columns):
+            raise DataError(f"{path}, row {number}: fewer cells than the header.")
+        yield number, row
+
+
+def read_json(path: Path) -> Any:
+    """Read a published JSON file.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8 or not JSON.
+    """
+    with open_list(path) as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: not JSON ({error.msg}).") from None
