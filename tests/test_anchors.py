@@ -12,15 +12,14 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
+from separation.data import anchors
 from separation.data.anchors import (
     choose_partners,
     cut_segments,
-    energy,
     find_anchors,
     match_gain,
     mix_segments,
     random_anchors,
-    smooth,
 )
 from separation.data.manifest import DataError
 from separation.data.tagged import BalancedSampler
@@ -32,7 +31,7 @@ HOP, REACH = 320, 100
 def test_anchors_are_the_published_ones():
     expected = arrays("uss", "uss_anchor_and_mix")
     probabilities = expected["probs"][torch.arange(6), :, expected["class_ids"]]
-    assert (smooth(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
+    assert (anchors.smooth(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
     starts = find_anchors(probabilities, REACH) * HOP
     assert torch.equal(starts, expected["bgn_sample"])
     assert torch.equal(starts + 2 * REACH * HOP, expected["end_sample"])
@@ -50,20 +49,18 @@ def test_mixtures_are_the_published_ones():
     assert partner[:, 0].tolist() == [1, 2, 3, 4, 5, 0] and fits.all()
     found = mix_segments(segments, partner)
     assert (found[:, :4000] - expected["mix_first4000"]).abs().max() < 1e-5
-    assert torch.allclose(energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
+    assert torch.allclose(anchors.energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
 
 
 def test_the_average_repeats_the_ends():
-    found = smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
+    found = anchors.smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
     assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 4 / 3, 8 / 3])
 
 
 @pytest.mark.parametrize("place, start", [(0, 0), (5, 0), (10, 5), (33, 28), (95, 90), (100, 90)])
 def test_the_anchor_lies_around_the_surest_place_and_within_the_clip(place, start):
-    probabilities = torch.zeros(1, 101)
-    probabilities[0, place] = 1.0
-    found = find_anchors(probabilities, 5)[0].item()
     # A single frame gives a plateau of equal averages, of which the first counts.
+    found = find_anchors(F.one_hot(torch.tensor([place]), 101).float(), 5)[0].item()
     assert found == (max(0, min(90, max(place - 5, 0) - 5)))
     hill = torch.exp(-0.5 * ((torch.arange(101.0) - place) / 8) ** 2)[None]
     assert find_anchors(hill, 5)[0].item() == pytest.approx(start, abs=1 if place in (5, 95) else 0)
@@ -85,7 +82,7 @@ def test_random_anchors_lie_anywhere_or_as_published_at_the_start():
     assert (published == 0).float().mean().item() == pytest.approx(101 / 201, abs=0.03)
 
 
-def test_cuts_begin_where_they_should():
+def test_segments_start_at_the_given_samples():
     waves = torch.arange(20.0).reshape(2, 10)
     assert cut_segments(waves, torch.tensor([3, 0]), 4).tolist() == [[3, 4, 5, 6], [10, 11, 12, 13]]
 
@@ -141,12 +138,9 @@ def test_classes_are_drawn_equally_often_and_clips_of_a_class_too():
         own = [clip for each, clip in drawn if each == label]
         for start in range(0, len(own), len(clips)):
             assert sorted(own[start : start + len(clips)]) == clips
-    assert drawn == [BalancedSampler(members, seed=3)[position] for position in range(len(drawn))]
-    assert drawn != [BalancedSampler(members, seed=4)[position] for position in range(len(drawn))]
-
-
-def test_a_class_without_clips_is_named():
-    with pytest.raises(DataError, match="The class number 1 has no clip"):
-        BalancedSampler([[0], []], 0)
-    with pytest.raises(DataError, match="No clip has one of the classes"):
-        BalancedSampler([], 0)
+    for seed in (3, 4):
+        again = BalancedSampler(members, seed)
+        assert (drawn == [again[position] for position in range(len(drawn))]) == (seed == 3)
+    for empty, said in (([[0], []], "The class number 1 has no clip"), ([], "No clip has one of the classes")):
+        with pytest.raises(DataError, match=said):
+            BalancedSampler(empty, 0)

@@ -184,8 +184,8 @@ def test_clips_are_divided_once_by_their_number(manifest):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"isolated": 2}, "takes isolated_manifest and isolated: isolated lacks isolated_manifest"),
-        ({"isolated_manifest": True}, "takes isolated_manifest and isolated: isolated_manifest lacks isolated"),
+        ({"isolated": 2}, "isolated and data.isolated_manifest must be given together"),
+        ({"isolated_manifest": True}, "isolated and data.isolated_manifest must be given together"),
         ({"isolated_manifest": True, "isolated": 13}, "isolated must be between 0 and batch_size \\(12\\), not 13"),
         ({"isolated_manifest": True, "isolated": -1}, "isolated must be between 0 and batch_size \\(12\\), not -1"),
     ],

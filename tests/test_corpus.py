@@ -102,22 +102,21 @@ def many(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("many"), labels=10, recordings=10, seconds=0.02)
 
 
-def with_paths(many, name, **paths):
+def with_paths(many, name, paths, seconds=""):
     """The manifest of 100 clips, some of them with another path."""
     rows = read(many)
     for number, path in paths.items():
-        rows[int(number[1:])] |= {"path": str(path), "seconds": ""}
+        rows[number] |= {"path": str(path), "seconds": seconds}
     return write_manifest(many.with_name(f"{name}.csv"), rows)
 
 
 @pytest.mark.parametrize("how", ["text", "missing", "empty", "no samples", "silent", "nan", "inf", "cut short"])
 def test_a_broken_file_is_reported_and_left_out(many, tmp_path, capsys, how):
-    rows = read(many)
     bad = tmp_path / "bad.wav"
     soundfile.write(bad, np.ones(800) / 2, 8000)
     break_file(bad, how)
-    rows[37] |= {"path": str(bad), "seconds": {"cut short": 0.1}.get(how, "")}
-    corpus = Corpus(write_manifest(many.with_name(f"{how}.csv"), rows), sample_rate=8000)
+    seconds = 0.1 if how == "cut short" else ""
+    corpus = Corpus(with_paths(many, how, {37: bad}, seconds), sample_rate=8000)
     [line] = capsys.readouterr().out.splitlines()
     assert line.startswith(f"left out: {bad}: ") and line.count(str(bad)) == 1
     assert len(corpus) == 99 and str(bad) not in [clip.path for clip in corpus.clips]
@@ -126,7 +125,7 @@ def test_a_broken_file_is_reported_and_left_out(many, tmp_path, capsys, how):
 
 
 def test_more_than_one_in_a_hundred_stops(many, tmp_path, two_sounds):
-    manifest = with_paths(many, "two", _37="nowhere.wav", _38="nowhere.wav")
+    manifest = with_paths(many, "two", {37: "nowhere.wav", 38: "nowhere.wav"})
     for foley in (0, 60):  # procedural clips do not dilute the limit: 2 of 220 would pass
         with pytest.raises(DataError, match=r"2 of 100 clips cannot be read; the first: .*nowhere\.wav"):
             Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache", foley=foley)
@@ -196,7 +195,7 @@ def test_the_real_recordings_are_as_long_as_their_manifest_says(data_root):
 
 
 def test_the_cache_replaces_decoding(many, tmp_path, monkeypatch, capsys):
-    manifest, clips = with_paths(many, "cached", _5="nowhere.wav"), []
+    manifest, clips = with_paths(many, "cached", {5: "nowhere.wav"}), []
     for decoder in (module.decode, None):  # calling None would fail
         monkeypatch.setattr(module, "decode", decoder)
         corpus = Corpus(manifest, sample_rate=8000, cache=tmp_path)
@@ -220,16 +219,13 @@ def test_every_setting_has_a_cache_of_its_own(tmp_path, two_sounds):
     assert len(list(cache.iterdir())) == 4
 
 
-@pytest.mark.parametrize("root", [True, False])
-def test_every_folder_of_recordings_has_a_cache_of_its_own(tmp_path, root):
-    lengths = []
+def test_every_folder_of_recordings_has_a_cache_of_its_own(tmp_path):
     for name, seconds in (("a", 1.0), ("b", 0.5)):
         manifest = write_corpus(tmp_path / name, labels=1, recordings=1, seconds=seconds)
         write_manifest(manifest, [row | {"seconds": ""} for row in read(manifest)])  # whole files: equal manifests
-        listed = tmp_path / "a/manifest.csv" if root else manifest
-        folder = tmp_path / name if root else None
-        lengths.append(Corpus(listed, root=folder, sample_rate=8000, cache=tmp_path / "cache").lengths)
-    assert lengths == [[8000], [4000]]
+        for listed, root in ((manifest, None), (tmp_path / "a/manifest.csv", tmp_path / name)):
+            corpus = Corpus(listed, root=root, sample_rate=8000, cache=tmp_path / "cache")
+            assert corpus.lengths == [8000 * seconds]
 
 
 def test_a_replaced_file_is_decoded_again(tmp_path):
@@ -247,16 +243,15 @@ def test_a_replaced_file_is_decoded_again(tmp_path):
 
 def test_a_repaired_file_comes_back(many, tmp_path, capsys):
     late = tmp_path / "late.wav"
-    manifest = with_paths(many, "repaired", _5=late)
-    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 99
-    assert capsys.readouterr().out == f"left out: {late}: there is no such file.\n"
-    soundfile.write(late, np.ones(800) / 2, 8000)
-    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 100
-    assert capsys.readouterr().out == ""
+    manifest = with_paths(many, "repaired", {5: late})
+    for clips, said in ((99, f"left out: {late}: there is no such file.\n"), (100, "")):
+        assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == clips
+        assert capsys.readouterr().out == said
+        soundfile.write(late, np.ones(800) / 2, 8000)
 
 
 def test_a_kill_while_the_cache_is_written_does_no_harm(tmp_path, monkeypatch):
-    manifest = write_corpus(tmp_path, labels=1)
+    manifest, cache = write_corpus(tmp_path, labels=1), tmp_path / "cache"
 
     def killed(file, **arrays):
         file.write_bytes(b"half")
@@ -265,8 +260,8 @@ def test_a_kill_while_the_cache_is_written_does_no_harm(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", killed)
         with pytest.raises(KeyboardInterrupt):
-            Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
-    assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == 2
+            Corpus(manifest, sample_rate=8000, cache=cache)
+    assert list(cache.iterdir()) == [] and len(Corpus(manifest, sample_rate=8000, cache=cache)) == 2
 
 
 # --- Procedural clips --------------------------------------------------------------------------

@@ -49,25 +49,20 @@ def test_impossible_settings_are_named(setting, said):
 # --- Splits ------------------------------------------------------------------------------------
 
 
-def test_a_recording_in_two_splits_stops_before_anything_is_decoded(manifest, monkeypatch):
-    # The second half is held out, and has two recordings of the first.
-    held = {3: "made:0:0", 4: "made:0:1", 5: "r5"}
-    leaking = changed(
-        manifest,
-        "leaking.csv",
-        lambda n, row: row | ({"recording_id": held[n], "split": "validation"} if n in held else {}),
-    )
+FIRST, HELD = "audio/made/tone 0/0.wav", {"split": "validation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({3: HELD | {"recording_id": "made:0:0"}, 4: HELD, 5: HELD}, "made:0:0 is in train and validation."),
+        ({5: {"split": "test", "path": FIRST}}, f"{FIRST} is in test and train."),  # whatever its id says
+    ],
+)
+def test_a_recording_in_two_splits_stops_before_anything_is_decoded(manifest, monkeypatch, changes, said):
+    leaking = changed(manifest, "leaking.csv", lambda n, row: row | changes.get(n, {}))
     monkeypatch.setattr("separation.data.corpus.decode", None)
-    said = f"{leaking}: the recording made:0:0 is in train and validation, and 1 more are."
-    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
-        QueriedData(manifest=leaking, sample_rate=RATE).setup("fit")
-
-
-def test_a_file_in_two_splits_stops_whatever_its_ids_say(manifest):
-    path = read(manifest)[0]["path"]
-    leaking = changed(manifest, "leaking.csv", lambda n, row: row | ({"path": path, "split": "test"} if n == 5 else {}))
-    said = f"{leaking}: the recording {path} is in test and train."
-    with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+    with pytest.raises(DataError, match=f"^{re.escape(f'{leaking}: the recording {said}')}$"):
         QueriedData(manifest=leaking, sample_rate=RATE).setup("fit")
 
 
@@ -77,7 +72,8 @@ def captioned(manifest, isolated):
     return data
 
 
-def test_isolated_recordings_are_none_that_are_validated_on(manifest):
+def test_isolated_recordings_may_be_trained_on_but_not_validated_on(manifest):
+    assert captioned(manifest, manifest).isolated_mixer is not None
     held = changed(manifest, "held.csv", lambda n, row: row | {"split": "validation" if n == 3 else "train"})
     file = manifest.parent / read(manifest)[3]["path"]
     said = f"{manifest}: the recording {file} is in train and validation, and 1 more are."
@@ -91,10 +87,6 @@ def test_isolated_recordings_are_none_that_are_validated_on(manifest):
     said = f"{singles}: the recording {file} is in train and validation."
     with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
         captioned(held, singles)
-
-
-def test_isolated_recordings_of_the_training_are_welcome(manifest):
-    assert captioned(manifest, manifest).isolated_mixer is not None
 
 
 # --- Clips that are left out -------------------------------------------------------------------
@@ -120,7 +112,7 @@ def of_rank(rank, manifest, **settings):
     return data
 
 
-def test_what_is_left_out_is_said_by_the_first_rank_alone(hundred, capsys):
+def test_only_the_first_rank_reports_clips_that_are_left_out(hundred, capsys):
     first = of_rank(0, hundred)
     lost = 100 - len(first.rows)
     assert 0 < lost < 10
@@ -150,30 +142,27 @@ def test_broken_recordings_to_score_on_stop_a_run(manifest, split):
 
 
 @pytest.mark.parametrize(
-    "labels, said",
+    ("corpus", "labels", "count", "names"),
     [
-        (["tone 0", "tone 1", "tone 2"], ""),
-        (["tone 1"], "4 of 6 clips are left out: none of their labels is a class (tone 0, tone 2).\n"),
+        ("manifest", ["tone 0", "tone 1", "tone 2"], "", ""),
+        ("manifest", ["tone 1"], "4 of 6", "tone 0, tone 2"),
+        ("hundred", ["tone 3"], "89 of 99", "tone 0, tone 1, tone 2, ..."),
     ],
 )
-def test_clips_without_a_class_are_said(manifest, capsys, labels, said):
+def test_clips_without_a_class_are_left_out_and_counted(request, capsys, corpus, labels, count, names):
+    manifest = request.getfixturevalue(corpus)
     data = TaggedData(manifest=manifest, labels=labels, sample_rate=RATE, validation_count=0)
     data.load()
-    assert capsys.readouterr().out == said
-    assert len({clip for members in data.sampler.members for clip in members}) == 2 * len(labels)
+    said = capsys.readouterr().out
+    wanted = f"{count} clips are left out: none of their labels is a class ({names}).\n"
+    assert said.endswith(wanted) if count else not said
+    assert len(data.sampler.members) == len(labels)
 
 
-def test_of_many_labels_that_are_no_class_the_first_are_named(hundred, capsys):
-    data = TaggedData(manifest=hundred, labels=["tone 3"], sample_rate=RATE, validation_count=0)
-    data.load()
-    said = "89 of 99 clips are left out: none of their labels is a class (tone 0, tone 1, tone 2, ...)."
-    assert capsys.readouterr().out.splitlines()[-1] == said
+# --- Errors --------------------------------------------------------------------------------------
 
 
-# --- What cannot be mixed or asked for ---------------------------------------------------------
-
-
-def test_sources_that_cannot_be_drawn_are_one_sentence(manifest):
+def test_too_few_clips_for_a_mixture_are_an_error(manifest):
     data = QueriedData(manifest=manifest, sample_rate=RATE, sources=4, batch_size=1, validation_count=0)
     data.load()
     with pytest.raises(DataError, match=rf"^{re.escape(str(manifest))}: there are no 4 clips that may be mixed\.$"):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from media import save_media, tone
 
-from separation.data.frames import add_frames, extract, folder_of, video_of
+from separation.data.frames import add_frames, extract, find_video
 from separation.data.manifest import Clip, DataError, read_entries, write_manifest
 from separation.datasets.command import main
 from separation.datasets.musdb18 import STEMS, extract_stems
@@ -63,15 +63,14 @@ def test_the_manifest_gets_the_frames(video, tmp_path, capsys):
     assert said[-1].endswith("2 of 4 clips with frames")
     read = [clip for _, clip in read_entries(tmp_path / "m.csv")]
     assert [len(list(tmp_path.glob(each.frame))) if each.frame else 0 for each in read] == [5, 3, 0, 0]
+    assert len(list((tmp_path / "frames").iterdir())) == 2  # one folder for each part of a video
     assert read[0].path == "a.wav"
 
 
-def test_which_video_a_clip_has(tmp_path):
-    assert video_of(clip("a.wav", "b.MP4")) == "b.MP4"
-    assert video_of(clip("a.webm")) == "a.webm"
-    assert video_of(clip("a.wav", "frames/a/*.jpg")) == ""
-    parts = [clip("a.mp4"), clip("a.mp4", start=1.0), clip("b/a.mp4")]
-    assert len({folder_of(each) for each in parts}) == 3
+def test_the_video_of_a_clip_is_its_frame_or_its_file(tmp_path):
+    assert find_video(clip("a.wav", "b.MP4")) == "b.MP4"
+    assert find_video(clip("a.webm")) == "a.webm"
+    assert find_video(clip("a.wav", "frames/a/*.jpg")) == ""
     entries = [("train", clip("a.wav")), ("train", clip("b.wav", "frames/b/*.jpg"))]
     assert add_frames(entries, tmp_path, tmp_path / "frames", tmp_path) == entries  # there is no video
 

@@ -84,7 +84,7 @@ def test_what_is_written_is_read(tmp_path, name):
         assert (row["labels"], row["start"], row["seconds"]) == (["dog bark", "animal, domestic"], 420.125, 2.5)
 
 
-# --- What is refused ---------------------------------------------------------------------------
+# --- Errors --------------------------------------------------------------------------------------
 
 HEADER = "path,split,recording_id,labels,start,seconds\n"
 JSON = '{"path": "a.wav", "split": "train", "recording_id": "r", "labels": "dog;cat", "seconds": 1.5}\n'
@@ -122,7 +122,7 @@ def test_json_lines_may_hold_lists_and_empty_lines(tmp_path):
     assert [each.labels for each in read_manifest(tmp_path / "m.jsonl", "train")] == [("dog", "cat")] * 2
 
 
-def test_a_missing_or_binary_file_is_one_sentence(tmp_path):
+def test_a_missing_or_binary_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no\.csv: the manifest cannot be read \(no such file or directory\)\."):
         read_manifest(tmp_path / "no.csv", "train")
     (tmp_path / "b.csv").write_bytes(b"path\xff\xfe")

@@ -130,17 +130,13 @@ def test_sources_of_a_mixture_are_unrelated(manifest):
 
 
 @pytest.mark.parametrize("text", ["label", "caption", "any"])
-def test_what_clips_are_called(manifest, text):
+def test_the_text_of_a_query_is_a_label_a_caption_or_any(manifest, text):
     data = ready(manifest, text=text)
     batch = data.batch(0, 0)
-    for texts, labels in zip(batch.texts, batch.labels, strict=True):
-        for called, label in zip(texts, labels, strict=True):
-            if text == "label":
-                assert called == label
-            elif text == "caption":
-                assert called.startswith("A tone of")
-            else:
-                assert called
+    texts = [called for each in batch.texts for called in each]
+    if text == "label":
+        assert batch.texts == batch.labels
+    assert all(texts) and all(called.startswith("A tone of") for called in texts if text == "caption")
     clip = Clip("a.wav", "", "", "r", "made", 1.0)
     with pytest.raises(ValueError, match="neither label nor caption"):
         data.draw_text(clip, np.random.default_rng(0))
@@ -154,6 +150,8 @@ def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(ma
     polluted = Polluted(corpus, 0.5, -3.0, 3.0, seed=1)
     found = [polluted.pollutant(number) for number in range(len(corpus))]
     assert 3 <= sum(other is not None for other in found) <= 9
+    for share in (0.0, 1.0):
+        assert {Polluted(corpus, share).pollutant(number) is not None for number in range(12)} == {share == 1}
     for number, other in enumerate(found):
         clean, wave = corpus.waveform(number), polluted.waveform(number)
         assert torch.equal(wave, polluted.waveform(number))
@@ -165,12 +163,6 @@ def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(ma
         scale = torch.dot(wave, clean) / torch.dot(clean, clean)  # tones of other frequencies are orthogonal
         rest = wave - scale * clean
         assert decibel((scale * clean).square().sum() / rest.square().sum()) == pytest.approx(other[1], abs=0.1)
-
-
-@pytest.mark.parametrize("share, wanted", [(0.0, 0), (1.0, 12)])
-def test_none_or_all_can_be_polluted(manifest, share, wanted):
-    polluted = Polluted(Corpus(manifest, sample_rate=RATE), share)
-    assert sum(polluted.pollutant(number) is not None for number in range(12)) == wanted
 
 
 def test_training_draws_from_the_polluted_clips(manifest):
@@ -207,7 +199,7 @@ def with_frames(tmp_path, manifest, count, monkeypatch):
     return data
 
 
-def test_pictures_show_the_moment_that_is_heard(tmp_path, manifest, monkeypatch):
+def test_pictures_are_of_the_same_moment_as_the_excerpt(tmp_path, manifest, monkeypatch):
     data = with_frames(tmp_path, manifest, 12, monkeypatch)
     middles = set()
     for seed in range(60):
@@ -248,24 +240,19 @@ def written(folder):
     return folder
 
 
-@pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.webp", "cut.bmp", "text.jpg", "empty.png", "gone.jpg"])
-def test_a_broken_picture_is_named(tmp_path, name):
-    path = written(tmp_path) / name
-    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: the file is damaged or not a picture\.$"):
-        check_picture(path)
-
-
-def test_whole_pictures_pass(tmp_path):
-    for name in ("whole.jpg", "whole.png", "whole.webp", "whole.bmp", "padded.jpg"):
-        check_picture(written(tmp_path) / name)
-
-
-@pytest.mark.parametrize("name", ["whole.jpg", "whole.png"])
-def test_the_usual_pictures_are_not_decoded_to_be_checked(tmp_path, monkeypatch, name):
+def test_broken_pictures_are_named_and_whole_ones_pass(tmp_path, monkeypatch):
     from PIL.ImageFile import ImageFile
 
-    monkeypatch.setattr(ImageFile, "load", None)  # calling it would make the picture a broken one
-    check_picture(written(tmp_path) / name)
+    folder = written(tmp_path)
+    for name in ("cut.jpg", "cut.png", "cut.webp", "cut.bmp", "text.jpg", "empty.png", "gone.jpg"):
+        said = f"{folder / name}: the file is damaged or not a picture."
+        with pytest.raises(DataError, match=f"^{re.escape(said)}$"):
+            check_picture(folder / name)
+    for name in ("whole.webp", "whole.bmp", "padded.jpg"):
+        check_picture(folder / name)
+    monkeypatch.setattr(ImageFile, "load", None)  # the usual ones are not decoded: calling this would break them
+    for name in ("whole.jpg", "whole.png"):
+        check_picture(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +279,7 @@ def test_clips_whose_pictures_are_broken_are_left_out_and_named_once(tmp_path, m
         assert np.allclose(data.sounds.waveform(number), samples / np.abs(samples).max(), atol=1e-4)
 
 
-def test_a_picture_that_several_clips_share_is_looked_at_and_named_once(tmp_path, many, capsys, monkeypatch):
+def test_a_picture_shared_by_several_clips_is_checked_and_named_once(tmp_path, many, capsys, monkeypatch):
     pictures, seen = written(tmp_path), []
     monkeypatch.setattr("separation.data.pictures.check_picture", lambda path: seen.append(path) or check_picture(path))
     frames = [pictures / "whole.jpg"] * 198 + [pictures / "cut.jpg"] * 2

@@ -175,7 +175,7 @@ def test_the_command_writes_shards(manifest, tmp_path, capsys):
         write_shards(manifest, tmp_path, shards=27)
 
 
-# --- What is refused ---------------------------------------------------------------------------
+# --- Errors --------------------------------------------------------------------------------------
 
 
 def test_an_invalid_index_is_named(tmp_path):
@@ -184,14 +184,11 @@ def test_an_invalid_index_is_named(tmp_path):
     (tmp_path / "train.json").write_text('{"shards": [{"name": "a.tar"}]}')
     with pytest.raises(DataError, match=r"train\.json: the file is not an index of shards"):
         ShardedClips(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["pipe:touch x.tar", "../a.tar", "a.tar; b", "x.zip"])
-def test_an_index_cannot_name_anything_else(tmp_path, name):
-    index = {"sample_rate": 8000, "shards": [{"name": name, "clips": 1}]}
-    (tmp_path / "train.json").write_text(json.dumps(index))
-    with pytest.raises(DataError, match="is not a valid name of a shard"):
-        ShardedClips(tmp_path)
+    for name in ("pipe:touch x.tar", "../a.tar", "a.tar; b", "x.zip"):
+        index = {"sample_rate": 8000, "shards": [{"name": name, "clips": 1}]}
+        (tmp_path / "train.json").write_text(json.dumps(index))
+        with pytest.raises(DataError, match="is not a valid name of a shard"):
+            ShardedClips(tmp_path)
 
 
 def test_a_truncated_or_missing_shard_is_noticed(folder, tmp_path):

@@ -98,14 +98,14 @@ def test_every_label_has_the_vectors_of_its_texts(corpus, encoded):
         assert torch.equal(rows, vectors(own))
 
 
-def test_the_cache_spares_the_encoder(corpus, encoded, tmp_path):
+def test_cached_vectors_are_not_encoded_again(corpus, encoded, tmp_path):
     first = Texts(corpus, tmp_path / "cache")
     second = Texts(corpus, tmp_path / "cache")
     assert len(encoded) == 1
     assert all(torch.equal(a, b) for a, b in zip(first.vectors, second.vectors, strict=True))
 
 
-def test_other_texts_are_not_answered_from_the_cache(corpus, encoded, tmp_path, monkeypatch):
+def test_other_texts_are_not_read_from_the_cache(corpus, encoded, tmp_path, monkeypatch):
     Texts(corpus, tmp_path)
     monkeypatch.setattr(module, "texts_of", lambda label, captions: [label, "something new"])
     texts = Texts(corpus, tmp_path)
@@ -179,7 +179,7 @@ def test_phrases(caption, found):
     assert phrases(caption) == found
 
 
-def test_no_phrase_is_a_mere_joint():
+def test_no_phrase_consists_of_joining_words():
     for caption in ("It revs, and then it stops", "Steps and, while, rain", "and", "Then"):
         assert not {"And", "Then", "While", "And then"} & set(phrases(caption))
 

@@ -1,4 +1,4 @@
-"""Validation mixtures drawn from a split: always the same ones, of two sources, some asked for what is not there."""
+"""Validation mixtures drawn from a split: reproducible, of two unrelated clips, some with an absent query."""
 
 import re
 from dataclasses import replace
@@ -14,6 +14,7 @@ from separation.data.corpus import BrokenError
 from separation.data.fixed_mixtures import (
     CLIPS,
     SAMPLE_RATE,
+    VALIDATION,
     LeftOut,
     Rendered,
     read_clip,
@@ -58,11 +59,10 @@ def test_a_share_asks_for_what_is_in_neither_source(clips):
     assert {row["snr_db"] for row in rows} == {"-5", "0", "5"}
 
 
-def test_too_few_labels_give_no_mixtures(clips):
-    few = [clip for clip in clips if clip.label in ("tone 0", "tone 1")]
-    assert draw_rows(few, 4) == []
-    assert len(draw_rows(few, 4, absent=0.0)) == 4
-    assert draw_rows(few[:1], 4, absent=0.0) == []
+@pytest.mark.parametrize(("labels", "absent", "rows"), [(2, 0.2, 0), (2, 0.0, 4), (1, 0.0, 0)])
+def test_too_few_labels_give_no_mixtures(clips, labels, absent, rows):
+    few = [clip for clip in clips if int(clip.label.removeprefix("tone ")) < labels]
+    assert len(draw_rows(few, 4, absent=absent)) == rows
 
 
 def test_a_row_renders_to_its_clips_at_its_level(clips, folder):
@@ -76,7 +76,7 @@ def test_a_row_renders_to_its_clips_at_its_level(clips, folder):
     assert hertz == pytest.approx(300 * 1.6**label * 1.02, rel=0.03)
 
 
-def test_what_cannot_be_scored_is_left_out_and_said_and_much_of_it_stops(tmp_path, capsys):
+def test_unusable_mixtures_are_reported_and_too_many_broken_recordings_stop(tmp_path, capsys):
     manifest = write_corpus(tmp_path, labels=3, recordings=1, seconds=1.0, split="validation")
     clips = read_manifest(manifest, "validation")
     soundfile.write(tmp_path / clips[0].path, np.zeros(8000), 8000)
@@ -108,22 +108,29 @@ def hundred(tmp_path):
     return tmp_path, clips, draw_rows(clips, 40)
 
 
-def asking(rows, path):
-    """The rows that are mixed of a file."""
-    return [row for row in rows if path in (row["target"], row["interference1"])]
-
-
-def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(hundred):
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (None, "the file is damaged or not audio (Format not recognised)."),
+        (np.full(800, np.nan), "the clip is silent or not finite."),
+    ],
+)
+def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(hundred, samples, reason):
     folder, clips, rows = hundred
-    broken = max((clip.path for clip in clips), key=lambda path: len(asking(rows, path)))
-    lost, said = asking(rows, broken), []
+
+    def mixtures_of(path):
+        return [row for row in rows if path in (row["target"], row["interference1"])]
+
+    broken, said = max((clip.path for clip in clips), key=lambda path: len(mixtures_of(path))), []
+    lost = mixtures_of(broken)
     assert len(lost) > 1
-    (folder / broken).write_bytes(b"no sound")
+    if samples is None:
+        (folder / broken).write_bytes(b"no sound")
+    else:
+        soundfile.write(folder / broken, samples, 8000, subtype="FLOAT")
     assert draw_usable_rows(clips, folder, 40, say=said.append) == [row for row in rows if row not in lost]
-    assert said == [
-        f"left out: {folder / broken}: the file is damaged or not audio (Format not recognised).",
-        f"{len(lost)} of 40 validation mixtures are left out: silent or not readable.",
-    ]
+    left_out = f"{len(lost)} of 40 validation mixtures are left out: silent or not readable."
+    assert said == [f"left out: {folder / broken}: {reason}", left_out]
 
 
 def test_two_broken_recordings_of_a_hundred_stop(hundred):
@@ -135,16 +142,7 @@ def test_two_broken_recordings_of_a_hundred_stop(hundred):
         draw_usable_rows(clips, folder, 40)
 
 
-def test_samples_that_are_no_numbers_are_not_scored(hundred):
-    folder, clips, rows = hundred
-    path = rows[0]["target"]
-    soundfile.write(folder / path, np.full(800, np.nan), 8000, subtype="FLOAT")
-    said = []
-    assert rows[0] not in draw_usable_rows(clips, folder, 40, say=said.append)
-    assert said[0] == f"left out: {folder / path}: the clip is silent or not finite."
-
-
-def test_a_pause_does_not_make_a_recording_a_broken_one(tmp_path):
+def test_a_recording_with_a_pause_is_not_broken(tmp_path):
     clips = []
     for number, name in enumerate("abc"):
         wave = np.zeros(8000 * 40)
@@ -160,12 +158,12 @@ def test_a_pause_does_not_make_a_recording_a_broken_one(tmp_path):
 @pytest.mark.parametrize(
     "start, wanted", [(2.0, True), (6.999, True), (1.9995, True), (1.99, False), (7.0, False), (8.0, False)]
 )
-def test_which_clip_of_a_file_a_row_takes(start, wanted):
+def test_a_clip_contains_the_starts_in_its_part_of_the_file(start, wanted):
     assert contains(Clip("a.wav", "a", "", "r", "s", 5.0, start=2.0), start) is wanted
     assert contains(Clip("a.wav", "a", "", "r", "s", 0.0, start=2.0), start) is (start > 1.999)
 
 
-# --- What only PyAV reads ------------------------------------------------------------------------
+# --- Containers ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -193,14 +191,14 @@ def test_recordings_in_containers_are_mixed(compressed, folder, clips):
         assert isinstance(read_example(found), np.ndarray)
 
 
-def test_a_part_is_cut_out_of_them_to_the_sample(compressed):
+def test_a_part_of_a_container_is_exact_to_the_sample(compressed):
     file = compressed[0] / "0.m4a"
     whole = read_clip(file, 8000)
     assert np.array_equal(read_clip(file, 8000, 1.5, 2.0), whole[12000:28000])
     assert len(read_clip(file, 8000, 6.5, 2.0)) == len(whole) - 52000
 
 
-def test_a_broken_one_is_named(compressed, tmp_path):
+def test_a_broken_container_is_named(compressed, tmp_path):
     row = draw_rows(compressed[1], 1, root=compressed[0])[0]
     for name in ("target", "interference1"):
         (tmp_path / row[name]).write_bytes(b"no sound")
@@ -238,30 +236,22 @@ def parts(tmp_path_factory):
     return folder, clips
 
 
-def heard(wave):
-    """The loudest frequency of what sounds in a wave (time,), Hz, and from when to when, s."""
-    sounding = np.flatnonzero(np.abs(wave) > 1e-3)
-    strongest = np.abs(np.fft.rfft(wave)).argmax() / len(wave) * SAMPLE_RATE
-    return strongest, (sounding[-1] - sounding[0] + 1) / SAMPLE_RATE, sounding[0] / SAMPLE_RATE
-
-
-def test_a_clip_is_its_part_of_a_longer_file_and_no_more(parts):
+def test_a_clip_is_only_its_part_of_a_longer_file(parts):
     folder, clips = parts
     targets = set()
     for row in draw_usable_rows(clips, folder, 40, absent=0.0):
-        hertz, seconds, first = heard(render(row, folder).target)
-        number = HERTZ.index(int(row["query"]))
-        assert hertz == pytest.approx(HERTZ[number], rel=0.01)
-        assert seconds == pytest.approx(min(5.0, PARTS[number]), abs=0.02)
+        target, number = render(row, folder).target, HERTZ.index(int(row["query"]))
+        first, *_, last = np.flatnonzero(np.abs(target) > 1e-3) / SAMPLE_RATE  # s
+        assert last - first == pytest.approx(min(5.0, PARTS[number]), abs=0.02)
         assert first == pytest.approx(float(row["target_offset"]), abs=0.02)
-        spectrum = np.abs(np.fft.rfft(render(row, folder).target)) ** 2
+        spectrum = np.abs(np.fft.rfft(target)) ** 2
         near = np.abs(np.fft.rfftfreq(5 * SAMPLE_RATE, 1 / SAMPLE_RATE) - HERTZ[number]) < 50
         assert spectrum[near].sum() > 0.99 * spectrum.sum()  # nothing of what lies before and behind
         targets.add(number)
     assert targets == set(range(5))
 
 
-def test_a_length_that_the_manifest_leaves_open_is_measured(folder, clips):
+def test_a_length_missing_in_the_manifest_is_measured(folder, clips):
     known = draw_rows(clips, 20)
     opened = [Clip(c.path, c.label, c.caption, c.recording, c.source, 0.0) for c in clips]
     assert draw_rows(opened, 20, root=folder) == known
@@ -271,8 +261,6 @@ def test_a_length_that_the_manifest_leaves_open_is_measured(folder, clips):
 
 
 def test_the_hash_of_rows_tells_how_much_of_a_file_a_clip_is(clips):
-    from separation.data.fixed_mixtures import VALIDATION
-
     rows = draw_rows(clips, 3)
     plain = [{name: value for name, value in row.items() if not name.endswith("_seconds")} for row in rows]
     assert fingerprint(rows, VALIDATION) != fingerprint(plain, VALIDATION)
@@ -280,13 +268,13 @@ def test_the_hash_of_rows_tells_how_much_of_a_file_a_clip_is(clips):
     assert fingerprint(changed, VALIDATION) != fingerprint(rows, VALIDATION)
 
 
-# --- What is asked for ---------------------------------------------------------------------------
+# --- Queries -------------------------------------------------------------------------------------
 
 SEVERAL = [("bark", "dog", "animal"), ("dog", "animal"), ("cat", "animal"), ("bark", "dog"), ("dog",), ("rain",)]
 SEVERAL += [("rain", "wind"), ("bell",)]
 
 
-def test_no_two_clips_of_a_row_share_a_label_and_what_is_absent_is_no_label_of_theirs():
+def test_clips_of_a_row_share_no_label_and_have_no_absent_one():
     clips = [Clip(f"{n}.wav", "", "", f"r{n}", "s", 6.0, labels=labels) for n, labels in enumerate(SEVERAL)]
     labels = {clip.path: set(clip.labels) for clip in clips}
     rows = draw_rows(clips, 200, absent=0.5)
@@ -298,7 +286,7 @@ def test_no_two_clips_of_a_row_share_a_label_and_what_is_absent_is_no_label_of_t
     assert {row["query"] for row in rows if row["kind"] == "absent"} == {"bark", "dog", "cat", "rain", "bell"}
 
 
-def test_clips_that_always_share_a_label_give_no_mixture_and_that_is_said(tmp_path, capsys):
+def test_clips_that_always_share_a_label_give_no_mixture_and_an_error(tmp_path, capsys):
     clips = [Clip(f"{n}.wav", "", "", f"r{n}", "s", 6.0, labels=(name, "music")) for n, name in enumerate("abc")]
     assert draw_rows(clips, 5) == []
     with pytest.raises(DataError, match=r"^every two clips have a sound in common\.$"):
@@ -307,7 +295,7 @@ def test_clips_that_always_share_a_label_give_no_mixture_and_that_is_said(tmp_pa
         draw_usable_rows([clips[0], clips[1]], tmp_path, 5)
 
 
-def test_clips_without_labels_are_asked_for_by_caption(folder, clips):
+def test_captions_are_the_queries_of_clips_without_labels(folder, clips):
     several = [Clip(c.path, "", "", c.recording, c.source, c.seconds, captions=(c.caption, "A tone.")) for c in clips]
     assert draw_rows(several, 3) == []  # all share a caption
     captioned = [Clip(c.path, "", c.caption, c.recording, c.source, c.seconds) for c in clips]
@@ -326,10 +314,10 @@ def test_clips_without_labels_are_asked_for_by_caption(folder, clips):
     assert draw_rows(mixed, 20) == draw_rows(clips, 20)  # what has no label is not asked for among what has
 
 
-# --- Recordings that show what is asked for ------------------------------------------------------
+# --- Examples ------------------------------------------------------------------------------------
 
 
-def test_a_row_names_another_recording_of_what_it_asks_for(clips, folder):
+def test_the_example_of_a_row_is_another_recording_of_its_query(clips, folder):
     recording = {clip.path: clip.recording for clip in clips}
     label = {clip.path: clip.label for clip in clips}
     for row in draw_rows(clips, 20):
@@ -341,7 +329,7 @@ def test_a_row_names_another_recording_of_what_it_asks_for(clips, folder):
         assert hertz == pytest.approx(300 * 1.6 ** int(row["query"].removeprefix("tone ")) * 1.02, rel=0.03)
 
 
-def test_without_one_the_target_shows_itself_and_nothing_shows_what_is_absent(folder, clips):
+def test_without_an_example_the_target_is_used_and_absent_queries_have_none(folder, clips):
     rows = [{k: v for k, v in row.items() if not k.startswith("example")} for row in draw_rows(clips, 20)]
     for row in rows:
         rendered = render(row, folder)
@@ -354,7 +342,7 @@ def test_without_one_the_target_shows_itself_and_nothing_shows_what_is_absent(fo
     assert isinstance(gone, LeftOut) and gone.why.startswith(f"{rows[0]['id']}: ") and "gone.wav" in gone.why
 
 
-def test_a_list_s_examples_are_the_targets_of_its_other_rows():
+def test_examples_of_a_list_are_the_targets_of_other_rows():
     row = {"kind": "pair", "interference1": "x.wav", "target_start": "1"}
     rows = [
         row | {"query": "dog", "target": "a.wav"},
@@ -369,7 +357,7 @@ def test_a_list_s_examples_are_the_targets_of_its_other_rows():
     assert (found[0]["example_start"], found[0]["example_seconds"]) == ("1", "2")
 
 
-def test_in_the_place_of_what_cannot_be_read_stands_why(clips, folder, tmp_path):
+def test_a_row_that_cannot_be_read_is_left_out_with_the_reason(clips, folder, tmp_path):
     (tmp_path / "noise.wav").write_bytes(b"no sound")
     row = draw_rows(clips, 1)[0]
     missing = Rows([row | {"target": "gone.wav"}], tmp_path)[0]

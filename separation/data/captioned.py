@@ -118,8 +118,7 @@ class CaptionedData(CorpusData):
     ) -> None:
         super().__init__(*args, **common)
         if bool(isolated) != (isolated_manifest is not None):
-            given, other = ("isolated", "isolated_manifest") if isolated else ("isolated_manifest", "isolated")
-            raise ValueError(f"semi-supervised training takes isolated_manifest and isolated: {given} lacks {other}")
+            raise ValueError("data.isolated and data.isolated_manifest must be given together")
         if not 0 <= isolated <= self.batch_size:
             raise ValueError(f"isolated must be between 0 and batch_size ({self.batch_size}), not {isolated}")
         if sources and as_recorded:

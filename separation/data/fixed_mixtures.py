@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from separation.data.corpus import read_samples
-from separation.errors import AudioError, DataError, reason
+from separation.data.corpus import READ_ERRORS, read_samples
+from separation.errors import DataError, reason
 
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
@@ -191,17 +191,6 @@ def read_row_clip(
     return wave
 
 
-def interference_gain(target: np.ndarray, interference: np.ndarray, snr_db: str, mixing: Mixing) -> float:
-    """Return the factor that gives an interference the SNR of the row; 1 without an SNR, 0 for silence."""
-    if not snr_db:
-        return 1.0
-    energy = float((interference**2).sum())
-    if energy == 0:
-        return 0.0
-    wanted = float((target**2).sum()) / 10 ** (float(snr_db) / 10)
-    return float(np.clip(np.sqrt(wanted / energy), *mixing.gains))
-
-
 def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
     """Mix the clips of a row, or read its mixed file; paths start at `root`."""
     if row.get("mixture"):
@@ -216,8 +205,12 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
     mixture = target.copy()
     for name in CLIPS[1:]:
         if row.get(name):
-            wave = read_row_clip(row, name, root, mixing, len(target))
-            mixture += wave.astype(np.float64) * interference_gain(target, wave, row["snr_db"], mixing)
+            wave, gain = read_row_clip(row, name, root, mixing, len(target)), 1.0
+            energy = float((wave**2).sum())
+            if row["snr_db"] and energy:  # to the SNR of the row
+                wanted = float((target**2).sum()) / 10 ** (float(row["snr_db"]) / 10)
+                gain = float(np.clip(np.sqrt(wanted / energy), *mixing.gains))
+            mixture += wave.astype(np.float64) * gain
     if row["kind"] == "absent":
         target = np.zeros_like(mixture)
     scale, peak = mixing.scale, float(np.abs(mixture).max(initial=0))
@@ -234,13 +227,11 @@ def try_render(row: Row, place: Path | str, mixing: Mixing = VALIDATION) -> Rend
         place: folder where its paths start, or the path of a missing recording.
         mixing: how it becomes audio.
     """
-    import soundfile
-
     if isinstance(place, str):
         return LeftOut(place, missing=True)
     try:
         return render(row, place, mixing)
-    except (soundfile.SoundFileError, OSError, AudioError) as error:
+    except READ_ERRORS as error:
         return LeftOut(f"{row['id']}: {error}")
 
 
@@ -249,8 +240,6 @@ def read_example(rendered: Rendered) -> np.ndarray | LeftOut:
 
     An absent query without an example cannot be asked by sound.
     """
-    import soundfile
-
     row = rendered.row
     if not row.get("example"):
         without = LeftOut(f"{row['id']}: no example recording of “{row['query']}”")
@@ -258,6 +247,6 @@ def read_example(rendered: Rendered) -> np.ndarray | LeftOut:
     start, seconds = row_seconds(row, "example", "start"), row_seconds(row, "example", "seconds") or SECONDS
     try:
         found = read_clip(rendered.folder / row["example"], rendered.sample_rate, start, seconds)
-    except (soundfile.SoundFileError, OSError, AudioError) as error:
+    except READ_ERRORS as error:
         return LeftOut(f"{row['id']}: {error}")
     return found if len(found) else LeftOut(f"{row['id']}: the example is empty")

@@ -21,15 +21,9 @@ PICTURES = "*.jpg"
 VIDEO = frozenset({"mp4", "webm", "mkv", "mov", "avi", "m4v"})
 
 
-def video_of(clip: Clip) -> str:
+def find_video(clip: Clip) -> str:
     """Return the clip's video: what `frame` names, or the clip's own file; "" if neither is a video."""
     return next((path for path in (clip.frame, clip.path) if path.rpartition(".")[2].lower() in VIDEO), "")
-
-
-def folder_of(clip: Clip) -> str:
-    """Return a unique folder name for a clip's frames: the video's name and a hash of the file and part."""
-    part = f"{video_of(clip)} {clip.start} {clip.seconds}"
-    return f"{Path(video_of(clip)).stem}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
 
 
 def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0) -> int:
@@ -83,9 +77,10 @@ def add_frames(
     out.mkdir(parents=True, exist_ok=True)  # an unwritable folder is not the fault of the first video
     done = []
     for split, clip in entries:
-        video, frames = video_of(clip), ""
+        video, frames = find_video(clip), ""
         if video:
-            target = out / folder_of(clip)
+            part = hashlib.sha256(f"{video} {clip.start} {clip.seconds}".encode()).hexdigest()[:8]
+            target = out / f"{Path(video).stem}_{part}"
             try:
                 if not target.is_dir():
                     extract(root / video, target, clip.start, clip.seconds)

@@ -64,24 +64,22 @@ class Pictures:
             BrokenError: if they are more than 1 % of the recordings.
         """
 
-        def key(clip: Clip) -> tuple[str, str]:
-            return clip.frame, "" if clip.frame else clip.path  # several clips may share a frame
+        def find_problem(clip: Clip) -> str:
+            try:
+                for path in self.of(clip):
+                    check_picture(path)
+            except DataError as error:
+                return str(error)
+            return ""
 
-        clips = {key(clip): clip for clip in reversed(corpus.clips) if clip.source != FOLEY}
+        keys = [(clip.frame, clip.frame or clip.path) for clip in corpus.clips]  # several clips may share a frame
+        keyed = reversed(list(zip(keys, corpus.clips, strict=True)))  # the first clip of a frame is named
+        clips = {key: clip for key, clip in keyed if clip.source != FOLEY}
         with ThreadPoolExecutor() as pool:  # mostly waits for the disk
-            problems = dict(zip(clips, pool.map(self._problem, clips.values()), strict=True))
-        found = [problems.get(key(clip), "") for clip in corpus.clips]
+            problems = dict(zip(clips, pool.map(find_problem, clips.values()), strict=True))
+        found = [problems.get(key, "") for key in keys]
         report_broken([problem for problem in found if problem], corpus.recording_count(), say)
         corpus.keep([number for number, problem in enumerate(found) if not problem])
-
-    def _problem(self, clip: Clip) -> str:
-        """What is wrong with a clip's pictures; empty if nothing is."""
-        try:
-            for path in self.of(clip):
-                check_picture(path)
-        except DataError as error:
-            return str(error)
-        return ""
 
 
 def check_picture(path: Path) -> None:

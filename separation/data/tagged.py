@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,8 @@ from separation.data.streaming import StreamedClip
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 SHOWN_LABELS = 3  # in messages
 PLACE = 3  # marks the generator of a clip's excerpt
+TaggedItem = tuple[int, list[int], Tensor]
+"""The class that a clip was drawn for, all its classes, and its waveform (time,)."""
 
 
 @dataclass
@@ -151,41 +153,33 @@ class TaggedData(CorpusData):
             shown = ", ".join(names[:SHOWN_LABELS] + ["..."] * (len(names) > SHOWN_LABELS))
             count = f"{len(left)} of {len(corpus.clips)}"
             self.say(f"{count} clips are left out: none of their labels is a class ({shown}).")
-        members: dict[int, list[int]] = {}
+        members = defaultdict(list)
         for clip, numbers in enumerate(self.numbers):
             for number in numbers:
-                members.setdefault(number, []).append(clip)
+                members[number].append(clip)
         self.present = sorted(members)
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
     def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> TaggedBatch:
         """See `CorpusData`; a batch is the next part of the sampler's list."""
         first = ((epoch * self.batches + index) * world + rank) * self.batch_size
-        drawn = []
-        for place in range(first, first + self.batch_size):
-            label, clip = self.sampler[place]
+        items, places = [], range(first, first + self.batch_size)
+        for label, clip in (self.sampler[place] for place in places):
             wave = self.source.waveform(clip) * (self.source.peaks[clip] if self.as_recorded else 1.0)
-            wave = self.draw_part(wave, np.random.default_rng((self.seed, PLACE, place)))
-            drawn.append((self.present[label], self.numbers[clip], wave))
-        return self.collate(drawn)
+            items.append((self.present[label], self.numbers[clip], wave))
+        return self.collate(items, [np.random.default_rng((self.seed, PLACE, place)) for place in places])
 
-    def draw_part(self, wave: Tensor, rng: np.random.Generator) -> Tensor:
-        """A random part (time,) of a clip, or the clip and silence; parts may be silent, as clips may be."""
-        return draw_excerpt(wave, self.length, rng, "pad", attempts=1)
-
-    def collate(self, drawn: Sequence[tuple[int, list[int], Tensor]]) -> TaggedBatch:
-        """A batch of (class that a clip was drawn for, all its classes, waveform)."""
-        tags = torch.zeros(len(drawn), self.classes)
-        for row, (_, numbers, _) in zip(tags, drawn, strict=True):
-            row[numbers] = 1
-        waveforms = torch.stack([wave for _, _, wave in drawn])
-        return TaggedBatch(waveforms, tags, torch.tensor([number for number, _, _ in drawn]))
+    def collate(self, items: Sequence[TaggedItem], rngs: Sequence[np.random.Generator]) -> TaggedBatch:
+        """A batch of a random excerpt of each clip, which may be silent, or of the clip and silence."""
+        waveforms, tags = torch.zeros(len(items), self.length), torch.zeros(len(items), self.classes)
+        for row, ((_, numbers, wave), rng) in enumerate(zip(items, rngs, strict=True)):
+            waveforms[row] = draw_excerpt(wave, self.length, rng, "pad", attempts=1)
+            tags[row, numbers] = 1
+        return TaggedBatch(waveforms, tags, torch.tensor([number for number, _, _ in items]))
 
     # From a stream
 
-    def stream(
-        self, clips: Iterator[StreamedClip], rng: np.random.Generator
-    ) -> Iterator[tuple[int, list[int], Tensor]]:
+    def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[TaggedItem]:
         """Draw from the clips that are held: once for every clip that arrives while so many are held, and for the
         remaining ones at the end. How often depends on the number of clips only, which is the same on every rank.
 
@@ -202,13 +196,11 @@ class TaggedData(CorpusData):
         for _ in range(min(arrived, self.held)):
             yield self._draw_held(held, rng)
 
-    def _draw_held(
-        self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator
-    ) -> tuple[int, list[int], Tensor]:
-        members: dict[int, list[tuple[list[int], Tensor]]] = {}
-        for each in held:
-            for number in each[0]:
-                members.setdefault(number, []).append(each)
+    def _draw_held(self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator) -> TaggedItem:
+        members = defaultdict(list)
+        for clip in held:
+            for number in clip[0]:
+                members[number].append(clip)
         if not members:
             raise DataError(f"{self.shards}: none of the clips so far has one of the {self.classes} labels.")
         number = sorted(members)[int(rng.integers(len(members)))]
@@ -218,6 +210,6 @@ class TaggedData(CorpusData):
         """Number of clips that are drawn from a stream of so many clips."""
         return clips
 
-    def stack(self, drawn: Sequence[tuple[int, list[int], Tensor]], rng: np.random.Generator) -> TaggedBatch:
+    def stack(self, items: Sequence[TaggedItem], rng: np.random.Generator) -> TaggedBatch:
         """A batch of clips that were drawn from a stream."""
-        return self.collate([(label, numbers, self.draw_part(wave, rng)) for label, numbers, wave in drawn])
+        return self.collate(items, [rng] * len(items))
