@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,25 +21,12 @@ LABELS = sorted(SOUNDS)
 RATE = 16000
 # Bounds of the spectral centroid of power, in Hz, for 16 kHz renderings.
 CENTROIDS = {
-    "alarm clock": (1200, 5000),
-    "car horn": (300, 2500),
-    "church bells": (250, 2500),
-    "clock ticking": (800, 4500),
-    "crackling fire": (50, 3000),
-    "crickets": (2000, 6000),
-    "dog bark": (400, 1600),
-    "door knock": (50, 500),
-    "engine": (30, 600),
-    "footsteps": (60, 1500),
-    "helicopter": (50, 800),
-    "keyboard typing": (200, 4500),
-    "rain": (500, 4500),
-    "rooster crow": (700, 3000),
-    "sea waves": (200, 2500),
-    "siren": (500, 2000),
-    "water drops": (300, 3000),
-    "wind": (40, 600),
-}
+    "alarm clock": (1200, 5000), "car horn": (300, 2500), "church bells": (250, 2500), "clock ticking": (800, 4500),
+    "crackling fire": (50, 3000), "crickets": (2000, 6000), "dog bark": (400, 1600), "door knock": (50, 500),
+    "engine": (30, 600), "footsteps": (60, 1500), "helicopter": (50, 800), "keyboard typing": (200, 4500),
+    "rain": (500, 4500), "rooster crow": (700, 3000), "sea waves": (200, 2500), "siren": (500, 2000),
+    "water drops": (300, 3000), "wind": (40, 600),
+}  # fmt: skip
 
 
 def centroid(sound: np.ndarray, sample_rate: int) -> float:
@@ -66,8 +54,31 @@ def modulation(sound: np.ndarray, sample_rate: int, low: float, high: float) -> 
     level = envelope(sound, sample_rate)
     spectrum = np.abs(np.fft.rfft((level - level.mean()) * np.hanning(len(level))))
     hz = np.fft.rfftfreq(len(level), 1 / 200)
-    inside = (hz >= low) & (hz <= high)
-    return float(hz[inside][np.argmax(spectrum[inside])])
+    return float(hz[np.argmax(spectrum * ((hz >= low) & (hz <= high)))])
+
+
+def gaps(sound: np.ndarray, least: float) -> np.ndarray:
+    """Seconds between onsets that are at least `least` apart, at 16 kHz."""
+    return np.diff(onsets(sound, RATE, least))
+
+
+def depth(sound: np.ndarray) -> float:
+    """Deviation of the level within quarters of a second, relative to its mean."""
+    level = envelope(sound, RATE, 4)
+    return float(np.std(level) / np.mean(level))
+
+
+def pitch_range(sound: np.ndarray) -> float:
+    """Ratio of the 90th to the 10th percentile of the strongest frequency."""
+    frames = sound[: len(sound) // 2048 * 2048].reshape(-1, 2048) * np.hanning(2048)
+    low, high = np.percentile(np.argmax(np.abs(np.fft.rfft(frames, axis=1)), axis=1), [10, 90])
+    return float(high / low)
+
+
+def quiet_share(sound: np.ndarray) -> float:
+    """Share of time 20 dB below the peak of the level."""
+    level = envelope(sound, RATE)
+    return float(np.mean(level < 0.1 * level.max()))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +95,7 @@ def demo() -> ModuleType:
     return module
 
 
-def test_there_are_about_sixteen_sounds_each_with_a_centroid() -> None:
-    assert len(LABELS) >= 15
+def test_each_sound_has_a_centroid() -> None:
     assert set(CENTROIDS) == set(LABELS)
 
 
@@ -128,56 +138,29 @@ def test_a_seed_means_the_same_parameters_at_any_rate(label: str) -> None:
         assert np.corrcoef(low[:size], high[:size])[0, 1] > 0.8
 
 
-def test_clock_ticks_one_to_four_times_a_second() -> None:
-    for seed in range(6):
-        times = onsets(synthesise("clock ticking", 6.0, RATE, seed), RATE, 0.15)
-        gaps = np.diff(times)
-        assert gaps.min() >= 0.22
-        assert gaps.max() <= 1.1
-        assert np.std(gaps) < 0.1 * np.mean(gaps)
+@pytest.mark.parametrize(
+    ("label", "measure", "low", "high"),
+    [
+        ("clock ticking", lambda wave: gaps(wave, 0.15).min(), 0.22, 1.1),
+        ("clock ticking", lambda wave: gaps(wave, 0.15).max(), 0.22, 1.1),
+        ("clock ticking", lambda wave: np.std(gaps(wave, 0.15)) / np.mean(gaps(wave, 0.15)), 0, 0.1),
+        ("helicopter", lambda wave: modulation(wave, RATE, 5, 60), 9.5, 22.5),
+        ("footsteps", lambda wave: 1 / np.median(gaps(wave, 0.2)), 1.3, 2.9),
+        ("dog bark", lambda wave: len(gaps(wave, 0.1)), 4, 15),
+        ("dog bark", lambda wave: gaps(wave, 0.1).max() / gaps(wave, 0.1).min(), 1.3, np.inf),
+        ("dog bark", quiet_share, 0.25, 1),
+        ("siren", pitch_range, 1.15, np.inf),
+        ("sea waves", depth, 0.3, np.inf),
+        ("rain", depth, 0, 0.25),
+    ],
+)
+def test_tempo_pitch_and_level(label: str, measure: Callable[[np.ndarray], float], low: float, high: float) -> None:
+    values = [float(measure(synthesise(label, 6.0, RATE, seed))) for seed in range(6)]
+    assert low <= min(values) and max(values) <= high, values
 
 
-def test_helicopter_blades_pass_ten_to_twenty_two_times_a_second() -> None:
-    rates = []
-    for seed in range(6):
-        sound = synthesise("helicopter", 4.0, RATE, seed)
-        rate = modulation(sound, RATE, 5, 60)
-        assert 9.5 <= rate <= 22.5
-        rates.append(rate)
-    assert np.ptp(rates) > 2
-
-
-def test_footsteps_walk() -> None:
-    for seed in range(6):
-        times = onsets(synthesise("footsteps", 6.0, RATE, seed), RATE, 0.2)
-        assert 1.3 <= 1 / np.median(np.diff(times)) <= 2.9
-
-
-def test_barks_are_short_and_come_in_groups() -> None:
-    for seed in range(6):
-        sound = synthesise("dog bark", 6.0, RATE, seed)
-        times = onsets(sound, RATE, 0.1)
-        assert 5 <= len(times) <= 16
-        assert np.diff(times).max() > 1.3 * np.diff(times).min()
-        level = envelope(sound, RATE)
-        assert np.mean(level < 0.1 * level.max()) > 0.25
-
-
-def test_siren_pitch_moves() -> None:
-    for seed in range(6):
-        sound = synthesise("siren", 4.0, RATE, seed)
-        frames = sound[: len(sound) // 2048 * 2048].reshape(-1, 2048) * np.hanning(2048)
-        strongest = np.argmax(np.abs(np.fft.rfft(frames, axis=1)), axis=1) * RATE / 2048
-        assert np.percentile(strongest, 90) > 1.15 * np.percentile(strongest, 10)
-
-
-def test_sea_swells_and_rain_does_not() -> None:
-    def depth(label: str) -> float:
-        levels = [envelope(synthesise(label, 8.0, RATE, seed), RATE, 4) for seed in range(4)]
-        return float(np.median([np.std(level) / np.mean(level) for level in levels]))
-
-    assert depth("sea waves") > 0.3
-    assert depth("rain") < 0.25
+def test_seeds_vary_the_tempo() -> None:
+    assert np.ptp([modulation(synthesise("helicopter", 4.0, RATE, seed), RATE, 5, 60) for seed in range(6)]) > 2
 
 
 def test_bells_ring_on_after_the_stroke() -> None:
