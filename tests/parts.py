@@ -1,15 +1,15 @@
-"""What tests of whole trainings share: a small recipe's options, pieces named by class path in it, the command line."""
+"""Shared by tests of whole trainings: the options of a small training, classes that it names, the command."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import save_file
 from tiny import DIM, read, vectors, write_corpus, write_manifest
 from torch import nn
@@ -23,27 +23,10 @@ from separation.training.objectives.bands import BandSupervised
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "conf" / "recipe" / "default.yaml"
 RATE = 8000
-ENCODER = {"sample_rate": RATE, "embedding_dim": DIM, "channels": (4, 4, 4, 4), "hidden": 16}
-NETWORK = {
-    "sample_rate": RATE,
-    "n_fft": 256,
-    "hop": 125,
-    "bands": 32,
-    "linear_bands": 12,
-    "channels": (4, 4, 4, 4),
-    "stream_dim": 16,
-    "condition_dim": DIM,
-}
-
-# What Lightning has to say about small runs on a CPU.
-QUIET = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*MPS available but not used"),
-    pytest.mark.filterwarnings("ignore:.*number of training batches.*smaller than the logging interval"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-]
+CHANNELS = (4, 4, 4, 4)
+ENCODER = {"sample_rate": RATE, "embedding_dim": DIM, "channels": CHANNELS, "hidden": 16}
+BANDS = {"n_fft": 256, "hop": 125, "bands": 32, "linear_bands": 12}
+NETWORK = BANDS | {"sample_rate": RATE, "channels": CHANNELS, "stream_dim": 16, "condition_dim": DIM}
 
 
 class StillUNet(BandUNet):
@@ -58,7 +41,7 @@ class StillUNet(BandUNet):
 
 
 class Waveforms(BandSupervised):
-    """Compares waveforms, so that nothing asks the layers that detect; one rank's second batch says nothing."""
+    """Compares waveforms, so the presence layers have no gradient; the second batch of one device has no loss."""
 
     def training_step(self, batch, index):
         if self.global_rank == 1 and index == 1:
@@ -69,7 +52,7 @@ class Waveforms(BandSupervised):
 
 
 class KillAt(Callback):
-    """kill -9, of this very process, before step number `step` + 1."""
+    """Kills its own process with SIGKILL before step number `step` + 1."""
 
     def __init__(self, step: int):
         self.step = step
@@ -79,21 +62,29 @@ class KillAt(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def small_encoder(seed=1):
+    torch.manual_seed(seed)
+    return JointEncoder(**ENCODER).eval()
+
+
 def write_data(folder, validation=True):
     """A corpus of tones with train and validation rows of the same labels, and an encoder's weights."""
     manifest = write_corpus(folder, labels=4, recordings=2, seconds=0.6)
     rows = read(manifest)
     if validation:
         rows += [row | {"split": "validation"} for row in read(write_corpus(folder / "other", labels=4, seconds=0.7))]
-        for row in rows[8:]:  # other recordings: one that is in both splits would be kept out of the training
+        for row in rows[8:]:  # other recordings: one that is in both splits is not trained on
             row["path"], row["recording_id"] = f"other/{row['path']}", f"other:{row['recording_id']}"
     write_manifest(manifest, rows, list(rows[0]))
     save_file(JointEncoder(**ENCODER).state_dict(), folder / "encoder.safetensors")
     return manifest
 
 
-def arguments(subcommand, data, run, **changes):
-    """The command line of a small training of the default recipe that writes into the folder `run`."""
+def arguments(subcommand, data, run, recipe=RECIPE, **changes):
+    """The command line of a small training of a recipe that writes into the folder `run`.
+
+    The network None leaves out the settings of the separator.
+    """
     options = {
         "trainer.accelerator": "cpu",
         "trainer.precision": "32-true",
@@ -115,57 +106,48 @@ def arguments(subcommand, data, run, **changes):
         "data.validation_count": 0,
     }
     network = changes.pop("network", "separation.models.band_unet.BandUNet")
-    sizes = {f"model.model.{k}": list(v) if isinstance(v, tuple) else v for k, v in NETWORK.items()}
-    sizes |= {f"model.encoder.{k}": list(v) if isinstance(v, tuple) else v for k, v in ENCODER.items()}
-    chosen = options | {"model.model": network} | sizes | changes
-    return [subcommand, "--config", str(RECIPE), *(f"--{k}={v}" for k, v in chosen.items() if v is not None)]
+    sizes = {f"model.encoder.{name}": value for name, value in ENCODER.items()}
+    if network is not None:
+        sizes |= {"model.model": network} | {f"model.model.{name}": value for name, value in NETWORK.items()}
+    chosen = options | {k: list(v) if isinstance(v, tuple) else v for k, v in sizes.items()} | changes
+    return [subcommand, "--config", str(recipe), *(f"--{k}={v}" for k, v in chosen.items() if v is not None)]
 
 
-def run(*arguments, stand_in=True):
-    """`separation-train`, in this process; with a stand-in, sentences need no weights."""
+def run(*arguments):
+    """`separation-train` in this process; sentences need no weights."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PL_GLOBAL_SEED", "0")  # set by Lightning; taken back afterwards
-        patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a way that will end
-        if stand_in:
-            patch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+        patch.setenv("PL_GLOBAL_SEED", "0")  # set by Lightning; restored afterwards
+        patch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a deprecated way
+        patch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
         patch.setattr(sys, "argv", ["separation-train", *map(str, arguments)])
         train.main()
 
 
-def run_apart(command, folder, seconds=400, attempts=2):
-    """`separation-train` in a process of its own, which is killed with all its children when it takes too long.
-
-    It is then tried once more, without what it left in the folder; see `ranks.together`.
-    """
-    before = set(folder.rglob("*"))
-    for attempt in range(attempts):
-        try:
-            return _apart(command, folder, seconds)
-        except subprocess.TimeoutExpired:
-            if attempt == attempts - 1:
-                raise
-            for path in sorted(set(folder.rglob("*")) - before, reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
+def fit(module, data, folder, *callbacks, resume=None, **options):
+    """Train in this process for one epoch without logs; returns the trainer. Callbacks say whether a run is saved."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "reload_dataloaders_every_n_epochs": 1}
+    saved = {"enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks)}
+    named = quiet | settings | saved | {"default_root_dir": folder} | options
+    trainer = lightning.Trainer(**named, callbacks=list(callbacks))
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return trainer
 
 
-def _apart(command, folder, seconds):
+def refused(capsys, *arguments):
+    """The last line of the error output of a `separation-train` that ends with exit status 2."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("separation-train: ")
+
+
+def run_apart(command, folder, seconds=400):
+    """`separation-train` in a process of its own."""
     path = os.pathsep.join([str(ROOT / "tests"), os.environ["PYTHONPATH"]])
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "separation.training.cli", *map(str, command)],
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=seconds)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    program = [sys.executable, "-m", "separation.training.cli", *map(str, command)]
+    return subprocess.run(program, env=environment, cwd=folder, capture_output=True, text=True, timeout=seconds)
 
 
 def logged(run, name, version=0):

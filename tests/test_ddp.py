@@ -1,4 +1,4 @@
-"""Two processes that train together do what one does with batches twice as large."""
+"""Two processes that train together have the losses, gradients and scores of one with batches twice as large."""
 
 import contextlib
 import io
@@ -9,99 +9,102 @@ from tiny import write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import QUIET, arguments, logged, run, run_apart, write_data
+from parts import arguments, logged, run, write_data
+from ranks import OPTIONS, loss_and_gradients, networks, run_group
 
 from separation.data.manifest import read_manifest
 from separation.data.validation import draw_rows
 
-pytestmark = QUIET
-# No batch statistics, and nothing random in a step: each rank would draw its own noise.
-OPTIONS = {
-    "network": "parts.StillUNet",
-    "model.text_noise": 0,
-    "model.audio_share": 0,
-    "model.absent_from": 0,
-    "model.absent_ramp": 1,
-    "data.validation_count": 5,
-    "trainer.callbacks": "[{class_path: separation.training.callbacks.Last}]",
-}
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without torch.distributed")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    """A corpus, and a list of five mixtures of which each process has one whose recording is missing."""
     folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
+    drawn = draw_rows(read_manifest(write_data(folder), "validation"), 5)
+    drawn[0]["target"], drawn[3]["target"] = "missing.wav", "gone.wav"
+    write_manifest(folder / "list.csv", drawn, list(drawn[0]))
     return folder
 
 
 @pytest.fixture(scope="module")
 def one(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
-    run(*arguments("fit", data, folder, **OPTIONS, **{"data.batch_size": 4}), stand_in=False)
+    run(*arguments("fit", data, folder, **OPTIONS, **{"data.batch_size": 4}))
     return folder
 
 
 @pytest.fixture(scope="module")
 def two(data, one, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    apart = {"trainer.strategy": "ddp", "trainer.devices": 2, "data.batch_size": 2}
-    done = run_apart(arguments("fit", data, folder, **OPTIONS, **apart), folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Starting with 2 processes" in done.stderr
-    return folder
+    return run_group(tmp_path_factory.mktemp("two"), data, one / "last.ckpt")
 
 
 @pytest.mark.parametrize("term", ["train/snr", "train/sdri", "train/absent", "train/tagging"])
 def test_the_losses_are_those_of_one_process_with_doubled_batches(one, two, term):
-    wanted, found = logged(one, term), logged(two, term)
-    assert sorted(wanted) == sorted(found) == list(range(6))
-    for step, value in wanted.items():
-        assert found[step] == pytest.approx(value, abs=1e-4)
+    wanted, found = logged(one, term), logged(two / "fit", term)
+    assert sorted(wanted) == list(range(6))
+    assert found == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_weights_are_too(one, two):
-    wanted, found = (torch.load(run / "last.ckpt", weights_only=True) for run in (one, two))
+    wanted, found = (torch.load(run / "last.ckpt", weights_only=True) for run in (one, two / "fit"))
     assert found["global_step"] == wanted["global_step"] == 6
     for name, tensor in wanted["state_dict"].items():
         assert torch.allclose(found["state_dict"][name], tensor, rtol=0, atol=1e-4), name
     first = wanted["state_dict"]["model.head.weight"]
-    assert not torch.equal(first, wanted["state_dict"]["average.head.weight"])  # something was learnt
+    assert not torch.equal(first, wanted["state_dict"]["average.head.weight"])  # the weights have changed
 
 
 @pytest.mark.parametrize("name", ["val/sdri", "val/absent_db"])
-def test_validation_scores_every_mixture_once_however_they_are_spread(one, two, name):
-    """Five mixtures, of which one is absent: three for one rank, two for the other."""
-    wanted, found = logged(one, name), logged(two, name)
-    assert sorted(wanted) == sorted(found) == [2, 5]
-    assert [found[step] for step in (2, 5)] == pytest.approx([wanted[step] for step in (2, 5)], abs=1e-2)
+def test_validation_scores_every_mixture_once(one, two, name):
+    """Five mixtures, of which one is absent: three for one process, two for the other."""
+    wanted, found = logged(one, name), logged(two / "fit", name)
+    assert sorted(wanted) == [2, 5]
+    assert found == pytest.approx(wanted, abs=1e-2)
 
 
-def test_weights_that_a_loss_leaves_out_and_batches_without_one_do_not_stop_two_processes(data, one, tmp_path):
-    """Plain DDP waits for a gradient of every weight from every rank."""
-    options = OPTIONS | {"model": "parts.Waveforms", "data.validation_count": 0, "trainer.max_epochs": 1}
-    apart = {"trainer.strategy": "ddp", "trainer.devices": 2, "data.batch_size": 2}
-    done = run_apart(arguments("fit", data, tmp_path, **options, **apart), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    stored = torch.load(tmp_path / "last.ckpt", weights_only=True)
+def test_weights_without_a_loss_and_batches_without_one_do_not_block_the_others(two):
+    """Plain DDP waits for a gradient of every weight from every process."""
+    stored = torch.load(two / "waveforms" / "last.ckpt", weights_only=True)
     assert stored["global_step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in stored["state_dict"].values())
 
 
-def test_rows_that_have_no_score_are_counted_over_all_ranks(data, one, tmp_path):
-    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 5)
-    drawn[0]["target"] = "missing.wav"  # of the first rank
-    drawn[3]["target"] = "gone.wav"  # of the second
-    write_manifest(tmp_path / "list.csv", drawn, list(drawn[0]))
-    listed = {"data.validation": tmp_path / "list.csv", "data.validation_root": data, "data.validation_every": 1}
-    options = OPTIONS | listed | {"ckpt_path": one / "last.ckpt"}
+def test_rows_without_a_score_are_counted_over_all_processes(data, one, two, tmp_path):
+    listed = {"data.validation": data / "list.csv", "data.validation_every": 1, "ckpt_path": one / "last.ckpt"}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        run(*arguments("validate", data, tmp_path / "alone", **options), stand_in=False)
-    apart = {"trainer.strategy": "ddp", "trainer.devices": 2}
-    done = run_apart(arguments("validate", data, tmp_path / "both", **options, **apart), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("5 rows: 3 scored.") == 1
-    assert "Left out, 2 rows whose recordings are missing: missing.wav; gone.wav." in done.stdout
-    tables = [
-        [line for line in text.splitlines() if line.startswith("| ")] for text in (printed.getvalue(), done.stdout)
-    ]
-    assert len(tables[0]) > 8 and tables[0] == tables[1]
+        run(*arguments("validate", data, tmp_path, **OPTIONS, **listed))
+    first, second = ((two / f"validate_{rank}").read_text() for rank in range(2))
+    assert first.count("5 rows: 3 scored.") == 1 and "rows" not in second
+    assert "Left out, 2 rows whose recordings are missing: missing.wav; gone.wav." in first
+    wanted, found = (
+        [line for line in text.splitlines() if line.startswith("| ")] for text in (printed.getvalue(), first)
+    )
+    assert len(wanted) > 8 and found == wanted
+
+
+@pytest.mark.parametrize("name", ["joint", "cnt", "cnt, faithful", "noise invariant"])
+def test_an_objective_has_the_loss_and_gradient_of_the_whole_batch(two, name):
+    network = networks()[name]
+    if name == "noise invariant":  # with separate bounds the halves would differ from the whole
+        assert network.means.min() < network.objective.gamma < network.means.mean()
+    loss, gradients = loss_and_gradients(network, slice(0, 8))
+    found = torch.load(two / "found.pt", weights_only=True)[name]
+    assert found[0].item() == pytest.approx(loss.item(), abs=1e-4)
+    assert found[1].keys() == gradients.keys()
+    for key, gradient in gradients.items():
+        assert torch.allclose(found[1][key], gradient, rtol=1e-3, atol=1e-4 if name != "noise invariant" else 1e-6), key
+
+
+def test_a_group_that_hangs_is_started_once_more(tmp_path):
+    hang = (
+        "import os, time; time.sleep(60 if os.environ['RANK'] == '1' and 'attempt_0' in os.environ['MEETING'] else 0)"
+    )
+    assert run_group(tmp_path, program=["-c", hang], seconds=2).name == "attempt_1"
+
+
+def test_a_group_that_fails_says_why(tmp_path):
+    with pytest.raises(AssertionError, match=r"(?s)attempt 1: \[1, 1\].*a good reason"):
+        run_group(tmp_path, program=["-c", "import sys; sys.exit('a good reason')"])
+    assert not (tmp_path / "attempt_1").exists()

@@ -8,13 +8,11 @@ import yaml
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import QUIET, RECIPE, arguments, logged, run, write_data
+from parts import RECIPE, arguments, logged, run, write_data
 
 from separation.training import callbacks
 from separation.training.cli import CLI
 from separation.training.objectives.bands import BandSupervised
-
-pytestmark = QUIET
 
 EARLIER = """
 seed_everything: 0

@@ -1,4 +1,4 @@
-"""The command `separation-train`: fit, validate, test, what they leave behind, and what they say to errors."""
+"""The command `separation-train`: fit, validate, test, the files of a run, and its messages."""
 
 import json
 import re
@@ -10,12 +10,11 @@ import pytest
 import soundfile
 import torch
 import yaml
-from tiny import vectors, write_manifest
+from tiny import read, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-from parts import QUIET, RATE, RECIPE, arguments, logged, run, write_data
-from parts import read as csv_rows
+from parts import RATE, RECIPE, arguments, logged, refused, run, write_data
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,19 +23,13 @@ from separation.data.fixed_mixtures import render
 from separation.data.manifest import DataError, read_manifest
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
-from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate import score_mixture
 from separation.pretrained import DESCRIPTION, ModelError
 from separation.training.cli import main, sentence
 
-pytestmark = QUIET
+pytestmark = pytest.mark.usefixtures("no_sentence_weights")
 COUNT = {"data.validation_count": 5}
-
-
-@pytest.fixture(autouse=True)
-def no_sentence_weights(monkeypatch):
-    """The sentence encoder's 91 MB stay on the disk."""
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+ONE_EPOCH, TWO_EPOCHS = COUNT | {"trainer.max_epochs": 1}, COUNT | {"trainer.max_epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +41,33 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(data, tmp_path_factory):
-    """The folder of a run of the default recipe with its own callbacks: two epochs of three steps."""
+    """The folder of a run of the default recipe with its own callbacks and loggers: two epochs of three steps."""
     folder = tmp_path_factory.mktemp("fitted")
-    loggers = ("CSVLogger", "log"), ("TensorBoardLogger", "tensorboard")
-    both = [f"{{class_path: {kind}, init_args: {{save_dir: {folder}, name: {name}}}}}" for kind, name in loggers]
-    run(*arguments("fit", data, folder, **COUNT, **{"trainer.logger": f"[{', '.join(both)}]"}))
+    run(*arguments("fit", data, folder, **TWO_EPOCHS, **{"trainer.logger": None}))
     return folder
 
 
-def rows(data):
-    return draw_rows(read_manifest(data / "manifest.csv", "validation"), 5)
+@pytest.fixture(scope="module")
+def one_epoch(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("begun") / "run"
+    run(*arguments("fit", data, folder, **ONE_EPOCH))
+    return folder
+
+
+@pytest.fixture
+def begun(one_epoch, tmp_path):
+    """The folder of a run of one epoch, a copy for each test."""
+    return Path(shutil.copytree(one_epoch, tmp_path / "run"))
+
+
+def checkpoints(folder):
+    """Name within a folder -> number of steps of every checkpoint."""
+    files = sorted(folder.rglob("*.ckpt"))
+    return {str(file.relative_to(folder)): torch.load(file, weights_only=True)["global_step"] for file in files}
+
+
+def draw(data, count=5, **options):
+    return draw_rows(read_manifest(data / "manifest.csv", "validation"), count, **options)
 
 
 def test_a_fit_leaves_its_last_and_its_best_checkpoint(fitted):
@@ -92,7 +102,7 @@ def test_speed_and_memory_are_logged_with_every_step(fitted):
 
 def test_tensorboard_holds_sounds_and_pictures_of_the_first_mixtures(fitted, data):
     events = EventAccumulator(str(fitted / "tensorboard" / "version_0"), {"audio": 0, "images": 0}).Reload()
-    names = [f"{row['id']} {row['query']}" for row in rows(data)[:3]]
+    names = [f"{row['id']} {row['query']}" for row in draw(data)[:3]]
     tags = events.Tags()
     assert set(tags["images"]) == {f"{name}/spectrograms" for name in names}
     assert set(tags["audio"]) == {f"{name}/{what}" for name in names for what in ("mixture", "target", "estimate")}
@@ -102,91 +112,74 @@ def test_tensorboard_holds_sounds_and_pictures_of_the_first_mixtures(fitted, dat
     assert {"train/snr", "val/sdri", "speed/memory_gb"} <= set(tags["scalars"])
 
 
-def test_a_new_run_leaves_an_earlier_ones_checkpoints_apart(data, tmp_path, capsys):
-    for steps in (1, 2, 3):
-        run(*arguments("fit", data, tmp_path, **{"trainer.max_steps": steps}))
-    assert f"The checkpoints of an earlier run now lie in {tmp_path / 'earlier_2'}" in capsys.readouterr().err
-    found = {file.relative_to(tmp_path): torch.load(file, weights_only=True) for file in tmp_path.rglob("*.ckpt")}
-    steps = {str(file): checkpoint["global_step"] for file, checkpoint in found.items()}
-    assert steps == {"earlier_1/last.ckpt": 1, "earlier_2/last.ckpt": 2, "last.ckpt": 3}
-    run(*arguments("fit", data, tmp_path, ckpt_path=tmp_path / "last.ckpt"))
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 6
-    assert len(list(tmp_path.rglob("*.ckpt"))) == 3
+def test_a_new_run_moves_the_checkpoints_of_an_earlier_run(begun, data, capsys):
+    for steps in (1, 2):
+        run(*arguments("fit", data, begun, **{"trainer.max_steps": steps}))
+    assert f"The checkpoints of an earlier run now lie in {begun / 'earlier_2'}" in capsys.readouterr().err
+    moved = {"earlier_1/best.ckpt": 3, "earlier_1/last.ckpt": 3, "earlier_2/last.ckpt": 1, "last.ckpt": 2}
+    assert checkpoints(begun) == moved
+    assert "none.csv" in refused(capsys, *arguments("fit", data, begun, **{"data.manifest": "none.csv"}))
+    assert checkpoints(begun) == moved
 
 
-def test_a_run_that_cannot_begin_leaves_its_folder_as_it_is(data, tmp_path, capsys):
-    run(*arguments("fit", data, tmp_path, **{"trainer.max_steps": 1}))
-    with pytest.raises(SystemExit):
-        run(*arguments("fit", data, tmp_path, **{"data.manifest": tmp_path / "none.csv"}))
-    assert "none.csv" in capsys.readouterr().err
-    assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
+@pytest.mark.parametrize("how", ["last", "link to folder", "link to file", "moved", "best elsewhere"])
+def test_a_resumed_run_knows_its_best_checkpoint(begun, data, tmp_path, how):
+    """No later score is higher than the stored one, so the best checkpoint stays if the run knows it."""
+    state = torch.load(begun / "last.ckpt", weights_only=True)
+    stored = next(state for name, state in state["callbacks"].items() if name.startswith("Best"))
+    [score] = logged(begun, "val/sdri").values()
+    assert float(stored["best_model_score"]) == pytest.approx(score, abs=1e-5)
+    stored["best_model_score"] = stored["kth_value"] = torch.tensor(99.0)
+    stored["best_k_models"] = dict.fromkeys(stored["best_k_models"], torch.tensor(99.0))
+    torch.save(state, begun / "last.ckpt")
+    folder, options = begun, {"ckpt_path": "last" if how == "last" else begun / "last.ckpt"}
+    if how == "moved":
+        folder = begun.rename(tmp_path / "other")
+        options["ckpt_path"] = folder / "last.ckpt"
+    elif how.startswith("link"):
+        target = begun if how == "link to folder" else begun / "last.ckpt"
+        (tmp_path / "link").symlink_to(target)
+        folder = tmp_path / "link" if how == "link to folder" else begun
+        options["ckpt_path"] = tmp_path / "link" / "last.ckpt" if how == "link to folder" else tmp_path / "link"
+    elif how == "best elsewhere":
+        (tmp_path / "kept").mkdir()
+        (begun / "best.ckpt").rename(tmp_path / "kept" / "best.ckpt")
+        best = f"{{class_path: separation.training.callbacks.Best, init_args: {{dirpath: {tmp_path / 'kept'}}}}}"
+        options["trainer.callbacks"] = f"[{{class_path: separation.training.callbacks.Last}}, {best}]"
+    run(*arguments("fit", data, folder, **TWO_EPOCHS, **options))
+    best = (tmp_path / "kept" if how == "best elsewhere" else folder) / "best.ckpt"
+    assert checkpoints(folder)["last.ckpt"] == 6 and checkpoints(best.parent)["best.ckpt"] == 3
+    assert not (folder / "earlier_1").exists()
+    resumed = torch.load(folder / "last.ckpt", weights_only=True)["callbacks"]
+    assert next(float(s["best_model_score"]) for name, s in resumed.items() if name.startswith("Best")) == 99
 
 
-@pytest.mark.parametrize("moved", [False, True])
-def test_a_run_goes_on_in_a_folder_that_is_spelt_otherwise_or_was_moved(data, tmp_path, moved):
-    (tmp_path / "link").symlink_to(tmp_path / "run")
-    run(*arguments("fit", data, tmp_path / "run", **COUNT, **{"trainer.max_epochs": 1}))
-    folder = (tmp_path / "run").rename(tmp_path / "other") if moved else tmp_path / "link"
-    best = torch.load(folder / "best.ckpt", weights_only=True)
-    key = next(key for key in best["callbacks"] if key.startswith("Best"))
-    # No later score is higher, so the best stays if the run knows it.
-    state = torch.load(folder / "last.ckpt", weights_only=True)
-    kept = state["callbacks"][key]
-    kept["best_model_score"] = kept["kth_value"] = torch.tensor(99.0)
-    kept["best_k_models"] = dict.fromkeys(kept["best_k_models"], torch.tensor(99.0))
-    torch.save(state, folder / "last.ckpt")
-    run(*arguments("fit", data, folder, **COUNT, **{"trainer.max_epochs": 2}, ckpt_path=folder / "last.ckpt"))
-    found = {file.name: torch.load(file, weights_only=True)["global_step"] for file in folder.glob("*.ckpt")}
-    assert found == {"last.ckpt": 6, "best.ckpt": 3}
-
-
-@pytest.mark.parametrize("how", ["last", "link", "best elsewhere"])
-def test_a_run_that_goes_on_knows_its_best(data, tmp_path, how):
-    """However the checkpoint is called, and wherever the best one is kept."""
-    folder = tmp_path / "run"
-    kept = tmp_path / "kept" if how == "best elsewhere" else folder
-    best = f"{{class_path: separation.training.callbacks.Best, init_args: {{dirpath: {kept}}}}}"
-    callbacks = {"trainer.callbacks": f"[{{class_path: separation.training.callbacks.Last}}, {best}]"}
-    run(*arguments("fit", data, folder, **COUNT, **callbacks, **{"trainer.max_epochs": 1}))
-    (tmp_path / "link.ckpt").symlink_to(folder / "last.ckpt")
-    checkpoint = {"last": "last", "link": tmp_path / "link.ckpt"}.get(how, folder / "last.ckpt")
-    run(*arguments("fit", data, folder, **COUNT, **callbacks, **{"trainer.max_epochs": 2}, ckpt_path=checkpoint))
-    stored = torch.load(folder / "last.ckpt", weights_only=True)
-    assert stored["global_step"] == 6 and not (folder / "earlier_1").exists()
-    state = next(state for key, state in stored["callbacks"].items() if key.startswith("Best"))
-    scores = [value for version in (0, 1) for value in logged(folder, "val/sdri", version).values()]
-    assert len(scores) == 2 and float(state["best_model_score"]) == pytest.approx(max(scores), abs=1e-5)
-
-
-def test_a_run_that_goes_on_from_an_earlier_one_finds_its_own_best(data, tmp_path):
-    for _ in range(2):
-        run(*arguments("fit", data, tmp_path, **COUNT, **{"trainer.max_epochs": 1}))
-    again = tmp_path / "earlier_1" / "last.ckpt"
-    run(*arguments("fit", data, tmp_path, **COUNT, **{"trainer.max_epochs": 2}, ckpt_path=again))
-    found = {file.relative_to(tmp_path): torch.load(file, weights_only=True) for file in tmp_path.rglob("*.ckpt")}
-    steps = {str(file): checkpoint["global_step"] for file, checkpoint in found.items()}
-    earlier = {f"earlier_{run}/{name}.ckpt": 3 for run in (1, 2) for name in ("best", "last")}
-    assert steps == earlier | {"last.ckpt": 6, "best.ckpt": 6}
+def test_a_run_that_starts_from_an_earlier_one_has_a_best_of_its_own(begun, data):
+    earlier = Path(shutil.copytree(begun, begun / "earlier_1"))
+    run(*arguments("fit", data, begun, **TWO_EPOCHS, ckpt_path=earlier / "last.ckpt"))
+    moved = {f"earlier_{run}/{name}.ckpt": 3 for run in (1, 2) for name in ("best", "last")}
+    assert checkpoints(begun) == moved | {"last.ckpt": 6, "best.ckpt": 6}
 
 
 def test_a_fit_in_mixed_precision_scores_in_single(data, tmp_path, capsys):
-    half = {"trainer.precision": "bf16-mixed", "trainer.max_epochs": 1, "trainer.num_sanity_val_steps": 2}
-    run(*arguments("fit", data, tmp_path, **COUNT, **half))
-    capsys.readouterr()
-    run(*arguments("test", data, tmp_path, **COUNT, ckpt_path=tmp_path / "best.ckpt"))  # in 32 bits
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| pair | "))
-    assert float(line.split("|")[3]) == pytest.approx(logged(tmp_path, "val/sdri")[2], abs=0.006)
-    run(*arguments("test", data, tmp_path, **COUNT, **half, ckpt_path=tmp_path / "best.ckpt"))
-    assert line in capsys.readouterr().out
+    half = {"trainer.precision": "bf16-mixed", "trainer.num_sanity_val_steps": 2}
+    run(*arguments("fit", data, tmp_path, **ONE_EPOCH, **half))
+    score, lines = logged(tmp_path, "val/sdri")[2], []
+    for precision in ({}, half):
+        capsys.readouterr()
+        run(*arguments("test", data, tmp_path, **COUNT, **precision, ckpt_path=tmp_path / "best.ckpt"))
+        lines += [line for line in capsys.readouterr().out.splitlines() if line.startswith("| pair | ")]
+    assert lines[0] == lines[1]
+    assert float(lines[0].split("|")[3]) == pytest.approx(score, abs=0.006)
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
-def test_validate_and_test_print_the_mixture_and_an_oracle_mask_beside_the_model(
-    fitted, data, tmp_path, capsys, subcommand
-):
+def test_scores_are_printed_beside_the_mixture_and_an_oracle_mask(fitted, data, tmp_path, capsys, subcommand):
     run(*arguments(subcommand, data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
     printed = capsys.readouterr().out
     assert "5 rows: 5 scored." in printed
+    replaced = f"Tested on split validation: {data / 'manifest.csv'}: the manifest has no rows with split test."
+    assert (replaced in printed.splitlines()) == (subcommand == "test")
     assert "All systems, mean over rows; 95 % interval by recording;" in printed
     tables = printed.split("All systems, mean over rows")[1]
     heads = [line for line in tables.splitlines() if ", n = " in line]
@@ -201,9 +194,9 @@ def test_validate_and_test_print_the_mixture_and_an_oracle_mask_beside_the_model
 
 @pytest.fixture(scope="module")
 def listed(data, tmp_path_factory):
-    """A list of six rows: one whose target is silent, one whose recording is missing, one whose is broken."""
+    """Options of a list of six rows: one whose target is silent, one that is missing, one that is broken."""
     folder = tmp_path_factory.mktemp("listed")
-    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 6, absent=0.0)
+    drawn = draw(data, 6, absent=0.0)
     for name in {row[clip] for row in drawn for clip in ("target", "interference1", "example")}:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(data / name, folder / name)
@@ -212,10 +205,9 @@ def listed(data, tmp_path_factory):
     for number, name in enumerate(("silent", "missing", "broken"), 1):
         drawn[number]["target"] = f"{name}.wav"
     write_manifest(folder / "list.csv", drawn, list(drawn[0]))
-    return folder / "list.csv"
+    return {"data.validation": folder / "list.csv", "data.validation_every": 1}
 
 
-EVERY = {"data.validation_every": 1}
 LEFT_OUT = [
     "Left out, 1 rows whose recordings are missing: missing.wav.",
     "Left out, 1 rows whose recordings cannot be read: pair0003: ",
@@ -225,59 +217,44 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_rows_that_have_no_score_are_counted_and_named(fitted, data, listed, tmp_path, capsys, subcommand):
-    options = {"ckpt_path": fitted / "best.ckpt", "data.validation": listed, **EVERY}
-    run(*arguments(subcommand, data, tmp_path, **options))
+    run(*arguments(subcommand, data, tmp_path, **listed, ckpt_path=fitted / "best.ckpt"))
     printed = capsys.readouterr().out
     assert "6 rows: 3 scored." in printed
     assert all(line in printed for line in LEFT_OUT)
-    lines = [line for line in printed.splitlines() if line.startswith("| pair | 3 | ")]
-    assert len(lines) == 1 and "nan" not in printed
-    separator = Separator.from_pretrained(fitted)
-    drawn = draw_rows(read_manifest(data / "manifest.csv", "validation"), 6, absent=0.0)
+    [line] = [line for line in printed.splitlines() if line.startswith("| pair | 3 | ")]
+    assert "nan" not in printed
+    separator, drawn = Separator.from_pretrained(fitted), draw(data, 6, absent=0.0)
     values = [score_mixture(separator, render(drawn[number], data)).value for number in (0, 4, 5)]
-    assert float(lines[0].split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
+    assert float(line.split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
 
 
 def test_a_fit_goes_on_without_them_and_says_so_once(data, listed, tmp_path, capsys):
-    run(*arguments("fit", data, tmp_path, **{"data.validation": listed, **EVERY}))
+    run(*arguments("fit", data, tmp_path, **listed))
     printed = capsys.readouterr().out
     assert [printed.count(line) for line in LEFT_OUT] == [1, 1, 1]
     assert "oracle" not in printed
     scores = logged(tmp_path, "val/sdri")
     assert sorted(scores) == [2, 5] and np.isfinite(list(scores.values())).all()
-
-
-def test_a_list_of_nothing_but_missing_recordings_stops_at_once(data, listed, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(*arguments("fit", data, tmp_path, **{"data.validation": listed, **EVERY, "data.validation_root": tmp_path}))
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == f"separation-train: {listed}: none of its 6 rows has its recordings in {tmp_path}."
+    said = refused(capsys, *arguments("fit", data, tmp_path, **listed, **{"data.validation_root": tmp_path}))
+    assert said == f"{listed['data.validation']}: none of its 6 rows has its recordings in {tmp_path}."
 
 
 def test_a_fit_without_validation_says_why(data, tmp_path, capsys):
-    rows = [row | {"split": "train"} for row in csv_rows(data / "manifest.csv") if row["split"] == "train"]
+    rows = [row for row in read(data / "manifest.csv") if row["split"] == "train"]
     write_manifest(tmp_path / "m.csv", rows, list(rows[0]))
-    run(*arguments("fit", data, tmp_path, **COUNT, **{"data.manifest": tmp_path / "m.csv", "data.root": data}))
+    options = {"data.manifest": tmp_path / "m.csv", "data.root": data, "trainer.max_steps": 1}
+    run(*arguments("fit", data, tmp_path, **COUNT, **options))
     why = f"{tmp_path / 'm.csv'}: the manifest has no rows with split validation."
     assert f"Nothing is validated, so there will be no best.ckpt: {why}" in capsys.readouterr().out
-    assert {file.name for file in tmp_path.glob("*.ckpt")} == {"last.ckpt"}
-    run(*arguments("fit", data, tmp_path, **{"data.manifest": tmp_path / "m.csv", "data.root": data}))
-    assert "Nothing is validated" not in capsys.readouterr().out  # it was asked for
-    with pytest.raises(SystemExit):
-        run(*arguments("validate", data, tmp_path, **COUNT, **{"data.manifest": tmp_path / "m.csv"}))
-    assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {why}"
+    assert checkpoints(tmp_path) == {"last.ckpt": 1}
+    assert refused(capsys, *arguments("validate", data, tmp_path, **COUNT, **options)) == why
 
 
-def test_a_test_without_its_split_says_what_it_takes(fitted, data, tmp_path, capsys):
-    run(*arguments("test", data, tmp_path, **COUNT, ckpt_path=fitted / "best.ckpt"))
-    why = f"{data / 'manifest.csv'}: the manifest has no rows with split test."
-    assert f"Tested on split validation: {why}" in capsys.readouterr().out.splitlines()
-
-
-def test_logs_follow_the_folder_of_the_run(data, tmp_path, monkeypatch):
+def test_a_run_without_its_own_folder_for_logs_writes_them_to_its_folder(fitted, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    given = arguments("fit", data, tmp_path / "mine", **{"trainer.max_epochs": 1, "trainer.logger": None})
+    given = arguments("fit", data, tmp_path / "mine", **{"trainer.max_steps": 1, "trainer.logger": None})
     run(*given)
+    assert "Nothing is validated" not in capsys.readouterr().out  # as asked for
     assert (tmp_path / "mine" / "log" / "version_0" / "metrics.csv").is_file()
     assert (tmp_path / "mine" / "tensorboard" / "version_0").is_dir()
     assert not (tmp_path / "runs").exists()
@@ -289,7 +266,7 @@ def test_logs_follow_the_folder_of_the_run(data, tmp_path, monkeypatch):
 def test_a_run_folder_is_a_model(fitted, data, capsys):
     separator = Separator.from_pretrained(fitted)
     assert f"{fitted} is a run folder: best.ckpt is used." in capsys.readouterr().err
-    pairs = [row for row in rows(data) if row["kind"] == "pair"]
+    pairs = [row for row in draw(data) if row["kind"] == "pair"]
     mean = np.mean([score_mixture(separator, render(row, data)).value for row in pairs])
     assert mean == pytest.approx(max(logged(fitted, "val/sdri").values()), abs=1e-2)
 
@@ -351,19 +328,7 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--data.workers=-1", "data.workers is -1; the least is 0."),
         ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
         ("--data.validation=manifest.csv", "manifest.csv: not a list of mixtures, the column id is missing."),
-    ],
-)
-def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch, capsys, option, said):
-    monkeypatch.chdir(data)
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments("fit", data, tmp_path), option)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1] == f"separation-train: {said}"
-
-
-@pytest.mark.parametrize(
-    "option, begins",
-    [
+        ("--model.compile=nosuch", "model.compile: there is no backend nosuch; these are: "),
         ("--trainer.strategy=nosuch", "trainer: You selected an invalid strategy name: `strategy='nosuch'`."),
         pytest.param(
             "--trainer.accelerator=cuda",
@@ -372,22 +337,27 @@ def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch,
         ),
     ],
 )
-def test_what_lightning_refuses_is_said_without_a_traceback(data, tmp_path, capsys, option, begins):
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments("fit", data, tmp_path), option)
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"separation-train: {begins}")
+def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch, capsys, option, said):
+    monkeypatch.chdir(data)
+    found = refused(capsys, *arguments("fit", data, tmp_path), option)
+    if "nosuch" in option or "cuda" in option:
+        assert found.startswith(said) and ("backend" not in said or "inductor" in found)
+    else:
+        assert found == said
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_an_objective_without_scores_says_so(tmp_path, monkeypatch, capsys, subcommand):
     monkeypatch.chdir(tmp_path)
     options = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=null"]
-    with pytest.raises(SystemExit) as stop:
-        run(subcommand, "--config", RECIPE.with_name("sound.yaml"), *options)
-    assert stop.value.code == 2
-    said = f"separation-train: Contrastive has no scores of its own, so there is nothing to {subcommand}."
-    assert capsys.readouterr().err.splitlines()[-1] == said
+    said = refused(capsys, subcommand, "--config", RECIPE.with_name("sound.yaml"), *options)
+    assert said == f"Contrastive has no scores of its own, so there is nothing to {subcommand}."
+
+
+def test_a_checkpoint_of_another_network_is_one_sentence(fitted, data, tmp_path, capsys):
+    other = {"model.model.stream_dim": 8, "ckpt_path": fitted / "best.ckpt"}
+    said = refused(capsys, *arguments("test", data, tmp_path, **COUNT, **other))
+    assert said.startswith("The checkpoint is one of another model: size mismatch for model.")
 
 
 class Failing(Dataset):
@@ -413,22 +383,6 @@ def test_an_error_in_a_worker_is_its_own_text(monkeypatch, capsys, error):
         main()
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"separation-train: {' '.join(str(error).splitlines())}\n"
-
-
-def test_a_backend_that_does_not_exist_is_named(data, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(*arguments("fit", data, tmp_path, **{"model.compile": "nosuch"}))
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("separation-train: model.compile: there is no backend nosuch; these are: ")
-    assert "inductor" in said
-
-
-def test_a_checkpoint_of_another_network_is_one_sentence(fitted, data, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        other = {"model.model.stream_dim": 8, "ckpt_path": fitted / "best.ckpt"}
-        run(*arguments("test", data, tmp_path, **COUNT, **other))
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("separation-train: The checkpoint is one of another model: size mismatch for model.")
 
 
 NESTED = """Parser key "model":

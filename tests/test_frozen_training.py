@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-import lightning
 from lightning.pytorch.callbacks import Callback
+from parts import ENCODER, RATE, fit
 
 from separation.data.captioned import CaptionedBatch
 from separation.data.mixing import Batch
@@ -34,14 +34,9 @@ from separation.training.objectives.tagging import Tagging
 from separation.training.objectives.weakly_supervised import WeaklySupervised
 
 FROZEN = Path(__file__).parent / "frozen" / "training.json"
-RATE, LABELS = 8000, ["a", "b", "c", "d"]
+LABELS = ["a", "b", "c", "d"]
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*(PU|MPS) available but not used"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 
 
 def fill(module):
@@ -56,7 +51,7 @@ def fill(module):
 
 
 def joint():
-    encoder = JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+    encoder = JointEncoder(**ENCODER)
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # nothing random: SpecAugment draws otherwise than when the losses were recorded
@@ -161,17 +156,14 @@ def train(name, folder):
     """Losses of two steps, what was logged, and the sizes of all weights and statistics afterwards."""
     make, batch = CASES[name]
     module, losses = make(), Losses()
-    trainer = lightning.Trainer(
-        accelerator="cpu", devices=1, max_steps=2, limit_val_batches=0, logger=False, enable_checkpointing=False,
-        callbacks=[losses], enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-    )  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PL_GLOBAL_SEED", "0")
             patch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
-            trainer.fit(module, torch.utils.data.DataLoader([batch(0), batch(1)], batch_size=None))
+            batches = torch.utils.data.DataLoader([batch(0), batch(1)], batch_size=None)
+            trainer = fit(module, batches, folder, losses, limit_val_batches=0)
     finally:
         torch.set_num_threads(threads)
     sizes = {

@@ -1,11 +1,13 @@
-"""Losses against their definitions, written out over bins."""
+"""Losses against their definitions."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from separation.models.spectra import STFT, band_matrix
-from separation.training.losses import MaskError, absent_loss, snr_loss
+from separation.training.losses import MaskError, absent_loss, matching_loss, snr_loss
 
 BINS, BANDS, FRAMES = 33, 12, 7
 
@@ -101,3 +103,20 @@ def test_absent_loss_pulls_towards_silence():
     output = torch.tensor([1.0, 1e-2, 1e-6], requires_grad=True)
     absent_loss(torch.ones(3), output).sum().backward()
     assert (output.grad > 0).all()
+
+
+@pytest.mark.parametrize(
+    "similarity, wanted",
+    [(torch.zeros(4, 4), math.log(4)), (3 * torch.eye(4), math.log(1 + 3 * math.exp(-3))), (100 * torch.eye(4), 0.0)],
+)
+def test_matching_loss_of_pairs_is_a_cross_entropy(similarity, wanted):
+    assert matching_loss(similarity, torch.eye(4)).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_matching_loss_counts_all_matches_of_a_row_in_equal_parts():
+    rng = np.random.default_rng(0)
+    similarity, same = rng.standard_normal((4, 4)), np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    log_share = similarity - np.log(np.exp(similarity).sum(1, keepdims=True))
+    wanted = -np.mean([log_share[i][same[i] == 1].mean() for i in range(4)])
+    found = matching_loss(torch.tensor(similarity), torch.tensor(same, dtype=torch.float64))
+    assert found.item() == pytest.approx(wanted)

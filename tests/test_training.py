@@ -1,91 +1,46 @@
-"""Training: its terms against plain computations, and small runs from a corpus on the disk to a checkpoint."""
+"""Objectives of the default separator and of its joint space: terms in plain computations, small runs."""
 
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import DIM, small_rate_model, vectors, write_corpus
+from tiny import small_rate_model, vectors
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from parts import RATE, RECIPE, arguments, fit, run, small_encoder, write_data
 
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.mixing import Batch
-from separation.encoders.joint import JointEncoder
-from separation.encoders.sentence import SentenceEncoder
-from separation.models.band_unet import BandUNet
-from separation.training import cli as train
-from separation.training.losses import MaskError, matching_loss
+from separation.training.losses import MaskError
 from separation.training.objectives import bands
 from separation.training.objectives.bands import BandSupervised, hard_negatives, has_source
 from separation.training.objectives.base import STATISTICS_BATCHES, add_noise
 from separation.training.objectives.contrastive import Contrastive
 from separation.training.optimiser import AdamW
 
-RECIPES = Path(__file__).parents[1] / "conf" / "recipe"
-RATE = 8000
-
-# What Lightning has to say about small runs on a CPU.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-    pytest.mark.filterwarnings("ignore:.*MPS available but not used"),
-    pytest.mark.filterwarnings("ignore:.*number of training batches.*smaller than the logging interval"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec"),
-]
-
-
-@pytest.fixture(autouse=True)
-def no_sentence_weights(monkeypatch):
-    """The sentence encoder's 91 MB stay on the disk."""
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
+pytestmark = pytest.mark.usefixtures("no_sentence_weights")
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    return write_corpus(tmp_path_factory.mktemp("corpus"), labels=4, recordings=2, seconds=0.6)
-
-
-def tiny_encoder():
-    torch.manual_seed(1)
-    return JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16).eval()
+    return write_data(tmp_path_factory.mktemp("corpus"), validation=False)
 
 
 def tiny_supervised(**arguments):
     """Everything drawn comes from the data's own generator: no noise, no chance of sound as the query."""
     still = {"text_noise": 0.0, "audio_share": 0.0, "audio_share_end": 0.0}
     optimiser = AdamW(lr=arguments.pop("lr", 2e-3), warmup=2)
-    return BandSupervised(small_rate_model().train(), tiny_encoder(), optimiser=optimiser, **(still | arguments))
+    return BandSupervised(small_rate_model().train(), small_encoder(), optimiser=optimiser, **(still | arguments))
 
 
 def mixtures(manifest, **arguments):
     options = {"batch_size": 3, "seconds": 0.5, "batches": 3, "sample_rate": RATE} | arguments
     return MixtureData(manifest, **options)
-
-
-def trainer(folder, callbacks=(), **arguments):
-    options = {
-        "max_epochs": 2,
-        "accelerator": "cpu",
-        "devices": 1,
-        "precision": "32-true",
-        "reload_dataloaders_every_n_epochs": 1,
-        "logger": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder,
-        "callbacks": list(callbacks),
-    }
-    return lightning.Trainer(**(options | arguments))
 
 
 def batch_of(manifest, **arguments):
@@ -254,7 +209,7 @@ def test_slots_that_hold_a_source():
 def test_conditions_are_the_texts_or_the_sources_own_sound(manifest):
     batch = batch_of(manifest)
     by_text = tiny_supervised().conditions_of(batch)
-    encoder = tiny_encoder()
+    encoder = small_encoder()
     assert torch.allclose(by_text, encoder.embed_sentences(batch.sentences), atol=1e-5)
     by_sound = tiny_supervised(audio_share=1.0, audio_share_end=1.0).conditions_of(batch)
     for row in range(len(batch.used)):
@@ -315,9 +270,7 @@ def test_tagging_of_silence_is_finite():
 
 
 def test_the_encoder_stays_as_it_is_loaded(tmp_path):
-    encoder = tiny_encoder()
-    torch.manual_seed(7)
-    other = JointEncoder(sample_rate=RATE, embedding_dim=DIM, channels=(4, 4, 4, 4), hidden=16)
+    encoder, other = small_encoder(), small_encoder(7)
     save_file(other.state_dict(), tmp_path / "encoder.safetensors")
     module = BandSupervised(small_rate_model(), encoder, encoder_weights=str(tmp_path / "encoder.safetensors")).train()
     assert torch.equal(module.encoder.text[0].weight, other.text[0].weight)
@@ -327,17 +280,6 @@ def test_the_encoder_stays_as_it_is_loaded(tmp_path):
 
 
 # --- Other pieces ------------------------------------------------------------------------------
-
-
-def test_matching_loss_is_the_cross_entropy_with_all_matches():
-    assert matching_loss(torch.zeros(3, 8), torch.eye(3, 8)).item() == pytest.approx(math.log(8), abs=1e-5)
-    assert matching_loss(100 * torch.eye(3), torch.eye(3)).item() == pytest.approx(0.0, abs=1e-5)
-    rng = np.random.default_rng(0)
-    similarity, same = rng.standard_normal((4, 4)), np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    log_share = similarity - np.log(np.exp(similarity).sum(1, keepdims=True))
-    wanted = -np.mean([log_share[i][same[i] == 1].mean() for i in range(4)])
-    found = matching_loss(torch.tensor(similarity), torch.tensor(same, dtype=torch.float64))
-    assert found.item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +301,7 @@ def test_vectors_are_not_decayed_and_frozen_parameters_not_trained():
 
 
 def test_masked_log_mels_lose_one_band_and_one_stretch():
-    module = Contrastive(tiny_encoder(), mask=0.25)
+    module = Contrastive(small_encoder(), mask=0.25)
     log_mel = torch.ones(2, 1, 64, 40)
     blanked_rows, blanked_columns = [], []
     for _ in range(100):
@@ -383,7 +325,7 @@ def test_a_supervised_run_learns_and_leaves_a_checkpoint_of_plain_data(manifest,
     module = tiny_supervised(absent_from=2, absent_ramp=2, lr=1e-2)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     data = mixtures(manifest, batches=6)
-    trainer(tmp_path, [watch, checkpoint], max_epochs=2).fit(module, data)
+    fit(module, data, tmp_path, watch, checkpoint, max_epochs=2)
     assert len(watch.steps) == 12
     assert all(math.isfinite(value) for terms in watch.steps for value in terms.values())
     for number, terms in enumerate(watch.steps):
@@ -414,7 +356,7 @@ def test_the_average_follows_the_network_and_has_statistics_of_its_own(manifest,
             for name, p in module.model.named_parameters():
                 wanted[name] = decay * wanted[name] + (1 - decay) * p.detach()
 
-    trainer(tmp_path, [Follow()]).fit(module, mixtures(manifest))
+    fit(module, mixtures(manifest), tmp_path, Follow(), max_epochs=2)
     for name, p in module.average.named_parameters():
         assert torch.allclose(p, wanted[name], atol=1e-6), name
     mine, other = module.average.stem[1], module.model.stem[1]
@@ -422,42 +364,13 @@ def test_the_average_follows_the_network_and_has_statistics_of_its_own(manifest,
     assert int(mine.num_batches_tracked) == min(6, STATISTICS_BATCHES)
 
 
-class Kill(Callback):
-    """Ends a run in the middle of an epoch, as a kill would."""
-
-    def on_train_batch_start(self, trainer, module, batch, index):
-        if trainer.current_epoch == 1 and index == 1:
-            raise InterruptedError("killed")
-
-
-def test_a_killed_run_goes_on_as_if_it_had_not_been(manifest, tmp_path):
-    straight = tiny_supervised(absent_from=2, absent_ramp=2)
-    trainer(tmp_path, max_epochs=3).fit(straight, mixtures(manifest))
-
-    killed = tiny_supervised(absent_from=2, absent_ramp=2)
-    with pytest.raises(InterruptedError):
-        callbacks = [Kill(), ModelCheckpoint(dirpath=tmp_path, save_last=True)]
-        trainer(tmp_path, callbacks, max_epochs=3).fit(killed, mixtures(manifest))
-    torch.manual_seed(1234)  # a new process has another one
-    resumed = tiny_supervised(absent_from=2, absent_ramp=2)
-    again = [ModelCheckpoint(dirpath=tmp_path, save_last=True)]
-    trainer(tmp_path, again, max_epochs=3).fit(resumed, mixtures(manifest), ckpt_path=tmp_path / "last.ckpt")
-
-    assert resumed.trainer.global_step == straight.trainer.global_step == 9
-    state = straight.state_dict()
-    for name, tensor in resumed.state_dict().items():
-        assert torch.allclose(tensor.double(), state[name].double(), rtol=0, atol=1e-5), name
-    interrupted = killed.state_dict()
-    assert any(not torch.allclose(interrupted[n], state[n], atol=1e-4) for n in state if n.startswith("model.head"))
-
-
 def test_a_contrastive_run_learns_the_pairs(manifest, tmp_path):
     watch, checkpoint = Watch(), ModelCheckpoint(dirpath=tmp_path, save_last=True)
     torch.manual_seed(0)
-    module = Contrastive(tiny_encoder().train(), AdamW(lr=1e-2, warmup=2))
+    module = Contrastive(small_encoder().train(), AdamW(lr=1e-2, warmup=2))
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     data = ClipData(manifest, batch_size=8, seconds=0.4, batches=10, sample_rate=RATE)
-    trainer(tmp_path, [watch, checkpoint], max_epochs=2).fit(module, data)
+    fit(module, data, tmp_path, watch, checkpoint, max_epochs=2)
     losses = [terms["loss"] for terms in watch.steps]
     assert len(losses) == 20 and all(math.isfinite(value) for value in losses)
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.3
@@ -467,7 +380,7 @@ def test_a_contrastive_run_learns_the_pairs(manifest, tmp_path):
 
 
 def test_a_network_can_be_fitted_to_one_batch(manifest):
-    """The gradient points the right way: 2 dB and more over the start within a few steps."""
+    """The gradient has the right sign: more than 2 dB over the start within a few steps."""
     module, batch = tiny_supervised(), batch_of(manifest, batch_size=2)
     optimiser = torch.optim.Adam(module.model.parameters(), lr=1e-2)
     found = []
@@ -480,87 +393,24 @@ def test_a_network_can_be_fitted_to_one_batch(manifest):
     assert found[-1] > found[0] + 2
 
 
-# --- The command line and the recipes ----------------------------------------------------------
+# --- The command line --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def elsewhere(tmp_path, monkeypatch):
-    """An empty working folder, with the encoder's weights where the recipe looks for them."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # set by Lightning; taken back afterwards
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a way that will end
-    monkeypatch.setattr(sys, "argv", ["separation-train"])
-    (tmp_path / "runs" / "sound").mkdir(parents=True)
-    return tmp_path
-
-
-def recipe(name, arguments):
-    """Objective, data and trainer that a recipe describes, without running anything."""
-    return train.CLI(run=False, args=["--config", str(RECIPES / name), "--trainer.accelerator", "cpu", *arguments])
-
-
-def test_the_default_recipe_trains_the_default_network(elsewhere, manifest):
-    stored = JointEncoder()
-    save_file(stored.state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
-    module = recipe("default.yaml", ["--data.manifest", str(manifest)]).model
-    assert [p.shape for p in module.model.parameters()] == [p.shape for p in BandUNet().parameters()]
-    assert torch.equal(module.encoder.text[0].weight, stored.text[0].weight)
-    assert module.encoder.embedding_dim == module.model.condition_dim
-
-
-SMALL = {
-    "trainer.accelerator": "cpu",
-    "trainer.precision": "32-true",
-    "trainer.max_epochs": "1",
-    "trainer.enable_progress_bar": "false",
-    "data.foley": "0",
-    "data.batches": "2",
-    "data.workers": "0",
-    "data.seconds": "0.5",
-    "data.sample_rate": str(RATE),
-    "model.encoder.sample_rate": str(RATE),
-    "model.encoder.embedding_dim": str(DIM),
-    "model.encoder.channels": "[4,4,4,4]",
-    "model.encoder.hidden": "16",
-}
-SMALL_NETWORK = {
-    "model.model.sample_rate": str(RATE),
-    "model.model.n_fft": "256",
-    "model.model.hop": "125",
-    "model.model.bands": "32",
-    "model.model.linear_bands": "12",
-    "model.model.channels": "[4,4,4,4]",
-    "model.model.stream_dim": "16",
-    "model.model.condition_dim": str(DIM),
-}
-
-
-def run_train(monkeypatch, name, manifest, options):
-    arguments = [f"--{key}={value}" for key, value in (SMALL | options).items()]
-    command = ["separation-train", "fit", "--config", str(RECIPES / name), f"--data.manifest={manifest}", *arguments]
-    monkeypatch.setattr(sys, "argv", command)
-    train.main()
-
-
-def test_both_recipes_run_one_after_the_other(elsewhere, manifest, monkeypatch):
+def test_both_recipes_run_one_after_the_other(manifest, tmp_path):
     from separation.export import export_encoder, export_model
     from separation.pretrained import load_model
 
-    run_train(monkeypatch, "sound.yaml", manifest, {"data.batch_size": "8"})
-    export_encoder(elsewhere / "runs/sound/last.ckpt", elsewhere / "runs/sound/encoder.safetensors")
-    run_train(monkeypatch, "default.yaml", manifest, {"data.batch_size": "2"} | SMALL_NETWORK)
-    log = elsewhere / "runs/default/log/version_0"
-    assert (log / "config.yaml").is_file()
-    export_model(elsewhere / "runs/default/last.ckpt", elsewhere / "mine", log / "config.yaml", {})
-    model, encoder = load_model(elsewhere / "mine")
+    data, sound, separator = manifest.parent, tmp_path / "sound", tmp_path / "separator"
+    options = {"trainer.max_epochs": 1, "data.batches": 2}
+    joint = {"data.batch_size": 8, "network": None, "model.encoder_weights": None, "data.validation_count": None}
+    run(*arguments("fit", data, sound, RECIPE.with_name("sound.yaml"), **options, **joint))
+    export_encoder(sound / "last.ckpt", tmp_path / "encoder.safetensors")
+    options["model.encoder_weights"] = tmp_path / "encoder.safetensors"
+    run(*arguments("fit", data, separator, **options))
+    export_model(separator / "last.ckpt", tmp_path / "mine", separator / "log" / "version_0" / "config.yaml", {})
+    model, encoder = load_model(tmp_path / "mine")
     assert model.sample_rate == RATE
-    trained = torch.load(elsewhere / "runs/default/last.ckpt", weights_only=True)["state_dict"]
+    trained = torch.load(separator / "last.ckpt", weights_only=True)["state_dict"]
+    first = torch.load(sound / "last.ckpt", weights_only=True)["state_dict"]
     assert torch.allclose(model.head.weight, trained["average.head.weight"], rtol=2e-3, atol=1e-6)
-    assert torch.allclose(encoder.text[0].weight, trained["encoder.text.0.weight"], rtol=2e-3, atol=1e-6)
-    run_train(
-        monkeypatch,
-        "default.yaml",
-        manifest,
-        {"data.batch_size": "2", "trainer.max_epochs": "2", "ckpt_path": "runs/default/last.ckpt"} | SMALL_NETWORK,
-    )
-    assert torch.load(elsewhere / "runs/default/last.ckpt", weights_only=True)["global_step"] == 4
+    assert torch.allclose(encoder.text[0].weight, first["encoder.text.0.weight"], rtol=2e-3, atol=1e-6)

@@ -16,8 +16,8 @@ from padded import Padded
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
-import lightning
 from lightning.pytorch.callbacks import ModelCheckpoint
+from parts import BANDS, RATE, fit
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import Rendered, render
@@ -34,7 +34,7 @@ from separation.training.objectives.tagging import Tagging
 from separation.training.objectives.weakly_supervised import WeaklySupervised
 from separation.training.optimiser import AdamW
 
-RATE, HOP = 8000, 160
+HOP = 160
 LABELS = ["tone 0", "tone 1", "tone 2", "tone 3"]
 
 
@@ -52,7 +52,7 @@ def tagger(**arguments):
 def model():
     torch.manual_seed(3)
     sizes = {"channels": (4, 4, 4, 4), "stream_dim": 8, "condition_dim": 4}
-    return BandUNet(sample_rate=RATE, n_fft=256, hop=125, bands=32, linear_bands=12, **sizes)
+    return BandUNet(sample_rate=RATE, **BANDS, **sizes)
 
 
 def data(manifest, **arguments):
@@ -326,17 +326,6 @@ def test_wrong_options_are_named():
 # --- Runs ----------------------------------------------------------------------------------------
 
 
-def run(folder, module, source, **arguments):
-    options = {
-        "max_epochs": 1, "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False,
-        "enable_model_summary": False, "reload_dataloaders_every_n_epochs": 1, "default_root_dir": folder,
-    }  # fmt: skip
-    callbacks = arguments.pop("callbacks", [])
-    trainer = lightning.Trainer(**(options | arguments), callbacks=callbacks, enable_checkpointing=bool(callbacks))
-    trainer.fit(module, source)
-    return trainer
-
-
 def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path):
     """Trained on clips of 3 s of which 1 s is the labelled tone; where it lies was never said."""
     torch.manual_seed(0)
@@ -347,7 +336,7 @@ def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path):
     source.fixed.count = 0
     source.load = lambda: source.use(padded)
     encoder = FrameTagger(LABELS[:2], sample_rate=RATE, channels=(4, 8, 8), hidden=16, dropout=0.0)
-    run(tmp_path, Tagging(encoder, AdamW(1e-2, 0.0, 5), mixup=0.0), source)
+    fit(Tagging(encoder, AdamW(1e-2, 0.0, 5), mixup=0.0), source, tmp_path)
     encoder.eval()
     inside, outside = [], []
     for number in range(0, 48, 3):
@@ -363,7 +352,7 @@ def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path):
 def test_a_weakly_supervised_run_leaves_plain_data_with_the_classes_means(manifest, tmp_path):
     module = WeaklySupervised(model(), tagger(), seconds=0.4, loss="snr", own_level=True)
     checkpoint = ModelCheckpoint(dirpath=tmp_path, save_last=True)
-    run(tmp_path, module, data(manifest, batches=3, labels=LABELS), callbacks=[checkpoint], max_epochs=2)
+    fit(module, data(manifest, batches=3, labels=LABELS), tmp_path, checkpoint, max_epochs=2)
     stored = torch.load(tmp_path / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     assert stored["encoder.seen"].sum() == 24
     separator = module.separator()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 WEIGHT_RANGE = (1e-3, 10.0)  # of one time-frequency point
 EPSILON = 1e-10
-
-
-# Waveforms: (..., time) to (...)
 
 
 def l1_loss(target: Tensor, estimate: Tensor) -> Tensor:
@@ -41,6 +40,10 @@ def si_sdr_loss(target: Tensor, estimate: Tensor, floor: float = 1e-3) -> Tensor
     energy = (scale * target).square().sum(-1)
     error = (estimate - scale * target).square().sum(-1)
     return 10 * torch.log10((error + floor * energy + epsilon) / (energy + epsilon))
+
+
+WAVEFORM_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1_loss, "si_sdr": si_sdr_loss, "snr": snr_loss}
+DECIBEL_LOSSES = ("si_sdr", "snr")  # undefined for silent targets
 
 
 def absent_loss(mixture_energy: Tensor, output_energy: Tensor, floor: float = 3e-3) -> Tensor:
@@ -136,7 +139,9 @@ def weighted_bce(mask: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     """Mean of weight * binary cross-entropy: (..., rows, frames) -> (...).
 
     The sum is divided by the number of points, not by the sum of the weights. Masks of exactly 0 or 1 cost at most 100.
+    All arguments are broadcast.
     """
+    mask, truth = torch.broadcast_tensors(mask, truth)
     return (weight * F.binary_cross_entropy(mask, truth, reduction="none")).mean((-1, -2))
 
 
@@ -180,8 +185,7 @@ def noise_invariant_bce(targets: Tensor, noise: Tensor, truth: Tensor, weight: T
         Weighted cross-entropy (batch,).
     """
     combined = (targets[:, :, None] + noise[:, None]).clamp(max=1)  # (batch, n, j, rows, frames)
-    expected = truth[:, :, None].expand_as(combined)
-    return best_order(weighted_bce(combined, expected, weight[:, None, None]))
+    return best_order(weighted_bce(combined, truth[:, :, None], weight[:, None, None]))
 
 
 # Captioned mixtures: Mahmud et al., "Weakly-supervised Audio Separation via Bi-modal Semantic Similarity", 2024.

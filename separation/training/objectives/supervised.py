@@ -21,13 +21,12 @@ from separation.encoders.table import LabelEncoder
 from separation.evaluate.scoring import Score, score_mixture
 from separation.models.base import ConditionedModel
 from separation.training.losses import (
+    DECIBEL_LOSSES,
+    WAVEFORM_LOSSES,
     best_order,
     binary_masks,
-    l1_loss,
     loudness_weight,
     ratio_masks,
-    si_sdr_loss,
-    snr_loss,
     weighted_bce,
 )
 from separation.training.objectives.base import EmbeddingCache, Objective
@@ -35,8 +34,6 @@ from separation.training.objectives.base import EmbeddingCache, Objective
 Loss = Literal["l1", "si_sdr", "snr", "binary_mask", "ratio_mask"]
 Form = Literal["text", "image", "label", "none"]
 
-WAVEFORM_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1_loss, "si_sdr": si_sdr_loss, "snr": snr_loss}
-DECIBEL_LOSSES = ("si_sdr", "snr")  # undefined for silent targets
 OUTPUT = "output"  # column with the number of an output that belongs to no query
 MASK_METHODS = ("stft", "features", "rows", "masks", "frame_multiple")
 
@@ -188,9 +185,7 @@ class Supervised(Objective):
     def compare_masks(self, masks: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         """Loss of each mixture's masks (batch,): mean over the queries, in the better order if there are none."""
         if self.queries == ["none"]:
-            pairs = (*masks.shape[:2], truth.shape[1], *masks.shape[2:])
-            values = weighted_bce(masks[:, :, None].expand(pairs), truth[:, None].expand(pairs), weight[:, None, None])
-            return best_order(values)
+            return best_order(weighted_bce(masks[:, :, None], truth[:, None], weight[:, None, None]))
         return weighted_bce(masks, truth[:, : masks.shape[1]], weight[:, None]).mean(1)
 
     def score(self, rendered: Rendered) -> Score:

@@ -15,11 +15,10 @@ from separation.data.anchors import choose_partners, cut_segments, energy, find_
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
-from separation.training.losses import l1_loss, snr_loss
+from separation.training.losses import WAVEFORM_LOSSES
 from separation.training.objectives.base import RANDOM, Objective
 
-ANCHORS = ("mined", "random")
-LOSSES = {"l1": l1_loss, "snr": snr_loss}
+ANCHORS, LOSSES = ("mined", "random"), ("l1", "snr")
 
 
 class WeaklySupervised(Objective):
@@ -55,7 +54,7 @@ class WeaklySupervised(Objective):
         faithful: bool = False,
         **common: Any,
     ) -> None:
-        for value, known in ((anchors, ANCHORS), (loss, tuple(LOSSES))):
+        for value, known in ((anchors, ANCHORS), (loss, LOSSES)):
             if value not in known:
                 raise ValueError(f"one of {', '.join(known)} is expected, not {value!r}")
         super().__init__(model, encoder, **common)
@@ -64,7 +63,7 @@ class WeaklySupervised(Objective):
         if model.sample_rate != rate:
             raise ValueError(f"the separator works at {model.sample_rate} Hz and the detector at {rate} Hz")
         self.anchors = "random" if common.get("encoder_weights") == RANDOM else anchors
-        self.loss, self.faithful, self.own_level = LOSSES[loss], faithful, own_level
+        self.loss, self.faithful, self.own_level = WAVEFORM_LOSSES[loss], faithful, own_level
         self.length, self.sources = round(seconds * model.sample_rate), sources
 
     @property
