@@ -128,7 +128,7 @@ def test_the_seed_determines_waveform_and_parameters(label: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["dog bark", "door knock", "siren", "clock ticking", "footsteps"])
-def test_a_seed_means_the_same_parameters_at_any_rate(label: str) -> None:
+def test_a_seed_gives_the_same_parameters_at_any_rate(label: str) -> None:
     low, high = (envelope(synthesise(label, 3.0, rate, 2), rate, 50) for rate in (16000, 44100))
     size = min(len(low), len(high))
     if label == "siren":

@@ -1,4 +1,4 @@
-"""What all preparers share: `separation-data`, splits that never leak, files that are not there."""
+"""The command `separation-data` and what all preparers share: splits without leaks, missing files."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from layouts import CANNOT_LEAK, LAYOUTS, film, sound, text
+from layouts import CANNOT_LEAK, ESC50, LAYOUTS, film, sound, text
 from tiny import write_corpus, write_manifest
 
 from separation.data.lists import read_table
@@ -41,7 +41,7 @@ def test_no_recording_is_in_two_splits(tmp_path, name, capsys):
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
-def test_a_missing_dataset_is_said_with_how_to_get_it(tmp_path, name, capsys):
+def test_error_of_a_missing_dataset_says_how_to_get_it(tmp_path, name, capsys):
     assert run("prepare", name, "--root", tmp_path / "nowhere") == 1
     said = capsys.readouterr().err
     assert "nowhere: no such folder. How to get " in said
@@ -53,10 +53,8 @@ def test_a_missing_dataset_is_said_with_how_to_get_it(tmp_path, name, capsys):
 
 
 def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
-    header = "filename,fold,target,category,esc10,src_file,take"
     names = [f"{i % 5 + 1}-{i}-A-0.wav" for i in range(200)]
-    lines = [f"{name},{name[0]},0,dog,True,{name[2:-8]},A" for name in names]
-    text(tmp_path / "meta" / "esc50.csv", header, *lines)
+    text(tmp_path / "meta" / "esc50.csv", ESC50, *(f"{name},{name[0]},0,dog,True,{name[2:-8]},A" for name in names))
     for name in names:
         sound(tmp_path / "audio" / name, 0.01)
     (tmp_path / "audio" / names[3]).unlink()
@@ -72,7 +70,7 @@ def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
     assert not (tmp_path / "new.csv").exists()
 
 
-def test_a_header_that_is_another_is_named(tmp_path):
+def test_missing_columns_and_cells_are_named(tmp_path):
     text(tmp_path / "list.csv", "file,class", "a,b")
     with pytest.raises(DataError, match=r"list\.csv: no column filename in the header file,class\."):
         list(read_table(tmp_path / "list.csv", ("filename",)))
@@ -167,7 +165,7 @@ def test_check_reads_everything(tmp_path, capsys):
     ]
 
 
-def test_frames_that_cannot_be_written_are_a_sentence(tmp_path, capsys):
+def test_error_of_frames_that_cannot_be_written(tmp_path, capsys):
     film(tmp_path / "a.mp4")
     text(tmp_path / "m.csv", "path,split,recording_id,labels", "a.mp4,train,r,dog")
     (tmp_path / "file").touch()

@@ -45,7 +45,7 @@ def test_fsdkaggle2018_without_its_extra_columns(tmp_path):
     assert entries[0][1].recording == "fsdkaggle2018:00044347.wav"
 
 
-def test_a_whole_video_is_no_segment(tmp_path):
+def test_uncut_recordings_are_refused(tmp_path):
     LAYOUTS["audioset-balanced"](tmp_path)
     sound(tmp_path / "audio" / "balanced" / "Y--PJHxphWEs.flac", 60.0)
     with pytest.raises(DataError, match=r": 60\.0 s long, the list means 10\.0 s of it"):
@@ -53,7 +53,7 @@ def test_a_whole_video_is_no_segment(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "m4a"])
-def test_a_whole_video_is_no_segment_in_any_container(tmp_path, suffix):
+def test_uncut_videos_are_refused_in_any_container(tmp_path, suffix):
     LAYOUTS["audioset-balanced"](tmp_path)
     (tmp_path / "audio" / "balanced" / "Y--PJHxphWEs.flac").unlink()
     path = tmp_path / "video" / f"--PJHxphWEs.{suffix}"
@@ -120,7 +120,7 @@ def test_voicebank_sentences_are_pairs(tmp_path):
         prepare_again("voicebank-demand", tmp_path)
 
 
-def test_musdb18_s_streams_are_taken_out_with_their_mixture(tmp_path):
+def test_musdb18_stems_and_mixture_are_extracted(tmp_path):
     container, names = tmp_path / "test" / "A - song.stem.mp4", ("mixture", "drums", "bass", "other", "vocals")
     sound(tmp_path / "train" / "B - song" / "vocals.wav")
     container.parent.mkdir()
@@ -189,7 +189,7 @@ def test_a_list_in_another_encoding_is_named(tmp_path, name, file):
 
 
 @pytest.mark.parametrize("name", ["esc50", "vggsound"])
-def test_a_cell_that_does_not_end_is_named(tmp_path, name):
+def test_an_endless_cell_is_named(tmp_path, name):
     LAYOUTS[name](tmp_path)
     path = tmp_path / {"esc50": "meta/esc50.csv", "vggsound": "vggsound.csv"}[name]
     path.write_text(path.read_text(encoding="utf-8") + '"' + 2**25 * "x", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Protocols: what their lists become, on lists and recordings made here; the published lists where they are."""
+"""Protocols: rows of small and of published lists, and the mixtures rendered from them."""
 
 import csv
 import random
@@ -91,7 +91,7 @@ def test_the_validation_list_comes_with_the_package(tmp_path):
     assert [sum(row["kind"] == kind for row in rows) for kind in ("pair", "three", "absent")] == [300, 60, 100]
 
 
-def test_rows_that_are_not_the_versions_are_refused(tmp_path):
+def test_rows_with_another_hash_are_refused(tmp_path):
     with pytest.raises(ProtocolError, match="the rows have the hash 4e3624bd"):
         replace(find_protocol("validation"), sha256="0" * 64).rows(tmp_path)
 
@@ -260,7 +260,7 @@ def test_dcase_mixes_at_its_snr(tmp_path):
 # USS
 
 
-def test_uss_takes_neighbours_of_other_labels_in_its_order():
+def test_uss_mixes_neighbours_with_different_labels_in_shuffled_order():
     labels = ["dog", "dog", "cat", "bird_song"] * 5 + ["dog"]
     names = [f"{n}.wav" for n in range(len(labels))]
     rows = uss.mix_neighbours(names, labels, len(labels))
@@ -273,7 +273,7 @@ def test_uss_takes_neighbours_of_other_labels_in_its_order():
     assert all(int(row["interference1"][:-4]) == (int(row["target"][:-4]) + 1) % len(labels) for row in rows)
 
 
-def test_uss_ends_where_a_class_never_meets_another():
+def test_uss_skips_classes_without_a_different_neighbour():
     labels = ["dog", "dog", "dog", "cat", "bird", "bird"]  # the last bird's neighbour is the first dog
     rows = uss.mix_neighbours([f"{n}.wav" for n in range(6)], labels, 5)  # and is no target here
     assert {row["query"] for row in rows} == {"dog", "cat"}

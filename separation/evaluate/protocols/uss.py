@@ -6,9 +6,9 @@ are not comparable. Rows follow the scripts in its repository (github.com/byteda
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ READY = Mixing(RATE, None, peak=None)
 CUT = Mixing(RATE, SEGMENT, peak=None)
 LOUD, LEAST_PARTS = 0.1, 10
 STEMS = ("vocals", "bass", "drums", "other")
+SOURCE = "Its scripts are in evaluation/ of github.com/bytedance/uss (Apache-2.0)."
 KAGGLE = ListFile(
     ("FSDKaggle2018.meta/test_post_competition_scoring_clips.csv", "test_post_competition_scoring_clips.csv")
 )
@@ -143,63 +144,33 @@ def build_voicebank(root: Path) -> list[Row]:
     return rows
 
 
-uss = partial(
-    Protocol,
-    version=1,
-    source="Its scripts are in evaluation/ of github.com/bytedance/uss (Apache-2.0).",
-    aggregate="class median",
-)
+def uss(name: str, about: str, build: Callable[..., list[Row]], mixing: Mixing, **more: Any) -> Protocol:
+    """Make the protocol of a set; `more` are other fields of `Protocol`."""
+    version, root = more.pop("version", 1), f"SEPARATION_{name.split('-')[0].upper()}_ROOT"
+    return Protocol(f"uss/{name}", version, about, SOURCE, root, build, mixing, aggregate="class median", **more)
+
+
 PROTOCOLS = (
     uss(
-        name="uss/audioset",
-        about="52,700 two-second mixtures of 527 classes, as USS's script writes them",
-        root="SEPARATION_AUDIOSET_ROOT",
-        build=build_audioset,
-        mixing=READY,
-        count=52700,
-        sha256="73297f2e3727a9244d777762244045e54d14d0d2003f6c9ae33d7e6b1171e07c",
+        "audioset", "52,700 two-second mixtures of 527 classes, as USS's script writes them", build_audioset, READY,
+        count=52700, sha256="73297f2e3727a9244d777762244045e54d14d0d2003f6c9ae33d7e6b1171e07c",
     ),
     uss(
-        name="uss/fsdkaggle2018",
-        about="two seconds of 41 classes, 100 mixtures each, 0 dB",
-        root="SEPARATION_FSDKAGGLE2018_ROOT",
-        build=build_fsdkaggle2018,
-        mixing=MATCHED,
-        lists=(KAGGLE,),
-        folders=("FSDKaggle2018.audio_test", ""),
+        "fsdkaggle2018", "two seconds of 41 classes, 100 mixtures each, 0 dB", build_fsdkaggle2018, MATCHED,
+        lists=(KAGGLE,), folders=("FSDKaggle2018.audio_test", ""),
     ),
     uss(
-        name="uss/fsd50k",
-        about="two seconds of each class, 100 mixtures each, 0 dB",
-        root="SEPARATION_FSD50K_ROOT",
-        build=build_fsd50k,
-        mixing=MATCHED,
-        lists=(FSD50K,),
-        folders=("FSD50K.eval_audio", ""),
+        "fsd50k", "two seconds of each class, 100 mixtures each, 0 dB", build_fsd50k, MATCHED,
+        lists=(FSD50K,), folders=("FSD50K.eval_audio", ""),
+    ),
+    uss("slakh2100", "two loud seconds of a stem in the real mix, by plug-in, up to 100 each", build_slakh2100, CUT),
+    uss(
+        "musdb18", "stems of whole test songs, mono; museval on windows of 1 s, both orders", build_musdb18, READY,
+        metrics=("bss_sdr", "bss_sdri", "bss_sdr_swapped", "bss_sdri_swapped", "sdri"), window=1.0,
     ),
     uss(
-        name="uss/slakh2100",
-        about="two loud seconds of a stem in the real mix, by plug-in, up to 100 each",
-        root="SEPARATION_SLAKH2100_ROOT",
-        build=build_slakh2100,
-        mixing=CUT,
-    ),
-    uss(
-        name="uss/musdb18",
-        about="stems of whole test songs, mono; museval on windows of 1 s, both orders",
-        root="SEPARATION_MUSDB18_ROOT",
-        build=build_musdb18,
-        mixing=READY,
-        metrics=("bss_sdr", "bss_sdri", "bss_sdr_swapped", "bss_sdri_swapped", "sdri"),
-        window=1.0,
-    ),
-    uss(
-        name="uss/voicebank-demand",
-        about="noisy test sentences, one class, speech; metrics at 16 kHz",
-        root="SEPARATION_VOICEBANK_ROOT",
-        build=build_voicebank,
-        mixing=READY,
+        "voicebank-demand", "noisy test sentences, one class, speech; metrics at 16 kHz", build_voicebank, READY,
         version=2,  # version 1 resampled the mixture to 16 kHz before the model, and took the mean
         metrics=("pesq", "stoi", "segmental_snr", "sdr", "sdri", "si_sdr"),
     ),
-)
+)  # fmt: skip
