@@ -2,15 +2,13 @@
 
     HF_HUB_OFFLINE=1 python benchmarks/clap_parity.py [--json FILE]
 
-Needs the extra `laion`, so an environment with numpy < 2. Nothing is downloaded. The laion-clap network is filled with
-random numbers (every tensor, so that each one matters), written as a file with LAION's names, and read back by
-`ClapEncoder.from_file`. Token numbers are random: the tokenizer is not part of the comparison.
+Needs the extra `laion` and so an environment with numpy < 2. Nothing is downloaded. Every tensor of the laion-clap
+network is filled with random numbers, written to a file with LAION's names, and read by `ClapEncoder.from_file`. Token
+numbers are random: the tokenizer is not compared.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -19,6 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from common import make_parser, write_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +26,7 @@ from separation.encoders.clap import SPECIAL, TEXT_CONFIG, VOCABULARY, ClapEncod
 
 
 def build_laion() -> Any:
-    """Build the package's CLAP (HTSAT-base, RoBERTa, no fusion) with random weights and without asking a hub.
+    """Build laion-clap's network (HTSAT-base, RoBERTa, no fusion) with random weights, without downloading anything.
 
     Raises:
         EncoderError: the package is not installed.
@@ -42,7 +41,7 @@ def build_laion() -> Any:
 
 
 def fill(network: nn.Module, seed: int = 0) -> None:
-    """Random weights that keep signals in range; statistics of the input norm as of real log-mels."""
+    """Fill a network with weights that keep signals in range; the input norm gets statistics of real log-mels."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if not tensor.is_floating_point() or "extractor" in name or "attn_mask" in name:
@@ -60,7 +59,7 @@ def fill(network: nn.Module, seed: int = 0) -> None:
 
 
 def random_tokens(lengths: list[int], seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Rows of `<s> ... </s> <pad> ...` and their mask."""
+    """Return rows of `<s> ... </s> <pad> ...` and their mask, both (batch, tokens)."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.full((len(lengths), max(lengths)), SPECIAL["<pad>"])
     for row, length in zip(tokens, lengths, strict=True):
@@ -71,18 +70,18 @@ def random_tokens(lengths: list[int], seed: int = 1) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def compare() -> dict[str, float]:
-    """Largest absolute differences of unit vectors, and how alike vectors of different inputs are (cosine)."""
+    """Return the largest absolute differences of unit vectors, and the cosine of vectors of different inputs."""
     laion = build_laion()
     fill(laion)
-    tensors = float(len(laion.state_dict()))
+    state = laion.state_dict()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clap.pt"
-        torch.save({"epoch": 15, "state_dict": {f"module.{k}": v for k, v in laion.state_dict().items()}}, file)
-        start = time.perf_counter()
+        torch.save({"epoch": 15, "state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
+        began = time.perf_counter()
         ours = ClapEncoder.from_file(file)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
 
-    def through_laion(rows: Tensor) -> Tensor:
+    def encode_audio(rows: Tensor) -> Tensor:
         return F.normalize(laion.get_audio_embedding([{"waveform": each} for each in rows]), dim=-1)
 
     tokens, mask = random_tokens([3, 9, 20, 77])
@@ -90,30 +89,28 @@ def compare() -> dict[str, float]:
     audio[1] *= torch.linspace(0, 1, 480000)
     text, sound = ours.encode_tokens(tokens, mask)[1], ours.encode_audio(audio, 48000)
     same_text = F.normalize(laion.encode_text({"input_ids": tokens, "attention_mask": mask}, device="cpu"), dim=-1)
-    same_sound = through_laion(audio)
+    same_sound = encode_audio(audio)
     branch = laion.audio_branch
     branch.spectrogram_extractor, branch.logmel_extractor = nn.Identity(), nn.Identity()
-    same_mel = through_laion(ours.log_mel(audio))
+    same_mel = encode_audio(ours.log_mel(audio))
     return {
         "text, same tokens": float((text - same_text).abs().max()),
         "audio, same waveform": float((sound - same_sound).abs().max()),
         "audio, same log-mel": float((sound - same_mel).abs().max()),
         "cosine of two texts": float(text[0] @ text[1]),
         "cosine of two sounds": float(sound[0] @ sound[1]),
-        "tensors": tensors,
+        "tensors": float(len(state)),
         "seconds to load": seconds,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
-    arguments = parser.parse_args()
+    """Print the figures."""
+    options = make_parser(__doc__).parse_args()
     figures = compare()
     for name, value in figures.items():
         print(f"{name:24} {value:.3g}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -17,93 +17,64 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from bench import CEILING, LABEL, PHRASE, class_table, cost_table
+
 from separation.data.fixed_mixtures import SECONDS
+from separation.data.foley import SOUNDS
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
 from separation.pretrained import ModelError, find_model, read_config
 
-NEEDED = ("path", "split", "recording_id", "source", "seconds", "licence")
+COLUMNS = ("path", "split", "recording_id", "source", "seconds", "licence")
 WEAKEST = 10
-CEILING = "oracle mask, bands, complex"
+AUTHOR = re.compile(r"\s*\((?:by|freesound)\b[^;]*\)")
+Rows = list[dict[str, Any]]
+Sources = dict[str, list[Rows]]
+"""By source, the rows of each recording."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A train row of the manifest; `passable`: whether the recording may be passed on as it is, if that is known."""
-
-    title: str
-    source: str
-    recording: str
-    label: str
-    seconds: float
-    licence: str
-    passable: str
-
-
-def read_clips(manifest: Path) -> list[Clip]:
-    """Read the train rows.
+def read_sources(manifest: Path) -> Sources:
+    """Read the train rows; recordings of unknown number are those of one author.
 
     Raises:
         DataError: a column is missing or there are no train rows.
     """
     with manifest.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        if missing := [column for column in NEEDED if column not in (reader.fieldnames or [])]:
+        if missing := [column for column in COLUMNS if column not in (reader.fieldnames or [])]:
             raise DataError(f"{manifest}: the manifest lacks the column {missing[0]}.")
-        rows = [row for row in reader if row["split"] == "train"]
+        rows: Rows = [row for row in reader if row["split"] == "train"]
     if not rows:
         raise DataError(f"{manifest}: the manifest has no rows with split train.")
-    return [
-        Clip(
-            title=Path(row["path"]).stem,
-            source=row["source"],
-            recording=row["recording_id"],
-            label=row.get("label") or row.get("labels", "").split(";")[0],
-            seconds=float(row["seconds"]),
-            licence=row["licence"],
-            passable=row.get("redistributable") or "",
-        )
-        for row in rows
-    ]
+    sources: dict[str, dict[tuple[str, str], Rows]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        row["label"] = row.get("label") or row.get("labels", "").split(";")[0]
+        sources[row["source"]][row["recording_id"], row["licence"]].append(row)
+    return {source: list(recordings.values()) for source, recordings in sorted(sources.items())}
 
 
-def by_source(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """Group clips by source, sorted by name."""
-    groups = defaultdict(list)
-    for clip in clips:
-        groups[clip.source].append(clip)
-    return dict(sorted(groups.items()))
-
-
-def recordings(clips: Iterable[Clip]) -> list[list[Clip]]:
-    """Group the clips of a source by recording; recordings of unknown number by author."""
-    groups = defaultdict(list)
-    for clip in clips:
-        groups[clip.recording, clip.licence].append(clip)
-    return list(groups.values())
-
-
-def attribution(name: str, clips: list[Clip], licence: str) -> str:
+def attribution(name: str, sources: Sources, licence: str) -> str:
     """Write ATTRIBUTION.md."""
-    groups = {source: recordings(members) for source, members in by_source(clips).items()}
-    total = sum(map(len, groups.values()))
+    recordings = [rows for members in sources.values() for rows in members]
     lines = [
         f"# Recordings that the model `{name}` was trained on",
         "",
-        f"{total} recordings from {len(groups)} sources, cut into {len(clips)} clips. A line is one recording: kind of",
+        f"{len(recordings)} recordings from {len(sources)} sources, cut into {sum(map(len, recordings))} clips. A line"
+        " is one recording: kind of",
         "sound, the clips' file names, its number or name at its source, and its licence with its author where the",
         f"source names one. None of them is part of this package; the weights are under {licence}.",
     ]
-    for source, members in groups.items():
+    for source, members in sources.items():
         lines += ["", f"## {source} ({len(members)} recordings, {sum(map(len, members))} clips)", ""]
         entries = []
-        for cuts in members:
-            labels, titles = sorted({clip.label for clip in cuts}), [f"`{clip.title}`" for clip in cuts]
-            entries.append(f"- {', '.join(labels)}: {', '.join(titles)} ({cuts[0].recording}): {cuts[0].licence}")
+        for rows in members:
+            labels = ", ".join(sorted({row["label"] for row in rows}))
+            titles = ", ".join(f"`{Path(row['path']).stem}`" for row in rows)
+            entries.append(f"- {labels}: {titles} ({rows[0]['recording_id']}): {rows[0]['licence']}")
         lines += sorted(entries, key=str.lower)
     return "\n".join(lines) + "\n"
 
@@ -111,121 +82,97 @@ def attribution(name: str, clips: list[Clip], licence: str) -> str:
 # Card
 
 
-def source_row(name: str, clips: list[Clip]) -> list[object]:
-    """Return a line of the data table; licences without authors, most frequent first."""
-    licences = Counter(re.sub(r"\s*\((?:by|freesound)\b[^;]*\)", "", clip.licence).strip() for clip in clips)
-    passable = ", ".join(sorted({clip.passable for clip in clips})) or "not said"
-    hours, labels = f"{sum(clip.seconds for clip in clips) / 3600:.2f}", len({clip.label for clip in clips})
-    return [
-        name,
-        len(recordings(clips)),
-        len(clips),
-        hours,
-        labels,
-        " / ".join(n for n, _ in licences.most_common()),
-        passable,
-    ]
-
-
-def data_section(clips: list[Clip], recipes: list[dict[str, Any]]) -> str:
+def data_section(sources: Sources, recipes: list[dict[str, Any]]) -> str:
     """Describe the training data."""
-    groups = by_source(clips)
-    labels, hours = sorted({clip.label for clip in clips}), sum(c.seconds for c in clips) / 3600
-    count = sum(len(recordings(members)) for members in groups.values())
-    rows = [source_row(name, members) for name, members in groups.items()]
-    rows.append(["all", count, len(clips), f"{hours:.2f}", len(labels), "", ""])
+
+    def counts(recordings: list[Rows]) -> tuple[int, int, str, int]:
+        clips = [row for rows in recordings for row in rows]
+        hours = f"{sum(float(row['seconds']) for row in clips) / 3600:.2f}"
+        return len(recordings), len(clips), hours, len({row["label"] for row in clips})
+
+    cells: list[tuple[object, ...]] = []
+    for source, recordings in sources.items():
+        clips = [row for rows in recordings for row in rows]
+        licences = Counter(AUTHOR.sub("", row["licence"]).strip() for row in clips)  # most frequent first
+        passable = ", ".join(sorted({row.get("redistributable") or "" for row in clips})) or "not said"
+        cells.append(
+            (source, *counts(recordings), " / ".join(licence for licence, _ in licences.most_common()), passable)
+        )
+    whole = [rows for recordings in sources.values() for rows in recordings]
+    total, clips, hours, classes = counts(whole)
+    cells.append(("all", total, clips, hours, classes, "", ""))
     head = ("source", "recordings", "clips", "hours", "classes", "licences", "may be passed on as they are")
+    seconds = sum(float(row["seconds"]) for rows in whole for row in rows)
+    labels = sorted({row["label"] for rows in whole for row in rows})
     text = (
-        f"{count} recordings, {hours:.1f} hours, of {len(labels)} classes. `ATTRIBUTION.md` names each one with its"
-        f" author and licence. The recordings are not part of the package.\n\n{markdown(head, rows)}"
+        f"{total} recordings, {seconds / 3600:.1f} hours, of {classes} classes. `ATTRIBUTION.md` names each one with"
+        f" its author and licence. The recordings are not part of the package.\n\n{markdown(head, cells)}"
         f"\n\nThe classes: {', '.join(labels)}."
     )
     procedural = max((recipe.get("data", {}).get("init_args", {}).get("foley", 0) for recipe in recipes), default=0)
     if procedural:
-        from separation.data.foley import SOUNDS
-
         text += (
             f"\n\nBesides, {procedural} clips of each of the {len(SOUNDS)} procedural sounds of"
-            " `separation/data/foley`; those of the demo and the benchmarks have other seeds."
+            " `separation/data/foley`; those of the demo have other seeds."
         )
     return text
 
 
-def settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def list_settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield names and values of a recipe's arguments, nested ones with dots, without paths and unset ones."""
     for key, value in node.items():
         name = prefix if key == "init_args" else f"{prefix}{'.' if prefix else ''}{key.removesuffix('class_path')}"
         if isinstance(value, dict):
-            yield from settings(value, name)
+            yield from list_settings(value, name)
         elif value is not None and not (isinstance(value, str) and re.search(r"[/\\]|^[A-Za-z]:", value)):
-            yield name.rstrip("."), value.rsplit(".", 1)[-1] if key == "class_path" else value
+            yield f"`{name.rstrip('.')}`", value.rsplit(".", 1)[-1] if key == "class_path" else value
 
 
 def training_section(card: dict[str, Any], recipes: list[dict[str, Any]]) -> str:
     """Describe the training: the text of the config, if any, and the settings of the recipes."""
     parts = [str(card["training"])] if card.get("training") else []
     for recipe in recipes:
-        trainer = recipe.get("trainer", {})
+        trainer, model = recipe.get("trainer", {}), recipe.get("model", {})
         names = ("max_epochs", "max_steps", "precision", "gradient_clip_val")
         kept = {name: trainer[name] for name in names if trainer.get(name, -1) not in (None, -1)}
-        rows = [*settings({"seed": recipe.get("seed_everything")} | kept)]
-        rows += [*settings(recipe.get("model", {}), "model"), *settings(recipe.get("data", {}), "data")]
-        name = str(recipe.get("model", {}).get("class_path", "training")).rsplit(".", 1)[-1]
-        parts.append(f"### {name}\n\n{markdown(('setting', 'value'), [(f'`{key}`', value) for key, value in rows])}")
+        cells = [*list_settings({"seed": recipe.get("seed_everything")} | kept)]
+        cells += [*list_settings(model, "model"), *list_settings(recipe.get("data", {}), "data")]
+        name = str(model.get("class_path", "training")).rsplit(".", 1)[-1]
+        parts.append(f"### {name}\n\n{markdown(('setting', 'value'), cells)}")
     return "\n\n".join(parts) or "Not recorded."
 
 
 def scores_section(report: dict[str, Any]) -> str:
     """Format the scores by group of mixtures and by class."""
 
-    def lines(ending: str) -> dict[str, dict[str, Any]]:
-        found = (entries for name, entries in scores["lines"].items() if name.endswith(ending))
-        return {line["rows"]: line for line in next(found, [])}
-
-    def figure(line: dict[str, Any]) -> str:
+    def format_figure(line: dict[str, Any]) -> str:
         if line["rows"].startswith("absent"):
             return f"{line['median']:.1f}"
         return f"{line['mean']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
 
     scores = report["scores"]
-    phrases, best, rows = lines("asked by phrase"), lines(CEILING), []
-    for group, line in lines("asked by label").items():
+    labels, phrases, ceilings = (
+        {line["rows"]: line for line in scores["lines"].get(name, ())} for name in (LABEL, PHRASE, CEILING)
+    )
+    cells = []
+    for group, line in labels.items():
         name = group + (", median" if group.startswith("absent") else "")
-        ceiling = figure(best[group]) if group in best else ""
-        rows.append((name, line["n"], figure(line), figure(phrases[group]), ceiling))
-    classes = [
-        (row["class"], row["train_clips"], row["rows"], f"{row['label']:.1f}", f"{row['phrase']:.1f}")
-        for row in scores["classes"]
-    ]
+        ceiling = format_figure(ceilings[group]) if group in ceilings else ""
+        cells.append((name, line["n"], format_figure(line), format_figure(phrases[group]), ceiling))
     known = f"{scores['in_training']} of them hold" if scores["in_training"] else "none holds"
     return (
         f"SDRi in dB, mean and 95 % interval by {scores.get('resampled_by', 'recording')}, on"
         f" {scores['mixtures']} fixed mixtures of {SECONDS} s;"
         f" {known} a recording of the training data. For absent queries: how far the output lies under the mixture, dB."
         f" Measured {report['date']}.\n\n"
-        + markdown(("mixtures", "n", "asked by label", "asked by a phrase not trained on", CEILING), rows)
-        + "\n\nBy class, mixtures of two sounds, worst first:\n\n"
-        + markdown(("class", "train clips", "mixtures", "by label, dB", "by phrase, dB"), classes)
+        + markdown(("mixtures", "n", "asked by label", "asked by a phrase not trained on", CEILING), cells)
+        + f"\n\nBy class, mixtures of two sounds, worst first:\n\n{class_table(scores['classes'])}"
     )
 
 
-def cost_section(cost: dict[str, Any]) -> str:
-    """Format the cost."""
-    rows = [
-        (f"multiply-adds per second of audio, queries: {queries}", f"{count / 1e9:.2f} G")
-        for queries, count in cost["multiply_adds"].items()
-    ]
-    rows += [
-        ("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"),
-        ("parameters of the query encoder (sentence encoder apart)", f"{cost['encoder_parameters'] / 1e6:.2f} M"),
-        ("size of the weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"),
-    ]
-    return markdown(("", ""), rows)
-
-
-def limits_section(card: dict[str, Any], clips: list[Clip], scores: dict[str, Any] | None) -> str:
+def limits_section(card: dict[str, Any], sources: Sources, scores: dict[str, Any] | None) -> str:
     """List what the model cannot do."""
-    counts = Counter(clip.label for clip in clips)
+    counts = Counter(row["label"] for recordings in sources.values() for rows in recordings for row in rows)
     points = [
         f"It hears up to {int(card.get('sample_rate', 0)) / 2000:g} kHz; what lies above stays in the residual.",
         "It tells kinds of sound apart, not two sounds of one kind: of two speakers it takes both.",
@@ -236,12 +183,13 @@ def limits_section(card: dict[str, Any], clips: list[Clip], scores: dict[str, An
     if rare := sorted(label for label, count in counts.items() if count < FEW):
         points.append(f"Classes with fewer than {FEW} clips to learn from ({len(rare)}): {', '.join(rare)}.")
     if scores:
-        weakest = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in scores["classes"][:WEAKEST])
+        classes, shares = scores["classes"], scores["heard"][LABEL]
+        weakest = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in classes[:WEAKEST])
         points.append(f"The classes it separates least well: {weakest}.")
-        if worse := sum(row["label"] < 0 for row in scores["classes"]):
-            count = len(scores["classes"])
-            points.append(f"In {worse} of {count} classes the result is on average worse than the mixture itself.")
-        shares = next(shares for name, shares in scores["heard"].items() if name.endswith("label"))
+        if worse := sum(row["label"] < 0 for row in classes):
+            points.append(
+                f"In {worse} of {len(classes)} classes the result is on average worse than the mixture itself."
+            )
         if "absent" in shares:
             points.append(
                 f"Presence is at least {scores['heard_at']} for {100 * shares['absent']:.0f} % of the queries that are"
@@ -250,7 +198,9 @@ def limits_section(card: dict[str, Any], clips: list[Clip], scores: dict[str, An
     return "\n".join(f"- {point}" for point in points)
 
 
-def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict[str, Any], recipes: list[Any]) -> str:
+def card_text(
+    name: str, config: dict[str, Any], sources: Sources, report: dict[str, Any], recipes: list[dict[str, Any]]
+) -> str:
     """Write README.md of the model directory."""
     card = config.get("card", {})
     classes = [str(config[part]["class_path"]).removeprefix("separation.") for part in ("model", "encoder")]
@@ -269,9 +219,9 @@ def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict
     sections = {
         "Use": use,
         "Scores": scores_section(report) if "scores" in report else "",
-        "Cost": cost_section(report["cost"]) if "cost" in report else "",
-        "Limits": limits_section(card, clips, report.get("scores")),
-        "Data": data_section(clips, recipes),
+        "Cost": cost_table(report["cost"]) if "cost" in report else "",
+        "Limits": limits_section(card, sources, report.get("scores")),
+        "Data": data_section(sources, recipes),
         "Training": training_section(card, recipes),
         "Licence": f"The weights in this directory are under {card['licence']}; name the authors of the recordings by"
         " passing on `ATTRIBUTION.md` with them. Queries go through the frozen all-MiniLM-L6-v2, which is not part of"
@@ -279,6 +229,9 @@ def card_text(name: str, config: dict[str, Any], clips: list[Clip], report: dict
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
     return f"# The model `{name}`\n\n{card.get('description', '')}\n\n{markdown(('', ''), facts)}\n\n{body}\n"
+
+
+# Command
 
 
 def read_report(files: Iterable[Path], weights: Path) -> dict[str, Any]:
@@ -309,8 +262,6 @@ def read_recipe(file: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is not valid.
     """
-    import yaml
-
     try:
         recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -320,39 +271,27 @@ def read_recipe(file: Path) -> dict[str, Any]:
     return recipe
 
 
-def write_card(directory: Path, manifest: Path, scores: Iterable[Path] = (), recipes: Iterable[Path] = ()) -> None:
-    """Write README.md and ATTRIBUTION.md into a model directory; neither if an input is not usable.
-
-    Raises:
-        ModelError, DataError, OSError: the model, the manifest, a report or a recipe is not usable.
-    """
-    config = read_config(directory)
-    if not config.get("card", {}).get("licence"):
-        raise ModelError(f"{directory / 'config.yaml'} does not say the weights' licence (card: licence:).")
-    name, clips = directory.resolve().name, read_clips(manifest)
-    report = read_report(scores, directory / "model.safetensors")
-    texts = {
-        "README.md": card_text(name, config, clips, report, [read_recipe(file) for file in recipes]),
-        "ATTRIBUTION.md": attribution(name, clips, config["card"]["licence"]),
-    }
-    for file, text in texts.items():
-        (directory / file).write_text(text, encoding="utf-8")
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(description="Write a model's README.md and ATTRIBUTION.md.")
+    """Write both files, or neither if an input is not usable; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the model's name or its directory")
-    parser.add_argument("--manifest", type=Path, required=True, help="what it was trained on")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest that the model was trained on")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], help="JSON of benchmarks/bench.py")
     parser.add_argument("--recipe", type=Path, action="append", default=[], help="YAML of a training; repeatable")
     options = parser.parse_args(argv)
     try:
         directory = find_model(options.model)
-        write_card(directory, options.manifest, options.scores, options.recipe)
+        config = read_config(directory)
+        if not (licence := config.get("card", {}).get("licence")):
+            raise ModelError(f"{directory / 'config.yaml'} does not name the licence of the weights (card: licence:).")
+        name, sources = directory.resolve().name, read_sources(options.manifest)
+        report = read_report(options.scores, directory / "model.safetensors")
+        card = card_text(name, config, sources, report, [read_recipe(file) for file in options.recipe])
+        for file, text in (("README.md", card), ("ATTRIBUTION.md", attribution(name, sources, licence))):
+            (directory / file).write_text(text, encoding="utf-8")
+            print(directory / file)
     except (ModelError, DataError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{directory / 'README.md'}\n{directory / 'ATTRIBUTION.md'}")
     return 0
 
 

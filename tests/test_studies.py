@@ -1,138 +1,242 @@
-"""The studies' common parts against plain figures, and a study from its command line to its JSON, in miniature."""
+"""The studies: what their encoders may see, their figures, and each from its command line to its JSON, in miniature."""
 
-import importlib.util
+import importlib
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny import vectors, write_corpus, write_manifest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import read, vectors, write_corpus, write_manifest
+from torch import nn
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from separation.data.corpus import Corpus
+from separation.data.manifest import Clip, read_manifest
 from separation.encoders.sentence import SentenceEncoder
+from separation.encoders.taggers import Frames
 
-STUDIES = Path(__file__).parents[1] / "benchmarks" / "studies"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def studies_importable():
-    sys.path.insert(0, str(STUDIES))
-    yield
-    sys.path.remove(str(STUDIES))
-
-
-@pytest.fixture(scope="module")
-def common():
-    import common
-
-    return common
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "studies"))
+study, network, noise_invariant, uss_anchors, weak_text = map(
+    importlib.import_module, ("study", "network", "noise_invariant", "uss_anchors", "weak_text")
+)
+RATE = study.RATE
+SMALL = ["--steps", "2", "--mixtures", "2", "--batch_size", "2"]
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def sentence_vectors(monkeypatch):
+    """Random vectors, so that the weights of the sentence encoder are not read."""
+    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
 
 
 @pytest.fixture(scope="module")
-def corpus_folder(tmp_path_factory):
-    """Tones for training and for validation, of other recordings."""
-    folder = tmp_path_factory.mktemp("data")
-    manifest = write_corpus(folder, labels=3, recordings=4, seconds=0.8)
-    lines = manifest.read_text(encoding="utf-8").splitlines()
-    rows = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+def folder(tmp_path_factory):
+    """Tones: for each of six labels four recordings to train on and one to validate on."""
+    place = tmp_path_factory.mktemp("data")
+    manifest = write_corpus(place, labels=6, recordings=5, seconds=0.8)
+    rows = read(manifest)
     for number, row in enumerate(rows):
-        row["split"] = "validation" if number % 4 == 3 else "train"
-    write_manifest(manifest, rows, lines[0].split(","))
-    return folder
+        row["split"] = "validation" if number % 5 == 4 else "train"
+    write_manifest(manifest, rows)
+    return place
 
 
-def test_pairs_are_of_different_labels_and_equal_energy(common, corpus_folder):
-    corpus = Corpus(corpus_folder / "manifest.csv", "validation", sample_rate=8000)
-    pairs = common.clean_pairs(corpus, ["tone 0", "tone 2"], 5, 0.5)
-    assert len(pairs) == 5
-    for pair in pairs:
+def run(module, folder, file, *options):
+    """Run a study; return its JSON."""
+    module.main(["--data", str(folder), *SMALL, *options, "--json", str(file)])
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+# Common parts
+
+
+@pytest.fixture(scope="module")
+def pairs(folder):
+    corpus = Corpus(folder / "manifest.csv", "validation", sample_rate=8000)
+    return [study.clean_pairs(corpus, ["tone 0", "tone 2"], 5, 0.5) for _ in range(2)]
+
+
+def test_pairs_have_different_labels_and_equal_energy(pairs):
+    assert len(pairs[0]) == 5
+    for pair, again in zip(*pairs, strict=True):
         assert sorted(pair.labels) == ["tone 0", "tone 2"]
         assert pair.waves.shape == (2, 4000)
         assert torch.allclose(pair.waves.square().mean(1).sqrt(), torch.full((2,), 0.1), atol=1e-5)
-    again = common.clean_pairs(corpus, ["tone 0", "tone 2"], 5, 0.5)
-    assert all(torch.equal(a.waves, b.waves) for a, b in zip(pairs, again, strict=True))
+        assert torch.equal(pair.waves, again.waves)
 
 
-def test_the_mixture_itself_scores_nought_and_half_of_it_about_three(common, corpus_folder):
-    corpus = Corpus(corpus_folder / "manifest.csv", "validation", sample_rate=8000)
-    pairs = common.clean_pairs(corpus, ["tone 0", "tone 2"], 3, 0.5)
+@pytest.mark.parametrize("level", [None, 0.05])
+def test_scores_of_the_mixture_and_of_half_of_it(pairs, level):
+    levels = []
 
     def score(factor):
         def separate(mixture, conditions):
+            levels.append(mixture.square().mean().sqrt())
             return factor * mixture[:, None].expand(-1, conditions.shape[1], -1, -1), None
 
         model = SimpleNamespace(separate=separate)
         model.eval = lambda: model
-        return common.score_pairs(model, vectors, pairs)
+        return study.score_pairs(model, vectors, pairs[0], level)
 
-    assert score(1.0) == pytest.approx([0.0] * 6)
+    assert score(1.0) == pytest.approx([0.0] * 10, abs=1e-6)
     # Half of a sum of two orthogonal tones misses a quarter of each: 1 / (0.25 + 0.25), 3.01 dB.
-    assert score(0.5) == pytest.approx([10 * np.log10(2)] * 6, abs=0.1)
+    assert score(0.5) == pytest.approx([10 * np.log10(2)] * 10, abs=0.1)
+    assert levels == pytest.approx([level or 0.1 * 2**0.5] * 10, rel=0.02)
 
 
-def test_labels_of_both_splits_come_by_their_number_of_recordings(common):
-    train = SimpleNamespace(
-        labels=["a", "b", "c", "d"], tree={"a": {1: []}, "b": {1: [], 2: []}, "c": {}, "d": {1: []}}
-    )
-    other = SimpleNamespace(labels=["a", "b", "d", "e"])
-    assert common.common_labels(train, other) == ["b", "a", "d"]
-    assert common.common_labels(train, other, 2) == ["b", "a"]
+def test_labels_of_both_splits_by_their_number_of_recordings():
+    tree = {"a": {1: []}, "b": {1: [], 2: []}, "c": {}, "d": {1: []}}
+    train, other = SimpleNamespace(labels=list("abcd"), tree=tree), SimpleNamespace(labels=list("abde"))
+    assert study.common_labels(train, other) == ["b", "a", "d"]
+    assert study.common_labels(train, other, 2) == ["b", "a"]
 
 
-def test_a_difference_is_taken_mixture_by_mixture(common):
+def test_every_fifth_recording_is_held_out(folder):
+    train = Corpus(folder / "manifest.csv", "train", sample_rate=8000)
+    kept, held = study.hold_out(train, 2)
+    assert kept.labels == held.labels == train.labels
+    for label, recordings in train.tree.items():
+        assert sorted(held.tree[label]) == sorted(recordings)[::2]
+        assert kept.tree[label].keys() | held.tree[label].keys() == recordings.keys()
+    assert study.hold_out(train)[0].labels == []  # four recordings are too few
+
+
+def test_differences_are_taken_mixture_by_mixture(capsys):
     easy = np.linspace(-10, 10, 40)
-    arms = {"plain": [(easy).tolist(), (easy + 1).tolist()], "nit": [(easy + 2).tolist(), (easy + 2).tolist()]}
-    plain, nit, difference = common.lines(arms, [str(i) for i in range(40)], "plain")
+    arms = {"plain": [easy.tolist(), (easy + 1).tolist()], "nit": [(easy + 2).tolist()] * 2}
+    plain, nit, difference = study.summarize(arms, [str(i) for i in range(40)], "plain")
     assert (plain["mean"], nit["mean"]) == (pytest.approx(0.5), pytest.approx(2.0))
     assert plain["seeds"] == pytest.approx([0.0, 1.0])
     assert plain["low"] < -1.0 and plain["high"] > 2.0
     assert difference["arm"] == "nit - plain"
     assert [difference[key] for key in ("mean", "low", "high")] == pytest.approx([1.5] * 3)
-    assert "| nit - plain | 1.50 | 1.50 to 1.50 | 2.00, 1.00 |" in common.table([difference])
+    pairs = [study.Pair(torch.zeros(2, 1), ("a", "b"), (str(2 * i), str(2 * i + 1))) for i in range(20)]
+    study.report({}, arms, pairs, "plain", None)
+    assert "| nit - plain | 1.50 | 1.50 to 1.50 | 2.00, 1.00 |" in capsys.readouterr().out
 
 
-def test_the_study_of_noise_invariance_runs(corpus_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
-    small = {"seeds": 2, "steps": 2, "batch_size": 2, "mixtures": 2, "labels": 3, "width": 2}
-    command = [f"--{key}={value}" for key, value in small.items()]
-    file = tmp_path / "result.json"
-    monkeypatch.setattr(sys, "argv", ["study", "--data", str(corpus_folder), *command, "--json", str(file), "--clean"])
-    load("noise_invariant").main()
-    result = json.loads(file.read_text(encoding="utf-8"))
-    assert {arm: np.shape(values) for arm, values in result["scores"].items()} == dict.fromkeys(
-        ("plain", "nit", "clean"), (2, 4)
-    )
+# Noise invariance, network
+
+
+def test_study_of_noise_invariance(folder, tmp_path, capsys):
+    result = run(noise_invariant, folder, tmp_path / "a.json", "--seeds=2", "--labels=3", "--width=2", "--clean")
+    shapes = {arm: np.shape(values) for arm, values in result["scores"].items()}
+    assert shapes == dict.fromkeys(("plain", "nit", "clean"), (2, 4))
     assert np.isfinite(result["scores"]["nit"]).all()
     assert [row["arm"] for row in result["table"]] == ["plain", "nit", "clean", "nit - plain", "clean - plain"]
-    assert result["settings"]["data"] == corpus_folder.name  # no path of this machine
+    assert result["settings"]["data"] == folder.name  # not the whole path
     assert "| nit - plain |" in capsys.readouterr().out
 
 
-def test_the_study_of_the_network_runs(corpus_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
-    network, file = load("network"), tmp_path / "network.json"
+def test_study_of_the_network(folder, tmp_path):
     arms = [network.BASE, network.SENTENCE, "magnitude mask, the mixture's phase"]
-    small = {"seeds": 1, "steps": 1, "batch_size": 2, "mixtures": 2, "labels": 3, "encoder_steps": 1}
-    command = [f"--{key}={value}" for key, value in small.items()]
-    monkeypatch.setattr(
-        sys, "argv", ["study", "--data", str(corpus_folder), *command, "--json", str(file), "--arms", *arms]
-    )
-    network.main()
-    result = json.loads(file.read_text(encoding="utf-8"))
+    result = run(network, folder, tmp_path / "a.json", "--seeds=1", "--labels=3", "--encoder_steps=1", "--arms", *arms)
     assert {arm: np.shape(values) for arm, values in result["scores"].items()} == dict.fromkeys(arms, (1, 4))
     assert np.isfinite([result["scores"][arm] for arm in arms]).all()
-    differences = [f"{arm} - {network.BASE}" for arm in arms[1:]]
-    assert [row["arm"] for row in result["table"]] == [*arms, *differences]
-    assert f"| {network.BASE} |" in capsys.readouterr().out
+    assert [row["arm"] for row in result["table"]] == [*arms, *(f"{arm} - {network.BASE}" for arm in arms[1:])]
+
+
+# Weak supervision from text
+
+
+def clip(number, recording, label):
+    return Clip(f"{number}.wav", label, "", recording, "", 1.0)
+
+
+def test_no_recording_is_in_both_halves():
+    clips = [clip(f"{label}{n}", f"site:{label}{n // 2}", label) for label in "abc" for n in range(14)]
+    clips += [clip("shared1", "site:s", "a"), clip("shared2", "site:s", "b"), clip("shared3", "site:s", "c")]
+    clips += [clip("unknown1", "freesound:?", "a"), clip("unknown2", "freesound:?", "a")]
+    halves = encoder, mixtures = weak_text.split_halves(clips)
+    assert sorted(c.path for c in encoder + mixtures) == sorted(c.path for c in clips)
+    assert not set(map(weak_text.recording_of, encoder)) & set(map(weak_text.recording_of, mixtures))
+    for label in "abc":
+        counts = [len({c.recording for c in half if c.label == label}) for half in halves]
+        assert abs(counts[0] - counts[1]) <= 1
+    assert {c.path for c in weak_text.split_halves(reversed(clips))[0]} == {c.path for c in encoder}
+
+
+def test_halves_of_the_real_recordings(data_root):
+    clips = read_manifest(data_root / "manifest.csv", "train")
+    encoder, mixtures = weak_text.split_halves(clips)
+    assert not set(map(weak_text.recording_of, encoder)) & set(map(weak_text.recording_of, mixtures))
+    assert not {c.path for c in encoder} & {c.path for c in mixtures}
+    recordings = Counter(label for label, _ in {(c.label, weak_text.recording_of(c)) for c in clips})
+    both = {c.label for c in encoder} & {c.label for c in mixtures}
+    assert both == {label for label, count in recordings.items() if count > 1}
+
+
+def test_a_share_of_the_recordings_of_every_label():
+    clips = [clip(f"{label}{n}", f"{label}{n // 2}", label) for label in "ab" for n in range(20)]
+    kept = weak_text.select_share(clips, 0.3)
+    assert {label: len({c.recording for c in kept if c.label == label}) for label in "ab"} == {"a": 3, "b": 3}
+    assert len(kept) == 12
+    assert len({c.recording for c in weak_text.select_share(clips, 0.0)}) == 2
+
+
+def test_study_of_weak_text_and_its_kept_encoder(folder, tmp_path, capsys):
+    file = tmp_path / "joint.safetensors"
+    options = ["--seeds=2", "--made=8", "--encoder_batch=4", f"--keep={file}"]
+    result = run(weak_text, folder, tmp_path / "a.json", *options, "--labels=6", "--encoder_steps=2")
+    assert list(result["scores"]) == ["mix-and-separate", "weak", "semi-supervised", "supervised"]
+    assert all(np.shape(values) == (2, 4) for values in result["scores"].values())
+    means = {row["arm"]: row["mean"] for row in result["table"]}
+    share = result["settings"]["weak_share_of_supervised"]
+    assert share == pytest.approx(means["weak"] / means["supervised"])
+    assert "% of the supervised SDRi" in capsys.readouterr().out
+    with safe_open(file, "pt") as kept:
+        origin = kept.metadata()
+    assert (origin["half"], origin["steps"], origin["batch"]) == ("encoder", "2", "4")
+    assert origin["labels"] == ";".join(f"tone {n}" for n in range(6))
+
+    options += ["--arms", "supervised"]
+    with pytest.raises(SystemExit) as stop:
+        run(weak_text, folder, tmp_path / "b.json", *options, "--labels=6", "--encoder_steps=3")
+    assert str(stop.value) == f"{file}: the encoder of another study, steps is 2, not 3."
+    with pytest.raises(SystemExit, match=r"another study, list_sha256 is [0-9a-f]{64}, not [0-9a-f]{64}\.$"):
+        run(weak_text, folder, tmp_path / "b.json", *options, "--labels=5", "--encoder_steps=2")
+    save_file(load_file(file), file)  # without metadata, as earlier versions wrote it
+    capsys.readouterr()
+    again = run(weak_text, folder, tmp_path / "b.json", *options, "--labels=6", "--encoder_steps=3")
+    assert np.allclose(again["scores"]["supervised"], result["scores"]["supervised"], atol=1e-3)
+    assert "the file does not say what it was trained on" in capsys.readouterr().out
+
+
+# Anchors
+
+
+def test_a_perfect_tagger_finds_the_whole_sound(folder):
+    corpus = Corpus(folder / "manifest.csv", "train", sample_rate=RATE)
+    padded = uss_anchors.Padded(corpus, corpus.labels[:3], corpus.labels[3:], 0)
+
+    class Perfect(nn.Module):
+        hop, number = 320, -1
+
+        def forward(self, waveform):
+            self.number += 1
+            frames = torch.arange(waveform.shape[-1] // 320 + 1) * 320
+            start = padded.start(self.number)
+            inside = ((frames >= start) & (frames < start + 2 * RATE)).float()
+            return Frames(inside[None, :, None].expand(1, -1, 3), torch.ones(1, 3))
+
+    found, chance = uss_anchors.anchor_overlaps(Perfect(), padded)
+    assert found > 0.97
+    assert 0.2 < chance < 0.45
+
+
+@pytest.mark.parametrize("tune", [[], ["--tune"]])
+def test_study_of_anchors(folder, tmp_path, tune, monkeypatch):
+    split = study.hold_out
+    monkeypatch.setattr(uss_anchors.study, "hold_out", lambda train: split(train, 3))  # four recordings a label
+    options = ["--seeds=2", "--labels=3", "--tagger_steps=2", "--tagger_batch=3", *tune]
+    result = run(uss_anchors, folder, tmp_path / "a.json", *options)
+    assert list(result["scores"]) == ["random anchors", "mined anchors"]
+    assert all(np.shape(values) == (2, 4) for values in result["scores"].values())
+    assert 0 <= result["settings"]["anchor_overlap"] <= 1

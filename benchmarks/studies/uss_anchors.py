@@ -1,39 +1,28 @@
-"""Do mined anchors help? Clips of 6 s hold their labelled sound for 2 s and unrelated sound around it.
+"""Do mined anchors help? Clips of 6 s contain their labelled sound for 2 s and unrelated sound around it.
 
     python benchmarks/studies/uss_anchors.py --data FOLDER --seeds 3 --json uss_anchors.json
 
 The frame-wise tagger is trained first, from the clip labels of these padded clips only. Then separators are trained on
-2-s anchors, mined with it or cut at random; nothing else differs. What pads comes from labels of its own, which nobody
-has noted. Scored on clean pairs of validation recordings; a label is asked for by the mean condition of its anchors in
+2-s anchors, mined with it or cut at random; nothing else differs. The padding has labels of its own, which are not
+given. Scored on clean pairs of validation recordings; a label is asked for by the mean condition of its anchors in
 training, as USS is evaluated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import study
 import torch
-from common import (
-    RATE,
-    SECONDS,
-    Scores,
-    band_unet,
-    clean_pairs,
-    common_labels,
-    finish,
-    fit,
-    held_out,
-    options,
-    over_seeds,
-    recording_groups,
-    score_at_level,
-)
-from padded import Padded
+from torch import Tensor
 
 from separation.data.anchors import find_anchors
 from separation.data.corpus import Corpus
+from separation.data.derived import draw_normalised
 from separation.data.tagged import TaggedData
 from separation.encoders.taggers import FrameTagger
 from separation.training.objectives.tagging import Tagging
@@ -41,99 +30,113 @@ from separation.training.objectives.weakly_supervised import WeaklySupervised
 from separation.training.optimiser import AdamW
 
 MINED, RANDOM = "mined anchors", "random anchors"
-CLIP, HEARD, ANCHOR = 6.0, 2.0, 2.0  # seconds
+CLIP_SECONDS, SOUND_SECONDS, ANCHOR_SECONDS = 6.0, 2.0, 2.0
+ANCHOR = round(ANCHOR_SECONDS * study.RATE)
+CLIPS_TO_CHECK = 200
 
 
-class PaddedData(TaggedData):
-    """The padded clips, class by class."""
+class Padded:
+    """Clips that contain their labelled sound at a random place, between sounds of other labels.
 
-    def __init__(self, padded: Padded, **common: Any) -> None:
-        super().__init__(labels=padded.labels, seconds=CLIP, sample_rate=RATE, validation_count=0, **common)
-        self.padded = padded
+    Args:
+        corpus: the recordings.
+        labels: labels of the clips.
+        unrelated: labels of the sounds around.
+        seed: of everything that is drawn.
+    """
 
-    def setup(self, stage: str | None = None) -> None:
-        """The clips are in memory."""
-        self.use(self.padded)
+    def __init__(self, corpus: Corpus, labels: Sequence[str], unrelated: Sequence[str], seed: int = 0) -> None:
+        self.corpus, self.labels, self.unrelated, self.seed = corpus, list(labels), list(unrelated), seed
+        self.length, self.sound = round(CLIP_SECONDS * corpus.sample_rate), round(SOUND_SECONDS * corpus.sample_rate)
+        recordings = [numbers for label in labels for numbers in corpus.tree[label].values()]
+        self.numbers = sorted({number for numbers in recordings for number in numbers})
+        self.clips = [replace(corpus.clips[number], seconds=CLIP_SECONDS) for number in self.numbers]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def start(self, number: int) -> int:
+        """Return the sample at which the labelled sound begins."""
+        return int(np.random.default_rng((self.seed, 0, number)).integers(self.length - self.sound + 1))
+
+    def waveform(self, number: int) -> Tensor:
+        """Return clip `number` (time,): unrelated sound, the labelled one, unrelated sound, all at one level."""
+        rng, start = np.random.default_rng((self.seed, 1, number)), self.start(number)
+
+        def draw_padding(length: int) -> Tensor:
+            if length == 0:
+                return torch.zeros(0)
+            label = self.unrelated[rng.integers(len(self.unrelated))]
+            return draw_normalised(self.corpus, self.corpus.draw_clip(label, rng), length, rng)
+
+        before = draw_padding(start)
+        sound = draw_normalised(self.corpus, self.numbers[number], self.sound, rng)
+        return torch.cat([before, sound, draw_padding(self.length - self.sound - start)])
 
 
-def tagger_of(padded: Padded, seed: int, arguments: Any) -> FrameTagger:
-    """A tagger that has seen nothing but these clips and their labels."""
-    torch.manual_seed(seed)
-    encoder = FrameTagger(padded.labels, sample_rate=RATE)
-    data = PaddedData(
-        padded, batch_size=arguments.tagger_batch, batches=max(1, arguments.tagger_steps // 4), seed=seed
-    )  # fmt: skip
-    fit(Tagging(encoder, AdamW(2e-3, 0.02, 50)), data, arguments.tagger_steps, seed)
-    return encoder.eval().requires_grad_(False)
+def padded_data(padded: Padded, settings: dict[str, Any]) -> TaggedData:
+    """Return batches of padded clips, class by class."""
+    data = TaggedData(labels=padded.labels, **(settings | {"seconds": CLIP_SECONDS}))
+    data.use(padded)
+    data.corpus = padded  # so that the training does not look for a manifest
+    return data
 
 
 @torch.no_grad()
-def overlaps(encoder: FrameTagger, padded: Padded, most: int = 200) -> tuple[float, float]:
-    """How much of an anchor is the labelled sound, on average: mined ones, and ones anywhere."""
-    reach = round(ANCHOR * RATE) // (2 * encoder.hop)
+def anchor_overlaps(tagger: Any, padded: Padded) -> tuple[float, float]:
+    """Return which share of an anchor is the labelled sound, on average: mined anchors, and anchors anywhere."""
+
+    def overlap(anchor: int, sound: int) -> float:
+        return max(0, min(anchor + ANCHOR, sound + padded.sound) - max(anchor, sound)) / ANCHOR
+
     found, chance = [], []
-    for number in range(0, len(padded), max(1, len(padded) // most)):
-        framewise = encoder(padded.waveform(number)[None]).framewise
-        at = padded.labels.index(padded.clips[number].label)
-        start = int(find_anchors(framewise[:, :, at], reach)[0]) * encoder.hop
-        found.append(shared(start, padded.start(number)))
-        anywhere = range(0, padded.length - round(ANCHOR * RATE) + 1, encoder.hop)
-        chance.append(np.mean([shared(each, padded.start(number)) for each in anywhere]))
+    for number in range(0, len(padded), max(1, len(padded) // CLIPS_TO_CHECK)):
+        sound, label = padded.start(number), padded.labels.index(padded.clips[number].label)
+        probabilities = tagger(padded.waveform(number)[None]).framewise[:, :, label]
+        start = int(find_anchors(probabilities, ANCHOR // (2 * tagger.hop))[0]) * tagger.hop
+        found.append(overlap(start, sound))
+        chance.append(np.mean([overlap(each, sound) for each in range(0, padded.length - ANCHOR + 1, tagger.hop)]))
     return float(np.mean(found)), float(np.mean(chance))
 
 
-def shared(anchor: int, sound: int) -> float:
-    """Share of an anchor that begins at one sample and lies in a sound that begins at another."""
-    first, last = max(anchor, sound), min(anchor + round(ANCHOR * RATE), sound + round(HEARD * RATE))
-    return max(0, last - first) / round(ANCHOR * RATE)
-
-
-def study(arguments: Any) -> tuple[Scores, list[str], dict[str, Any]]:
-    """Scores of both arms, the recordings they belong to, and what else was measured."""
-    manifest = arguments.data / "manifest.csv"
-    train = Corpus(manifest, "train", arguments.data, RATE, arguments.cache)
-    validation = Corpus(manifest, "validation", arguments.data, RATE, arguments.cache)
-    if arguments.tune:
-        train, validation = held_out(train)
-    labels = common_labels(train, validation, arguments.labels)
-    unrelated = [label for label in train.labels if label not in labels]
-    pairs = clean_pairs(validation, labels, arguments.mixtures, SECONDS)
-    taggers: dict[int, FrameTagger] = {}
-    hits: list[tuple[float, float]] = []
-
-    def make(arm: str, seed: int) -> list[float]:
-        padded = Padded(train, labels, unrelated, CLIP, HEARD, seed)
-        if seed not in taggers:
-            taggers[seed] = tagger_of(padded, seed, arguments)
-            hits.append(overlaps(taggers[seed], padded))
-            print(f"tagger, seed {seed}: anchors hold {hits[-1][0]:.0%} of their sound, chance {hits[-1][1]:.0%}")
-        encoder = deepcopy(taggers[seed])
-        objective = WeaklySupervised(
-            band_unet(len(labels), seed), encoder, anchors="mined" if arm == MINED else "random", seconds=ANCHOR,
-            loss="snr", own_level=True, optimiser=AdamW(2e-3, 0.02, 50), ema=0.99,
-        )  # fmt: skip
-        data = PaddedData(
-            padded, batch_size=arguments.batch_size, batches=max(1, arguments.steps // 4), seed=seed
-        )  # fmt: skip
-        fit(objective, data, arguments.steps, seed)
-        return score_at_level(objective.average, encoder.encode_label, pairs)
-
-    arms: Scores = {}
-    for arm in arguments.arms or (RANDOM, MINED):
-        over_seeds(arm, arms, make, arguments.seeds)
-    overlap, chance = np.mean(hits, axis=0)
-    return arms, recording_groups(pairs), {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
-
-
-def main() -> None:
-    """Command line."""
-    parser = options(__doc__, 1200, batch_size=12, mixtures=150)
-    parser.set_defaults(labels=20)
+def main(argv: list[str] | None = None) -> None:
+    """Run the study."""
+    parser = study.make_parser(__doc__, steps=1200, batch_size=12, labels=20)
     parser.add_argument("--tagger_steps", type=int, default=500)
     parser.add_argument("--tagger_batch", type=int, default=24)
-    arguments = parser.parse_args()
-    arms, recordings, facts = study(arguments)
-    finish(vars(arguments) | facts, arms, recordings, RANDOM if RANDOM in arms else None, arguments.json)
+    arguments = parser.parse_args(argv)
+    train, validation = study.read_corpora(arguments)
+    if arguments.tune:
+        train, validation = study.hold_out(train)
+    labels = study.common_labels(train, validation, arguments.labels)
+    unrelated = [label for label in train.labels if label not in labels]
+    pairs = study.clean_pairs(validation, labels, arguments.mixtures, study.SECONDS)
+    taggers: dict[int, FrameTagger] = {}
+    overlaps = []
+
+    def run(arm: str, seed: int) -> list[float]:
+        padded, settings = Padded(train, labels, unrelated, seed), study.data_settings(arguments, seed)
+        if seed not in taggers:
+            torch.manual_seed(seed)
+            tagger = FrameTagger(padded.labels, sample_rate=study.RATE)
+            changes = {"batch_size": arguments.tagger_batch, "batches": max(1, arguments.tagger_steps // 4)}
+            data = padded_data(padded, settings | changes)
+            study.fit(Tagging(tagger, AdamW(2e-3, 0.02, 50)), data, arguments.tagger_steps, seed)
+            taggers[seed] = tagger.eval().requires_grad_(False)
+            found, chance = anchor_overlaps(tagger, padded)
+            overlaps.append((found, chance))
+            print(f"tagger, seed {seed}: anchors hold {found:.0%} of their sound, chance {chance:.0%}")
+        encoder = deepcopy(taggers[seed])
+        anchors = {"anchors": "mined" if arm == MINED else "random", "seconds": ANCHOR_SECONDS}
+        training = {"loss": "snr", "own_level": True, "optimiser": AdamW(2e-3, 0.02, 50), "ema": 0.99}
+        objective = WeaklySupervised(study.band_unet(len(labels), seed), encoder, **anchors, **training)
+        study.fit(objective, padded_data(padded, settings), arguments.steps, seed)
+        return study.score_pairs(objective.average, encoder.encode_label, pairs, objective.average.input_level)
+
+    scores = study.run_arms(arguments.arms or (RANDOM, MINED), run, arguments.seeds)
+    overlap, chance = np.mean(overlaps, axis=0)
+    facts = {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
+    study.report(vars(arguments) | facts, scores, pairs, RANDOM if RANDOM in scores else None, arguments.json)
 
 
 if __name__ == "__main__":

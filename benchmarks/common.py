@@ -1,0 +1,65 @@
+"""What the benchmarks share: options, rows of a list, subprocesses, progress, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from separation.data.fixed_mixtures import Row, read_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_parser(description: str | None, mixtures: bool = False, every: int = 1) -> argparse.ArgumentParser:
+    """Build a parser with --json and, for benchmarks on a list of mixtures, --model, --mixtures, --root and --every."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    if mixtures:
+        parser.add_argument("--model", default="default", help="name or directory of a model")
+        parser.add_argument("--mixtures", type=Path, required=True, metavar="FILE", help="CSV, one mixture a row")
+        parser.add_argument("--root", type=Path, help="folder where its paths start (default: that of the list)")
+        parser.add_argument("--every", type=int, default=every, metavar="N", help="use every N-th row only")
+    return parser
+
+
+def list_rows(options: argparse.Namespace, kind: str | None = None) -> tuple[list[Row], Path]:
+    """Return the chosen rows of a list, of one kind or all, and the folder where their paths start."""
+    return read_rows(options.mixtures, kind)[:: options.every], options.root or options.mixtures.parent
+
+
+def write_json(file: Path | None, value: Any) -> None:
+    """Write figures to a file, if one is named."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
+
+
+def say(sentence: str) -> None:
+    """Report progress on standard error."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def run_python(*words: str) -> str:
+    """Run this interpreter with this package first on its path; return the standard output.
+
+    Raises:
+        RuntimeError: the command failed; with its messages.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the command ended with status {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def separate_words(inputs: Path, out: Path, queries: list[str], *more: str) -> list[str]:
+    """Return the arguments of the interpreter for `separate` on one file."""
+    asked = [word for query in queries for word in ("--query", query)]
+    return ["-m", "separation.cli", "--quiet", "--overwrite", *more, *asked, "-o", str(out), str(inputs)]

@@ -1,0 +1,199 @@
+"""Wall time, peak memory and cost of a model.
+
+The command is timed from start to end, including imports; the separation alone with everything loaded and the queries
+encoded.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from common import run_python, say, separate_words
+from torch.utils.flop_counter import FlopCounterMode
+
+from separation.audio import read
+from separation.evaluate.tables import markdown
+
+SAMPLE_RATE, CHANNELS = 44100, 2
+COMMAND_SECONDS, ALONE_SECONDS, COST_SECONDS = 10, 60, 20
+MINUTES = (10.0, 60.0)
+BYTES_IN, BYTES_OUT = 2, 4  # per sample: 16-bit input, float32 output
+QUERIES = (
+    "dog barking", "rain", "siren", "a car engine", "church bells", "somebody typing", "footsteps on gravel", "wind",
+)  # fmt: skip
+# The peak of a process counts from the size of the process that started it. This one is small.
+LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call([sys.executable, *sys.argv[2:]])
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(status)
+"""
+
+
+def write_recording(path: Path, seconds: float) -> None:
+    """Write stereo noise at 44.1 kHz as 16-bit wav; the same ten seconds are repeated, so that hours fit in memory."""
+    block = 0.1 * np.random.default_rng(0).standard_normal((10 * SAMPLE_RATE, CHANNELS))
+    frames = round(seconds * SAMPLE_RATE)
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, CHANNELS, "PCM_16") as file:
+        for start in range(0, frames, len(block)):
+            file.write(block[: frames - start])
+
+
+def command(recording: Path, out: Path, model: str, queries: list[str], threads: int | None = None) -> list[str]:
+    """Return the arguments of the interpreter for `separate` with a model on the CPU."""
+    limit = ["--threads", str(threads)] if threads else []
+    return separate_words(recording, out, queries, "--device", "cpu", "--model", model, *limit)
+
+
+# Speed
+
+
+def time_runs(action: Callable[[], object], repeats: int, seconds: float = 1.0) -> dict[str, Any]:
+    """Time repeated runs: best, median and all of them, divided by `seconds`."""
+    runs = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        action()
+        runs.append((time.perf_counter() - began) / seconds)
+    return {"best": min(runs), "median": statistics.median(runs), "runs": runs}
+
+
+def measure_speed(separator: Any, model: str, threads: int | None = None, repeats: int = 3) -> list[dict[str, Any]]:
+    """Time the command and the separation alone, with one query and with eight, on stereo at 44.1 kHz."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path, out = Path(folder) / "mix.wav", Path(folder) / "out"
+        write_recording(path, ALONE_SECONDS)
+        mixture = read(path)[0].numpy()
+        write_recording(path, COMMAND_SECONDS)
+        for queries in (list(QUERIES[:1]), list(QUERIES)):
+            count = len(queries)
+            say(f"speed: the command, queries: {count}, runs: {repeats}")
+            timing = time_runs(partial(run_python, *command(path, out, model, queries, threads)), repeats)
+            rows.append({"what": "command", "queries": count, "seconds": COMMAND_SECONDS, **timing})
+            say(f"speed: the separation alone, queries: {count}, runs: {repeats}")
+            separator(mixture[:, : 5 * SAMPLE_RATE], queries, SAMPLE_RATE)  # the first run sets things up
+            timing = time_runs(partial(separator, mixture, queries, SAMPLE_RATE), repeats, ALONE_SECONDS)
+            rows.append({"what": "separation", "queries": count, "seconds": ALONE_SECONDS, **timing})
+    return rows
+
+
+def speed_table(rows: list[dict[str, Any]]) -> str:
+    """Format the timings."""
+    names = {
+        "command": "the command, {} s stereo 44.1 kHz, start to end, s",
+        "separation": "the separation alone, {} s stereo 44.1 kHz, s per s of audio",
+    }
+    cells = [
+        (names[row["what"]].format(row["seconds"]), row["queries"], f"{row['best']:.3g}", f"{row['median']:.3g}")
+        for row in sorted(rows, key=lambda row: str(row["what"]))
+    ]
+    return markdown(("wall time", "queries", "best", "median"), cells)
+
+
+# Memory
+
+
+def peak_memory(*words: str) -> int:
+    """Run this interpreter and return the largest resident memory of it and all it starts, in bytes.
+
+    Raises:
+        RuntimeError: it failed; with its messages.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        report = Path(folder) / "peak"
+        run_python("-I", "-S", "-c", LAUNCHER, str(report), *words)
+        return int(report.read_text(encoding="utf-8")) * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure_memory(
+    model: str, minutes: tuple[float, ...] = MINUTES, folder: Path | None = None, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Measure the command on generated stereo recordings at 44.1 kHz, disk to disk, with one query.
+
+    Recording and output are deleted afterwards.
+
+    Raises:
+        RuntimeError: the disk is too small, the command failed, or the output is not as long as the input.
+    """
+    rows = []
+    for length in minutes:
+        say(f"memory: a recording of {length:g} minutes")
+        needed = length * 60 * SAMPLE_RATE * CHANNELS * (BYTES_IN + BYTES_OUT) * 1.01
+        free = shutil.disk_usage(folder or tempfile.gettempdir()).free
+        if free < needed:
+            raise RuntimeError(
+                f"{length:g} minutes need {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
+                " (--scratch names another folder)."
+            )
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as scratch:
+            recording, out = Path(scratch) / "long.wav", Path(scratch) / "out"
+            write_recording(recording, length * 60)
+            began = time.perf_counter()
+            peak = peak_memory(*command(recording, out, model, list(QUERIES[:1]), threads))
+            rows.append({"minutes": length, "peak_bytes": peak, "seconds": time.perf_counter() - began})
+            frames, written = soundfile.info(recording).frames, [soundfile.info(path).frames for path in out.iterdir()]
+            if written != [frames]:
+                raise RuntimeError(f"The input has {frames} samples, the output {written}.")
+    return rows
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """Format the peaks."""
+    cells = [(f"{r['minutes']:g} minutes", f"{r['peak_bytes'] / 1e6:.0f} MB", f"{r['seconds']:.0f} s") for r in rows]
+    return markdown(("stereo 44.1 kHz, disk to disk", "peak memory", "wall time"), cells)
+
+
+# Cost
+
+
+def multiply_adds(separator: Any, queries: int) -> float:
+    """Count the network's multiply-adds per second of audio in one segment, without Fourier transforms."""
+    model = separator.model
+    mixture = torch.zeros(1, 1, COST_SECONDS * model.sample_rate, device=separator.device)
+    conditions = torch.zeros(1, queries, model.condition_dim, device=separator.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.separate(mixture, conditions)
+    return float(counter.get_total_flops()) / 2 / COST_SECONDS
+
+
+def measure_cost(separator: Any, directory: Path) -> dict[str, Any]:
+    """Return operations, parameters and bytes of a model.
+
+    `overlap` is the factor on the operations of a long recording, whose segments overlap.
+    """
+    runner = separator.stream(["sound"], separator.sample_rate, 1, 1.0).runner
+    return {
+        "multiply_adds": {str(n): multiply_adds(separator, n) for n in (1, len(QUERIES))},
+        "overlap": runner.segment / (runner.segment - runner.overlap),
+        "separator_parameters": sum(p.numel() for p in separator.model.parameters()),
+        "encoder_parameters": sum(p.numel() for p in separator.encoder.parameters()),
+        "weights_bytes": (directory / "model.safetensors").stat().st_size,
+    }
+
+
+def cost_table(cost: dict[str, Any]) -> str:
+    """Format the cost."""
+    rows = [
+        (f"multiply-adds per s of audio, {n} {'query' if n == '1' else 'queries'}", f"{count / 1e9:.3f} G")
+        for n, count in cost["multiply_adds"].items()
+    ]
+    encoder = f"{cost['encoder_parameters'] / 1e6:.2f} M"
+    rows += [
+        ("the same in a long recording (segments overlap)", f"x {cost['overlap']:.2f}"),
+        ("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"),
+        ("parameters of the query encoder, without the sentence encoder", encoder),
+        ("weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"),
+    ]
+    return markdown(("cost", ""), rows)
