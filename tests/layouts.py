@@ -89,10 +89,13 @@ def audioset(*parts):
             name, header, rows = lists[part]
             rows = rows + (["-0RWZT-miFs, 400.000, 410.000, "] if leak and part == "unbalanced" else [])
             text(root / name, header, *(f'{row}"/m/03v3yw,/m/0k4j"' for row in rows))
-        sound(root / "audio" / "balanced" / "Y--PJHxphWEs.flac")
-        sound(root / "audio" / "---1_cCGK4M.wav")
-        sound(root / "audio" / "eval" / "-0RWZT-miFs_000420.wav")
-        sound(root / "audio" / "-0RWZT-miFs_400.wav")
+        for name in (
+            "balanced/Y--PJHxphWEs.flac",
+            "---1_cCGK4M.wav",
+            "eval/-0RWZT-miFs_000420.wav",
+            "-0RWZT-miFs_400.wav",
+        ):
+            sound(root / "audio" / name)
 
     return build
 
@@ -137,10 +140,14 @@ def wavcaps(root, leak=False):
     text(lists / "FreeSound" / "fsd_final.json", json.dumps({"data": sounds}))
     blacklist = {"AudioSet": ["Y7fmOlUlwoNg.wav"], "FreeSound": ["180913"]}
     text(lists / "blacklist" / "blacklist_exclude_all_ac.json", json.dumps(blacklist))
-    for name in ("SoundBible/2218", "waveforms/FreeSound_flac/2218", "waveforms/AudioSet_SL_flac/Yb0RFKhbpFJA"):
-        sound(root / f"{name}.flac", 0.2 if "SoundBible" in name else 0.1)
-    for name in ("waveforms/FreeSound_flac/180913", "waveforms/AudioSet_SL_flac/Y7fmOlUlwoNg"):
-        sound(root / f"{name}.flac")
+    sound(root / "SoundBible" / "2218.flac", 0.2)
+    for name in (
+        "FreeSound_flac/2218",
+        "FreeSound_flac/180913",
+        "AudioSet_SL_flac/Yb0RFKhbpFJA",
+        "AudioSet_SL_flac/Y7fmOlUlwoNg",
+    ):
+        sound(root / "waveforms" / f"{name}.flac")
 
 
 def vggsound(root, leak=False):
@@ -148,11 +155,10 @@ def vggsound(root, leak=False):
     rows += ['2XQzahrQ_tE,10,"bird chirping, tweeting",train', "2XQzahrQ_tE,200,playing accordion,train"]
     rows += ["---g-f_I2yQ,50,people clapping,train"] if leak else []
     text(root / "vggsound.csv", *rows)
-    sound(root / "audio" / "---g-f_I2yQ_000001.wav")
-    sound(root / "audio" / "---g-f_I2yQ_000050.wav")
-    sound(root / "audio" / "2XQzahrQ_tE_000200.flac")
-    film(root / "video" / "2XQzahrQ_tE_000010.mp4")
-    film(root / "video" / "2XQzahrQ_tE_000200.mp4")
+    for name in ("---g-f_I2yQ_000001.wav", "---g-f_I2yQ_000050.wav", "2XQzahrQ_tE_000200.flac"):
+        sound(root / "audio" / name)
+    for start in ("000010", "000200"):
+        film(root / "video" / f"2XQzahrQ_tE_{start}.mp4")
 
 
 def music(root, leak=False):
@@ -161,12 +167,7 @@ def music(root, leak=False):
     text(root / "MUSIC_solo_videos.json", json.dumps({"version": 1.0, "videos": solo}))
     text(root / "MUSIC_duet_videos.json", json.dumps({"version": 1.0, "videos": duet}))
     text(root / "MUSIC_solo_test.csv", MUSIC_TEST.format("acoustic_guitar", "ZeQPNWdFs_4"))
-    for name in (
-        "guitar/ZeQPNWdFs_4",
-        "guitar/IPsA3sz934M",
-        "violin/w81p5ty4OZc",
-        "duet/mP6C1DHHcqE",
-    ):
+    for name in ("guitar/ZeQPNWdFs_4", "guitar/IPsA3sz934M", "violin/w81p5ty4OZc", "duet/mP6C1DHHcqE"):
         sound(root / "audio" / f"{name}.wav", 0.3)
 
 

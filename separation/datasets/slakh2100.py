@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from separation.data.manifest import Clip, Entry
 from separation.datasets.base import label_words, preparer, unique
@@ -28,31 +27,24 @@ SPLITS = ("train", "validation", "test")
     needs=tuple(f"{split}/Track*/metadata.yaml" for split in SPLITS),
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield the rendered stems of every track; the main label is the MIDI program, the second its family."""
-    for split in SPLITS:
-        for metadata in sorted((root / split).glob("Track*/metadata.yaml")):
-            about = read_metadata(metadata)
-            track, recording = metadata.parent.name, f"lakh:{about['UUID']}"
-            for stem, details in sorted(about["stems"].items()):
-                if details.get("audio_rendered"):
-                    family = str(details.get("inst_class", "")).removesuffix("(continued)").strip()
-                    labels = unique((label_words(str(details.get("midi_program_name", ""))), label_words(family)))
-                    path = f"{split}/{track}/{about.get('audio_dir', 'stems')}/{stem}.flac"
-                    yield split, Clip(path, "", "", recording, "slakh2100", 0.0, "CC BY 4.0", labels=labels)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata of a track.
+    """Yield the rendered stems of every track; the main label is the MIDI program, the second its family.
 
     Raises:
-        DataError: the file cannot be read, or has no UUID or stems.
+        DataError: the metadata of a track cannot be read, or have no UUID or stems.
     """
     import yaml
 
-    try:
-        about = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise DataError(f"{path}: cannot be read as YAML.") from None
-    if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
-        raise DataError(f"{path}: no UUID or no stems.")
-    return about
+    for path in (path for split in SPLITS for path in sorted((root / split).glob("Track*/metadata.yaml"))):
+        try:
+            about = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            raise DataError(f"{path}: cannot be read as YAML.") from None
+        if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
+            raise DataError(f"{path}: no UUID or no stems.")
+        split, track, recording = path.parts[-3], path.parts[-2], f"lakh:{about['UUID']}"
+        for stem, details in sorted(about["stems"].items()):
+            if details.get("audio_rendered"):
+                family = str(details.get("inst_class", "")).removesuffix("(continued)").strip()
+                labels = unique((label_words(str(details.get("midi_program_name", ""))), label_words(family)))
+                audio = f"{split}/{track}/{about.get('audio_dir', 'stems')}/{stem}.flac"
+                yield split, Clip(audio, "", "", recording, "slakh2100", 0.0, "CC BY 4.0", labels=labels)
