@@ -110,11 +110,10 @@ def test_sources_have_their_gain_and_unused_slots_are_silent(corpus):
     assert np.mean(np.array(numbers) == 3) == pytest.approx(0.25, abs=0.08)
 
 
-def test_the_share_of_three_sources_can_be_chosen(corpus):
-    for three, wanted in ((0.0, 2), (1.0, 3)):
-        mixer = Mixer(corpus, 500, Augment(), three=three)
-        assert {mixer.draw(rng(seed)).used for seed in range(20)} == {wanted}
-    assert Mixer(corpus, 500, Augment(), slots=2, three=1.0).draw(rng()).waves.shape == (2, 500)
+@pytest.mark.parametrize(("slots", "three", "used"), [(3, 0.0, 2), (3, 1.0, 3), (2, 1.0, 2)])
+def test_the_share_of_three_sources_can_be_chosen(corpus, slots, three, used):
+    mixer = Mixer(corpus, 500, Augment(), slots=slots, three=three)
+    assert {mixer.draw(rng(seed)).used for seed in range(20)} == {used}
 
 
 def test_a_source_is_of_its_label(corpus):

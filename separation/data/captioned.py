@@ -14,12 +14,13 @@ from torch import Tensor
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData
 from separation.data.derived import Mixed
+from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt, repeat_to
 from separation.data.texts import fill_slots, phrases
 
 MAX_ATTEMPTS = 50
-GAINS = (0.5, 1.5)
+GAINS = RandomGains(0.5, 1.5)
 
 
 @dataclass
@@ -77,11 +78,11 @@ class CaptionMixer:
                 break
         clips = [repeat_to(self.source.waveform(number), self.length) for number in numbers]
         waves = torch.stack([draw_excerpt(clip, self.length, rng) for clip in clips])
-        gains = torch.from_numpy(rng.uniform(*GAINS, self.count)).float()[:, None]
+        gains = GAINS.draw(self.count, rng)
         if self.peaks is None:
-            return waves * gains / self.count, numbers
+            return waves * gains[:, None] / self.count, numbers
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
-        return (waves * peaks * gains).clamp(-1, 1) / self.count, numbers
+        return GAINS.apply(waves * peaks, gains), numbers
 
 
 class CaptionedData(CorpusData):
