@@ -20,10 +20,8 @@ import json
 import math
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,10 +29,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader
-from separation.audio.writing import commit
+from separation.audio.writing import commit, handle_signals
 from separation.cli_files import (
     Input,
     InputFinder,
@@ -145,7 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.list_models:
             print_models(options.json)
         else:
-            with exit_on_signals(), tempfile.TemporaryDirectory(prefix="separate-") as scratch:
+            # Temporary files are removed as after Ctrl-C.
+            stop = handle_signals(("SIGTERM", "SIGHUP"), lambda number, _: sys.exit(128 + number))
+            with stop, tempfile.TemporaryDirectory(prefix="separate-") as scratch:
                 return Command(options, requests, Path(scratch)).run()
         return DONE
     except UsageError as error:
@@ -160,28 +160,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):  # otherwise Python complains at exit about unwritten output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-
-
-@contextlib.contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Raise SystemExit(128 + number) on SIGTERM and SIGHUP, so that temporary files are removed as after Ctrl-C.
-
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored. Does nothing outside the main thread.
-    """
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    previous: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                previous[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_model(model: str, device: str) -> None:

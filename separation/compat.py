@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -62,6 +62,7 @@ def audio_extension() -> ModuleType:
     """Return a replacement of `torchaudio._extension` without a library; functions that need one raise RuntimeError."""
 
     def unavailable(function: Any) -> Any:
+        @wraps(function)
         def fail(*_: Any, **__: Any) -> NoReturn:
             raise RuntimeError(f"{function.__name__} needs torchaudio's library, which does not load with this torch.")
 

@@ -13,6 +13,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -73,6 +75,18 @@ def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
     return sorted(hub_cache().glob(f"{kind}s--{repository.replace('/', '--')}/snapshots/*"))
 
 
+@contextmanager
+def replace_when_complete(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename it to `path` afterwards; after an error `path` is as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def find_file(remote: RemoteFile) -> Path | None:
     """Return a published file that is in the user's cache or in the Hugging Face cache, or None."""
     places = [cache_folder() / remote.filename]
@@ -100,9 +114,16 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
         offline = any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
     if offline:
         raise NoConnectionError("the network must not be used (offline)")
-    on_hub = HUB_FILE.match(remote.url)
     try:
-        path = download_from_hub(*on_hub.groups()) if on_hub else download(remote)
+        if on_hub := HUB_FILE.match(remote.url):
+            from huggingface_hub import hf_hub_download
+
+            kind, repository, revision, name = on_hub.groups()
+            path = Path(
+                hf_hub_download(repository, unquote(name), repo_type=kind, revision=revision, cache_dir=hub_cache())
+            )
+        else:
+            path = download(remote)
     except ModelError:
         raise
     except Exception as error:  # urllib and the hub's client raise errors of several libraries
@@ -110,13 +131,6 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
         raise NoConnectionError(f"{remote.url} could not be downloaded ({reason})") from None
     verify(path, remote)
     return path
-
-
-def download_from_hub(kind: str | None, repository: str, revision: str, path: str) -> Path:
-    """Download a file of a Hugging Face repository into the Hugging Face cache."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(repository, unquote(path), repo_type=kind, revision=revision, cache_dir=hub_cache()))
 
 
 def download(remote: RemoteFile) -> Path:
@@ -129,9 +143,7 @@ def download(remote: RemoteFile) -> Path:
     from tqdm import tqdm
 
     path = cache_folder() / remote.filename
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replace_when_complete(path) as part:
         with urlopen(remote.url, timeout=TIMEOUT) as response, part.open("wb") as file:
             if not response.url.startswith("https://"):
                 raise ModelError(f"{response.url} is not used: only https is.")
@@ -141,9 +153,6 @@ def download(remote: RemoteFile) -> Path:
             if size and file.tell() != size:
                 raise OSError(f"the connection ended after {file.tell()} of {size} bytes")
         verify(part, remote)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

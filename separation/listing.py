@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
+from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -104,7 +105,7 @@ def second_maxima(logits: Tensor, rate: float, seconds: float) -> Tensor:
     smooth = smooth[:, : max(1, round(seconds * rate))]
     whole = round(rate)
     padded = F.pad(smooth, (0, -smooth.shape[-1] % whole), value=-math.inf)
-    return padded.unflatten(-1, (-1, whole)).amax(-1).T
+    return reduce(padded, "sounds (seconds frames) -> seconds sounds", "max", frames=whole)
 
 
 def select_sounds(

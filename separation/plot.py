@@ -53,12 +53,9 @@ class Spectrogram:
         self.done = 0
         self.tail: NDArray[np.float32] | None = None  # samples from the next window's first one on
 
-    def push(self, block: Tensor) -> None:
-        """Add samples (channels, time)."""
-        self.push_array(block.detach().to("cpu").numpy())
-
-    def push_array(self, samples: NDArray[np.float32]) -> None:
-        """Add samples (channels, time) of an array."""
+    def push(self, samples: Tensor | NDArray[np.float32]) -> None:
+        """Add samples (channels, time), in the main memory."""
+        samples = np.asarray(samples)
         if self.tail is None:  # half a window of silence puts the centre of window k at sample k * hop
             self.tail = np.zeros((len(samples), self.size // 2), np.float32)
         signal = np.concatenate([self.tail, samples], axis=1)
@@ -81,7 +78,7 @@ class Spectrogram:
         if missing > 0:
             channels, held = (1, 0) if self.tail is None else self.tail.shape
             silence = max(0, (missing - 1) * self.hop + self.size - held)
-            self.push_array(np.zeros((channels, silence), np.float32))
+            self.push(np.zeros((channels, silence), np.float32))
         reference = (self.window.sum() / 2.0) ** 2
         mean = self.power / np.maximum(self.count, 1.0)[:, None] / reference
         levels: NDArray[np.float64] = 10.0 * np.log10(np.maximum(mean, 1e-14)).T

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from separation.download import NoConnectionError, fetch, find_file
+from separation.download import NoConnectionError, fetch, find_file, replace_when_complete
 from separation.errors import ModelError as ModelError
 from separation.moved import resolve
 from separation.released.systems import LISTED, SYSTEMS, System
@@ -311,8 +311,6 @@ def save_model(
     Raises:
         ModelError: a value exceeds the range of fp16.
     """
-    import os
-
     import torch
     import yaml
     from safetensors.torch import save_file
@@ -324,14 +322,9 @@ def save_model(
             tensors[name] = value.to(torch.float16)
             if not torch.isfinite(tensors[name]).all():
                 raise ModelError(f"{name} holds values beyond the range of fp16.")
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / "model.safetensors.part"
-    try:
+    with replace_when_complete(directory / "model.safetensors") as part:
         save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part)
         part.chmod(0o644)  # save_file lets only the owner read
-        os.replace(part, directory / "model.safetensors")
-    finally:
-        part.unlink(missing_ok=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if readme:
         (directory / "README.md").write_text(readme, encoding="utf-8")

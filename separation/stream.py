@@ -259,13 +259,11 @@ class Stream:
         wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
         targets, logits = self.model.separate(wave[None].to(self.conditions.device), self.conditions[None])
         self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
-
-        def resample_back(target: Tensor) -> Tensor:
-            return resample(target.float().cpu(), self.model.sample_rate, self.sample_rate)
-
         # Target by target, because the resampler uses one thread; this holds only a few of them in memory.
+        rates = self.model.sample_rate, self.sample_rate
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for target, place in zip(pool.map(resample_back, targets[0]), result, strict=True):
+            resampled = pool.map(lambda target: resample(target.float().cpu(), *rates), targets[0])
+            for target, place in zip(resampled, result, strict=True):
                 target = target[:, : mixture.shape[-1]]
                 torch.mul(target, self.level, out=place[:, : target.shape[-1]])
         return result

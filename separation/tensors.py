@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from separation.errors import ModelError
@@ -54,7 +56,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise ModelError(f"{path} is missing.")
-    return tensors_of(read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path), path)
+    if path.suffix != ".safetensors":
+        return tensors_of(read_pickle(path), path)
+    try:
+        return tensors_of(load_file(path), path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
@@ -70,21 +77,6 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     if not found:
         raise ModelError(f"{path} holds no named tensors, so it is not a model checkpoint.")
     return found
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
 
 
 def read_pickle(path: Path) -> Any:
@@ -138,7 +130,7 @@ def select_first(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict
 
 
 def load_strictly(
-    module: nn.Module, tensors: Tensors, source: str | Path, ignore: Callable[[str], bool] = lambda name: False
+    module: nn.Module, tensors: Tensors, source: str | Path, ignore: Callable[[str], object] = lambda name: False
 ) -> None:
     """Load tensors into a network, converted to its data types; none may be missing, left over or of another shape.
 

@@ -586,8 +586,6 @@ def test_any_byte_order_and_width_is_a_waveform(kind):
         (torch.zeros(4, dtype=torch.bool), "floats or integers"),
         (torch.zeros(44100, 2), "transpose"),
         ("mix.wav", "an array of samples, not str"),
-        (torch.zeros(1, 2, 3), r"\(time,\) or \(channels, time\), not \(1, 2, 3\)"),
-        (torch.tensor([0.0, torch.nan]), "NaN or infinite"),
     ],
 )
 def test_what_is_no_waveform_is_refused(values, words):

@@ -1,14 +1,17 @@
-"""What networks share: filtering by negatives, windows of fixed length, and segments that equal the whole."""
+"""What networks share: shapes, channels, precision, segments; filtering by negatives; windows of fixed length."""
+
+import math
 
 import pytest
 import torch
 from tiny import TinyEncoder, noise, tiny_model, vectors
 
 from separation import Query, Separator
-from separation.models import bimodal_unet
+from separation.models import bimodal_unet, resunet
 from separation.models.base import ConditionedModel, NegativeFilter, Windows
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
+from separation.models.resunet import ResUNet30
 from separation.stream import Stream
 
 RATE = 8000
@@ -103,37 +106,96 @@ def test_a_frame_comes_from_the_middle_of_a_window():
     assert found[300:700].min() > 40 and found[300:700].max() < 256 - 40
 
 
-# --- Segments ----------------------------------------------------------------------------------
+# --- Every network -----------------------------------------------------------------------------
+
+NETWORKS = {
+    "band_unet": tiny_model,
+    "resunet": lambda: ResUNet30(4, 16000, 512, 160),
+    "clipsep": lambda: CLIPSepUNet(width=1),
+    "bimodal": lambda: BiModalUNet(channels=8),
+    "negatives": lambda: NegativeFilter(tiny_model(), vectors(["rain"]), torch.tensor([[True]])),
+}
+every_network = pytest.mark.parametrize("network", [name for name in NETWORKS if name != "negatives"])
 
 
 def build(network, monkeypatch):
     """A network of few channels whose masks span 0 to 1."""
     torch.manual_seed(0)
-    if network == "negatives":
-        return NegativeFilter(tiny_model(), vectors(["rain"]), torch.tensor([[True]]))
     monkeypatch.setattr(bimodal_unet, "MULTIPLES", (1,) * 7)
-    model = CLIPSepUNet(width=1) if network == "clipsep" else BiModalUNet(channels=8)
-    for module in model.modules():
+    monkeypatch.setattr(resunet, "CHANNELS", (2, 2, 2, 3, 3, 4, 4))
+    model = NETWORKS[network]()
+    for name, module in model.named_modules() if network not in ("band_unet", "negatives") else ():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+        elif name.startswith("film."):
+            module.weight.data.mul_(3)
+    return model.eval().requires_grad_(False)
+
+
+def draw_conditions(model, *shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, model.condition_dim), dim=-1)
+
+
+@every_network
+def test_any_length_batch_and_number_of_channels(monkeypatch, network):
+    model = build(network, monkeypatch)
+    conditions = draw_conditions(model, 2, 3)
+    for length in (1, 2, 256, 257, 479, 3999, 4001):
+        channels = length % 4 + 1
+        mixture = 0.1 * torch.randn(2, channels, length)
+        targets, logits = model.separate(mixture, conditions)
+        assert targets.shape == (2, 3, channels, length)
+        assert logits.shape == (2, 3, model.stft.frames(length) // 8 if network == "band_unet" else 1)
+        assert torch.isfinite(targets).all() and torch.isfinite(logits).all()
+    assert torch.allclose(model(mixture, conditions[:, 1]), targets[:, 1], atol=1e-6)
+    assert (targets[:, 0] - targets[:, 1]).abs().max() > 1e-6
+
+
+@every_network
+def test_mixed_precision_separates_nearly_the_same(monkeypatch, network):
+    model = build(network, monkeypatch)
+    mixture, conditions = 0.1 * torch.randn(1, 2, 8000), draw_conditions(model, 1, 2)
+    whole, _ = model.separate(mixture, conditions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half, _ = model.separate(mixture, conditions)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() < 0.05 * whole.norm()
+
+
+@every_network
+def test_one_mask_for_all_channels(monkeypatch, network):
+    model = build(network, monkeypatch)
+    condition, (left, right) = draw_conditions(model, 1), 0.1 * torch.randn(2, 1, 1, 4000)
+    both = model(torch.cat([left, right], 1), condition)
+    assert torch.allclose(model(torch.cat([right, left], 1), condition), both.flip(1), atol=1e-6)
+    assert torch.allclose(model(torch.cat([-left, right], 1), condition)[:, 0], -both[:, 0], atol=1e-6)
+    silent = model(torch.cat([left, 0 * left], 1), condition)
+    assert torch.allclose(silent[:, :1], model(left, condition), atol=1e-6)
+    assert silent[:, 1].abs().max() == 0
 
 
 @pytest.mark.parametrize(
     ("network", "sample_rate", "seconds"),
-    [("clipsep", 16000, 25.3), ("clipsep", 44100, 25.0), ("bimodal", 16000, 47.7), ("negatives", 8000, 31.3)],
+    [
+        ("clipsep", 16000, 25.3),
+        ("clipsep", 44100, 25.0),
+        ("bimodal", 16000, 47.7),
+        ("negatives", 8000, 31.3),
+        ("resunet", 16000, 25.1),
+    ],
 )
 def test_segments_equal_the_whole(monkeypatch, network, sample_rate, seconds):
     model = build(network, monkeypatch)
     time = torch.arange(round(seconds * sample_rate)) / sample_rate
     mixture = 0.1 * torch.randn(1, len(time)) * (1 + torch.sin(3 * time))
-    condition = torch.nn.functional.normalize(torch.randn(1, model.condition_dim), dim=-1)
+    condition = draw_conditions(model, 1)
     condition = condition if network == "negatives" else condition * model.condition_dim**0.5
     whole, pieces = (Stream(model, condition, sample_rate, 1.0, segment_seconds=n) for n in (1000, 1))
     expected = torch.cat([whole.push(mixture), whole.flush()], dim=-1)
     found = torch.cat([*map(pieces.push, mixture.split(7 * sample_rate, dim=-1)), pieces.flush()], dim=-1)
     assert pieces.runner.segment < 0.75 * mixture.shape[-1]
+    assert math.isnan(pieces.presence[0]) != model.estimates_presence
     assert (expected - found).abs().max() < 1e-4
     assert expected.abs().max() > 1e-3
     assert (expected - mixture).abs().max() > 0.05

@@ -131,8 +131,6 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert held == expected
     assert "separation/wordings.json" in held
 
-
-def test_wheel_holds_the_default_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         size = {entry.filename: entry.file_size for entry in archive.infolist()}
     folder = "separation/weights/default"

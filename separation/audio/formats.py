@@ -14,9 +14,8 @@ SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4,
 SUBTYPE_NAMES = {
     "8": "PCM_U8", "16": "PCM_16", "24": "PCM_24", "32": "PCM_32", "PCM_F32": "FLOAT", "FLOAT32": "FLOAT",
 }  # fmt: skip
-LIMITS: dict[
-    str, tuple[set[int] | None, int, int]
-] = {  # by container or subtype: sample rates or the highest, channels
+# By container or subtype: the only sample rates or None, the highest one, and the number of channels.
+LIMITS: dict[str, tuple[set[int] | None, int, int]] = {
     "OPUS": ({8000, 12000, 16000, 24000, 48000}, 48_000, 255),
     "VORBIS": (None, 200_000, 255),
     "MP3": ({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}, 48_000, 2),

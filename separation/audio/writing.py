@@ -13,8 +13,8 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
 COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: what is lost is lost a second time here
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class PendingFile:
@@ -102,7 +101,10 @@ def commit(files: Sequence[PendingFile]) -> None:
         AudioError: naming the file that could not be moved.
     """
     backups: list[tuple[PendingFile, Path | None]] = []
-    with _delayed_signals():
+    caught: list[int] = []
+    with ExitStack() as stack:
+        stack.callback(lambda: list(map(signal.raise_signal, caught)))
+        stack.enter_context(handle_signals(("SIGINT", "SIGTERM", "SIGHUP"), lambda number, _: caught.append(number)))
         try:
             for pending in files:
                 with pending.explained():
@@ -125,21 +127,21 @@ def commit(files: Sequence[PendingFile]) -> None:
 
 
 @contextmanager
-def _delayed_signals() -> Iterator[None]:
-    """Hold back signals that end the program until the block has ended."""
-    caught: list[int] = []
+def handle_signals(names: Sequence[str], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Handle signals, those that this system has, while the block runs; does nothing outside the main thread.
+
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    """
     before: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    before[number] = signal.signal(number, lambda number, _: caught.append(number))
+                    before[number] = signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in caught:
-            signal.raise_signal(number)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 class Writer:

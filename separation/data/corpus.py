@@ -20,7 +20,8 @@ from torch import Tensor
 
 from separation.audio import Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, DataError, read_manifest, replace_when_complete
+from separation.data.manifest import Clip, DataError, read_manifest
+from separation.download import replace_when_complete
 from separation.errors import AudioError
 
 FULL_SCALE = 32767.0

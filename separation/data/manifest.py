@@ -26,11 +26,11 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from separation.download import replace_when_complete
 from separation.errors import DataError as DataError
 from separation.errors import reason
 
@@ -188,18 +188,6 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
 
 
 # Writing
-
-
-@contextmanager
-def replace_when_complete(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it to `path` afterwards; after an error `path` is as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:

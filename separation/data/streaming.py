@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from separation.data.corpus import BROKEN_LIMIT, FULL_SCALE, READ_ERRORS, decode, describe_error
-from separation.data.manifest import Clip, DataError, read_manifest, replace_when_complete
+from separation.data.manifest import Clip, DataError, read_manifest
+from separation.download import replace_when_complete
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")

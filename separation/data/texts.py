@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.data.manifest import replace_when_complete
+from separation.download import replace_when_complete
 from separation.encoders.sentence import SentenceEncoder
 from separation.wordings import wordings
 

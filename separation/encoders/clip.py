@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import reduce
 from torch import Tensor
 
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
@@ -193,7 +194,7 @@ class ClipEncoder(QueryEncoder):
         patterns = PROMPTS[self.prompts]
         tokens = self.tokenizer([pattern.format(text) for text in texts for pattern in patterns])
         vectors: Tensor = self.network.encode_text(tokens.to(self.device))
-        return vectors.float().reshape(len(texts), len(patterns), self.embedding_dim).mean(1)
+        return reduce(vectors.float(), "(text prompt) dim -> text dim", "mean", prompt=len(patterns))
 
     @torch.no_grad()
     def encode_image(self, images: Sequence[Picture | Sequence[Picture]]) -> Tensor:

@@ -6,6 +6,7 @@ are used for inference only, so there is no dropout and no spectrogram masking.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ PREFIXES = ("", "module.", "model.", "query_net.base.", "network.")
 DETECTOR_PREFIXES = ("", "module.", "model.", "anchor_segment_detector.sed_model.", "network.")
 DETECTOR_FILE = "Cnn14_DecisionLevelMax_mAP=0.385.pth"
 HOME = "https://zenodo.org/records/3987831"
-
+# Tensors of published files that are computed here instead of read, and counters that only training uses.
+COMPUTED = re.compile(r"(?:spectrogram|logmel)_extractor\.|.*num_batches_tracked$")
 
 # Rate in Hz, window and hop in samples, and upper edge of the mel bands in Hz of the published networks.
 FRONT_ENDS = {"cnn14": (32000, 1024, 320, 14000.0), "cnn14_16k": (16000, 512, 160, 8000.0)}
@@ -109,7 +111,7 @@ class Cnn14(nn.Module):
         variant = find_variant(bare)
         if variant not in (None, self.variant):
             raise EncoderError(f"{source} is {variant}, not {self.variant}.")
-        load_strictly(self, bare, source, is_computed)
+        load_strictly(self, bare, source, COMPUTED.match)
         return self.eval().requires_grad_(False)
 
 
@@ -123,11 +125,6 @@ class Cnn14DecisionLevelMax(Cnn14):
         x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
         steps = torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.transpose(1, 2)))))
         return Frames(hold_steps(steps, waveform.shape[-1] // self.hop + 1, 2**HALVINGS), steps.amax(1))
-
-
-def is_computed(name: str) -> bool:
-    """Whether a tensor of a published file is computed here instead of read."""
-    return name.startswith(("spectrogram_extractor.", "logmel_extractor.")) or name.endswith("num_batches_tracked")
 
 
 def find_variant(tensors: Tensors) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,7 +64,7 @@ def split_segments(waveform: Tensor, size: int) -> Tensor:
     count = -(-waveform.shape[-1] // size)
     tail = waveform[:, (count - 1) * size :]
     tail = tail.repeat(1, -(-size // tail.shape[-1]))[:, :size]
-    return torch.cat([waveform[:, : (count - 1) * size], tail], 1).reshape(len(waveform), count, size)
+    return rearrange(torch.cat([waveform[:, : (count - 1) * size], tail], 1), "b (n t) -> b n t", t=size)
 
 
 class TaggerEncoder(QueryEncoder):
@@ -109,9 +110,9 @@ class TaggerEncoder(QueryEncoder):
             ValueError: there are no samples.
         """
         segments = split_segments(waveform, round(self.segment_seconds * self.sample_rate))
-        parts = segments.flatten(0, 1).split(SEGMENTS_AT_ONCE)
+        parts = rearrange(segments, "b segment time -> (b segment) time").split(SEGMENTS_AT_ONCE)
         vectors = torch.cat([getattr(self.tag(part), self.condition) for part in parts])
-        return vectors.unflatten(0, segments.shape[:2]).mean(1)
+        return reduce(vectors, "(b segment) dim -> b dim", "mean", b=len(waveform))
 
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
         """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one query for all its classes.

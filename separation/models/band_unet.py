@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -215,19 +216,20 @@ class BandUNet(ConditionedModel):
 
     def mask(self, analysis: Analysis, conditions: Tensor) -> Tensor:
         """Conditions (batch, queries, dim) to masks (batch, queries, 2, bands, frames), real and imaginary part."""
-        batch, queries = conditions.shape[:2]
-        condition = self.query(self.unit_variance(conditions).flatten(0, 1))  # (batch * queries, dim)
-        key = self.match(condition).to(analysis.frames.dtype).unflatten(0, (batch, queries))
-        matched = (analysis.frames[:, None] * key[..., None, None]).flatten(0, 1)
-        shape = (-1, -1, analysis.bottom.shape[2], -1)
-        x = add_shared(self.matched(F.relu(matched)).expand(shape), analysis.bottom)
+        queries = conditions.shape[1]
+        condition = self.query(rearrange(self.unit_variance(conditions), "b q dim -> (b q) dim"))
+        key = rearrange(self.match(condition).to(analysis.frames.dtype), "(b q) dim -> b q dim 1 1", q=queries)
+        matched = rearrange(analysis.frames[:, None] * key, "b q dim 1 frames -> (b q) dim 1 frames")
+        bands = analysis.bottom.shape[2]
+        x = add_shared(self.matched(F.relu(matched)).expand(-1, -1, bands, -1), analysis.bottom)
         x = F.relu(self.bottom_film(self.bottom(x), condition))
         for decoder, skip in zip(self.decoders, reversed(analysis.skips), strict=True):
             x = decoder(x, skip, condition)
         magnitude, real, imaginary = F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)
         real = real + 1.0  # an untrained network leaves the phase unchanged
         scale = torch.sigmoid(magnitude) * torch.rsqrt(real.square() + imaginary.square() + 1e-6)
-        return torch.stack([scale * real, scale * imaginary], dim=1).unflatten(0, (batch, queries))
+        mask = torch.stack([scale * real, scale * imaginary])
+        return rearrange(mask, "part (b q) bands frames -> b q part bands frames", q=queries)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`."""

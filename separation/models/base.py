@@ -171,6 +171,49 @@ class InnerProduct(nn.Module):
         return torch.einsum("bqk,bkft->bqft", queries * self.scale, maps) + self.bias
 
 
+class NormalisedUNet(nn.Module):
+    """Batch norm and a U-Net: (batch, inputs, rows, frames) to (batch, outputs, rows, frames)."""
+
+    def __init__(self, inputs: int, unet: nn.Module) -> None:
+        super().__init__()
+        self.bn0, self.unet_block = nn.BatchNorm2d(inputs), unet
+
+    def forward(self, x: Tensor, *query: Tensor) -> Tensor:
+        return self.unet_block(self.bn0(x), *query)
+
+
+def halve(inputs: int, outputs: int) -> nn.Conv2d:
+    """Convolution that halves both axes."""
+    return nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
+
+
+def double(x: Tensor) -> Tensor:
+    """Bilinear upsampling by two; corners stay corners, so the grid depends slightly on the size."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+
+
+def apply_shared_masks(
+    stft: STFT, mask: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor, floor: float = 0.0
+) -> Tensor:
+    """Separate (batch, channels, time) to (batch, queries, channels, time) with one mask for all channels.
+
+    Args:
+        stft: the transform.
+        mask: from the magnitude of all channels together (batch, bins, frames) and conditions (batch, dim).
+        mixture: (batch, channels, time).
+        conditions: (batch, queries, dim).
+        floor: least power of a bin.
+    """
+    spectrum = stft(mixture)
+    magnitude = spectrum.abs().square().sum(1).clamp_min(floor).sqrt()
+    # One query after another, because maps at full resolution need much memory.
+    targets = [
+        stft.inverse(spectrum * mask(magnitude, condition)[:, None], mixture.shape[-1])
+        for condition in conditions.unbind(1)
+    ]
+    return torch.stack(targets, dim=1)
+
+
 def at_least_single(x: Tensor) -> Tensor:
     """Convert to single precision what autocast computed in less: there are no complex numbers of bfloat16."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

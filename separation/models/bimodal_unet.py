@@ -7,11 +7,23 @@ hidden states of CLAP's text tower by cross-attention on the three coarsest grid
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel, InnerProduct, Windows, at_least_single
+from separation.models.base import (
+    ConditionedModel,
+    InnerProduct,
+    NormalisedUNet,
+    Windows,
+    apply_shared_masks,
+    at_least_single,
+    double,
+    halve,
+)
 from separation.models.spectra import STFT
 
 SLOPE = 0.2
@@ -28,17 +40,8 @@ TOKENS, WIDTH, EMBEDDING = 77, 768, 512  # of the text tower
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention of queries (batch, points, dim) to keys and values (batch, tokens, dim)."""
-    q, k, v = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-
-
-def token_mask(hidden: Tensor) -> Tensor:
-    """Mark the tokens of hidden states (batch, tokens, width) that are not all zero: (batch, 1, 1, tokens), booleans.
-
-    If all are zero, all are marked.
-    """
-    seen = hidden.abs().amax(-1) > 0
-    return (seen | ~seen.any(-1, keepdim=True))[:, None, None]
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=HEADS) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")
 
 
 class SelfAttention(nn.Module):
@@ -66,18 +69,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """(batch, points, dim) and hidden states (batch, tokens, context) to (batch, points, dim)."""
         k, v = self.kv(hidden).chunk(2, dim=-1)
-        return self.proj(attend(self.q(x), k, v, token_mask(hidden)))
-
-
-class Perceptron(nn.Module):
-    """Two linear layers, applied to each point (batch, points, dim)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        seen = hidden.abs().amax(-1) > 0
+        seen = seen | ~seen.any(-1, keepdim=True)  # all of them if all are zero
+        return self.proj(attend(self.q(x), k, v, seen[:, None, None]))
 
 
 class AttentionBlock(nn.Module):
@@ -86,7 +80,8 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, attention: nn.Module) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(dim), attention
-        self.norm2, self.mlp = nn.LayerNorm(dim), Perceptron(dim)
+        layers = OrderedDict(fc1=nn.Linear(dim, 2 * dim), activation=nn.GELU(), fc2=nn.Linear(2 * dim, dim))
+        self.norm2, self.mlp = nn.LayerNorm(dim), nn.Sequential(layers)
 
     def forward(self, x: Tensor, *hidden: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x), *hidden)
@@ -106,9 +101,8 @@ class Conditioning(nn.Module):
         self.ca_block = AttentionBlock(dim, CrossAttention(dim, WIDTH))
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        points = x.flatten(2).transpose(1, 2)
-        points = self.ca_block(self.sa_block(points), hidden)
-        return points.transpose(1, 2).reshape(x.shape)
+        points = self.ca_block(self.sa_block(rearrange(x, "b d r f -> b (r f) d")), hidden)
+        return rearrange(points, "b (r f) d -> b d r f", r=x.shape[2])
 
 
 class Residual(nn.Module):
@@ -129,8 +123,7 @@ class Level(nn.Module):
     def __init__(self, level: int, inputs: int, outputs: int, channels: int) -> None:
         super().__init__()
         width, self.outer, inner = channels * MULTIPLES[level], level == 0, level == len(MULTIPLES) - 1
-        self.downconv = nn.Conv2d(inputs, width, 4, 2, 1, bias=False)
-        self.downnorm, self.downresblock = nn.BatchNorm2d(width), Residual(width)
+        self.downconv, self.downnorm, self.downresblock = halve(inputs, width), nn.BatchNorm2d(width), Residual(width)
         if level in CONDITIONED:
             self.ca_blocks = nn.ModuleList([Conditioning(width)])
         if not inner:
@@ -148,21 +141,8 @@ class Level(nn.Module):
             y = block(y, hidden)
         if hasattr(self, "submodule"):
             y = self.submodule(y, hidden)
-        y = F.interpolate(y, scale_factor=2.0, mode="bilinear", align_corners=True)
-        y = self.upconv(self.upresblock(y))
+        y = self.upconv(self.upresblock(double(y)))
         return y if self.outer else torch.cat([x, F.relu(self.upnorm(y))], dim=1)
-
-
-class SoundNet(nn.Module):
-    """Batch norm and U-Net: (batch, 1, 512, frames) to (batch, 32, 512, frames)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn0 = nn.BatchNorm2d(1)
-        self.unet_block = Level(0, 1, MAPS, channels)
-
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        return self.unet_block(self.bn0(x), hidden)
 
 
 def pack(embedding: Tensor, hidden: Tensor) -> Tensor:
@@ -191,7 +171,7 @@ class BiModalUNet(ConditionedModel):
         super().__init__()
         self.faithful = faithful
         self.stft = STFT(N_FFT, HOP, None, "reflect")
-        self.net_sound = SoundNet(channels or CHANNELS)
+        self.net_sound = NormalisedUNet(1, Level(0, 1, MAPS, channels or CHANNELS))
         self.net_clap = nn.ModuleDict({"fc": nn.Linear(EMBEDDING, MAPS)})
         self.net_synthesizer = InnerProduct(MAPS)
 
@@ -206,11 +186,10 @@ class BiModalUNet(ConditionedModel):
         """See `ConditionedModel.separate`."""
         batch, channels, length = mixture.shape
         if self.faithful:
-            pieces = F.pad(mixture, (0, -length % SEGMENT)).reshape(-1, 1, SEGMENT)
+            pieces = rearrange(F.pad(mixture, (0, -length % SEGMENT)), "b c (n t) -> (b c n) 1 t", t=SEGMENT)
             each = conditions.repeat_interleave(len(pieces) // batch, 0)
             parts = [self._separate_jointly(p, c) for p, c in zip(pieces.split(1), each.split(1), strict=True)]
-            targets = torch.cat(parts)[:, :, 0].reshape(batch, channels, -1, conditions.shape[1], SEGMENT)
-            targets = targets.permute(0, 3, 1, 2, 4).flatten(3)  # (batch, queries, channels, time)
+            targets = rearrange(torch.cat(parts), "(b c n) q 1 t -> b q c (n t)", b=batch, c=channels)
         else:
             frames = length // HOP + 1
             if frames <= WINDOWS.size:
@@ -225,13 +204,10 @@ class BiModalUNet(ConditionedModel):
 
         The network never sees more than a training clip, because it attends over its whole input.
         """
-        spectrum = self.stft(mixture)
-        magnitude = spectrum.abs().square().sum(1).sqrt()
-        targets = []
-        for condition in conditions.unbind(1):
+
+        def mask(magnitude: Tensor, condition: Tensor) -> Tensor:
             if magnitude.shape[-1] <= WINDOWS.size:
-                mask = self.mask(magnitude, condition)
-            else:
-                mask = WINDOWS.process(magnitude, lambda window, asked=condition: self.mask(window, asked))  # type: ignore[misc]
-            targets.append(self.stft.inverse(spectrum * mask[:, None], mixture.shape[-1]))
-        return torch.stack(targets, dim=1)
+                return self.mask(magnitude, condition)
+            return WINDOWS.process(magnitude, lambda window: self.mask(window, condition))
+
+        return apply_shared_masks(self.stft, mask, mixture, conditions)

@@ -17,10 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel, InnerProduct, Windows, at_least_single
+from separation.models.base import (
+    ConditionedModel,
+    InnerProduct,
+    NormalisedUNet,
+    Windows,
+    at_least_single,
+    double,
+    halve,
+)
 from separation.models.spectra import STFT, log_frequency, resample_rows
 
 SLOPE = 0.2
@@ -37,19 +46,9 @@ def widths(layers: int, finest: int) -> list[int]:
     return [finest, 2 * finest, 4 * finest] + [8 * finest] * (layers - 3)
 
 
-def down(inputs: int, outputs: int) -> nn.Conv2d:
-    """Convolution that halves both axes."""
-    return nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
-
-
 def up(inputs: int, outputs: int, bias: bool = False) -> nn.Conv2d:
     """Convolution after upsampling."""
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-
-
-def upsample() -> nn.Upsample:
-    """Bilinear upsampling by two; corners stay corners, so the grid depends slightly on the size."""
-    return nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
 class Level(nn.Module):
@@ -58,12 +57,12 @@ class Level(nn.Module):
     def __init__(self, sizes: list[int], level: int, inputs: int, outputs: int) -> None:
         super().__init__()
         width, self.outer = sizes[level], level == 0
-        activate = nn.LeakyReLU(SLOPE)
+        activate, upsample = nn.LeakyReLU(SLOPE), nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=True)
         if level == len(sizes) - 1:
-            layers = [activate, down(inputs, width), nn.ReLU(), upsample(), up(width, outputs), nn.BatchNorm2d(outputs)]
+            layers = [activate, halve(inputs, width), nn.ReLU(), upsample, up(width, outputs), nn.BatchNorm2d(outputs)]
         else:
             coarser = Level(sizes, level + 1, width, width)
-            layers = [down(inputs, width), coarser, nn.ReLU(), upsample(), up(2 * width, outputs, bias=self.outer)]
+            layers = [halve(inputs, width), coarser, nn.ReLU(), upsample, up(2 * width, outputs, bias=self.outer)]
             if not self.outer:
                 layers = [activate, layers[0], nn.BatchNorm2d(width), *layers[1:], nn.BatchNorm2d(outputs)]
         self.model = nn.Sequential(*layers)
@@ -79,10 +78,9 @@ class NamedLevel(nn.Module):
     def __init__(self, sizes: list[int], level: int, inputs: int, outputs: int, query: int) -> None:
         super().__init__()
         width, self.outer, self.inner = sizes[level], level == 0, level == len(sizes) - 1
-        self.downconv, self.downnorm = down(inputs, width), nn.BatchNorm2d(width)
+        self.downconv, self.downnorm = halve(inputs, width), nn.BatchNorm2d(width)
         if not self.inner:
             self.submodule = NamedLevel(sizes, level + 1, width, width, query)
-        self.upsample = upsample()
         self.upconv = up(width + (query if self.inner else width), outputs, bias=self.outer)
         if not self.outer:
             self.upnorm = nn.BatchNorm2d(outputs)
@@ -90,27 +88,13 @@ class NamedLevel(nn.Module):
     def forward(self, x: Tensor, query: Tensor) -> Tensor:
         """(batch, inputs, rows, frames) and query (batch, dim) to the output of `Level`."""
         y = F.leaky_relu(self.downnorm(self.downconv(x)), SLOPE)
-        y = self.upconv(self.upsample(concatenate_query(y, query) if self.inner else self.submodule(y, query)))
+        y = self.upconv(double(concatenate_query(y, query) if self.inner else self.submodule(y, query)))
         return y if self.outer else torch.cat([x, F.relu(self.upnorm(y))], dim=1)
 
 
 def concatenate_query(x: Tensor, query: Tensor) -> Tensor:
     """Append query (batch, dim) to the channels of x (batch, channels, rows, frames) at every point."""
     return torch.cat([x, query[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
-
-
-class SoundNet(nn.Module):
-    """Batch norm and U-Net: (batch, inputs, 256, frames) to (batch, outputs, 256, frames)."""
-
-    def __init__(self, inputs: int, outputs: int, sizes: list[int], query: int = 0) -> None:
-        super().__init__()
-        self.bn0 = nn.BatchNorm2d(inputs)
-        self.unet_block: nn.Module = (
-            NamedLevel(sizes, 0, inputs, outputs, query) if query else Level(sizes, 0, inputs, outputs)
-        )
-
-    def forward(self, x: Tensor, *query: Tensor) -> Tensor:
-        return self.unet_block(self.bn0(x), *query)
 
 
 class CLIPSepUNet(ConditionedModel):
@@ -166,7 +150,9 @@ class CLIPSepUNet(ConditionedModel):
         self.register_buffer("among_rows", among_rows, persistent=False)
 
         inputs, outputs = (1 + channels if fusion == "early" else 1), (1 if fusion in ("early", "middle") else channels)
-        self.sound_net = SoundNet(inputs, outputs, widths(layers, width), channels if fusion == "middle" else 0)
+        sizes, middle = widths(layers, width), fusion == "middle"
+        unet = NamedLevel(sizes, 0, inputs, outputs, channels) if middle else Level(sizes, 0, inputs, outputs)
+        self.sound_net = NormalisedUNet(inputs, unet)
         self.synth_net: nn.Module
         if fusion == "none":
             self.synth_net = nn.Conv2d(channels, 2, 1)
@@ -240,9 +226,9 @@ class CLIPSepUNet(ConditionedModel):
 
     def _apply_masks(self, masks: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor) -> Tensor:
         """Estimate masks from the mixture (batch, channels, time) and apply them: (batch, masks, channels, time)."""
-        batch, channels, length = mixture.shape
+        channels, length = mixture.shape[1:]
         if self.faithful:
-            mixture = mixture.clamp(-1, 1).reshape(batch * channels, 1, length)
+            mixture = rearrange(mixture.clamp(-1, 1), "b c t -> (b c) 1 t")
             conditions = conditions.repeat_interleave(channels, 0)
         # As published, mixtures of up to a training clip are repeated to whole periods and processed at once.
         at_once = self.faithful or length < PERIOD
@@ -259,7 +245,7 @@ class CLIPSepUNet(ConditionedModel):
             mask = (mask > 0.5).to(mask.dtype)
         targets = self.stft.inverse(mask[:, :, None] * spectrum[:, None], length)
         if self.faithful:
-            return targets.clamp(-1, 1).reshape(batch, channels, -1, length).transpose(1, 2)
+            return rearrange(targets.clamp(-1, 1), "(b c) q 1 t -> b q c t", c=channels)
         return targets
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel, at_least_single
+from separation.models.base import ConditionedModel, apply_shared_masks, at_least_single
 from separation.models.spectra import STFT
 
 SLOPE = 0.01
@@ -208,19 +209,8 @@ class ResUNet30(ConditionedModel):
         if self.faithful:
             targets = torch.stack([self.separate_as_published(padded, c) for c in conditions.unbind(1)], dim=1)
         else:
-            targets = self._separate_jointly(padded, conditions)
+            targets = apply_shared_masks(self.stft, self.mask, padded, conditions, FLOOR)
         return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
-
-    def _separate_jointly(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """Apply one mask to all channels: (batch, channels, time) to (batch, queries, channels, time)."""
-        spectrum = self.stft(mixture)
-        magnitude = spectrum.abs().square().sum(1).clamp_min(FLOOR).sqrt()
-        # One query after another, because maps at full resolution need much memory.
-        targets = [
-            self.stft.inverse(spectrum * self.mask(magnitude, condition)[:, None], mixture.shape[-1])
-            for condition in conditions.unbind(1)
-        ]
-        return torch.stack(targets, dim=1)
 
     def separate_as_published(self, mixture: Tensor, condition: Tensor) -> Tensor:
         """Separate each channel on its own, in the published segments if the model has them.
@@ -235,16 +225,17 @@ class ResUNet30(ConditionedModel):
         """
         batch, channels, length = mixture.shape
         size = self.segment or length
-        count = -(-length // size)
-        pieces = F.pad(mixture, (0, count * size - length)).reshape(batch * channels * count, 1, size)
+        pieces = rearrange(F.pad(mixture, (0, -length % size)), "b c (n t) -> (b c n) 1 t", t=size)
         gated = condition.ndim == 3
-        each = condition if gated else condition[:, None].expand(-1, count, -1)
-        each = each[:, None].expand(-1, channels, -1, -1).reshape(len(pieces), -1)
-        batches = zip(pieces.split(SEGMENTS_AT_ONCE), each.split(SEGMENTS_AT_ONCE), strict=True)
-        targets = torch.cat([self._separate_jointly(piece, one[:, None])[:, 0] for piece, one in batches])
         if gated:
-            targets = targets * each.any(-1)[:, None, None]
-        return targets.reshape(batch, channels, count * size)[..., :length]
+            each = repeat(condition, "b n d -> (b c n) 1 d", c=channels)
+        else:
+            each = condition.repeat_interleave(len(pieces) // batch, 0)[:, None]
+        batches = zip(pieces.split(SEGMENTS_AT_ONCE), each.split(SEGMENTS_AT_ONCE), strict=True)
+        targets = torch.cat([apply_shared_masks(self.stft, self.mask, *each_batch, FLOOR) for each_batch in batches])
+        if gated:
+            targets = targets * each.any(-1)[..., None, None]
+        return rearrange(targets, "(b c n) 1 1 t -> b c (n t)", b=batch, c=channels)[..., :length]
 
     def gate(self, encoder: Any, by_class: list[bool]) -> ConditionedModel:
         """Return the published separation by classes; its tagger is the encoder, or the encoder's part for audio."""
@@ -290,9 +281,10 @@ class ClassGate(ConditionedModel):
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
         """See `ConditionedModel.separate`."""
-        pieces = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size)).unflatten(-1, (-1, self.size))
-        detected = torch.cat([self.tag(piece) for piece in pieces.flatten(0, 1).split(SEGMENTS_AT_ONCE)])
-        detected = detected.unflatten(0, pieces.shape[:2])  # (batch, segments, 527)
+        padded = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size))
+        pieces = rearrange(padded, "b (n t) -> (b n) t", t=self.size)
+        detected = torch.cat([self.tag(piece) for piece in pieces.split(SEGMENTS_AT_ONCE)])
+        detected = rearrange(detected, "(b n) classes -> b n classes", b=len(mixture))
         targets = []
         for by_class, condition in zip(self.by_class, conditions.unbind(1), strict=True):
             classes = condition[0].nonzero()[:, 0].tolist()

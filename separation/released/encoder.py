@@ -17,9 +17,8 @@ from separation.encoders.clip import ClipEncoder
 from separation.encoders.panns import PannsEncoder
 from separation.encoders.table import OneHotEncoder, TableEncoder
 from separation.encoders.taggers import encode_classes
+from separation.models.bimodal_unet import EMBEDDING, TOKENS, WIDTH, pack
 from separation.released.systems import MUSIC_CLAP, SYSTEMS
-
-EMBEDDING, TOKENS, WIDTH = 512, 77, 768  # CLAP's embedding, and RoBERTa's states
 
 
 class ReleasedEncoder(QueryEncoder):
@@ -190,4 +189,4 @@ class StatesEncoder(ReleasedEncoder):
         hidden, embedding = self.clap.encode_tokens(tokens, mask)
         if self.mask_padding:
             hidden = hidden * mask.to(hidden)[..., None]
-        return torch.cat([embedding, hidden.flatten(1)], dim=-1)
+        return pack(embedding, hidden)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from separation.encoders.panns import PannsEncoder, ReleasedDetector, is_computed
+from separation.encoders.panns import COMPUTED, PannsEncoder, ReleasedDetector
 
 PARITY = os.environ.get("SEPARATION_PARITY")
 pytestmark = pytest.mark.skipif(not PARITY, reason="SEPARATION_PARITY is not set: no fixtures to compare with")
@@ -34,7 +34,7 @@ def tensors():
 def checkpoint(folder: Path, tensors: dict, name: str, prefix: str = "") -> Path:
     """A file as published, but with zeros for the kernels that must not be read."""
     shapes = json.loads((ROOT / f"state_dicts/{name}.json").read_text())["tensors"]
-    kernels = {k: torch.zeros(v["shape"]) for k, v in shapes.items() if is_computed(k) and k not in tensors}
+    kernels = {k: torch.zeros(v["shape"]) for k, v in shapes.items() if COMPUTED.match(k) and k not in tensors}
     state = {prefix + k: v for k, v in {**tensors, **kernels}.items()}
     assert len(state) == 84
     file = folder / f"{name}.pth"

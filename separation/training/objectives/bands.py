@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -139,7 +140,8 @@ class BandSupervised(Objective):
         between are ignored. Over the batch, active labels weigh as much as 0.3 times all others.
         """
         frames = logits.shape[-1]
-        level = spectra.abs().square().sum(2).unflatten(-1, (frames, -1)).sum(-1)  # (batch, slots, frames / 8)
+        power = spectra.abs().square()
+        level = reduce(power, "b slots bins (frames eight) -> b slots frames", "sum", frames=frames)
         level = 10 * torch.log10(level / level.amax(-1, keepdim=True).clamp_min(1e-10) + 1e-10)
         present = has_source(batch)[..., None]
         active, unsure = present & (level > ACTIVE_DB), present & (level > INACTIVE_DB) & (level <= ACTIVE_DB)
