@@ -45,10 +45,10 @@ class Waveforms(BandSupervised):
 
     def training_step(self, batch, index):
         if self.global_rank == 1 and index == 1:
-            return self.finite(None)
+            return self.skip_invalid(None)
         conditions = self.encoder.embed_sentences(batch.sentences)
         targets, _ = self.model.separate(batch.sources.sum(1, keepdim=True), conditions)
-        return self.finite((targets[:, :, 0] - batch.sources).square().mean())
+        return self.skip_invalid((targets[:, :, 0] - batch.sources).square().mean())
 
 
 class KillAt(Callback):

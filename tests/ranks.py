@@ -117,7 +117,7 @@ class PhraseLoss(nn.Module):
 
     def forward(self, part):
         sounds = torch.randn(8, self.layer.in_features, generator=torch.Generator().manual_seed(3))[part]
-        return self.objective.matched(normalize(self.layer(sounds), dim=-1), PHRASES[part])
+        return self.objective.phrase_loss(normalize(self.layer(sounds), dim=-1), PHRASES[part])
 
 
 class NoiseLoss(nn.Module):

@@ -29,8 +29,7 @@ from separation.models.resunet import ResUNet30
 from separation.models.spectra import STFT
 from separation.released.encoder import StatesEncoder
 from separation.training.losses import consistency_loss, reconstruction_loss, weighted_l1
-from separation.training.objectives.bimodal import BiModal
-from separation.training.objectives.spectra import Bands, Magnitudes, resample, spectral_view
+from separation.training.objectives.bimodal import Bands, BiModal, Magnitudes, resample, spectral_view
 
 LEANING = torch.tensor([[0, 0.1], [0, 0], [0, 0]])
 
@@ -109,7 +108,7 @@ def test_equal_phrases_are_matches():
             torch.stack([vectors_of[text] for text in texts]) + LEANING[: len(texts)]
         )
         sounds = torch.tensor([[1.0, 0], [1, 0], [0, 1]]).requires_grad_()
-        loss = module.matched(sounds, ["a", "a", "b"])
+        loss = module.phrase_loss(sounds, ["a", "a", "b"])
         assert loss.item() == pytest.approx(2 / 3 * math.log(2), rel=1e-3)
         push += torch.autograd.grad(loss, sounds)
     assert push[1][0, 1].abs() > 10 * push[0][0, 1].abs()  # only the published one tears equal phrases apart

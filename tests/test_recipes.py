@@ -33,10 +33,10 @@ NEEDS_FILES = {"audiosep", "bimodal", "uss", "labelsep", "pit"} | {
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Runs are written to a folder of the test's own; the encoder that the default recipe starts from lies there."""
+    """A working folder for each test, with the folder of the encoder that the default recipe loads."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["separation-train"])
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a way that will end
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a deprecated way
     (tmp_path / "runs" / "sound").mkdir(parents=True)
     return tmp_path
 

@@ -205,7 +205,7 @@ def test_what_is_remembered_is_bounded_and_pixels_are_not():
 def test_a_table_of_labels_learns_along():
     table = TableEncoder(["label 0", "label 1", "label 2"], DIM)
     module = Supervised(unet(), table, "binary_mask", ["label"], learn_encoder=True)
-    assert sum(p.numel() for p in module.trained().parameters()) == (
+    assert sum(p.numel() for p in module.trainable().parameters()) == (
         sum(p.numel() for p in module.model.parameters()) + 3 * DIM
     )
     step(module, queried(noises()))[0].backward()

@@ -305,7 +305,7 @@ def test_masked_log_mels_lose_one_band_and_one_stretch():
     log_mel = torch.ones(2, 1, 64, 40)
     blanked_rows, blanked_columns = [], []
     for _ in range(100):
-        masked = module.masked(log_mel)
+        masked = module.spec_augment(log_mel)
         assert torch.equal(masked[0], masked[1])
         rows, columns = (masked[0, 0].amax(axis) == 0 for axis in (1, 0))
         blanked_rows.append(int(rows.sum()))

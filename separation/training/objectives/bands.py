@@ -111,7 +111,7 @@ class BandSupervised(Objective):
         total = terms["snr"] + self.absent_weight * ramp * terms["absent"] + self.tagging_weight * terms["tagging"]
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "snr", sync_dist=True)
-        return self.finite(total)
+        return self.skip_invalid(total)
 
     def mask_terms(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
         """SNR loss and SDRi of the queries with a source and absent loss of the others, means over all devices, in dB.

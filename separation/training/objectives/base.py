@@ -47,12 +47,12 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.optimiser = optimiser
 
-    def trained(self) -> nn.Module:
+    def trainable(self) -> nn.Module:
         """The module whose parameters are optimised."""
         return self
 
     def configure_optimizers(self) -> Any:
-        return self.optimiser.configure(self.trained(), int(self.trainer.estimated_stepping_batches))
+        return self.optimiser.configure(self.trainable(), int(self.trainer.estimated_stepping_batches))
 
     def on_train_batch_start(self, batch: Any, index: int) -> None:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # set by Lightning's seed_everything
@@ -128,7 +128,7 @@ class Objective(TrainingModule):
         self.ema, self.backend = ema, compile
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=STATISTICS_BATCHES)
         self.outcome, self.plan = Outcome(), Plan()
-        self.shown = NamedEmbeddings(encoder.embedding_dim, encoder.unit_length)
+        self.example_conditions = NamedEmbeddings(encoder.embedding_dim, encoder.unit_length)
         self.reported: list[str] = []
 
     def train(self, mode: bool = True) -> Objective:
@@ -138,14 +138,14 @@ class Objective(TrainingModule):
         self.average.eval()
         return self
 
-    def trained(self) -> nn.Module:
+    def trainable(self) -> nn.Module:
         return self.model
 
     def progress(self) -> float:
         """Share of the training that is done, 0 to 1."""
         return min(1.0, self.global_step / max(1, int(self.trainer.estimated_stepping_batches)))
 
-    def finite(self, loss: Tensor | None) -> Tensor | None:
+    def skip_invalid(self, loss: Tensor | None) -> Tensor | None:
         """The loss, or None if it is not finite: Lightning then skips the step, so that one bad batch ends no run.
 
         On several devices no device may skip a step: a loss of zero is returned instead. All weights take part in every
@@ -158,7 +158,7 @@ class Objective(TrainingModule):
             loss = None
         if self.world_size == 1:
             return loss
-        zero = 0.0 * torch.stack([p.sum() for p in self.trained().parameters() if p.requires_grad]).sum()
+        zero = 0.0 * torch.stack([p.sum() for p in self.trainable().parameters() if p.requires_grad]).sum()
         return zero if loss is None else zero + loss
 
     # Averaged weights. Lightning's WeightAveraging is not used: it also copies the frozen encoder, swaps the weights
@@ -224,7 +224,7 @@ class Objective(TrainingModule):
 
     def separator(self) -> Separator:
         """The averaged weights as a separator."""
-        encoder = self.shown if self.queried_by_audio() else self.encoder
+        encoder = self.example_conditions if self.queried_by_audio() else self.encoder
         return Separator(self.average, encoder, type(self).__name__, self.device)
 
     def queried_by_audio(self) -> bool:
@@ -235,7 +235,7 @@ class Objective(TrainingModule):
         """Score of one mixture."""
         return score_mixture(self.separator(), rendered, self.plan)
 
-    def take(self, item: Rendered | LeftOut) -> None:
+    def add_score(self, item: Rendered | LeftOut) -> None:
         """Score a mixture, or count it if it has no score.
 
         Scores are computed in single precision, whatever the precision of the training, so that they agree with those
@@ -250,7 +250,7 @@ class Objective(TrainingModule):
                     waveform = torch.from_numpy(found).float()[None].to(self.device)
                     with torch.no_grad():
                         condition = self.encoder.encode_audio(waveform, item.sample_rate)
-                    self.shown.store(item.row["query"], condition[0].float())
+                    self.example_conditions.store(item.row["query"], condition[0].float())
             self.outcome.add(item, self.score)
 
     def on_validation_start(self) -> None:
@@ -261,7 +261,7 @@ class Objective(TrainingModule):
 
     def validation_step(self, item: Rendered | LeftOut, index: int) -> None:
         """Measure the SDRi of a target in dB, or, of an absent query, the level of the output under the mixture."""
-        self.take(item)
+        self.add_score(item)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the mixtures of all devices; `validate` also prints the tables."""
@@ -282,7 +282,7 @@ class Objective(TrainingModule):
 
     def test_step(self, item: Rendered | LeftOut, index: int) -> None:
         """Score a mixture; the tables are printed at the end."""
-        self.take(item)
+        self.add_score(item)
 
     def on_test_epoch_end(self) -> None:
         outcome = self.joined_outcome()

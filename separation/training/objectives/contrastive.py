@@ -46,7 +46,7 @@ class Contrastive(TrainingModule):
         self.text_noise, self.mask = text_noise, mask
         self.log_scale = nn.Parameter(torch.tensor(2.5))
 
-    def masked(self, log_mel: Tensor) -> Tensor:
+    def spec_augment(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, 1, mels, frames) with one band of mels and one stretch of frames set to zero."""
         from torchaudio.functional import mask_along_axis
 
@@ -56,7 +56,7 @@ class Contrastive(TrainingModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
-        audio = self.encoder.embed_log_mel(self.masked(self.encoder.log_mel(batch.sources[:, 0])))
+        audio = self.encoder.embed_log_mel(self.spec_augment(self.encoder.log_mel(batch.sources[:, 0])))
         text = self.encoder.embed_sentences(add_noise(batch.sentences[:, 0], self.text_noise))
         bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
         scale = self.log_scale.exp().clamp(max=50)

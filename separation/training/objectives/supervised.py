@@ -101,7 +101,7 @@ class Supervised(Objective):
             for label in getattr(data, "labels", ()):  # unknown beforehand where clips are streamed
                 self.encoder.index(label)
 
-    def trained(self) -> torch.nn.Module:
+    def trainable(self) -> torch.nn.Module:
         return torch.nn.ModuleList([self.model, self.encoder]) if self.learn_encoder else self.model
 
     def conditions(self, batch: Queried) -> Tensor:
@@ -131,7 +131,7 @@ class Supervised(Objective):
         self.keep_batch(batch.sources.sum(1, keepdim=True), conditions)
         loss = self.mean_loss(batch.sources, conditions)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        return self.finite(loss)
+        return self.skip_invalid(loss)
 
     def mean_loss(self, sources: Tensor, conditions: Tensor) -> Tensor:
         """Mean loss over the queries of mixtures. Losses in dB leave silent targets out.

@@ -40,14 +40,14 @@ class Tagging(TrainingModule):
         load_encoder(self.encoder, encoder_weights)
         self.mixup = mixup
 
-    def mixed(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
+    def mix_clips(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
         """Waveforms (batch, time) and tags (batch, classes), some of them of two clips."""
         chosen = (torch.rand(len(batch.tags), 1, device=batch.tags.device) < self.mixup).float()
         waveforms = batch.waveforms + chosen * batch.waveforms.roll(1, 0)
         return waveforms, torch.maximum(batch.tags, chosen * batch.tags.roll(1, 0))
 
     def training_step(self, batch: TaggedBatch, index: int) -> Tensor:
-        waveforms, tags = self.mixed(batch)
+        waveforms, tags = self.mix_clips(batch)
         probabilities = self.encoder(waveforms).clipwise.float().clamp(EPSILON, 1 - EPSILON)
         with torch.autocast(self.device.type, enabled=False):
             loss = F.binary_cross_entropy(probabilities, tags, reduction="none").sum(1).mean()

@@ -114,7 +114,7 @@ class WeaklySupervised(Objective):
         self.log("train/without_partner", 1 - usable.float().mean())
         count = self.mean_count(usable.sum())  # all devices take part, also those without any item
         if not usable.any():
-            return self.finite(None)
+            return self.skip_invalid(None)
         observe = getattr(self.encoder, "observe", None)
         if observe is not None:
             observe(batch.drawn[usable], conditions)
@@ -122,4 +122,4 @@ class WeaklySupervised(Objective):
         estimates = self.model(mixtures[:, None], conditions)[:, 0].float()
         loss = self.loss(targets, estimates).sum() / count
         self.log("train/loss", loss, prog_bar=True)
-        return self.finite(loss)
+        return self.skip_invalid(loss)
