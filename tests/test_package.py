@@ -20,7 +20,7 @@ from separation.wordings import wordings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "separation"
-HEAVY = ("torch", "lightning", "numpy", "scipy", "matplotlib", "soundfile", "soxr", "transformers", "yaml")
+HEAVY = ("torch", "lightning", "numpy", "einops", "scipy", "matplotlib", "soundfile", "soxr", "transformers", "yaml")
 HELP_SECONDS = 0.3
 WEIGHTS_BYTES = 20e6
 
