@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         slope, bias = fit_listing(logits[1 - half :: 2], present[1 - half :: 2])
         rule = replace(separator.listing, slope=slope, bias=bias)
         for row in range(half, len(rows), 2):
-            found = select_sounds(logits[row : row + 1], separator.known, rule, 0.0, 20)
+            found = select_sounds(logits[row : row + 1], separator.listing_conditions, rule, 0.0, 20)
             lists[row] = [(sounds.index(sound.label), sound.probability) for sound in found]
     cuts = {f"first {n}": [listed[:n] for listed in lists] for n in COUNTS}
     cuts |= {f"from {p:g}": [[entry for entry in listed if entry[1] >= p] for listed in lists] for p in THRESHOLDS}

@@ -27,6 +27,7 @@ from separation.data.fixed_mixtures import SECONDS
 from separation.data.foley import SOUNDS
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
+from separation.moved import resolve
 from separation.pretrained import ModelError, find_model, read_config
 
 COLUMNS = ("path", "split", "recording_id", "source", "seconds", "licence")
@@ -101,7 +102,7 @@ def data_section(sources: Sources, recipes: list[dict[str, Any]]) -> str:
     whole = [rows for recordings in sources.values() for rows in recordings]
     total, clips, hours, classes = counts(whole)
     cells.append(("all", total, clips, hours, classes, "", ""))
-    head = ("source", "recordings", "clips", "hours", "classes", "licences", "may be passed on as they are")
+    head = ("source", "recordings", "clips", "hours", "classes", "licences", "may be redistributed unchanged")
     seconds = sum(float(row["seconds"]) for rows in whole for row in rows)
     labels = sorted({row["label"] for rows in whole for row in rows})
     text = (
@@ -112,7 +113,7 @@ def data_section(sources: Sources, recipes: list[dict[str, Any]]) -> str:
     procedural = max((recipe.get("data", {}).get("init_args", {}).get("foley", 0) for recipe in recipes), default=0)
     if procedural:
         text += (
-            f"\n\nBesides, {procedural} clips of each of the {len(SOUNDS)} procedural sounds of"
+            f"\n\nThe training data also contain {procedural} clips of each of the {len(SOUNDS)} procedural sounds of"
             " `separation/data/foley`; those of the demo have other seeds."
         )
     return text
@@ -159,13 +160,13 @@ def scores_section(report: dict[str, Any]) -> str:
         name = group + (", median" if group.startswith("absent") else "")
         ceiling = format_figure(ceilings[group]) if group in ceilings else ""
         cells.append((name, line["n"], format_figure(line), format_figure(phrases[group]), ceiling))
-    known = f"{scores['in_training']} of them hold" if scores["in_training"] else "none holds"
+    known = f"{scores['in_training']} of them contain" if scores["in_training"] else "none contains"
     return (
         f"SDRi in dB, mean and 95 % interval by {scores.get('resampled_by', 'recording')}, on"
         f" {scores['mixtures']} fixed mixtures of {SECONDS} s;"
-        f" {known} a recording of the training data. For absent queries: how far the output lies under the mixture, dB."
+        f" {known} a recording of the training data. For absent queries: level of the output below the mixture, dB."
         f" Measured {report['date']}.\n\n"
-        + markdown(("mixtures", "n", "asked by label", "asked by a phrase not trained on", CEILING), cells)
+        + markdown(("mixtures", "n", "query is the label", "query is a phrase never trained on", CEILING), cells)
         + f"\n\nBy class, mixtures of two sounds, worst first:\n\n{class_table(scores['classes'])}"
     )
 
@@ -173,22 +174,23 @@ def scores_section(report: dict[str, Any]) -> str:
 def limits_section(card: dict[str, Any], sources: Sources, scores: dict[str, Any] | None) -> str:
     """List what the model cannot do."""
     counts = Counter(row["label"] for recordings in sources.values() for rows in recordings for row in rows)
+    limit = int(card.get("sample_rate", 0)) / 2000
     points = [
-        f"It hears up to {int(card.get('sample_rate', 0)) / 2000:g} kHz; what lies above stays in the residual.",
-        "It tells kinds of sound apart, not two sounds of one kind: of two speakers it takes both.",
-        f"It was trained on {len(counts)} classes, listed below, and English words. What is unlike all of them it has"
-        " never heard, whatever the query says.",
-        "It only weakens and keeps what is in the mixture; it does not restore what is buried or missing.",
+        f"It processes frequencies up to {limit:g} kHz; higher ones stay in the residual.",
+        "It separates kinds of sound, not two sounds of one kind: if two people speak, the target contains both.",
+        f"It was trained on {len(counts)} classes, listed below, and on English texts. Sounds unlike all of them"
+        " were not trained, whatever the query.",
+        "It only attenuates parts of the mixture; it does not restore sounds that are masked or missing.",
     ]
     if rare := sorted(label for label, count in counts.items() if count < FEW):
-        points.append(f"Classes with fewer than {FEW} clips to learn from ({len(rare)}): {', '.join(rare)}.")
+        points.append(f"Classes with fewer than {FEW} training clips ({len(rare)}): {', '.join(rare)}.")
     if scores:
         classes, shares = scores["classes"], scores["heard"][LABEL]
         weakest = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in classes[:WEAKEST])
-        points.append(f"The classes it separates least well: {weakest}.")
+        points.append(f"The classes with the lowest scores: {weakest}.")
         if worse := sum(row["label"] < 0 for row in classes):
             points.append(
-                f"In {worse} of {len(classes)} classes the result is on average worse than the mixture itself."
+                f"In {worse} of {len(classes)} classes the target is on average worse than the mixture itself."
             )
         if "absent" in shares:
             points.append(
@@ -203,7 +205,7 @@ def card_text(
 ) -> str:
     """Write README.md of the model directory."""
     card = config.get("card", {})
-    classes = [str(config[part]["class_path"]).removeprefix("separation.") for part in ("model", "encoder")]
+    classes = [resolve(str(config[part]["class_path"])).removeprefix("separation.") for part in ("model", "encoder")]
     facts = [
         ("queries", ", ".join(card.get("queries", ()))),
         ("sample rate", f"{card.get('sample_rate', 'unknown')} Hz inside; files of any rate"),
@@ -223,8 +225,9 @@ def card_text(
         "Limits": limits_section(card, sources, report.get("scores")),
         "Data": data_section(sources, recipes),
         "Training": training_section(card, recipes),
-        "Licence": f"The weights in this directory are under {card['licence']}; name the authors of the recordings by"
-        " passing on `ATTRIBUTION.md` with them. Queries go through the frozen all-MiniLM-L6-v2, which is not part of"
+        "Licence": f"The weights in this directory are under {card['licence']}; distribute them together with"
+        " `ATTRIBUTION.md`, which names the authors of the recordings. Texts are encoded with the frozen"
+        " all-MiniLM-L6-v2, which is not part of"
         " these weights and has its own licence.",
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)

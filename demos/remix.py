@@ -36,7 +36,7 @@ def main() -> int:
 
     mixture, sample_rate = read(options.recording)
     separator = Separator.from_pretrained(options.model)
-    for sound in separator.hear(mixture, sample_rate):
+    for sound in separator.list_sounds(mixture, sample_rate):
         times = ", ".join(f"{begin:g}-{end:g} s" for begin, end in sound.times)
         print(f"may be heard: {sound.label} ({sound.probability:.2f}), {times}")
     if not options.change:

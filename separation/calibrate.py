@@ -107,7 +107,7 @@ def score_row(separator: Separator, row: dict[str, str], root: Path) -> tuple[to
     """Largest logit and truth of every known sound (sounds,) for one row of a list of mixtures."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture).float()[None]
-    conditions, level = separator.known.to(separator.device), separator.level([mixture])
+    conditions, level = separator.listing_conditions.to(separator.device), separator.level([mixture])
     logits = score_seconds(separator.model, conditions, [mixture], rendered.sample_rate, level)
     labels = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
     return logits.amax(0), torch.tensor([sound in labels for sound in separator.listing.sounds])

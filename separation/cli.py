@@ -77,15 +77,15 @@ def standard_output() -> Iterator[None]:
         raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
 
 
-def put(line: str) -> None:
-    """Print to standard output. Characters that its encoding lacks are escaped."""
+def print_line(line: str) -> None:
+    """Print a line to standard output. Characters that its encoding lacks are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     with standard_output():
         print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def say(sentence: str) -> None:
-    """Print to standard error."""
+def print_error(sentence: str) -> None:
+    """Print a sentence to standard error."""
     encoding = sys.stderr.encoding or "utf-8"
     line = f"separate: {sentence}".encode(encoding, "backslashreplace").decode(encoding)
     print(line, file=sys.stderr, flush=True)
@@ -122,14 +122,14 @@ def print_models(as_json: bool) -> None:
     rows = [("name", "queries", "rate", "size", "licence", "on disk", "scores")]
     for card in list_models():
         if as_json:
-            put(json.dumps({name: getattr(card, name) for name in CARD_FIELDS}))
+            print_line(json.dumps({name: getattr(card, name) for name in CARD_FIELDS}))
         on_disk = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
         queries, rate = ", ".join(card.queries), f"{card.sample_rate} Hz"
         rows.append((card.name, queries, rate, card.size, card.licence, on_disk, card.scores))
     if not as_json:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
-            put("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 # Running
@@ -149,14 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return Command(options, requests, Path(scratch)).run()
         return DONE
     except UsageError as error:
-        say(f"{error}\n(See separate --help.)" if sys.stderr.isatty() else str(error))
+        print_error(f"{error}\n(See separate --help.)" if sys.stderr.isatty() else str(error))
         return USAGE
     except KeyboardInterrupt:
-        say("interrupted; no incomplete files are left.")
+        print_error("interrupted; no incomplete files are left.")
         return INTERRUPTED
     except (BrokenPipeError, StandardOutputError) as error:
         if isinstance(error, StandardOutputError):
-            say(str(error))
+            print_error(str(error))
         with contextlib.suppress(OSError, ValueError):  # otherwise Python complains at exit about unwritten output
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -274,7 +274,8 @@ class Command:
         watch = self.watch(source.label)
         frames, level = self.separator.measure(reader, watch)
         record.duration = round(frames / reader.sample_rate, 6)
-        sounds = self.separator.list_sounds(watch(reader.blocks(), "listening to", frames), reader.sample_rate, level)
+        blocks = watch(reader.blocks(), "listening to", frames)
+        sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level)
         record.heard = [asdict(sound) | {"probability": round(sound.probability, 4)} for sound in sounds]
 
     @cached_property
@@ -324,14 +325,14 @@ class Command:
     def report(self, record: Record) -> None:
         """Print the result for one input."""
         if record.error:
-            say(record.error)
+            print_error(record.error)
         for sentence in record.warnings:
             self.notice(sentence, "warning")
         for name, factor in record.scale.items():
             change = -20 * math.log10(factor)
             self.notice(f"{record.input}: “{name}” exceeded full scale, so it was turned down by {change:.2f} dB.")
         if self.options.json:
-            put(json.dumps(record.as_json()))
+            print_line(json.dumps(record.as_json()))
         elif self.to_stdout:
             for output in record.outputs:
                 with open(output, "rb") as file, standard_output():
@@ -342,17 +343,17 @@ class Command:
                     self.notice(f"“{name}”: {presence_text(presence)}.")
         elif not self.options.quiet:
             for line in result_lines(record):
-                put(line)
+                print_line(line)
 
     def notice(self, sentence: str, kind: str = "note") -> None:
         """Print a note to standard error, unless --quiet."""
         if not self.options.quiet:
-            say(f"{kind}: {sentence}")
+            print_error(f"{kind}: {sentence}")
 
     def detail(self, sentence: str) -> None:
         """Print to standard error with --verbose."""
         if self.options.verbose:
-            say(sentence)
+            print_error(sentence)
 
 
 if __name__ == "__main__":

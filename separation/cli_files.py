@@ -50,7 +50,7 @@ class Input:
     error: str | None = None
 
 
-def unusable(name: str | Path, error: str) -> Input:
+def unusable_input(name: str | Path, error: str) -> Input:
     """An argument that cannot be used, with the reason."""
     return Input(Path(name), str(name), Path(name).stem, error=error)
 
@@ -95,7 +95,7 @@ class InputFinder:
         else:
             matches = sorted(glob.glob(argument, recursive=True))
             if not matches:
-                yield unusable(argument, f"{argument} matches no file.")
+                yield unusable_input(argument, f"{argument} matches no file.")
             for path in self._without_results(map(Path, matches), argument):
                 if not path.is_dir():
                     yield inspect_file(path)
@@ -105,7 +105,7 @@ class InputFinder:
     def _search(self, folder: Path) -> Iterator[Input]:
         """Audio files in a folder and its subfolders, without hidden ones."""
         if not self.recursive:
-            yield unusable(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")
+            yield unusable_input(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")
             return
         files = []
         for where, folders, names in os.walk(folder):
@@ -117,7 +117,7 @@ class InputFinder:
             ]
         inputs = self._without_results(files, folder)
         if not inputs:
-            yield unusable(folder, f"{folder} contains no audio files.")
+            yield unusable_input(folder, f"{folder} contains no audio files.")
         yield from map(inspect_file, inputs)
 
     def _without_results(self, paths: Iterable[Path], where: Path | str) -> list[Path]:
@@ -134,11 +134,11 @@ def inspect_file(path: Path) -> Input:
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
-        return unusable(path, f"{path} does not exist.")
+        return unusable_input(path, f"{path} does not exist.")
     except OSError as error:
-        return unusable(path, f"{path} cannot be read: {reason(error)}.")
+        return unusable_input(path, f"{path} cannot be read: {reason(error)}.")
     except ValueError:
-        return unusable(path, f"{path!s} cannot be read: the name is not valid.")
+        return unusable_input(path, f"{path!s} cannot be read: the name is not valid.")
     # A named pipe, such as <(command) in a shell, can be read only once, but two passes are needed.
     return Input(path, str(path), path.stem, piped=not stat.S_ISREG(kind))
 
@@ -220,15 +220,15 @@ class Namer:
         self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
     ) -> None:
         self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
-        self.taken: set[str] = set()
+        self.assigned: set[str] = set()
 
     def claim(self, folder: Path, stem: str, part: str, suffix: str) -> Path:
         """Return `folder/stem.part.suffix`, with a number if this run has assigned that path already."""
         number, path = 1, folder / output_name(stem, part, suffix)
-        while identity(path) in self.taken:
+        while identity(path) in self.assigned:
             number += 1
             path = folder / output_name(stem, part, suffix, number)
-        self.taken.add(identity(path))
+        self.assigned.add(identity(path))
         if number > 1:
             first = output_name(stem, part, suffix)
             self.notice(f"{first} is already the name of another output, so this one is called {path.name}.")

@@ -106,7 +106,7 @@ class Separator:
         name: of the model, for messages.
         device: where to compute; None or "auto": CUDA, Apple's MPS or the CPU, whichever is there first.
         rule: how presence is estimated.
-        listing: which sounds `hear` looks for, and how their probability is computed.
+        listing: which sounds `list_sounds` looks for, and how their probability is computed.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class Separator:
             return replace(parsed, negative=negative)
         return Query(embedding=vector, negative=negative)
 
-    def hear(
+    def list_sounds(
         self,
         mixture: Tensor | np.ndarray,
         sample_rate: int,
@@ -308,9 +308,11 @@ class Separator:
             ModelError: if the model cannot list sounds.
         """
         wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        return self.list_sounds(wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave]), at_least, most)
+        return self.list_sounds_in_blocks(
+            wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave]), at_least, most
+        )
 
-    def list_sounds(
+    def list_sounds_in_blocks(
         self,
         blocks: Iterable[Tensor],
         sample_rate: int,
@@ -318,18 +320,18 @@ class Separator:
         at_least: float = LIST_THRESHOLD,
         most: int | None = None,
     ) -> list[DetectedSound]:
-        """List the sounds of a recording of known level that is given in blocks (channels, n), as `hear` does.
+        """List the sounds of a recording of known level that is given in blocks (channels, n), see `list_sounds`.
 
         Raises:
             ModelError: if the model cannot list sounds.
         """
         if not self.model.lists_sounds:
             raise ModelError(f"The model {self.name} cannot list the sounds in a recording.")
-        logits = score_seconds(self.model, self.known.to(self.device), blocks, as_rate(sample_rate), level)
-        return select_sounds(logits, self.known, self.listing, at_least, most)
+        logits = score_seconds(self.model, self.listing_conditions.to(self.device), blocks, as_rate(sample_rate), level)
+        return select_sounds(logits, self.listing_conditions, self.listing, at_least, most)
 
     @cached_property
-    def known(self) -> Tensor:
+    def listing_conditions(self) -> Tensor:
         """Conditions (sounds, dim) of the labels in `listing`, on the CPU."""
         return self.conditions(list(self.listing.sounds)).cpu()
 

@@ -68,7 +68,7 @@ class GainSeparator(Separator):
         self.streams.append((tuple(queries), sample_rate, channels, level))
         return self.stream_class(queries, channels)
 
-    def list_sounds(self, blocks, sample_rate, level, at_least=0.5, most=None):
+    def list_sounds_in_blocks(self, blocks, sample_rate, level, at_least=0.5, most=None):
         return HEARD[:most] if sum(block.shape[-1] for block in blocks) else []
 
     def encode(self, query):

@@ -49,7 +49,7 @@ def separate_demo() -> dict[str, np.ndarray]:
     asked |= {f"{n} of two": result for n, result in enumerate(separator(samples.T, texts[:2], rate))}
     asked["negative"] = separator(samples.T, Query(texts[0], negative=texts[1]), rate)
     found = {name: np.append(digest(result.target, 2000), result.presence) for name, result in asked.items()}
-    sounds = separator.hear(samples.T, rate)
+    sounds = separator.list_sounds(samples.T, rate)
     found["hear"] = np.array([sound.probability for sound in sounds])
     found["hear_times"] = np.array([edge for sound in sounds for time in sound.times for edge in time])
     found["hear_labels"] = np.array([sound.label for sound in sounds])

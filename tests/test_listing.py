@@ -62,13 +62,13 @@ def test_the_list_does_not_depend_on_the_level():
     separator = tiny_separator()
     separator.listing = RULE
     wave = noise(3, 32000, 2)
-    found = separator.hear(wave, 32000, at_least=0.0)
+    found = separator.list_sounds(wave, 32000, at_least=0.0)
     assert sorted(sound.label for sound in found) == sorted(SOUNDS)
-    quiet = separator.hear(0.01 * wave, 32000, at_least=0.0)
+    quiet = separator.list_sounds(0.01 * wave, 32000, at_least=0.0)
     assert [sound.label for sound in quiet] == [sound.label for sound in found]
     assert [sound.probability for sound in quiet] == pytest.approx([s.probability for s in found], abs=1e-3)
-    assert separator.hear(torch.zeros(1, 32000), 32000) == []
-    assert separator.hear(torch.zeros(1, 0), 32000) == []
+    assert separator.list_sounds(torch.zeros(1, 32000), 32000) == []
+    assert separator.list_sounds(torch.zeros(1, 0), 32000) == []
     assert max(end for sound in found for _, end in sound.times) == 3.0
 
 
@@ -76,7 +76,7 @@ def test_a_model_that_cannot_list_sounds_is_refused():
     separator = tiny_separator()
     separator.model.lists_sounds = False
     with pytest.raises(ModelError, match="The model tiny cannot list"):
-        separator.hear(torch.zeros(1, 100), 8000)
+        separator.list_sounds(torch.zeros(1, 100), 8000)
 
 
 def test_the_rule_comes_from_the_models_config(tmp_path):

@@ -225,7 +225,7 @@ def test_missing_pictures_are_named(tmp_path, manifest, frame, says):
     (tmp_path / "clip.mp4").write_bytes(b"")
     data = Pictures(tmp_path)
     with pytest.raises(DataError, match=says):
-        data.of(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
+        data.list_pictures(Clip("a.wav", "a", "", "r", "made", 1.0, frame=frame))
 
 
 def written(folder):

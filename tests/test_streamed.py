@@ -173,7 +173,7 @@ def test_an_epoch_draws_as_many_clips_as_arrive(tagged_folder, held):
     assert batches[0].waveforms.shape == (SIZE, 800) and batches[0].tags.shape == (SIZE, 4)
     assert all((batch.waveforms[:, 400:] == 0).all() for batch in batches)  # shorter clips end in silence
     for batch in batches:
-        assert (batch.tags[torch.arange(SIZE), batch.drawn] == 1).all()
+        assert (batch.tags[torch.arange(SIZE), batch.drawn_class] == 1).all()
         assert {tuple(row) for row in batch.tags.tolist()} <= {(1, 0, 0, 0), (0, 1, 1, 0)}
 
 
@@ -185,7 +185,7 @@ def test_clips_come_as_recorded_or_with_a_peak_of_one(tagged_folder, as_recorded
 
 def test_classes_are_drawn_equally_often_among_those_that_are_held(tagged_folder):
     data = tagged(tagged_folder, held=256)
-    drawn = torch.cat([batch.drawn for number in range(20) for batch in epoch(data, number)])
+    drawn = torch.cat([batch.drawn_class for number in range(20) for batch in epoch(data, number)])
     assert drawn.bincount(minlength=4) / len(drawn) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=0.06)
 
 

@@ -128,7 +128,7 @@ def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(
         (folder / broken).write_bytes(b"no sound")
     else:
         soundfile.write(folder / broken, samples, 8000, subtype="FLOAT")
-    assert draw_usable_rows(clips, folder, 40, say=said.append) == [row for row in rows if row not in lost]
+    assert draw_usable_rows(clips, folder, 40, notice=said.append) == [row for row in rows if row not in lost]
     left_out = f"{len(lost)} of 40 validation mixtures are left out: silent or not readable."
     assert said == [f"left out: {folder / broken}: {reason}", left_out]
 
@@ -151,7 +151,7 @@ def test_a_recording_with_a_pause_is_not_broken(tmp_path):
         clips.append(Clip(f"{name}.wav", name, "", f"r{number}", "s", 40.0))
     said = []
     with pytest.raises(DataError, match=r"^all 6 mixtures that were drawn are silent or not readable\.$"):
-        draw_usable_rows(clips, tmp_path, 6, say=said.append)
+        draw_usable_rows(clips, tmp_path, 6, notice=said.append)
     assert said == ["6 of 6 validation mixtures are left out: silent or not readable."]
 
 
@@ -181,7 +181,7 @@ def test_recordings_in_containers_are_mixed(compressed, folder, clips):
     there, made = compressed
     assert measure(there / "0.m4a") == pytest.approx(7.0, abs=0.2)
     said = []
-    assert len(draw_usable_rows(made, there, 6, say=said.append)) == 6 and said == []
+    assert len(draw_usable_rows(made, there, 6, notice=said.append)) == 6 and said == []
     wav_of = {clip.path: wav.path for clip, wav in zip(made, clips, strict=True)}
     for row in draw_rows([replace(clip, seconds=7.0) for clip in made], 4, root=there):
         found = render(row, there)

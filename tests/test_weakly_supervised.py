@@ -185,17 +185,17 @@ def test_two_ranks_see_what_one_sees_with_twice_the_batch(manifest):
         whole = one.batch(1, index)
         parts = [two.batch(1, index, rank, 2) for rank in range(2)]
         assert torch.equal(whole.waveforms, torch.cat([part.waveforms for part in parts]))
-        assert torch.equal(whole.drawn, torch.cat([part.drawn for part in parts]))
-    assert not torch.equal(one.batch(0, 0).drawn, one.batch(0, 1).drawn)
+        assert torch.equal(whole.drawn_class, torch.cat([part.drawn_class for part in parts]))
+    assert not torch.equal(one.batch(0, 0).drawn_class, one.batch(0, 1).drawn_class)
 
 
 def test_a_batch_s_clips_have_the_class_they_were_drawn_for(manifest):
     module = data(manifest, batch_size=8, seconds=2.0)
     batch = module.batch(0, 0)
-    assert sorted(batch.drawn.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert torch.equal(batch.tags.argmax(1), batch.drawn) and (batch.tags.sum(1) == 1).all()
+    assert sorted(batch.drawn_class.tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal(batch.tags.argmax(1), batch.drawn_class) and (batch.tags.sum(1) == 1).all()
     spectrum = torch.fft.rfft(batch.waveforms[:, : round(1.4 * RATE)]).abs().argmax(1) / 1.4
-    wanted = 300 * 1.6**batch.drawn
+    wanted = 300 * 1.6**batch.drawn_class
     assert ((spectrum / wanted - 1).abs() < 0.03).all()
     assert (batch.waveforms[:, round(1.6 * RATE) :] == 0).all()  # shorter clips end in silence
 
@@ -211,7 +211,7 @@ def test_several_labels_and_those_that_are_no_classes(manifest):
     source = module.source
     clips = [Clip("a", "tone 1", "", "a", "", 1.0, labels=("tone 1", "tone 3")), Clip("b", "tone 0", "", "b", "", 1.0)]
     source.clips = clips + source.clips[2:]
-    module.use(source)
+    module.set_corpus(source)
     assert module.numbers[:2] == [[0, 1], []]
     assert 1 not in {clip for place in range(40) for clip in [module.sampler[place][1]]}
     with pytest.raises(DataError, match="No clip has one of the classes"):
@@ -272,7 +272,7 @@ def test_mixtures_come_at_the_level_the_separator_is_used_at():
 def test_a_batch_of_one_class_teaches_nothing_and_breaks_nothing():
     module, batch = WeaklySupervised(model(), tagger(), seconds=0.4), noise_batch()
     silent_log(module)
-    batch.drawn[:], batch.tags[:] = 1, torch.tensor([0.0, 1, 0, 0])
+    batch.drawn_class[:], batch.tags[:] = 1, torch.tensor([0.0, 1, 0, 0])
     assert module.training_step(batch, 0) is None
 
 
@@ -316,7 +316,7 @@ def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path, mo
     padded.numbers, padded.clips = padded.numbers * 12, padded.clips * 12
     source = TaggedData(manifest, batch_size=8, seconds=3.0, batches=50, sample_rate=RATE, labels=LABELS[:2])
     source.fixed.count = 0
-    source.load = lambda: source.use(padded)
+    source.load = lambda: source.set_corpus(padded)
     encoder = FrameTagger(LABELS[:2], sample_rate=RATE, channels=(4, 8, 8), hidden=16, dropout=0.0)
     fit(Tagging(encoder, AdamW(1e-2, 0.0, 5), mixup=0.0), source, tmp_path)
     encoder.eval()

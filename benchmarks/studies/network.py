@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     def run(arm: str, seed: int) -> list[float]:
         encoder: QueryEncoder = SentenceEncoder() if arm == SENTENCE else deepcopy(joint)
         data = QueriedData(gains=LevelGains(), **study.data_settings(arguments, seed))
-        data.use(seen_corpus, labels)
+        data.set_corpus(seen_corpus, labels)
         model = study.band_unet(**{"condition_dim": DIM, "seed": seed} | ARMS[arm])
         objective = Supervised(model, encoder, loss="snr", optimiser=AdamW(2e-3, 0.02, 50), ema=0.99)
         study.fit(objective, data, arguments.steps, seed)

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         polluted, pollution_db = pollution * arguments.polluted, tuple(arguments.pollution_db)
         gains = RandomGains(as_recorded=False)
         data = QueriedData(gains=gains, polluted=polluted, pollution_db=pollution_db, **settings)
-        data.use(train, labels)
+        data.set_corpus(train, labels)
         optimiser = AdamW(lr=arguments.lr, weight_decay=0.0, warmup=arguments.steps // 20)
         common = {"encoder": SentenceEncoder(), "loss": "binary_mask", "optimiser": optimiser, "ema": 0.99}
         model = network(heads, arguments.width, seed)

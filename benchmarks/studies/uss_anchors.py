@@ -77,7 +77,7 @@ class Padded:
 def padded_data(padded: Padded, settings: dict[str, Any]) -> TaggedData:
     """Return batches of padded clips, class by class."""
     data = TaggedData(labels=padded.labels, **(settings | {"seconds": CLIP_SECONDS}))
-    data.use(padded)
+    data.set_corpus(padded)
     data.corpus = padded  # so that the training does not look for a manifest
     return data
 

@@ -1,5 +1,4 @@
 """Everything behind `demos/app.py`.
 
-Reading order: limits, store, asking, jobs, engine, pictures, examples, work, hear, guard, site; `static/` is what the
-browser gets.
+Reading order: limits, store, queries, jobs, engine, examples, work, guard, site. `static/` is what the browser gets.
 """

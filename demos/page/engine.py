@@ -105,7 +105,7 @@ class Engine:
     def warm_up(self) -> None:
         """Load the default model and its known sounds before the first request. Errors are shown at that request."""
         with contextlib.suppress(Exception):
-            self.separator(self.default).list_sounds([], 8000, 0.0)
+            self.separator(self.default).list_sounds_in_blocks([], 8000, 0.0)
 
     def rate(self, name: str, queries: int) -> float:
         """Expected seconds of work per second of recording."""

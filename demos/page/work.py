@@ -331,7 +331,7 @@ def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dic
     separator = engine.separator(model, check)
     try:
         level = float(separator.level(blocks(nullcontext())))
-        found = separator.list_sounds(blocks(engine.turn), reader.sample_rate, level, most=MAX_LISTED)
+        found = separator.list_sounds_in_blocks(blocks(engine.turn), reader.sample_rate, level, most=MAX_LISTED)
     except ModelError:
         return {"sounds": [], "seconds": 0.0}
     except AudioError as error:

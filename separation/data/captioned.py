@@ -129,13 +129,15 @@ class CaptionedData(CorpusData):
         self.more_manifests = (isolated_manifest,) if isolated_manifest else ()
         self.isolated_mixer: CaptionMixer | None = None
 
-    def use(self, corpus: Corpus) -> None:
+    def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
         seconds = self.length / self.sample_rate
         source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
         self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded)
         if self.isolated_manifest is not None:
-            singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, self.cache, say=self.say)
+            singles = Corpus(
+                self.isolated_manifest, "train", self.root, self.sample_rate, self.cache, notice=self.notice
+            )
             single = Mixed(singles, 1, self.made, seconds, self.seed + 1)
             self.isolated_mixer = CaptionMixer(single, self.clips, self.length)
 

@@ -150,7 +150,7 @@ class Corpus:
         sample_rate: Hz.
         cache: folder for the decoded samples; None = decode each time.
         foley: number of procedural clips of each sound of `separation.data.foley`, in addition to the recordings.
-        say: receives a line for each clip that is left out.
+        notice: receives a line for each clip that is left out.
 
     Attributes:
         clips: the readable clips.
@@ -171,7 +171,7 @@ class Corpus:
         sample_rate: int = 32000,
         cache: Path | None = None,
         foley: int = 0,
-        say: Callable[[str], None] = print,
+        notice: Callable[[str], None] = print,
     ) -> None:
         if manifest is None and not foley:
             raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
@@ -185,7 +185,7 @@ class Corpus:
                 arrays = {name: stored[name] for name in ("samples", "lengths", "peaks", "broken")}
         else:
             arrays = _decode_all(self.clips, root, sample_rate)
-        report_broken(arrays["broken"].tolist(), self.recording_count(), say)
+        report_broken(arrays["broken"].tolist(), self.recording_count(), notice)
         if file is not None and not cached:
             with replace_when_complete(file) as partial:
                 np.savez(partial, **arrays)
@@ -272,19 +272,19 @@ def _decode_all(clips: list[Clip], root: Path, sample_rate: int) -> dict[str, np
     }
 
 
-def report_broken(broken: Sequence[str], recordings: int, say: Callable[[str], None] = print) -> None:
+def report_broken(broken: Sequence[str], recordings: int, notice: Callable[[str], None] = print) -> None:
     """Report clips that are left out.
 
     Args:
         broken: a line for each; equal lines are reported once.
         recordings: number of recordings; procedural clips do not count.
-        say: receives the lines.
+        notice: receives the lines.
 
     Raises:
         BrokenError: if more than 1 % of the recordings are broken.
     """
     for line in dict.fromkeys(broken):
-        say(f"left out: {line}")
+        notice(f"left out: {line}")
     if len(broken) > BROKEN_LIMIT * recordings:
         raise BrokenError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
 

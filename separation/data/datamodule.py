@@ -92,7 +92,7 @@ class Loader:
 
 
 class CorpusData(lightning.LightningDataModule):
-    """Interface of the data modules. Subclasses implement `use` and `draw_batch`.
+    """Interface of the data modules. Subclasses implement `set_corpus` and `draw_batch`.
 
     Args:
         manifest: list of the clips; None = procedural clips only.
@@ -154,7 +154,7 @@ class CorpusData(lightning.LightningDataModule):
         self.augment, self.balance, self.foley = augment or Augment(), balance, foley
         self.fixed = FixedMixtures(
             manifest, self.folder, validation, validation_root, validation_every,
-            validation_count, validation_absent, seed, self.say,
+            validation_count, validation_absent, seed, self.notice,
         )  # fmt: skip
         self.corpus: Any = None
 
@@ -181,10 +181,10 @@ class CorpusData(lightning.LightningDataModule):
                 train = (entry for entry in read_entries(other) if entry[0] == "train")
                 found = [*absolute_entries(entries, self.folder), *absolute_entries(train, self.root or other.parent)]
                 refuse_leaks(other, found)
-        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.say)
-        self.use(self.corpus)
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.notice)
+        self.set_corpus(self.corpus)
 
-    def use(self, corpus: Any) -> None:
+    def set_corpus(self, corpus: Any) -> None:
         """Draw from these clips from now on."""
         raise NotImplementedError
 
@@ -238,7 +238,7 @@ class CorpusData(lightning.LightningDataModule):
         """Number of this process, and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def say(self, text: str) -> None:
+    def notice(self, text: str) -> None:
         """Print a line, on the first rank only."""
         if self.ranks()[0] == 0:
             print(text)
@@ -247,7 +247,7 @@ class CorpusData(lightning.LightningDataModule):
 class MixtureData(CorpusData):
     """Mixtures of two or three sources, with queries for each and for something absent."""
 
-    def use(self, corpus: Corpus) -> None:
+    def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
         self.texts = Texts(corpus, self.cache)
         self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
@@ -274,7 +274,7 @@ class MixtureData(CorpusData):
 
     def mix(self, batch: Any) -> Any:
         """Apply filters and levels."""
-        return batch.mixed() if isinstance(batch, Batch) else batch
+        return batch.apply_treatment() if isinstance(batch, Batch) else batch
 
 
 class ClipData(MixtureData):

@@ -60,7 +60,7 @@ def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0)
 
 
 def add_frames(
-    entries: list[Entry], root: Path, out: Path, folder: Path, say: Callable[[str], None] = print
+    entries: list[Entry], root: Path, out: Path, folder: Path, notice: Callable[[str], None] = print
 ) -> list[Entry]:
     """Return the entries with the frames of their videos in `frame`; broken videos are reported and get none.
 
@@ -69,7 +69,7 @@ def add_frames(
         root: the folder that their paths start from.
         out: where the folders of frames go; existing ones are kept.
         folder: the folder that the frames' paths in the manifest start from.
-        say: called with a line for each broken video.
+        notice: called with a line for each broken video.
 
     Raises:
         OSError: if the frames cannot be written.
@@ -86,6 +86,6 @@ def add_frames(
                     extract(root / video, target, clip.start, clip.seconds)
                 frames = Path(os.path.relpath(target / PICTURES, folder)).as_posix()
             except DataError as error:
-                say(f"no frames: {error}")
+                notice(f"no frames: {error}")
         done.append((split, replace(clip, frame=frames) if video else clip))
     return done

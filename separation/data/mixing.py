@@ -157,7 +157,7 @@ class Batch:
         sentences: (batch, slots, dim), sentence vectors of the queries' texts.
         bank: (labels, dim), a sentence vector of every label.
         used: (batch,), number of slots that hold a source.
-        treatment: filters and levels that `mixed` applies; None afterwards.
+        treatment: filters and levels that `apply_treatment` applies; None afterwards.
     """
 
     sources: Tensor
@@ -167,7 +167,7 @@ class Batch:
     used: Tensor
     treatment: Treatment | None = None
 
-    def mixed(self) -> Batch:
+    def apply_treatment(self) -> Batch:
         """The batch with filters and levels applied, on the device of its tensors."""
         if self.treatment is None:
             return self

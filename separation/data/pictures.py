@@ -32,7 +32,7 @@ class Pictures:
         self.root = root
         self.found: dict[str, list[Path]] = {}
 
-    def of(self, clip: Clip) -> list[Any]:
+    def list_pictures(self, clip: Clip) -> list[Any]:
         """All pictures of a clip, in order: paths, or a drawn picture for a procedural clip.
 
         Raises:
@@ -57,7 +57,7 @@ class Pictures:
             self.found[clip.frame] = found
         return list(self.found[clip.frame])
 
-    def keep_readable(self, corpus: Corpus, say: Callable[[str], None]) -> None:
+    def keep_readable(self, corpus: Corpus, notice: Callable[[str], None]) -> None:
         """Drop the clips of a corpus whose pictures are missing or broken, and report them.
 
         Raises:
@@ -66,7 +66,7 @@ class Pictures:
 
         def find_problem(clip: Clip) -> str:
             try:
-                for path in self.of(clip):
+                for path in self.list_pictures(clip):
                     check_picture(path)
             except DataError as error:
                 return str(error)
@@ -78,7 +78,7 @@ class Pictures:
         with ThreadPoolExecutor() as pool:  # mostly waits for the disk
             problems = dict(zip(clips, pool.map(find_problem, clips.values()), strict=True))
         found = [problems.get(key, "") for key in keys]
-        report_broken([problem for problem in found if problem], corpus.recording_count(), say)
+        report_broken([problem for problem in found if problem], corpus.recording_count(), notice)
         corpus.keep([number for number, problem in enumerate(found) if not problem])
 
 

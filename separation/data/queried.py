@@ -119,10 +119,10 @@ class QueriedData(CorpusData):
 
     # From a corpus
 
-    def use(self, corpus: Corpus, labels: Sequence[str] | None = None) -> None:
+    def set_corpus(self, corpus: Corpus, labels: Sequence[str] | None = None) -> None:
         """Draw from the clips of a corpus, only from those of `labels` if they are given."""
         if self.frames:
-            self.pictures.keep_readable(corpus, self.say)
+            self.pictures.keep_readable(corpus, self.notice)
         self.corpus, self.clips, self.labels = corpus, corpus.clips, labels or corpus.labels
         self.sounds: Corpus | Polluted = corpus
         if self.polluted:
@@ -167,7 +167,7 @@ class QueriedData(CorpusData):
     def draw_excerpt(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
         """Draw an excerpt (time,) of a clip, and the pictures around its middle."""
         wave = self.sounds.waveform(number)
-        pictures = self.pictures.of(self.clips[number]) if self.frames else []
+        pictures = self.pictures.list_pictures(self.clips[number]) if self.frames else []
         if len(pictures) < max(2, self.frames):  # not one per second
             return draw_excerpt(wave, self.length, rng, self.short), pictures[: self.frames]
         margin = min(self.margin, (len(pictures) - 1) // 2)

@@ -58,7 +58,7 @@ def write_shards(
     root: Path | None = None,
     sample_rate: int = 32000,
     seed: int = 0,
-    say: Callable[[str], None] = print,
+    notice: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Write the clips of a split, shuffled, into tar files with equal numbers of clips; return the list of shards.
 
@@ -70,7 +70,7 @@ def write_shards(
         root: folder that the manifest's paths start from; by default its own.
         sample_rate: Hz.
         seed: of the order.
-        say: receives a line for every clip that is left out.
+        notice: receives a line for every clip that is left out.
 
     Raises:
         DataError: if there are fewer clips than shards, or more than 1 % of the clips are broken.
@@ -87,7 +87,7 @@ def write_shards(
         numbered = [(int(number), clips[number]) for number in order[shard::shards]]
         failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
         for line in failed:
-            say(f"left out: {line}")
+            notice(f"left out: {line}")
         broken += len(failed)
         if broken > BROKEN_LIMIT * len(clips):
             (out / name).unlink()

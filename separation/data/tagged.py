@@ -31,12 +31,12 @@ class TaggedBatch:
     Attributes:
         waveforms: (batch, time).
         tags: (batch, classes), one for each label of a clip, otherwise zero.
-        drawn: (batch,), the class that each clip was drawn for.
+        drawn_class: (batch,), the class that each clip was drawn for.
     """
 
     waveforms: Tensor
     tags: Tensor
-    drawn: Tensor
+    drawn_class: Tensor
 
 
 class BalancedSampler:
@@ -141,7 +141,7 @@ class TaggedData(CorpusData):
 
     # From a corpus
 
-    def use(self, corpus: Corpus) -> None:
+    def set_corpus(self, corpus: Corpus) -> None:
         """Draw from the clips of a corpus, or of anything that has `clips`, `labels` and `waveform`."""
         self.source, self.numbers_of = corpus, {}
         if self.labels is None:
@@ -152,7 +152,7 @@ class TaggedData(CorpusData):
             names = list(dict.fromkeys(label for clip in left for label in clip.labels)) or ["they have none"]
             shown = ", ".join(names[:SHOWN_LABELS] + ["..."] * (len(names) > SHOWN_LABELS))
             count = f"{len(left)} of {len(corpus.clips)}"
-            self.say(f"{count} clips are left out: none of their labels is a class ({shown}).")
+            self.notice(f"{count} clips are left out: none of their labels is a class ({shown}).")
         members = defaultdict(list)
         for clip, numbers in enumerate(self.numbers):
             for number in numbers:

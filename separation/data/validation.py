@@ -74,7 +74,7 @@ class FixedMixtures:
         count: number of mixtures that are drawn; 0 = none.
         absent: share of them whose query occurs in neither source.
         seed: of the draw.
-        say: receives a line for whatever is left out.
+        notice: receives a line for whatever is left out.
         accepts: whether a query can be asked for; None = any.
     """
 
@@ -86,7 +86,7 @@ class FixedMixtures:
     count: int
     absent: float
     seed: int
-    say: Callable[[str], None]
+    notice: Callable[[str], None]
     accepts: Callable[[str], bool] | None = None
 
     @property
@@ -106,7 +106,7 @@ class FixedMixtures:
         if not rows and required:
             raise DataError(why_none)
         if not rows and self.count > 0:
-            self.say(f"Nothing is validated, so there will be no best.ckpt: {why_none}")
+            self.notice(f"Nothing is validated, so there will be no best.ckpt: {why_none}")
         return rows
 
     def test_rows(self) -> list[Row]:
@@ -122,7 +122,7 @@ class FixedMixtures:
             rows, _ = self.draw("validation")
             if not rows:
                 raise DataError(f"Nothing to test on: give data.validation, or rows of split test. {why_none}")
-            self.say(f"Tested on split validation: {why_none}")
+            self.notice(f"Tested on split validation: {why_none}")
         return rows
 
     def read_list(self) -> list[Row]:
@@ -160,7 +160,7 @@ class FixedMixtures:
         try:
             clips = read_manifest(self.manifest, split)
             try:
-                rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.say)
+                rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.notice)
             except DataError as error:
                 raise type(error)(f"{where}: {error}") from None
             return self.select(add_recording_ids(rows, recording_ids(clips)), where), ""
@@ -177,7 +177,7 @@ class FixedMixtures:
         if not accepted:
             raise DataError(f"{where}: none of the {len(rows)} mixtures asks for one of the classes.")
         if left_out := len(rows) - len(accepted):
-            self.say(f"{where}: {left_out} of {len(rows)} mixtures are left out: their query is not a class.")
+            self.notice(f"{where}: {left_out} of {len(rows)} mixtures are left out: their query is not a class.")
         return accepted
 
 
@@ -306,9 +306,9 @@ def draw_usable_rows(
     count: int,
     seed: int = 0,
     absent: float = 0.2,
-    say: Callable[[str], None] = print,
+    notice: Callable[[str], None] = print,
 ) -> list[Row]:
-    """`draw_rows` without rows that cannot be scored; their number and broken recordings are reported to `say`.
+    """`draw_rows` without rows that cannot be scored; their number and broken recordings are reported to `notice`.
 
     Args as in `draw_rows`.
 
@@ -323,13 +323,13 @@ def draw_usable_rows(
             raise DataError(f"mixtures are drawn from {least} {kind} or more, and there are {len(groups)}.")
         raise DataError("every two clips have a sound in common.")
     if len(rows) < count:
-        say(f"{count - len(rows)} of {count} validation mixtures are left out: no clips can be mixed.")
+        notice(f"{count - len(rows)} of {count} validation mixtures are left out: no clips can be mixed.")
     usable = [row for row in rows if is_usable(row, root)]
     if len(usable) < len(rows):
         broken = _broken_recordings([row for row in rows if row not in usable], clips, root)
         for line in broken:
-            say(f"left out: {line}")
-        say(f"{len(rows) - len(usable)} of {len(rows)} validation mixtures are left out: silent or not readable.")
+            notice(f"left out: {line}")
+        notice(f"{len(rows) - len(usable)} of {len(rows)} validation mixtures are left out: silent or not readable.")
         recordings = len({path for row in rows for path in row_files(row)})
         if len(broken) > BROKEN_LIMIT * max(recordings, min(len(clips), round(1 / BROKEN_LIMIT))):
             raise BrokenError(f"{len(broken)} of {recordings} recordings cannot be read; the first: {broken[0]}")

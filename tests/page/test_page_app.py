@@ -117,7 +117,7 @@ def test_the_remix_script_lists_and_mixes(tiny_model, recording, tmp_path):
     expected = waveform - separator(waveform, "rain", rate).target
     assert np.abs(soundfile.read(out, dtype="float32")[0].T - expected.numpy()).max() < 1e-5
     listed = [line for line in done.stdout.splitlines() if line.startswith("may be heard: ")]
-    assert len(listed) == len(separator.hear(waveform, rate))
+    assert len(listed) == len(separator.list_sounds(waveform, rate))
     assert "rain: presence " in done.stdout
 
 

@@ -353,7 +353,7 @@ def test_sounds_in_the_first_minutes_are_listed(recording, monkeypatch):
     def refuse(self, *args, **options):
         raise ModelError("it cannot")
 
-    monkeypatch.setattr(Separator, "list_sounds", refuse)
+    monkeypatch.setattr(Separator, "list_sounds_in_blocks", refuse)
     assert find(Limits()) == {"sounds": [], "seconds": 0.0}
 
 

@@ -85,10 +85,10 @@ class WeaklySupervised(Objective):
         reach = length // (2 * self.hop)
         if self.anchors == "random":
             frames = batch.waveforms.shape[-1] // self.hop + 1
-            starts = random_anchors(len(batch.drawn), frames, reach, self.faithful).to(batch.drawn.device)
+            starts = random_anchors(len(batch.drawn_class), frames, reach, self.faithful).to(batch.drawn_class.device)
         else:
             framewise = self.frame_detector(batch.waveforms).framewise.float()  # (batch, frames, classes)
-            starts = find_anchors(framewise[torch.arange(len(batch.drawn)), :, batch.drawn], reach)
+            starts = find_anchors(framewise[torch.arange(len(batch.drawn_class)), :, batch.drawn_class], reach)
         return cut_segments(batch.waveforms, starts * self.hop, 2 * reach * self.hop)
 
     @torch.no_grad()
@@ -100,7 +100,7 @@ class WeaklySupervised(Objective):
             that are not silent and found enough partners of other classes.
         """
         targets = self.segments(batch)
-        partner, usable = choose_partners(batch.drawn, batch.tags, self.sources - 1)
+        partner, usable = choose_partners(batch.drawn_class, batch.tags, self.sources - 1)
         mixtures = mix_segments(targets, partner)
         conditions = self.encoder.encode_audio(targets, self.model.sample_rate).to(targets)
         usable &= energy(targets)[:, 0] > 0
@@ -117,7 +117,7 @@ class WeaklySupervised(Objective):
             return self.skip_invalid(None)
         observe = getattr(self.encoder, "observe", None)
         if observe is not None:
-            observe(batch.drawn[usable], conditions)
+            observe(batch.drawn_class[usable], conditions)
         self.keep_batch(mixtures[:, None], conditions[:, None])
         estimates = self.model(mixtures[:, None], conditions)[:, 0].float()
         loss = self.loss(targets, estimates).sum() / count
