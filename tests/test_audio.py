@@ -228,7 +228,7 @@ def test_playlists_open_nothing(tmp_path, kind, suffix):
     assert canary.stat().st_atime_ns == before
 
 
-def test_what_is_no_audio_is_one_sentence(tmp_path, monkeypatch, capfd):
+def test_files_that_are_not_audio_are_one_sentence(tmp_path, monkeypatch, capfd):
     text = "hello\n" * 100
     expected = {
         "gone.wav": r"gone\.wav does not exist\.$",
@@ -467,7 +467,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, numb
         ("a.ogg", 44100, 300, "ogg cannot hold 300 channels"),
     ],
 )
-def test_what_a_format_cannot_hold_is_said_before(tmp_path, name, rate, channels, words):
+def test_unsupported_rates_and_channels_are_reported_before_writing(tmp_path, name, rate, channels, words):
     with pytest.raises(AudioError, match=rf"{name} cannot be written: {words}"):
         Writer(tmp_path / name, rate, channels)
     assert leftovers(tmp_path) == []
@@ -477,7 +477,7 @@ LARGEST = [("ogg", 200000, 2), ("ogg", 7, 1), ("flac", 655350, 2), ("flac", 4410
 
 
 @pytest.mark.parametrize(("container", "rate", "channels"), [*LARGEST, ("wav", 44100, 1024), ("opus", 12000, 3)])
-def test_the_limits_are_not_too_tight(tmp_path, container, rate, channels):
+def test_supported_rates_and_channels_can_be_written(tmp_path, container, rate, channels):
     write(tmp_path / "a", noise(1000, channels), rate, format=container)
     assert read(tmp_path / "a")[0].shape == (channels, 1000)
     write(tmp_path / "empty", noise(0, channels), rate, format=container)
@@ -588,7 +588,7 @@ def test_any_byte_order_and_width_is_a_waveform(kind):
         ("mix.wav", "an array of samples, not str"),
     ],
 )
-def test_what_is_no_waveform_is_refused(values, words):
+def test_invalid_waveforms_are_refused(values, words):
     with pytest.raises(ValueError, match=f"The mixture .*{words}"):
         as_waveform(values)
 

@@ -124,7 +124,7 @@ def positive(model):
 
 
 @pytest.mark.parametrize("offset", [0, 500, 1999, 3500])
-def test_what_an_output_sample_depends_on_lies_within_the_context(offset):
+def test_the_receptive_field_lies_within_the_context(offset):
     model = positive(tiny_model(channels=(2, 2, 2, 2), stream_dim=2))
     middle = 4 * RATE + offset
     mixture = (10 * noise(8.0))[None].requires_grad_()

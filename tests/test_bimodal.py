@@ -86,7 +86,7 @@ def test_complex_spectra_are_compared_by_the_modulus_of_their_difference():
     assert weighted_l1(estimate, truth, torch.ones(1, 2)).item() == pytest.approx((2 + 5) / 2)
 
 
-def test_parts_that_add_up_to_their_clip_cost_nothing():
+def test_parts_that_add_up_to_their_clip_have_no_loss():
     generator = torch.Generator().manual_seed(0)
     parts = torch.rand(2, 2, 3, 4, 5, generator=generator)
     shares = torch.tensor([1.0, 0.5, 0.5]).expand(2, 2, 3)
@@ -163,14 +163,14 @@ def test_clips_are_divided_once_by_their_number(manifest):
         ({"isolated_manifest": True, "isolated": -1}, "isolated must be between 0 and batch_size \\(12\\), not -1"),
     ],
 )
-def test_semi_supervised_training_is_never_left_out_silently(manifest, settings, words):
+def test_isolated_clips_without_a_manifest_are_an_error(manifest, settings, words):
     if "isolated_manifest" in settings:
         settings = settings | {"isolated_manifest": manifest}
     with pytest.raises(ValueError, match=words):
         CaptionedData(manifest, **settings)
 
 
-def test_isolated_recordings_come_beside(manifest):
+def test_isolated_recordings_are_part_of_the_batch(manifest):
     batch = batch_of(manifest, isolated_manifest=manifest, isolated=2)
     assert batch.isolated.shape == (2, 2, 4000) and batch.clips.shape == (3, 2, 4000)
     assert all(name.startswith("The sound of tone") for name in batch.names) and len(batch.names) == 4

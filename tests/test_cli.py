@@ -206,7 +206,7 @@ def test_very_long_queries_and_stems_fit(folder):
     assert all(len(name.encode()) <= 255 for name in everything())
 
 
-def test_two_inputs_of_one_stem_are_numbered_and_said(folder, capsys):
+def test_two_inputs_with_one_stem_are_numbered_and_reported(folder, capsys):
     first, second = save("a/mix.wav"), save("b/mix.wav", noise(seed=1))
     assert run("--query", "all", "a/mix.wav", "b/mix.wav", "-o", "out") == 0
     assert np.array_equal(load("out/mix.all.wav"), first)
@@ -261,7 +261,7 @@ def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
     assert everything() == ["mix.flac"]
 
 
-def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys):
+def test_errors_of_standard_input_name_it(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"text " * 99)))
     assert run("--query", "half", "-") == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -271,7 +271,7 @@ def test_bad_standard_input_is_called_by_its_name(folder, monkeypatch, capsys):
 # Errors: one sentence each, the other files are done
 
 
-def test_every_bad_file_costs_one_sentence_and_the_others_are_done(folder, capsys):
+def test_every_invalid_file_is_reported_and_the_others_are_processed(folder, capsys):
     names = ["text.wav", "empty.wav", "zero.wav", "nan.wav", "channels.wav", "film.mp4", "folder", "no*.wav"]
     Path("text.wav").write_text("hello\n" * 99)
     Path("empty.wav").touch()
@@ -466,7 +466,7 @@ def test_examples_of_one_name_are_two_queries(examples, capsys):
     assert "mix2.half_2.wav" not in everything()
 
 
-def test_what_is_to_be_left_out_goes_with_every_query(examples):
+def test_negatives_apply_to_every_query(examples):
     save("sounds/quarter.wav")
     asked = ("--query", "half", "--query-audio", "sounds/quarter.wav", "--remove", "all")
     assert run(*asked, "--not", "rain", "--not", "wind", "mix.wav") == 0
@@ -595,7 +595,7 @@ def test_an_interrupt_stops_cleanly(folder, number, status):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_nobody_reads_the_output(folder):
+def test_a_closed_standard_output_ends_quietly(folder):
     for name in ("a.wav", "b.wav"):
         save(name)
     process = start("--query", "half", "a.wav", "b.wav", "--json", pause=0.2)
@@ -609,7 +609,7 @@ def test_nobody_reads_the_output(folder):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("option", ["--version", "--help"])
-def test_a_full_standard_output_is_said_of_help_too(option):
+def test_a_full_standard_output_is_reported_for_help(option):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "separation.cli", option],
@@ -620,7 +620,7 @@ def test_a_full_standard_output_is_said_of_help_too(option):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("how", [[], ["--json"]])
-def test_a_full_standard_output_is_said(folder, how):
+def test_a_full_standard_output_is_reported(folder, how):
     save("a.wav")
     with open("/dev/full", "w") as full:
         process = start("--query", "half", "a.wav", *how, pause=0.0, stdout=full)
@@ -630,7 +630,7 @@ def test_a_full_standard_output_is_said(folder, how):
     assert "Traceback" not in err
 
 
-def test_help_teaches(capsys):
+def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out

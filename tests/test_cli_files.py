@@ -50,7 +50,7 @@ def test_names_fit_into_255_bytes(stem, number, tmp_path):
     (tmp_path / name).touch()
 
 
-def test_collisions_get_a_number_and_a_word(tmp_path):
+def test_colliding_names_get_a_number_and_a_note(tmp_path):
     said = []
     namer = Namer(notice=said.append)
     first = namer.claim(tmp_path, "mix", "dog", ".wav")
@@ -118,7 +118,7 @@ def test_every_file_once(tree):
         ("empty", "empty contains no audio files."),
     ],
 )
-def test_what_cannot_be_used_says_why(tree, argument, words):
+def test_unusable_files_are_reported_with_the_reason(tree, argument, words):
     (tree / "empty").mkdir()
     (entry,) = InputFinder(recursive=argument == "empty").find([argument])
     assert words in entry.error

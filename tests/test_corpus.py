@@ -250,7 +250,7 @@ def test_a_repaired_file_comes_back(many, tmp_path, capsys):
         soundfile.write(late, np.ones(800) / 2, 8000)
 
 
-def test_a_kill_while_the_cache_is_written_does_no_harm(tmp_path, monkeypatch):
+def test_a_kill_while_the_cache_is_written_leaves_no_broken_cache(tmp_path, monkeypatch):
     manifest, cache = write_corpus(tmp_path, labels=1), tmp_path / "cache"
 
     def killed(file, **arrays):
@@ -267,7 +267,7 @@ def test_a_kill_while_the_cache_is_written_does_no_harm(tmp_path, monkeypatch):
 # --- Procedural clips --------------------------------------------------------------------------
 
 
-def test_procedural_clips_have_seeds_of_their_own(tmp_path, two_sounds):
+def test_procedural_clips_have_their_own_seeds(tmp_path, two_sounds):
     corpus = Corpus(write_corpus(tmp_path, labels=1, recordings=1), sample_rate=8000, foley=2)
     assert corpus.labels == ["church bells", "dog bark", "tone 0"] and len(corpus) == 1 + 2 * 2
     numbers = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]

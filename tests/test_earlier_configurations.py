@@ -58,7 +58,7 @@ def test_a_whole_configuration_with_earlier_class_paths_still_works(tmp_path):
     assert {"Last", "Speed"} <= kinds and not {"Best", "Examples"} & kinds
 
 
-def test_a_recipe_that_was_copied_elsewhere_has_the_base_underneath(tmp_path):
+def test_a_recipe_copied_elsewhere_still_uses_base_yaml(tmp_path):
     (tmp_path / "mine.yaml").write_text(RECIPE.read_text().replace("runs/default", "runs/mine"))
     described = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert "logger" not in described["trainer"] and "callbacks" not in described["trainer"]

@@ -40,7 +40,7 @@ def test_lengths_around_a_segment_equal_one_pass(separator, extra):
 
 
 @pytest.mark.parametrize("length", [0, 1])
-def test_next_to_nothing(separator, length):
+def test_very_short_recordings(separator, length):
     mixture = recording(100)[:, :length]
     result = separator(mixture, "dog barking", RATE)
     assert result.target.shape == (2, length)

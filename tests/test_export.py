@@ -62,7 +62,7 @@ class Evil:
         return (os.mkdir, ("the payload ran",))
 
 
-def test_what_cannot_be_exported_is_refused_in_one_sentence(run, tmp_path, capsys, monkeypatch):
+def test_invalid_exports_are_one_sentence(run, tmp_path, capsys, monkeypatch):
     def refused(*arguments, **options):
         assert run(*arguments, **options) == 1
         message = capsys.readouterr().err

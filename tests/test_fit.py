@@ -228,7 +228,7 @@ def test_rows_that_have_no_score_are_counted_and_named(fitted, data, listed, tmp
     assert float(line.split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
 
 
-def test_a_fit_goes_on_without_them_and_says_so_once(data, listed, tmp_path, capsys):
+def test_a_fit_continues_without_broken_recordings_and_reports_them_once(data, listed, tmp_path, capsys):
     run(*arguments("fit", data, tmp_path, **listed))
     printed = capsys.readouterr().out
     assert [printed.count(line) for line in LEFT_OUT] == [1, 1, 1]
@@ -347,7 +347,7 @@ def test_errors_are_one_sentence_that_names_the_key(data, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test"])
-def test_an_objective_without_scores_says_so(tmp_path, monkeypatch, capsys, subcommand):
+def test_an_objective_without_scores_is_reported(tmp_path, monkeypatch, capsys, subcommand):
     monkeypatch.chdir(tmp_path)
     options = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.callbacks=null"]
     said = refused(capsys, subcommand, "--config", RECIPE.with_name("sound.yaml"), *options)

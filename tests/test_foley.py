@@ -163,7 +163,7 @@ def test_seeds_vary_the_tempo() -> None:
     assert np.ptp([modulation(synthesise("helicopter", 4.0, RATE, seed), RATE, 5, 60) for seed in range(6)]) > 2
 
 
-def test_bells_ring_on_after_the_stroke() -> None:
+def test_bells_keep_ringing_after_the_stroke() -> None:
     level = envelope(synthesise("church bells", 4.0, RATE, 1), RATE, 20)
     assert level[5:].min() > 0.02 * level.max()
 

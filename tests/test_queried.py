@@ -87,7 +87,7 @@ def test_several_backgrounds_together_have_the_ratio():
 
 
 @pytest.mark.parametrize("gains", [RandomGains(0.5, 1.5), EnergyGains(-10, 10)])
-def test_a_batch_is_levelled_as_its_mixtures_one_by_one(gains):
+def test_a_batch_has_the_levels_of_its_mixtures(gains):
     rng = np.random.default_rng(3)
     sources = torch.from_numpy(rng.uniform(-1, 1, (6, 3, 400)) * np.logspace(-3, 0, 6)[:, None, None]).float()
     sources[2, 1:] = 0  # nothing is divided by

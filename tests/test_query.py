@@ -173,7 +173,7 @@ def test_files_that_hold_no_embedding_are_refused(separator, tmp_path):
     ("query", "form"),
     [(7, "label"), (Query(label="Dog"), "label"), (Query(image="a.png"), "image"), (Query(audio="a.wav"), "audio")],
 )  # fmt: skip
-def test_what_a_model_does_not_take_is_one_sentence(query, form):
+def test_unsupported_queries_are_one_sentence(query, form):
     separator = Separator(tiny_model(), TinyEncoder(), "tiny", "cpu")
     with pytest.raises(UnsupportedQueryError, match=rf"takes no {form}; it takes text, embedding\.$"):
         separator(noise(0.1), query, 32000)
@@ -189,7 +189,7 @@ def test_words_are_labels_where_a_model_knows_classes_only():
     assert torch.allclose(only(separator, Query(["rain", "dog"])), rows.mean(0))
 
 
-def test_an_encoded_query_asks_for_the_same(separator, tmp_path):
+def test_an_encoded_query_gives_the_same_result(separator, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(0.5, 8000)[0].numpy(), 8000)
     query = Query("dog", audio=tmp_path / "a.wav", negative="rain")
     encoded = separator.encode(query)

@@ -67,7 +67,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_forms_of_known_worth(folder, monkeypatch, capsys):
+def test_query_forms_with_known_scores(folder, monkeypatch, capsys):
     separator = Separator(ByFrequency(), Frequency(), "tones", "cpu")
     monkeypatch.setattr(query_forms.Separator, "from_pretrained", lambda name: separator)
     monkeypatch.setattr(sys, "argv", ["query_forms.py", str(folder), "--json", str(folder / "forms.json")])

@@ -211,7 +211,7 @@ def test_variants_are_known_as_files_only(tmp_path):
     assert 'Unknown model "bertsep"' in refusal("bertsep")
 
 
-def test_another_file_in_the_place_of_a_published_one_is_not_used(tmp_path, cache):
+def test_a_file_that_differs_from_the_published_one_is_not_used(tmp_path, cache):
     write(tmp_path, "audiosep").rename(cache / SYSTEMS["audiosep"].checkpoint_name)
     sentence = refusal("audiosep", offline=True)
     assert "audiosep_base_4M_steps.ckpt has " in sentence and "bytes instead of 1264844076" in sentence

@@ -107,7 +107,7 @@ def tagging():
 
 
 @pytest.mark.parametrize("objective, kind", [(supervised, MixtureData), (contrastive, ClipData), (tagging, TaggedData)])
-def test_a_run_that_ended_in_its_first_epoch_goes_on_there(data, straight, tmp_path, objective, kind):
+def test_a_run_that_ended_in_its_first_epoch_resumes_there(data, straight, tmp_path, objective, kind):
     """Lightning makes the first epoch's loader before it knows where a resumed run stands."""
 
     def train(*callbacks, resume=None):

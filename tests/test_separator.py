@@ -160,7 +160,7 @@ def test_resampling_there_and_back_shifts_nothing(sample_rate):
 
 
 @pytest.mark.parametrize("sample_rate", [44100, 44101, 48000, 96000])
-def test_what_lies_above_the_models_band_stays_in_the_residual(sample_rate):
+def test_frequencies_above_the_band_stay_in_the_residual(sample_rate):
     low, high = faded(1000, sample_rate), faded(18500, sample_rate)
     result = gain()((low + high)[None], "dog", sample_rate)
     assert (result.target - 0.5 * low).abs().max() < 2e-5
@@ -191,7 +191,7 @@ def test_gain_does_not_matter(separator, decibel):
     assert other.presence == pytest.approx(plain.presence, abs=1e-5)
 
 
-def test_the_network_always_hears_the_same_level():
+def test_the_network_always_receives_the_same_level():
     for factor, level in ((1e-3, 0.1), (1.0, 1.0), (30.0, 1.0)):
         for channels in (1, 2, 5):
             model = Gain()
@@ -365,7 +365,7 @@ def test_the_network_is_in_inference_mode_and_no_gradient_is_kept():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_it_says_what_it_is(separator):
+def test_repr_names_model_rate_and_device(separator):
     assert "tiny" in repr(separator)
     assert "32000 Hz, on cpu" in repr(separator)
     assert separator.sample_rate == 32000

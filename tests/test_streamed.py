@@ -113,7 +113,7 @@ def test_every_clip_after_those_that_are_held_is_a_first_source(folder):
 
 
 @pytest.mark.parametrize("held", [CLIPS, CLIPS + 1, 256])
-def test_a_stream_shorter_than_what_is_held_is_mixed_at_its_end(folder, held):
+def test_a_stream_shorter_than_the_held_clips_is_mixed_at_its_end(folder, held):
     batches = epoch(queried(folder, held=held, batch_size=2))
     assert sorted(firsts(batches)) == sorted([f"tone {label}" for label in range(13)] * 2)  # every clip once
 

@@ -156,7 +156,7 @@ def test_forms_take_turns():
     assert torch.equal(seen[1][0], RandomEncoder(DIM).encode_text(["name 0", "name 1"]))
 
 
-def test_pictures_that_are_not_there_are_missed():
+def test_missing_pictures_are_an_error():
     module = Supervised(unet(), encoder(), "binary_mask", ["image"])
     with pytest.raises(ValueError, match="need pictures"):
         module.conditions(queried(noises()))
@@ -176,7 +176,7 @@ def test_a_share_of_the_queries_is_the_targets_own_sound(share, low, high):
     assert low <= int(sound.sum()) <= high
 
 
-def test_a_frozen_encoder_is_asked_once_for_every_text():
+def test_a_frozen_encoder_encodes_each_text_once():
     asked = []
 
     class Counting(RandomEncoder):
@@ -190,7 +190,7 @@ def test_a_frozen_encoder_is_asked_once_for_every_text():
     assert sorted(asked) == ["name 0", "name 1"]
 
 
-def test_what_is_remembered_is_bounded_and_pixels_are_not():
+def test_the_cache_is_bounded_and_excludes_pixels():
     cache, rng = EmbeddingCache(size=2), np.random.default_rng(0)
     encode = RandomEncoder(4).encode_text
     vectors_of = {text: cache([text], encode)[0] for text in "abca"}
@@ -286,7 +286,7 @@ class Fixed(lightning.LightningDataModule):
 
 
 @pytest.mark.parametrize("arguments", [MASKED, {"loss": "snr"}], ids=["masks", "waveforms"])
-def test_a_run_learns_to_do_what_it_is_asked(arguments, tmp_path):
+def test_a_run_learns_to_separate_by_query(arguments, tmp_path):
     module = Supervised(unet(), encoder(), **arguments, optimiser=AdamW(lr=0.03, warmup=2, last=1.0), ema=0.0)
     trainer = fit(module, Fixed(), tmp_path)
     assert float(trainer.callback_metrics["val/sdri"]) > 1.5
@@ -311,7 +311,7 @@ def test_without_manifest_and_procedural_sounds_there_is_nothing_to_train_on():
         QueriedData().setup()
 
 
-def test_an_encoder_that_knows_nothing_tells_all_queries_apart():
+def test_a_random_encoder_distinguishes_all_queries():
     found = RandomEncoder(64).encode_text([f"query {i}" for i in range(50)])
     assert torch.allclose(found.norm(dim=1), torch.ones(50), atol=1e-5)
     assert (found @ found.T - torch.eye(50)).abs().max() < 0.6

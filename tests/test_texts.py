@@ -203,6 +203,6 @@ def test_phrases_fill_the_slots_and_each_weighs_one(found, filled, weights):
     assert fill_slots(found, len(filled)) == (filled, weights)
 
 
-def test_no_phrase_no_slot():
+def test_slots_need_a_phrase():
     with pytest.raises(ValueError, match="at least one phrase"):
         fill_slots([], 2)

@@ -134,7 +134,7 @@ def test_the_gradient_reaches_every_parameter(manifest):
     assert others == []
 
 
-def test_absent_queries_ask_for_what_the_mixture_is_taken_for(manifest, monkeypatch):
+def test_absent_queries_are_hard_negatives(manifest, monkeypatch):
     module, batch = tiny_supervised(absent_near=1.0), batch_of(manifest)
     bank, present = module.encoder.embed_sentences(batch.bank), has_source(batch)
     conditions = module.encoder.embed_sentences(batch.sentences)
@@ -153,7 +153,7 @@ def test_absent_queries_ask_for_what_the_mixture_is_taken_for(manifest, monkeypa
     assert (~present).any()
 
 
-def test_a_share_of_the_absent_queries_is_asked_anew(manifest):
+def test_a_share_of_the_absent_queries_is_replaced(manifest):
     module, batch = tiny_supervised(absent_near=0.3), batch_of(manifest, batch_size=100)
     bank, sounds = module.encoder.embed_sentences(batch.bank), has_source(batch)
     conditions = module.encoder.embed_sentences(batch.sentences)
@@ -165,7 +165,7 @@ def test_a_share_of_the_absent_queries_is_asked_anew(manifest):
     assert tiny_supervised().with_hard_negatives(batch, conditions, bank, torch.zeros(1)) is conditions
 
 
-def test_labels_that_mean_the_same_are_not_asked_for_in_vain():
+def test_synonymous_labels_are_not_absent_queries():
     bank = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), dim=-1)
     labels, present = torch.tensor([[0, 2], [0, 2]]), torch.tensor([[True, False], [True, True]])
     drawn = torch.cat([hard_negatives(torch.zeros(2, 4, 3), bank, labels, present, nearest=3) for _ in range(25)], 1)

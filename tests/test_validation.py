@@ -46,7 +46,7 @@ def test_rows_are_a_function_of_seed_and_number(clips):
     assert len({tuple(sorted(row.items())) for row in rows}) == 20
 
 
-def test_a_share_asks_for_what_is_in_neither_source(clips):
+def test_a_share_of_the_queries_is_absent_from_both_sources(clips):
     rows = draw_rows(clips, 50, absent=0.2)
     absent = [row for row in rows if row["kind"] == "absent"]
     assert [rows.index(row) for row in absent] == list(range(4, 50, 5))

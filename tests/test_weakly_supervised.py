@@ -269,7 +269,7 @@ def test_mixtures_come_at_the_level_the_separator_is_used_at():
     )
 
 
-def test_a_batch_of_one_class_teaches_nothing_and_breaks_nothing():
+def test_a_batch_of_one_class_is_skipped():
     module, batch = WeaklySupervised(model(), tagger(), seconds=0.4), noise_batch()
     silent_log(module)
     batch.drawn_class[:], batch.tags[:] = 1, torch.tensor([0.0, 1, 0, 0])
@@ -306,7 +306,7 @@ def test_wrong_options_are_named():
 # --- Runs ----------------------------------------------------------------------------------------
 
 
-def test_a_tagger_finds_out_by_itself_where_a_tone_sounds(manifest, tmp_path, monkeypatch):
+def test_a_tagger_learns_where_a_tone_sounds_from_clip_labels(manifest, tmp_path, monkeypatch):
     """Trained on clips of 3 s of which 1 s is the labelled tone; where it lies was never said."""
     torch.manual_seed(0)
     corpus = Corpus(manifest, "train", sample_rate=RATE)
@@ -387,7 +387,7 @@ def asked(encoder):
     return module
 
 
-def test_what_no_recording_shows_is_counted(tmp_path):
+def test_rows_without_an_example_are_counted(tmp_path):
     manifest = write_corpus(tmp_path, labels=4, recordings=1, seconds=1.5, split="validation")
     rows = draw_rows(read_manifest(manifest, "validation"), 5)
     module = asked(Ears())

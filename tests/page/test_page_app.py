@@ -151,7 +151,7 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_models_elsewhere_are_known_with_the_command_that_fetches_them(tiny_model):
+def test_absent_models_are_listed_with_the_command_that_downloads_them(tiny_model):
     engine = page_app.make_engine([str(tiny_model)], "cpu")
     assert engine.default == "tiny"
     absent = {model["name"]: model for model in engine.absent}
@@ -180,7 +180,7 @@ def test_scripts_are_short(script):
     assert len((ROOT / "demos" / script).read_text(encoding="utf-8").splitlines()) < 60
 
 
-def test_nothing_stays_behind(serve, recording, tmp_path):
+def test_temporary_files_are_removed(serve, recording, tmp_path):
     script = str(Path(__file__).with_name("fake_server.py"))
     server = serve([sys.executable, script], TMPDIR=str(tmp_path))
     client = Client(server.url, verbose=False, download_files=False)

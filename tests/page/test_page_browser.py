@@ -185,7 +185,7 @@ def test_an_invalid_file_is_refused_and_a_valid_one_still_works(page, tmp_path, 
     separate(page, recording[0], "half")
 
 
-def test_words_become_chips_and_known_sounds_are_suggested(page):
+def test_texts_become_chips_and_known_sounds_are_suggested(page):
     page.focus("#query")
     page.keyboard.type("my dog, Rain, ra")
     assert page.locator(".chip span").all_inner_texts() == ["my dog", "Rain"]

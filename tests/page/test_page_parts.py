@@ -289,7 +289,7 @@ def test_models_are_found_by_name_only_and_two_stay_loaded():
             engine.separator(name)
 
 
-def test_nobody_waits_for_another_model_and_waiting_can_be_stopped():
+def test_loading_one_model_does_not_delay_another_and_can_be_cancelled():
     gate, loaded, ended, ticket = threading.Event(), [], [], make_ticket()
 
     def load(name):
