@@ -312,6 +312,8 @@ class Separator:
             wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave]), at_least, most
         )
 
+    hear = list_sounds  # the earlier name
+
     def list_sounds_in_blocks(
         self,
         blocks: Iterable[Tensor],

@@ -69,6 +69,7 @@ def test_the_list_does_not_depend_on_the_level():
     assert [sound.probability for sound in quiet] == pytest.approx([s.probability for s in found], abs=1e-3)
     assert separator.list_sounds(torch.zeros(1, 32000), 32000) == []
     assert separator.list_sounds(torch.zeros(1, 0), 32000) == []
+    assert separator.hear(wave, 32000, at_least=0.0) == found  # the earlier name
     assert max(end for sound in found for _, end in sound.times) == 3.0
 
 
