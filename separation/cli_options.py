@@ -151,14 +151,14 @@ def build_parser() -> Parser:
 
 def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
     """Return the path of a file to use as a query; raise ArgumentTypeError if it is missing or of another kind."""
-    path = os.path.expanduser(name)
-    if not os.path.exists(path):
+    path = Path(name).expanduser()  # also makes ./a.wav and a.wav one query
+    if not path.exists():
         raise argparse.ArgumentTypeError(f"{name} does not exist")
-    if os.path.isdir(path) and form != "audio":
+    if path.is_dir() and form != "audio":
         raise argparse.ArgumentTypeError(f"{name} is a folder, not a file")
-    if suffixes and Path(path).suffix.lower() not in suffixes:
+    if suffixes and path.suffix.lower() not in suffixes:
         raise argparse.ArgumentTypeError(f"{name} must end in {' or '.join(suffixes)}")
-    return path
+    return str(path)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:

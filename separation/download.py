@@ -116,18 +116,19 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
         raise NoConnectionError("the network must not be used (offline)")
     try:
         if on_hub := HUB_FILE.match(remote.url):
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
             kind, repository, revision, name = on_hub.groups()
-            path = Path(
-                hf_hub_download(repository, unquote(name), repo_type=kind, revision=revision, cache_dir=hub_cache())
-            )
+            place = {"filename": unquote(name), "repo_type": kind, "revision": revision}
+            # Without a network this fails at once; the download would try for half a minute and print each attempt.
+            get_hf_file_metadata(hf_hub_url(repository, **place))
+            path = Path(hf_hub_download(repository, **place, cache_dir=hub_cache()))
         else:
             path = download(remote)
     except ModelError:
         raise
     except Exception as error:  # urllib and the hub's client raise errors of several libraries
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = " ".join(str(error).split())[:120].rstrip(". ") or type(error).__name__
         raise NoConnectionError(f"{remote.url} could not be downloaded ({reason})") from None
     verify(path, remote)
     return path

@@ -3,6 +3,7 @@
 `python tests/test_audio.py > tests/frozen/audio.json` records what must not change.
 """
 
+import base64
 import errno
 import json
 import os
@@ -565,6 +566,22 @@ def test_signals_wait_for_a_commit(tmp_path, monkeypatch):
 def test_formats_of_inputs_are_kept(container, subtype, suffix, expected):
     found = natural_format(container, subtype, suffix)
     assert (found and (found[0].name, found[1])) == expected
+
+
+SPEEX = base64.b64decode(
+    "T2dnUwACAAAAAAAAAAAAAAAAAAAAAMB6sjEBUFNwZWV4ICAgMS4yLjEAAAAAAAAAAAAAAAAAAAABAAAAUAAAAEAfAAAAAAAABAAAAAEAAACY"
+    "OgAAoAAAAAAAAAABAAAAAAAAAAAAAAAAAAAAT2dnUwAAAAAAAAAAAAAAAAAAAQAAANnNLHsBJwYAAABmZm1wZWcBAAAAFQAAAGVuY29kZXI9"
+    "TGF2YyBsaWJzcGVleE9nZ1MABBgBAAAAAAAAAAAAAAIAAACKTSBtAiYmKFSYItIAAH///////4F93M+ktd5pALdubSRZd5WE25czDDH26cco"
+    "VJgi0HDg7j7z1b3PynBTzY3t6QvlOCzdvB1EWxKcByAtNze/Jw=="
+)  # 40 ms at 8 kHz; PyAV has no encoder
+
+
+def test_speex_in_ogg_becomes_wav_and_flac_in_ogg_becomes_flac(tmp_path):
+    (tmp_path / "speex.ogg").write_bytes(SPEEX)
+    save_media(tmp_path / "flac.ogg", [tone(440, 0.1, 8000)], 8000, "flac")
+    speex, flac = Reader(tmp_path / "speex.ogg"), Reader(tmp_path / "flac.ogg")
+    assert (speex.container, speex.subtype, flac.container, flac.subtype) == (None, None, "OGG", "FLAC")
+    assert sum(block.shape[1] for block in speex.blocks()) >= 320
 
 
 # Waveforms and resampling

@@ -462,7 +462,7 @@ def test_every_form_names_its_output_and_is_encoded_once_for_all_files(examples,
 def test_examples_of_one_name_are_two_queries(examples, capsys):
     assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/other/half.wav", "mix.wav", "--json") == 0
     assert json.loads(capsys.readouterr().out)["targets"] == {"half": "mix.half.wav", "half 2": "mix.half_2.wav"}
-    assert run("--query-audio", "sounds/half.wav", "--query-audio", "sounds/half.wav", "mix2.wav") == 0
+    assert run("--query-audio", "sounds/half.wav", "--query-audio", "./sounds/half.wav", "mix2.wav") == 0
     assert "mix2.half_2.wav" not in everything()
 
 

@@ -108,7 +108,7 @@ class ContainerDecoder:
             codec = audio.codec_context.name
             if container.format.name == "mp3":
                 self.container, self.subtype = "MP3", "MPEG_LAYER_II" if codec.startswith("mp2") else "MPEG_LAYER_III"
-            elif container.format.name == "ogg":
+            elif container.format.name == "ogg" and codec in ("vorbis", "opus", "flac"):  # Speex has no output format
                 self.container, self.subtype = "OGG", codec.upper()
 
     def chunks(self) -> Iterator[np.ndarray]:
