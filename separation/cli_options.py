@@ -225,7 +225,7 @@ def check_format(name: str | None, subtype: str | None) -> None:
         raise UsageError(str(error)) from None
     for entry in FORMATS.values():
         with contextlib.suppress(AudioError):
-            find_subtype(entry, subtype)
+            find_subtype(entry, subtype or None)
             return
     known = sorted({known for entry in FORMATS.values() for known in entry.subtypes})
     raise UsageError(f"Unknown sample type {subtype!r}. Use one of {', '.join(known)}.")

@@ -173,6 +173,12 @@ def test_outputs_are_what_the_input_is_or_what_was_asked_for(folder, name, optio
     assert (info.samplerate, info.channels, info.frames) == (48000, 2, 30000)
 
 
+def test_an_empty_subtype_is_none(folder):
+    save("a.wav")
+    assert run("--query", "half", "--subtype", "", "a.wav") == 0
+    assert soundfile.info("a.half.wav").subtype == "FLOAT"
+
+
 @pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-6), ("wav", 1e-4)])
 def test_over_full_scale_both_are_turned_down_by_one_factor(folder, capsys, suffix, tolerance):
     save(f"mix.{suffix}", noise(level=0.1) + 0.4)

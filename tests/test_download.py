@@ -133,17 +133,16 @@ def test_errors_of_the_server_are_one_sentence(cache, monkeypatch):
 def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkeypatch, tmp_path):
     calls = []
 
-    def hub(repository, path, **options):
-        calls.append((repository, path, options))
+    def hub(repository, **options):
+        calls.append((repository, options))
         (tmp_path / "a.ckpt").write_bytes(CONTENT)
         return str(tmp_path / "a.ckpt")
 
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
     assert fetch(HUB, offline=False) == tmp_path / "a.ckpt"
-    assert calls == [
-        ("some/where", "x,y/a.ckpt", {"repo_type": "space", "revision": "main", "cache_dir": download.hub_cache()})
-    ]
+    place = {"filename": "x,y/a.ckpt", "repo_type": "space", "revision": "main", "cache_dir": download.hub_cache()}
+    assert calls == [("some/where", place)]
     with pytest.raises(ModelError, match="instead of 7"):
         fetch(RemoteFile(HUB.url, "b.ckpt", size=7), offline=False)
 
@@ -151,8 +150,8 @@ def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkey
 def test_without_network_the_client_of_the_hub_gives_one_sentence_at_once(cache, tmp_path):
     options = ["--query", "rain", "--model", "audiosep", "a.wav"]
     save_media(tmp_path / "a.wav", [tone(440, 0.1, 8000)], 8000)
-    offline = {"SEPARATION_OFFLINE": "", "HF_HUB_OFFLINE": "", "HF_ENDPOINT": "https://127.0.0.1:9"}
-    environment = os.environ | offline | {"HF_HOME": str(tmp_path / "hub")}
+    online = dict.fromkeys(("SEPARATION_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "")
+    environment = os.environ | online | {"HF_ENDPOINT": "https://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
     command = [sys.executable, "-m", "separation.cli", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
