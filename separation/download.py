@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from urllib.request import urlopen
 
@@ -119,7 +120,7 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
             from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
             kind, repository, revision, name = on_hub.groups()
-            place = {"filename": unquote(name), "repo_type": kind, "revision": revision}
+            place: Any = {"filename": unquote(name), "repo_type": kind, "revision": revision}
             # Without a network this fails at once; the download would try for half a minute and print each attempt.
             get_hf_file_metadata(hf_hub_url(repository, **place))
             path = Path(hf_hub_download(repository, **place, cache_dir=hub_cache()))
