@@ -226,14 +226,15 @@ class Stream:
             Samples whose targets have become final: mixture (channels, m) and targets (queries, channels, m), on the
             CPU.
         """
-        waiting: Tensor | None = None
+        waiting: list[Tensor] = []  # not joined before they are needed: the segmenter holds the same blocks
         for block in chain(blocks, [None]):
             if block is not None:
-                waiting = block if waiting is None else torch.cat([waiting, block], dim=-1)
+                waiting.append(block)
             targets = (self.flush() if block is None else self.push(block)).detach().cpu()
-            if waiting is not None and targets.shape[-1]:
-                yield waiting[:, : targets.shape[-1]], targets
-                waiting = waiting[:, targets.shape[-1] :]
+            if waiting and targets.shape[-1]:
+                mixture = torch.cat(waiting, dim=-1)
+                waiting = [mixture[:, targets.shape[-1] :].clone()]
+                yield mixture[:, : targets.shape[-1]], targets
 
     @property
     def presence(self) -> list[float]:
@@ -253,12 +254,12 @@ class Stream:
     @torch.no_grad()
     def _separate_segment(self, mixture: Tensor) -> Tensor:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
-        result = torch.zeros(len(self.conditions), *mixture.shape)
         if self.level == 0:
-            return result
+            return torch.zeros(len(self.conditions), *mixture.shape)
         wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
         targets, logits = self.model.separate(wave[None].to(self.conditions.device), self.conditions[None])
         self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
+        result = torch.zeros(len(self.conditions), *mixture.shape)
         # Target by target, because the resampler uses one thread; this holds only a few of them in memory.
         rates = self.model.sample_rate, self.sample_rate
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
