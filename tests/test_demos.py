@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import write_model
 
 from separation import Separation, Separator
+from separation.encoders.joint import JointEncoder
+from separation.models.band_unet import BandUNet
+from separation.pretrained import save_model
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
 ERROR = 0.1  # of the interference that the double leaves in its targets: 20 dB less of it
@@ -39,8 +41,17 @@ def stems() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of random weights."""
-    card = {"sample_rate": 32000, "queries": ["text"], "licence": "CC BY 4.0"}
-    return write_model(tmp_path_factory.mktemp("models") / "small", **card)
+    torch.manual_seed(0)
+    network = {"channels": [8, 8, 16, 16], "stream_dim": 16, "condition_dim": 32}
+    encoder = {"embedding_dim": 32, "channels": [4, 8], "hidden": 16}
+    config = {
+        "card": {"sample_rate": 32000, "queries": ["text"], "licence": "CC BY 4.0"},
+        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": network},
+        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": encoder},
+    }
+    directory = tmp_path_factory.mktemp("models") / "small"
+    save_model(directory, config, BandUNet(**network), JointEncoder(**encoder))
+    return directory
 
 
 class KnowsTheStems:
@@ -117,7 +128,7 @@ def test_unknown_model_is_one_sentence(tmp_path, capsys):
             main([*arguments, "--model", "nonesuch"])
         assert stop.value.code == 1
         error = capsys.readouterr().err
-        assert 'There is no model "nonesuch"' in error
+        assert 'Unknown model "nonesuch"' in error
         assert error.count("\n") == 1
 
 

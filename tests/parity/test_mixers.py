@@ -35,7 +35,8 @@ def test_mixtures_are_audioseps(most):
     for number in range(len(waves)):
         sources = draws.integers(2, most + 1)
         chosen = torch.stack([waves[(number + i) % len(waves)] for i in range(sources)])
-        scaled = EnergyGains(*map(float, BOUNDS))(chosen, draws)
+        gains = EnergyGains(*map(float, BOUNDS))
+        scaled = gains.apply(chosen, gains.draw(sources, draws))
         assert np.abs(scaled.sum(0).numpy() - fixture["mixture"][number, 0]).max() < 1e-5
         assert np.abs(scaled[0].numpy() - fixture["segment"][number, 0]).max() < 1e-5
     assert draws.left == []
