@@ -33,14 +33,8 @@ SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "scale")
 
 @dataclass(frozen=True)
 class Input:
-    """One input.
-
-    Attributes:
-        path: a file, a named pipe, or - for standard input.
-        label: its name in messages and in the JSON record.
-        stem: the beginning of its outputs' names.
-        piped: whether it can be read only once.
-        error: why it cannot be used, in one sentence; None if it can.
+    """One input: its path (- for standard input), name in messages, stem of its outputs' names, whether it can be read
+    only once (a pipe), and why it cannot be used, if it cannot.
     """
 
     path: Path
@@ -144,11 +138,7 @@ def inspect_file(path: Path) -> Input:
 
 
 def copy_pipe(source: Input, folder: Path) -> Path:
-    """Copy a piped input to a new file in `folder`, because it is read twice; return that file.
-
-    Raises:
-        AudioError: if the pipe is empty, or cannot be read or copied.
-    """
+    """Copy a piped input, which is read twice, to a new file in `folder`; AudioError if it is empty or unreadable."""
     handle, name = tempfile.mkstemp(source.path.suffix, "stdin-", folder)
     try:
         with os.fdopen(handle, "wb") as copy:
@@ -208,13 +198,7 @@ def looks_like_output(path: Path, parts: set[str]) -> bool:
 
 
 class Namer:
-    """Assigns output paths, each only once and none that is an input.
-
-    Args:
-        inputs: files that must not be overwritten.
-        overwrite: whether other existing files may be.
-        notice: called with one sentence when a name needs a number.
-    """
+    """Assigns output paths, each only once and none that is an input; `notice` is told when a name needs a number."""
 
     def __init__(
         self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
@@ -235,11 +219,7 @@ class Namer:
         return path
 
     def check_destination(self, path: Path) -> None:
-        """Create the folder of an output, before any work is done.
-
-        Raises:
-            AudioError: if the path is an input, exists and must be kept, or its folder cannot be created.
-        """
+        """Create the folder of an output. AudioError: it is an input or exists, or its folder cannot be created."""
         if identity(path) in self.inputs:
             raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
         if path.exists() and not self.overwrite:
@@ -284,11 +264,7 @@ class Record:
 def choose_format(
     label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
 ) -> tuple[formats.Format, str]:
-    """Format and sample type of an input's outputs: the requested ones, else the input's own, else float32 wav.
-
-    Raises:
-        AudioError: if the requested format cannot hold the input's sample rate or channels.
-    """
+    """Format and sample type of an input's outputs: the requested ones (AudioError if impossible), its own, or wav."""
     if name:
         entry = formats.find_format(name)
         chosen = formats.find_subtype(entry, subtype)
@@ -308,11 +284,7 @@ def choose_format(
 def plan_paths(
     requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
 ) -> list[dict[str, Path]]:
-    """Output paths of every request on one input, by "target", "residual" and "picture".
-
-    Raises:
-        AudioError: if one of them cannot be written.
-    """
+    """Output paths of every request on one input, by "target", "residual" and "picture"; AudioError if one is taken."""
     plans = []
     for request in requests:
         part = slug(request.name)
@@ -329,17 +301,9 @@ def plan_paths(
 
 
 class QueryOutputs:
-    """The output files of one query on one input.
+    """The output files of one query on one input: those of "target", "residual" and "picture" that are in `paths`.
 
-    Args:
-        request: the query.
-        paths: of "target", "residual" and "picture", those that are wanted.
-        label: the input's name.
-        reader: the input.
-        frames: its length in samples per channel.
-        form: format and sample type of the audio files.
-        overwrite: whether to replace existing files.
-        stack: removes on closing whatever has not been committed.
+    Closing `stack` removes whatever has not been committed.
     """
 
     def __init__(

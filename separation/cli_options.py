@@ -63,13 +63,7 @@ exit status: 0 success, 1 a file failed (the others are done), 2 wrong usage, 13
 
 @dataclass(frozen=True)
 class Request:
-    """One query and what to write for it.
-
-    Attributes:
-        name: the query's name in file names, messages and records; unique in a run.
-        query: a text, or a `Query` of another form or with negatives.
-        target, residual: whether to write them.
-    """
+    """One query, its unique name in file names and records, and whether target and residual are written."""
 
     name: str
     query: str | Query

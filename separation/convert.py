@@ -25,11 +25,7 @@ query encoder. Licence: {licence}. Published scores: {scores}.
 
 
 def convert(file: Path, directory: Path) -> str:
-    """Write a published checkpoint as a model directory and return the name of its system.
-
-    Raises:
-        ModelError: the checkpoint is not usable, or the directory already holds a model.
-    """
+    """Write a published checkpoint as a model directory that does not exist yet; return the name of its system."""
     if (directory / "model.safetensors").exists():
         raise ModelError(f"{directory} already holds a model; name another directory.")
     stored = read_stored(file)

@@ -30,14 +30,7 @@ HUB_FILE = re.compile(r"https://huggingface\.co/(?:(space|dataset)s/)?([^/]+/[^/
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file in its public home.
-
-    Attributes:
-        url: https address; files of the Hugging Face hub are downloaded through `huggingface_hub`.
-        filename: name in the cache.
-        size: bytes, if known.
-        sha256: published checksum, if there is one.
-    """
+    """A file in its public home: https address, name in the cache, bytes and published checksum if they are known."""
 
     url: str
     filename: str
@@ -67,12 +60,7 @@ def hub_cache() -> Path:
 
 
 def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
-    """Return the folders of the local Hugging Face cache with a version of a repository; nothing is downloaded.
-
-    Args:
-        repository: "owner/name".
-        kind: "model", "space" or "dataset".
-    """
+    """Return the folders in the local Hugging Face cache with a version of a repository ("owner/name")."""
     return sorted(hub_cache().glob(f"{kind}s--{repository.replace('/', '--')}/snapshots/*"))
 
 
@@ -136,12 +124,7 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
 
 
 def download(remote: RemoteFile) -> Path:
-    """Download a file over https into the user's cache; it gets its name when it is complete and verified.
-
-    Raises:
-        ModelError: the address does not use https, or the file is not the expected one.
-        OSError: the connection failed or ended early.
-    """
+    """Download a file over https into the user's cache; it gets its name when it is complete and verified."""
     from tqdm import tqdm
 
     path = cache_folder() / remote.filename

@@ -19,11 +19,7 @@ LICENCE = "CC BY 4.0"
 
 
 def export_encoder(checkpoint: Path, file: Path) -> None:
-    """Write the encoder of a contrastive or tagging training as one safetensors file.
-
-    Raises:
-        ModelError: the checkpoint is not usable or holds no encoder.
-    """
+    """Write the encoder of a contrastive or tagging training as one safetensors file."""
     from safetensors.torch import save
 
     from separation.tensors import read_tensors, select
@@ -37,14 +33,7 @@ def export_encoder(checkpoint: Path, file: Path) -> None:
 def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str, Any]) -> None:
     """Write the averaged separator and the encoder of a training as a model directory.
 
-    Args:
-        checkpoint: of the training.
-        directory: to write.
-        config: the YAML that Lightning wrote into the log folder of the training.
-        card: description, queries, sample_rate, licence and scores, shown by `separate --list-models`.
-
-    Raises:
-        ModelError: the config does not describe a separator, or the checkpoint does not fit it.
+    `config` is the YAML that Lightning wrote into the log folder; `card` is shown by `separate --list-models`.
     """
     import yaml
 

@@ -76,11 +76,7 @@ def released_card(system: System) -> Card:
 
 
 def read_card(path: Path) -> Card:
-    """Return the card of a model directory or of a checkpoint file.
-
-    Raises:
-        ModelError: it is neither.
-    """
+    """Return the card of a model directory or of a checkpoint file."""
     weights = path / "model.safetensors" if path.is_dir() else path
     size = f"{weights.stat().st_size / 1e6:.0f} MB" if weights.is_file() else "unknown"
     if path.is_dir() or not path.exists():
@@ -105,11 +101,7 @@ def read_card(path: Path) -> Card:
 
 
 def check_name(name: str) -> None:
-    """Check that there is a model of this name or path, without downloading or reading it.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """Raise ModelError if there is no model of this name or path; nothing is downloaded or read."""
     if (WEIGHTS / name / "config.yaml").is_file() or name in LISTED or Path(name).expanduser().exists():
         return
     known = ", ".join(card.name for card in list_models())
@@ -137,11 +129,7 @@ def find_model(name: str, offline: bool | None = None) -> Path:
 
 
 def find_released(system: System, offline: bool | None) -> Path:
-    """Return the checkpoint of a published system, downloaded if necessary.
-
-    Raises:
-        ModelError: it is not here and cannot be downloaded; the sentence says where to get it and how to use it.
-    """
+    """Return the checkpoint of a published system, downloaded if necessary; else ModelError says what to do."""
     if system.file is None and system.own_file.is_file():
         return system.own_file
     reason, address, alternative = "no address is known to download them from", system.home, ""
@@ -164,11 +152,7 @@ def find_released(system: System, offline: bool | None) -> Path:
 
 
 def build(description: Any) -> Any:
-    """Build the network or encoder that a `class_path` with `init_args` describes.
-
-    Raises:
-        ModelError: the class is not one of this package, or does not take these arguments.
-    """
+    """Build the network or encoder of this package that a `class_path` with `init_args` describes; else ModelError."""
     from torch import nn
 
     path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
@@ -186,11 +170,7 @@ def build(description: Any) -> Any:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Return the content of a model directory's `config.yaml`.
-
-    Raises:
-        ModelError: the file is missing, or does not describe a model and an encoder.
-    """
+    """Return the content of a model directory's `config.yaml`; raise ModelError if it describes no model."""
     import yaml
 
     file = directory / "config.yaml"
@@ -262,11 +242,7 @@ def load_model(path: Path) -> tuple[ConditionedModel, QueryEncoder]:
 
 
 def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
-    """Load tensors named `model.*` and `encoder.*` into a network and an encoder, strictly.
-
-    Raises:
-        ModelError: a tensor is missing, left over or of another shape.
-    """
+    """Load tensors named `model.*` and `encoder.*` into a network and an encoder, strictly."""
     from separation.tensors import load_strictly, select
 
     load_strictly(model, select(tensors, "model."), source)
@@ -274,11 +250,7 @@ def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Pat
 
 
 def load_encoder(encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
-    """Load the tensors of an encoder strictly; a published system's are checked when the first query comes.
-
-    Raises:
-        ModelError: a tensor is missing, left over or of another shape.
-    """
+    """Load the tensors of an encoder strictly; a published system's are checked when the first query comes."""
     from torch import nn
 
     from separation.tensors import load_strictly
@@ -297,19 +269,10 @@ def save_model(
     readme: str = "",
     half: bool = True,
 ) -> None:
-    """Write a model directory.
+    """Write a model directory with `config.yaml` (card, model, encoder, presence, listing), weights and a `README.md`.
 
-    Args:
-        directory: created if necessary.
-        config: content of `config.yaml`: card, model, encoder, presence, listing.
-        model: the network.
-        encoder: its query encoder.
-        readme: text of `README.md`; none is written if it is empty.
-        half: store matrices and kernels in half precision. Vectors stay in single precision, because batch statistics
-            exceed the range of fp16.
-
-    Raises:
-        ModelError: a value exceeds the range of fp16.
+    With `half`, matrices and kernels are stored in half precision. Vectors stay in single precision, because batch
+    statistics exceed the range of fp16. Raises ModelError if another value does.
     """
     import torch
     import yaml
@@ -353,11 +316,7 @@ def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def find_description(checkpoint: Path) -> dict[str, Any]:
-    """Return the description of an older checkpoint's model from the newest `config.yaml` of its run.
-
-    Raises:
-        ModelError: no such file describes a separator and an encoder.
-    """
+    """Return the description of an older checkpoint's model from the newest `config.yaml` of its run."""
     import yaml
 
     folder = checkpoint.parent

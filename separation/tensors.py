@@ -34,12 +34,8 @@ LISTED_NAMES = 4  # in an error
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model as it is stored.
-
-    Attributes:
-        description: class paths and arguments under "model" and "encoder".
-        tensors: named `model.*` and `encoder.*`.
-        system: name of the published system, or "".
+    """A model as it is stored: class paths and arguments under "model" and "encoder", tensors named `model.*` and
+    `encoder.*`, and the name of the published system, or "".
     """
 
     description: dict[str, Any]
@@ -65,11 +61,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors in the content of a file, which may lie under the key of a training checkpoint.
-
-    Raises:
-        ModelError: there are none.
-    """
+    """Return the tensors in the content of a file, perhaps under the key of a training checkpoint; else ModelError."""
     for key in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -80,11 +72,7 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """Return the content of a file that `torch.save` or pickle wrote, if it is tensors and plain values.
-
-    Raises:
-        ModelError: the file is damaged, or holds anything else.
-    """
+    """Return what `torch.save` or pickle wrote if it is tensors and plain values; else ModelError."""
     mapped = zipfile.is_zipfile(path)  # then an optimizer's state in the file takes no memory
     try:
         with torch.serialization.safe_globals(numpy_globals()), warnings.catch_warnings():
@@ -134,16 +122,8 @@ def load_strictly(
 ) -> None:
     """Load tensors into a network, converted to its data types; none may be missing, left over or of another shape.
 
-    The batch counters of batch norms, which only training uses, may be missing.
-
-    Args:
-        module: the network.
-        tensors: its tensors by name.
-        source: file, for the message.
-        ignore: tells by name which tensors to leave out on both sides.
-
-    Raises:
-        ModelError: names the tensors that are missing, left over or of another shape.
+    The batch counters of batch norms may be missing; tensors whose name satisfies `ignore` are left out on both sides.
+    Raises ModelError, which names the tensors.
     """
     expected = {k: v for k, v in module.state_dict().items() if not ignore(k)}
     given = {k: v for k, v in tensors.items() if not ignore(k)}

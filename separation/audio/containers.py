@@ -34,11 +34,7 @@ def truncation_warning(path: Path, seconds: float, of: float | None, detail: str
 
 
 def open_container(path: Path) -> Any:
-    """Open a media file with PyAV.
-
-    Raises:
-        AudioError: if it cannot be opened or is not one of the allowed formats.
-    """
+    """Open a media file with PyAV; raise AudioError if that fails or its format is not one of the allowed ones."""
     import av
 
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}

@@ -25,13 +25,7 @@ LIMITS: dict[str, tuple[set[int] | None, int, int]] = {
 
 @dataclass(frozen=True)
 class Format:
-    """An output format.
-
-    Attributes:
-        name: value of `--format`, and the file suffix without its dot.
-        container: libsndfile's name of the container.
-        subtypes: sample types that preserve the exact length, the default first.
-    """
+    """An output format: suffix and value of `--format`, libsndfile's container, sample types (the default first)."""
 
     name: str
     container: str
@@ -68,11 +62,7 @@ FFMPEG_SUFFIXES = frozenset(
 
 
 def find_format(name: str) -> Format:
-    """Return the format of a name or suffix ("wav", ".FLAC").
-
-    Raises:
-        AudioError: if there is no such format.
-    """
+    """Return the format of a name or suffix ("wav", ".FLAC"); raise AudioError if there is none."""
     key = name.lower().lstrip(".")
     entry = FORMATS.get(ALIASES.get(key, key))
     if entry is None:
@@ -81,11 +71,7 @@ def find_format(name: str) -> Format:
 
 
 def find_subtype(entry: Format, name: str | None) -> str:
-    """Return the sample type of `entry` called `name` ("PCM_16", "16", "float32"); None gives the default.
-
-    Raises:
-        AudioError: if the format has no such sample type.
-    """
+    """Return the sample type of `entry` with a name such as "PCM_16", "16" or "float32", by default its first one."""
     if name is None:
         return entry.subtypes[0]
     wanted = name.upper() if name.upper() in entry.subtypes else SUBTYPE_NAMES.get(name.upper(), name.upper())
@@ -111,14 +97,9 @@ def refusal(entry: Format, subtype: str, sample_rate: int, channels: int) -> str
 
 
 def natural_format(container: str | None, subtype: str | None, suffix: str) -> tuple[Format, str] | None:
-    """Return the output format and sample type for an input of a given kind; None if only wav will do.
+    """Return output format and sample type for an input, whose `container` and `subtype` are as `Reader` reports them.
 
-    wav stays wav in float32, flac becomes 24-bit flac; ogg, opus and mp3 stay what they are.
-
-    Args:
-        container: as `Reader` reports it.
-        subtype: as `Reader` reports it.
-        suffix: of the input's file name.
+    wav stays wav in float32, flac becomes 24-bit flac; ogg, opus and mp3 stay what they are; None if only wav will do.
     """
     if container in ("WAV", "WAVEX", "RF64"):
         return FORMATS["wav"], "FLOAT"

@@ -166,11 +166,7 @@ def _open_decoder(path: Path, stream: int) -> SoundFileDecoder | ContainerDecode
 
 
 def _read_head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes of a file behind ID3 tags, and the number of all bytes there.
-
-    Raises:
-        AudioError: if the file cannot be read or is empty.
-    """
+    """Return the first bytes behind ID3 tags and the number of all bytes there; raise AudioError if there is none."""
     try:
         with open(path, "rb") as file:
             head = file.read(4096)
@@ -213,11 +209,7 @@ def _is_chained(path: Path) -> bool:
 
 @functools.cache
 def _sequential_file() -> Any:
-    """Return a SoundFile class that reads from start to end without seeking.
-
-    soundfile seeks after every read to where it already is, and the Opus decoder starts anew there: some 1,600 samples
-    after each seam come out wrong.
-    """
+    """Return a SoundFile class that does not seek after every read: the Opus decoder would start anew at every seam."""
     import soundfile
 
     class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types

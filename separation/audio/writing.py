@@ -95,11 +95,7 @@ class PendingFile:
 
 
 def commit(files: Sequence[PendingFile]) -> None:
-    """Move finished files to their destinations; if one fails, undo the others. Signals wait until the end.
-
-    Raises:
-        AudioError: naming the file that could not be moved.
-    """
+    """Move finished files to their destinations; signals wait. If one fails, undo the others and raise AudioError."""
     backups: list[tuple[PendingFile, Path | None]] = []
     caught: list[int] = []
     with ExitStack() as stack:
@@ -320,8 +316,7 @@ def write(
 def _to_integers(samples: np.ndarray, bits: int) -> np.ndarray:
     """Round samples to int32 with `bits` significant upper bits.
 
-    libsndfile multiplies by 2 ** (bits - 1) - 1 on writing but divides by 2 ** (bits - 1) on reading. With one power
-    of two for both, samples that were integers stay the same, and target + residual stays the input.
+    libsndfile's factors for writing and reading differ; with one power of two for both, integers come back unchanged.
     """
     import numpy as np
 

@@ -31,11 +31,7 @@ SPLITS = {"train.csv": "train", "val.csv": "validation", "test.csv": "test"}
     counts={"train": 49838, "validation": 495, "test": 975},
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield one clip a video, with all of its captions.
-
-    Raises:
-        DataError: a start is not a time.
-    """
+    """Yield one clip a video, with all of its captions."""
     files = FileIndex(root)
     folder = root if (root / "train.csv").exists() else root / "dataset"
     for name, split in SPLITS.items():

@@ -24,11 +24,7 @@ EVAL = "eval_segments.csv"
 
 
 def read_segments(path: Path) -> Iterator[tuple[str, float, float, list[str]]]:
-    """Yield the rows of a list as (video, start, end, class ids).
-
-    Raises:
-        DataError: the columns are not named, or a row is not a video with start, end and class ids.
-    """
+    """Yield the rows of a list as (video, start, end, class ids); raise DataError if it is not such a list."""
     named = False
     for number, row in read_cells(path, skipinitialspace=True):
         if [cell.lstrip("# ") for cell in row] == HEADER:

@@ -82,11 +82,9 @@ def unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 class FileIndex:
-    """The audio and video files below a folder by their name without suffix.
+    """The audio and video files below a folder by their name without suffix, as paths relative to it.
 
-    Args:
-        root: folder that paths are relative to.
-        below: only files in folders of this name, or of this name with `_flac` appended.
+    With `below`, only files in folders of that name, or of that name with `_flac` appended.
     """
 
     def __init__(self, root: Path, below: str | None = None) -> None:

@@ -29,11 +29,7 @@ SPLITS = {"train": "train", "val": "validation"}
     counts={"train": 36796, "validation": 4170, "test": 10231},
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield the rows of both lists; the first label is the most specific, its ancestors follow.
-
-    Raises:
-        DataError: the development list has an unknown split, or the metadata are not an object.
-    """
+    """Yield the rows of both lists; the first label is the most specific, its ancestors follow."""
     for part, columns in LISTS.items():
         path, metadata = (
             root / "FSD50K.ground_truth" / f"{part}.csv",

@@ -31,11 +31,7 @@ TEST = "MUSIC_solo_test.csv"
     complete=False,
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield the videos of the lists that exist.
-
-    Raises:
-        DataError: a list has no videos by instrument.
-    """
+    """Yield the videos of the lists that exist."""
     files, held_out = FileIndex(root), set()
     if (root / TEST).exists():
         held_out = {Path(row[0]).stem for _, row in read_cells(root / TEST)}

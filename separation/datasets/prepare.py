@@ -34,11 +34,7 @@ def preparers() -> dict[str, Preparer]:
 
 
 def find_preparer(name: str) -> Preparer:
-    """Return a preparer by name.
-
-    Raises:
-        DataError: the name is unknown; the message suggests the closest one.
-    """
+    """Return a preparer by name; for an unknown one, DataError suggests the closest."""
     known = preparers()
     if name not in known:
         close = get_close_matches(name.lower(), known, 1, 0.5)
@@ -103,11 +99,7 @@ def prepare(
 
 
 def measure_clip(clip: Clip, path: Path) -> Clip:
-    """Return the clip with the length of its file if it is the whole file.
-
-    Raises:
-        DataError: the file is missing, empty or unreadable, or much longer than its list says.
-    """
+    """Return the clip with the length of its file if it is the whole file; DataError if the file is not usable."""
     import soundfile
 
     try:
@@ -141,11 +133,7 @@ def measure_clip(clip: Clip, path: Path) -> Clip:
 
 
 def report_broken(preparer: Preparer, root: Path, total: int, broken: list[str], report: Callable[[str], None]) -> None:
-    """Report files that cannot be used.
-
-    Raises:
-        DataError: the lists are empty, no file can be used, or too many files of a complete dataset cannot.
-    """
+    """Report files that cannot be used; raise DataError if they are too many."""
     if not total:
         raise DataError(f"{root}: the lists of {preparer.title} contain no clip.")
     if len(broken) == total or (preparer.complete and len(broken) > BROKEN_LIMIT * total):

@@ -27,11 +27,7 @@ SPLITS = ("train", "validation", "test")
     needs=tuple(f"{split}/Track*/metadata.yaml" for split in SPLITS),
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield the rendered stems of every track; the main label is the MIDI program, the second its family.
-
-    Raises:
-        DataError: the metadata of a track cannot be read, or have no UUID or stems.
-    """
+    """Yield the rendered stems of every track; the main label is the MIDI program, the second its family."""
     import yaml
 
     for path in (path for split in SPLITS for path in sorted((root / split).glob("Track*/metadata.yaml"))):

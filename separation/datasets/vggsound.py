@@ -29,11 +29,7 @@ LIST = "vggsound.csv"
     counts={"test": 15446},
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield every row of the list.
-
-    Raises:
-        DataError: a row does not have these four cells.
-    """
+    """Yield every row of the list."""
     files = FileIndex(root)
     for number, row in read_cells(root / LIST):
         if len(row) != 4 or not row[1].isdecimal() or row[3] not in ("train", "test"):

@@ -36,11 +36,7 @@ BLACKLISTED = {"AudioSet_SL": "AudioSet", "FreeSound": "FreeSound"}
     complete=False,
 )
 def clips(root: Path) -> Iterator[Entry]:
-    """Yield the clips of the sources that exist, without the blacklisted ones.
-
-    Raises:
-        DataError: a list is not valid.
-    """
+    """Yield the clips of the sources that exist, without the blacklisted ones."""
     banned = set()
     for path in sorted((root / "json_files" / "blacklist").glob("*.json")):
         content = read_json(path)

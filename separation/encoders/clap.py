@@ -69,11 +69,7 @@ RENAMES = (
 
 
 def transformers_names(tensors: Tensors, source: str = "the checkpoint") -> dict[str, Tensor]:
-    """Extract CLAP's weights under Hugging Face names, from LAION's or Hugging Face's names with any prefix.
-
-    Raises:
-        EncoderError: there is no CLAP among the tensors.
-    """
+    """Extract CLAP's weights under Hugging Face names, from LAION's or Hugging Face's names with any prefix."""
     match = ((name, sign) for sign in SIGNS for name in tensors if f".{name}".endswith(f".{sign}"))
     name, sign = next(match, ("", ""))
     if not name:

@@ -89,11 +89,7 @@ def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Compare a tokenizer's size and its token numbers of one sentence with CLIP's.
-
-    Raises:
-        EncoderError: they differ.
-    """
+    """Raise EncoderError if a tokenizer's size or its token numbers of one sentence are not CLIP's."""
     if tokenizer.vocab_size != VOCABULARY:
         raise EncoderError(f"The tokenizer of open_clip has {tokenizer.vocab_size} tokens, CLIP's has {VOCABULARY}.")
     expected = [49406, 320, 1125, 539, 320, 1929, 49407]
@@ -105,11 +101,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def open_picture(picture: Picture) -> Any:
-    """Convert any form of picture to a PIL image in RGB.
-
-    Raises:
-        EncoderError: the file is not a readable picture, or the array has another shape.
-    """
+    """Convert any form of picture to a PIL image in RGB; raise EncoderError for anything else."""
     from PIL import Image
 
     if isinstance(picture, str | Path):

@@ -42,11 +42,7 @@ def hold_steps(steps: Tensor, frames: int, factor: int) -> Tensor:
 
 
 def encode_classes(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
-    """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one row for all its classes.
-
-    Raises:
-        OntologyError: a class is unknown.
-    """
+    """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one row for all its classes."""
     rows = torch.zeros(len(labels), len(classes()))
     for row, entry in zip(rows, labels, strict=True):
         row[[class_index(label) for label in as_labels(entry)]] = 1
@@ -54,11 +50,7 @@ def encode_classes(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
 
 
 def split_segments(waveform: Tensor, size: int) -> Tensor:
-    """Split (batch, time) into consecutive segments (batch, count, size); the last one is repeated until it is full.
-
-    Raises:
-        ValueError: there are no samples.
-    """
+    """Split (batch, time) into consecutive segments (batch, count, size); the last one is repeated until it is full."""
     if not waveform.shape[-1]:
         raise ValueError("an example recording has at least one sample")
     count = -(-waveform.shape[-1] // size)

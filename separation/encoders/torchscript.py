@@ -73,11 +73,7 @@ class InertUnpickler(pickle.Unpickler):
 
 
 def read_archive(path: str | Path) -> dict[str, Tensor] | None:
-    """Read all tensors of a TorchScript archive by their dotted names; None if the file is not such an archive.
-
-    Raises:
-        EncoderError: the file is damaged, or contains more than modules and tensors.
-    """
+    """Read all tensors of a TorchScript archive by their dotted names; None if the file is not such an archive."""
     if not zipfile.is_zipfile(path):
         return None
     try:

@@ -109,11 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Namespace) -> int:
-    """Score rows, write the files and print the tables; return the exit status.
-
-    Raises:
-        MissingPackage: a metric of --metrics needs a package that is not installed.
-    """
+    """Score rows, write the files and print the tables; return the exit status."""
     clips = None
     if options.mixtures or protocol.name == "validation":
         with suppress(DataError):  # the train clips only serve optional rows of the table
@@ -166,11 +162,7 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
 
 
 def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str, ...]:
-    """Return the metrics of --metrics, or those of the protocol whose packages are installed.
-
-    Raises:
-        MissingPackage: a metric of --metrics needs a package that is not installed.
-    """
+    """Return the metrics of --metrics, or those of the protocol whose packages are installed."""
     if options.metrics:
         for name in options.metrics:
             if not is_installed(name):

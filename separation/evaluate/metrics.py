@@ -7,10 +7,11 @@ every row has a value.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -158,31 +159,20 @@ def windowed_sdr(reference: Array, estimate: Array, window: int | None = None) -
 
 
 def import_package(name: str, metric: str) -> Any:
-    """Import the package of a metric.
-
-    Raises:
-        MissingPackage: the package is not installed.
-    """
-    try:
-        return load_museval() if name == "museval" else import_module(name)
-    except ImportError:
-        raise MissingPackage(
-            f"{metric} needs the package {name}: pip install {name}, or pip install 'separation[eval]'."
-        ) from None
-
-
-@cache
-def load_museval() -> Any:
-    """Load museval's metrics from their file: importing the package raises where no ffmpeg program is installed."""
-    package = find_spec("museval")
-    if package is None or not package.submodule_search_locations:
-        raise ImportError("museval")
-    file = Path(package.submodule_search_locations[0]) / "metrics.py"
-    spec = spec_from_file_location("museval_metrics", file)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Import the package of a metric; raise MissingPackage if it is not installed."""
+    package = find_spec(name)
+    if package is None or package.origin is None:
+        why = f"{metric} needs the package {name}: pip install {name}, or pip install 'separation[eval]'."
+        raise MissingPackage(why)
+    if name != "museval":
+        return import_module(name)
+    # Only its file with the metrics: importing the package raises where no ffmpeg program is installed.
+    if "museval_metrics" not in sys.modules:
+        spec = spec_from_file_location("museval_metrics", Path(package.origin).with_name("metrics.py"))
+        assert spec is not None and spec.loader is not None
+        sys.modules["museval_metrics"] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["museval_metrics"])
+    return sys.modules["museval_metrics"]
 
 
 @dataclass(frozen=True)
@@ -314,11 +304,6 @@ def finite_median(values: Array) -> float:
     return float(np.median(numbers)) if len(numbers) else float("nan")
 
 
-def bss_ratio(name: str, signals: Signals) -> float:
-    """Return the ISR, SIR or SAR of the target."""
-    return finite_median(getattr(signals.bss, name)[0])
-
-
 def bss_sdr(signals: Signals, improvement: bool = False, swapped: bool = False) -> float:
     """Return BSS Eval's SDR of the target, or its improvement over the mixture.
 
@@ -364,9 +349,9 @@ METRICS = {
     "stoi": Metric("STOI", lambda s: stoi(s.target, s.estimate, s.sample_rate)),
     "bss_sdr": Metric("BSS SDR", bss_sdr),
     "bss_sdri": Metric("BSS SDRi", partial(bss_sdr, improvement=True)),
-    "bss_isr": Metric("BSS ISR", partial(bss_ratio, "isr")),
-    "bss_sir": Metric("BSS SIR", partial(bss_ratio, "sir")),
-    "bss_sar": Metric("BSS SAR", partial(bss_ratio, "sar")),
+    "bss_isr": Metric("BSS ISR", lambda s: finite_median(s.bss.isr[0])),
+    "bss_sir": Metric("BSS SIR", lambda s: finite_median(s.bss.sir[0])),
+    "bss_sar": Metric("BSS SAR", lambda s: finite_median(s.bss.sar[0])),
     "bss_sdr_swapped": Metric("BSS SDR, swapped as in USS", partial(bss_sdr, swapped=True)),
     "bss_sdri_swapped": Metric("BSS SDRi, swapped as in USS", partial(bss_sdr, improvement=True, swapped=True)),
 }

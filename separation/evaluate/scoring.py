@@ -151,14 +151,7 @@ def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan())
 def score_rows(separator: Separator, rows: Iterable[Row], locate: Callable[[Row], Path | str], plan: Plan) -> Outcome:
     """Score the rows whose recordings exist and can be read; list the others.
 
-    Args:
-        separator: the model.
-        rows: of a protocol or a list.
-        locate: returns a row's folder, or the path of a missing recording.
-        plan: what to measure.
-
-    Raises:
-        EvaluationError: the output of the model contains NaN or infinity, or a row has no query.
+    `locate` returns a row's folder, or the path of a missing recording. Raises EvaluationError as `score_mixture`.
     """
     outcome = Outcome()
     for row in rows:

@@ -34,11 +34,7 @@ def resampling_unit(scores: Iterable[Score]) -> str:
 
 
 def mean_and_interval(values: Array, labels: list[str], recordings: list[str], how: str) -> tuple[float, float, float]:
-    """Return one value for a group of rows and the ends of its 95 % interval.
-
-    Raises:
-        ValueError: `how` is not a key of `AGGREGATES`.
-    """
+    """Return one value for a group of rows, as `how` (a key of `AGGREGATES`) says, and its 95 % interval."""
     if how not in AGGREGATES:
         raise ValueError(f"Unknown aggregate {how}. Choose one of {', '.join(AGGREGATES)}.")
     if how == "mean":
@@ -137,14 +133,7 @@ def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: st
 def format_tables(
     scores: list[Score], cells: list[dict[str, Any]], clips: Counter[str] | None = None, aggregate: str = "mean"
 ) -> str:
-    """Format the table of the model alone, and for each kind of row a table of systems by metrics.
-
-    Args:
-        scores: of all rows.
-        cells: result of `compare_systems`.
-        clips: as in `summarize`.
-        aggregate: a key of `AGGREGATES`.
-    """
+    """Format the table of the model alone, and for each kind of row one of systems by metrics."""
 
     def format_cell(cell: dict[str, Any]) -> str:
         if "value" not in cell:

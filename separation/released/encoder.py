@@ -71,12 +71,7 @@ class ReleasedEncoder(QueryEncoder):
         self.tensors, self.parts = dict(state_dict), {}
 
     def part(self, form: str) -> QueryEncoder:
-        """Return the encoder for one form of query.
-
-        Raises:
-            UnsupportedQueryError: the system does not take this form.
-            EncoderError: weights or packages are missing.
-        """
+        """Return the encoder for one form of query; EncoderError: no such form is taken, or files are missing."""
         system = SYSTEMS[self.family]
         if form in system.refusals:
             raise UnsupportedQueryError(system.refusals[form])
@@ -113,17 +108,9 @@ class ReleasedEncoder(QueryEncoder):
 def build_part(
     kind: str, form: str, tensors: Mapping[str, Tensor], file: tuple[str, str, str] | None, prompts: str
 ) -> QueryEncoder:
-    """Build the encoder of one kind.
+    """Build the encoder of one kind, as in the record of the system, for one form of query.
 
-    Args:
-        kind: as in the record of the system.
-        form: of query: "text", "audio", "label" or "image".
-        tensors: encoder tensors of the separator's checkpoint.
-        file: published weights as in the record, for a checkpoint that does not hold them.
-        prompts: name of CLIP's prompt templates.
-
-    Raises:
-        EncoderError: weights or packages are missing, or do not fit.
+    Its weights are among the `tensors` of the separator's checkpoint or in the published `file`.
     """
     if kind == "output number":
         return OneHotEncoder(["1", "2"])

@@ -24,14 +24,7 @@ OTHER_NETWORKS = {
 def recognise(state: Tensors, source: str | Path) -> StoredModel:
     """Find the published system that a checkpoint belongs to, from the names and shapes of its tensors.
 
-    Frozen transforms are left out. Every other tensor belongs to the network or to its encoder.
-
-    Args:
-        state: tensors by name.
-        source: file, for the message.
-
-    Raises:
-        ModelError: it belongs to no system, or holds tensors that belong to no part of the system.
+    Frozen transforms are left out. Every other tensor belongs to the network or to its encoder; else ModelError.
     """
     found = ((network, match) for network, sign in SIGNS.items() for name in state if (match := sign.match(name)))
     network, match = next(found, ("", None))

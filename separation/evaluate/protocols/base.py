@@ -30,12 +30,7 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class ListFile:
-    """A list that a protocol is built from.
-
-    Args:
-        names: paths below the folder of lists or of recordings.
-        sha256: of the published file; None if it was not available.
-    """
+    """A list that a protocol is built from: possible paths below the folder of lists or recordings, and its sha256."""
 
     names: tuple[str, ...]
     sha256: str | None = None
@@ -101,11 +96,7 @@ class Protocol:
         return rows
 
     def recordings(self, root: Path | None) -> Path:
-        """Return the folder of the recordings.
-
-        Raises:
-            ProtocolError: no folder is named, or it does not exist.
-        """
+        """Return the folder of the recordings; raise ProtocolError if none is named or it does not exist."""
         root = root or folder_from_environment(self.root)
         if root is None:
             raise ProtocolError(f"{self.name} needs its recordings: name their folder with --root or {self.root}.")
@@ -114,11 +105,7 @@ class Protocol:
         return root
 
     def find_list(self, wanted: ListFile, folders: Sequence[Path]) -> Path:
-        """Find a published list in one of the folders.
-
-        Raises:
-            ProtocolError: the list is missing, or its hash is not that of the published one.
-        """
+        """Find a list in one of the folders; raise ProtocolError if it is missing or not the published one."""
         found = next((path for folder in folders for name in wanted.names if (path := folder / name).is_file()), None)
         if found is None:
             raise ProtocolError(
@@ -177,11 +164,7 @@ def all_protocols() -> dict[str, Protocol]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """Return a protocol by name.
-
-    Raises:
-        ProtocolError: the name is unknown; the message suggests similar ones.
-    """
+    """Return a protocol by name; for an unknown one, ProtocolError suggests similar names."""
     known = all_protocols()
     if name in known:
         return known[name]

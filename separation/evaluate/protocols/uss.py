@@ -45,13 +45,7 @@ def build_audioset(root: Path) -> list[Row]:
 def mix_neighbours(names: Sequence[str], labels: Sequence[str], targets: int) -> list[Row]:
     """Mix each clip with the next one of the list if their labels differ, in shuffled passes, up to 100 rows a class.
 
-    Args:
-        names: paths of the clips.
-        labels: their classes.
-        targets: number of clips, from the first one on, that may be targets.
-
-    Raises:
-        ProtocolError: no clip has a neighbour of another class.
+    Only the first `targets` clips are targets. Raises ProtocolError if no clip has a neighbour of another class.
     """
     other = [(i + 1) % len(labels) for i in range(len(labels))]
     usable = {labels[i] for i in range(targets) if labels[i] != labels[other[i]]}
