@@ -43,6 +43,13 @@ def classes() -> tuple[SoundClass, ...]:
 
 
 @cache
+def tagger_classes() -> tuple[SoundClass, ...]:
+    """The 521 of them that YAMNet knows, in the order of its output."""
+    missing = {"/m/05zppz", "/m/02zsn", "/m/04gy_2", "/t/dd00003", "/t/dd00004", "/t/dd00032"}
+    return tuple(each for each in classes() if each.mid not in missing)
+
+
+@cache
 def class_names() -> dict[str, int]:
     """Map lower-case names, ids and indices to indices, and synonyms (parts of a name) that only one class has."""
     names: dict[str, int] = {}
