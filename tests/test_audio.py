@@ -403,6 +403,8 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path):
         path.write_text("mine")  # it appears meanwhile
     assert path.read_text() == "mine"
     assert leftovers(tmp_path) == ["a.wav"]
+    with pytest.raises(AudioError, match=r"cannot be written: it is a folder\."):
+        write(tmp_path, noise(10), 44100, "wav", overwrite=True)
 
 
 @posix

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ class Terminal(io.StringIO):
 
 
 class FakeExamples(GainSeparator):
-    """What an example, a picture or a vector stands for is the name of its file."""
+    """An example, a picture or a vector stands for the name of its file."""
 
     def __init__(self):
         super().__init__()
@@ -84,8 +85,6 @@ class FakeExamples(GainSeparator):
         if isinstance(query, str):
             return query
         self.asked.append(query)
-        if "mute" in query.name:
-            raise ValueError("mute.wav is silent.")
         return query.name.split(" without ")[0]
 
 
@@ -94,7 +93,7 @@ def examples(folder, monkeypatch):
     """A folder with a separator that takes every form of query, and some files to use as queries."""
     double = FakeExamples()
     monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: double)
-    for name in ("half.wav", "other/half.wav", "mute.wav", "quarter.wav"):
+    for name in ("half.wav", "other/half.wav", "quarter.wav"):
         save(f"sounds/{name}")
     Path("sounds/quarter.npy").touch()
     Path("sounds/double.png").touch()
@@ -108,19 +107,6 @@ def outputs():
 
 
 # Samples and formats
-
-
-def test_one_query_one_file(folder, capsys):
-    samples = save("mix.wav")
-    assert run("--query", "half", "mix.wav") == 0
-    assert everything() == ["mix.half.wav", "mix.wav"]
-    info = soundfile.info("mix.half.wav")
-    assert (info.samplerate, info.channels, info.frames) == (44100, 2, 30000)
-    assert (info.format, info.subtype) == ("WAV", "FLOAT")
-    assert np.abs(load("mix.half.wav") - 0.5 * samples).max() < 1e-7
-    out, err = capsys.readouterr()
-    assert out == "mix.half.wav  presence 0.50\n"
-    assert err == ""
 
 
 @pytest.mark.parametrize("frames", [1, 2, 4710, 4711, 4712, 100_000])
@@ -157,6 +143,7 @@ def test_the_level_is_measured_over_the_whole_file(folder, separator):
         ("a.wav", {"subtype": "PCM_16"}, "a.half.wav", ("WAV", "FLOAT")),
         ("a.wav --format flac --subtype 16", {}, "a.half.flac", ("FLAC", "PCM_16")),
         ("a.wav --subtype pcm_24", {}, "a.half.wav", ("WAV", "PCM_24")),
+        ("a.wav --subtype ''", {}, "a.half.wav", ("WAV", "FLOAT")),
         ("a.flac", {"subtype": "PCM_16"}, "a.half.flac", ("FLAC", "PCM_24")),
         ("a.ogg", {}, "a.half.ogg", ("OGG", "VORBIS")),
         ("a.opus", {"format": "OGG", "subtype": "OPUS"}, "a.half.opus", ("OGG", "OPUS")),
@@ -167,16 +154,10 @@ def test_the_level_is_measured_over_the_whole_file(folder, separator):
 )
 def test_outputs_are_what_the_input_is_or_what_was_asked_for(folder, name, options, output, kind):
     save(name.split()[0], sample_rate=48000, **options)
-    assert run("--query", "half", *name.split()) == 0
+    assert run("--query", "half", *shlex.split(name)) == 0
     info = soundfile.info(output)
     assert (info.format, info.subtype) == kind
     assert (info.samplerate, info.channels, info.frames) == (48000, 2, 30000)
-
-
-def test_an_empty_subtype_is_none(folder):
-    save("a.wav")
-    assert run("--query", "half", "--subtype", "", "a.wav") == 0
-    assert soundfile.info("a.half.wav").subtype == "FLOAT"
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-6), ("wav", 1e-4)])
@@ -220,37 +201,23 @@ def test_two_inputs_with_one_stem_are_numbered_and_reported(folder, capsys):
     assert "mix.all.wav is already the name of another output" in capsys.readouterr().err
 
 
-def test_an_existing_output_is_kept_without_overwrite(folder, capsys, separator):
+def test_an_existing_output_is_kept_without_overwrite(folder, separator):
     save("mix.wav")
     Path("mix.half.wav").write_text("mine")
     assert run("--query", "all", "--query", "half", "mix.wav") == 1
     assert Path("mix.half.wav").read_text() == "mine"
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert separator.streams == []  # said before the work, not after it
-    assert capsys.readouterr().err == ("separate: mix.half.wav already exists. Add --overwrite to replace it.\n")
     assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 0
     assert load("mix.half.wav").shape == (30000, 2)
-    assert everything() == ["mix.all.wav", "mix.half.wav", "mix.wav"]
 
 
-def test_an_input_is_never_written_over(folder, capsys):
-    save("mix.wav")
+def test_an_input_is_never_written_over(examples, capsys):
     other = save("mix.half.wav", noise(seed=5))
-    assert run("--query", "half", "--overwrite", "mix.wav", "mix.half.wav") == 1
-    assert np.array_equal(load("mix.half.wav"), other)
-    assert "mix.half.wav would be overwritten, but it is one of the inputs." in (capsys.readouterr().err)
-    assert Path("mix.half.half.wav").exists()
-
-
-def test_a_second_run_through_a_folder_leaves_out_the_results_of_the_first(folder, capsys):
-    save("in/a.wav")
-    assert run("--query", "half", "-r", "in") == 0
-    assert run("--query", "half", "-r", "in", "--overwrite") == 0
-    assert everything() == ["in/a.half.wav", "in/a.wav"]
-    assert "skipped outputs of an earlier run (1)" in capsys.readouterr().err
-    assert run("--query", "half", "in/*.wav", "--overwrite") == 0
-    assert everything() == ["in/a.half.wav", "in/a.wav"]
-    assert "in/*.wav: skipped outputs of an earlier run (1), such as a.half.wav" in capsys.readouterr().err
+    for arguments in (["--query", "half", "mix.half.wav"], ["--query-audio", "mix.half.wav"]):  # an example is one too
+        assert run(*arguments, "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
+        assert np.array_equal(load("mix.half.wav"), other)
+        assert "mix.half.wav would be overwritten, but it is one of the inputs." in capsys.readouterr().err
 
 
 def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
@@ -352,14 +319,6 @@ def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
     assert "mix.not_half.wav cannot be written: the disk reported an error." in (capsys.readouterr().err)
     assert everything() == ["mix.half.wav", "mix.wav"]
     assert Path("mix.half.wav").read_text() == "old"
-
-
-def test_an_output_that_is_a_folder(folder, capsys):
-    save("mix.wav")
-    Path("mix.half.wav").mkdir()
-    assert run("--query", "all", "--query", "half", "--overwrite", "mix.wav") == 1
-    assert capsys.readouterr().err == "separate: mix.half.wav cannot be written: it is a folder.\n"
-    assert everything() == ["mix.wav"]
 
 
 def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys):
@@ -473,24 +432,11 @@ def test_examples_of_one_name_are_two_queries(examples, capsys):
 
 
 def test_negatives_apply_to_every_query(examples):
-    save("sounds/quarter.wav")
     asked = ("--query", "half", "--query-audio", "sounds/quarter.wav", "--remove", "all")
     assert run(*asked, "--not", "rain", "--not", "wind", "mix.wav") == 0
     assert [query.negatives() for query in examples.asked] == [["rain", "wind"]] * 3
     parts = ["half", "not_all", "quarter"]
     assert outputs() == [*(f"mix.{part}_without_rain_and_wind.wav" for part in parts), "mix.wav", "mix2.wav"]
-
-
-def test_an_example_that_cannot_be_used(examples, capsys):
-    assert run("--query-audio", "sounds/mute.wav", "mix.wav") == 2
-    assert capsys.readouterr().err == "separate: mute.wav is silent.\n"
-    assert outputs() == ["mix.wav", "mix2.wav"]
-
-
-def test_an_example_is_never_written_over(examples, capsys):
-    save("mix.half.wav")
-    assert run("--query-audio", "mix.half.wav", "--query-audio", "sounds/half.wav", "--overwrite", "mix.wav") == 1
-    assert "mix.half.wav would be overwritten, but it is one of the inputs." in capsys.readouterr().err
 
 
 def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):

@@ -131,7 +131,8 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
     (tree / "b.dog.wav").touch()
     finder = InputFinder(True, {"dog"}, Path("out"), said.append)
     assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
-    assert said == [".: skipped outputs of an earlier run (1), such as b.dog.wav."]
+    assert names(finder.find(["b*.wav"])) == ["b.wav"]
+    assert said == [f"{where}: skipped outputs of an earlier run (1), such as b.dog.wav." for where in (".", "b*.wav")]
 
 
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):

@@ -34,45 +34,20 @@ TARGET = RNG.standard_normal(10000)
 OTHER = RNG.standard_normal(10000)
 
 
-@pytest.mark.parametrize("wanted", [-10, 0, 3, 6.5, 20, 60])
-def test_sdr_of_a_target_and_an_error_of_known_energy(wanted):
-    error = OTHER * np.sqrt(energy(TARGET) / energy(OTHER)) * 10 ** (-wanted / 20)
-    assert sdr(TARGET, TARGET + error) == pytest.approx(wanted, abs=1e-9)
-
-
-def test_tensors_are_measured_like_arrays():
-    waves = [TARGET, TARGET + OTHER, TARGET + 2 * OTHER]
-    tensors = [torch.from_numpy(wave) for wave in waves]
-    assert sdri(*tensors) == sdri(*waves)
-    assert si_sdr(*tensors[:2]) == si_sdr(*waves[:2])
-    assert snr(*tensors[:2], zero_mean=True) == snr(*waves[:2], zero_mean=True)
-
-
-@pytest.mark.parametrize(("gain", "ratio"), [(0.5, 20 * np.log10(2)), (0, 0), (-1, -20 * np.log10(2)), (1, np.inf)])
-def test_sdr_depends_on_the_gain(gain, ratio):
-    assert sdr(TARGET, gain * TARGET) == pytest.approx(ratio, abs=1e-12)
-
-
-@pytest.mark.parametrize("gain", [1, 0.5, 0.1, 0.01])
-def test_sdri_is_the_attenuation_of_the_interference(gain):
-    assert sdri(TARGET, TARGET + gain * OTHER, TARGET + OTHER) == pytest.approx(-20 * np.log10(gain), abs=1e-9)
+def test_ratios_of_silence_and_of_perfect_estimates():
+    assert (metrics.decibel(1, 0), metrics.decibel(0, 1), metrics.decibel(100, 1)) == (np.inf, -np.inf, 20)
+    assert energy(np.full(4, 1e30, dtype=np.float32)) == pytest.approx(4e60, rel=1e-6)  # in double precision
+    assert np.isnan([si_sdr(TARGET, 0 * TARGET), si_sdr(0 * TARGET, TARGET)]).all()
+    assert si_sdr(TARGET, 0 * TARGET, PUBLISHED_EPSILON) == pytest.approx(0, abs=1e-6)
+    assert sdr(TARGET, TARGET, PUBLISHED_FLOOR) == pytest.approx(10 * np.log10(np.square(TARGET).mean() / 1e-10))
+    assert sdr(0 * TARGET, 0 * TARGET, PUBLISHED_FLOOR) == 0
+    tensors = [torch.from_numpy(wave) for wave in (TARGET, TARGET + OTHER, TARGET + 2 * OTHER)]
+    assert sdri(*tensors) == sdri(*(tensor.numpy() for tensor in tensors))
 
 
 @pytest.mark.parametrize("gain, wanted", [(1, 0), (2, -6.0206), (0.1, 20), (1e-3, 60), (1e-5, 60), (0, 60)])
 def test_suppression_is_the_level_below_the_mixture(gain, wanted):
     assert suppression(TARGET, gain * TARGET) == pytest.approx(wanted, abs=1e-4)
-
-
-def test_energy_is_summed_in_double_precision():
-    wave = np.full(10_000_000, 1e-3, dtype=np.float32)
-    assert energy(wave) == pytest.approx(10.0, rel=1e-6)
-    assert energy(np.full(4, 1e30, dtype=np.float32)) == pytest.approx(4e60, rel=1e-6)
-
-
-def test_decibels_of_zero():
-    assert metrics.decibel(1, 0) == np.inf
-    assert metrics.decibel(0, 1) == -np.inf
-    assert metrics.decibel(100, 1) == 20
 
 
 def test_bootstrap_of_independent_values_is_the_normal_interval():
@@ -90,22 +65,10 @@ def test_bootstrap_counts_recordings_and_not_their_rows():
     assert repeated == pytest.approx(once, abs=1e-9)
     independent = bootstrap(np.repeat(values, 9), [f"{i:03}" for i in range(450)])
     assert independent[1] - independent[0] < 0.5 * (once[1] - once[0])
-
-
-def test_bootstrap_weighs_a_recording_by_its_rows():
-    values = np.tile([0.0] * 9 + [1.0], 100)  # a hundred recordings of nine rows each, a hundred of one
-    low, high = bootstrap(values, [f"{i // 10}{'one' if i % 10 == 9 else 'nine'}" for i in range(1000)])
+    assert bootstrap(np.array([1.0, 3.0] * 100), [str(i // 2) for i in range(200)]) == (2.0, 2.0)  # all have the mean 2
+    unequal = np.tile([0.0] * 9 + [1.0], 100)  # a hundred recordings of nine rows each, a hundred of one
+    low, high = bootstrap(unequal, [f"{i // 10}{'one' if i % 10 == 9 else 'nine'}" for i in range(1000)])
     assert 0.07 < low < 0.1 < high < 0.14
-    low, high = bootstrap(np.array([1.0, 3.0] * 100), [str(i // 2) for i in range(200)])
-    assert (low, high) == (2.0, 2.0)  # every recording has the mean 2
-
-
-def test_bootstrap_repeats_itself_and_follows_its_seed():
-    values = RNG.standard_normal(30)
-    groups = [str(i) for i in range(30)]
-    assert bootstrap(values, groups) == bootstrap(values, groups)
-    assert bootstrap(values, groups) != bootstrap(values, groups, seed=1)
-    assert bootstrap(np.array([4.2]), ["only"]) == pytest.approx((4.2, 4.2))
 
 
 # SI-SDR, SNR, segmental SNR
@@ -117,24 +80,6 @@ def test_si_sdr_ignores_gain_only(gain):
     other *= np.sqrt(energy(TARGET) / energy(other)) / 10
     assert si_sdr(TARGET, gain * (TARGET + other)) == pytest.approx(20, abs=1e-9)
     assert si_sdri(TARGET, TARGET + 0.1 * other, TARGET + other) == pytest.approx(20, abs=1e-9)
-
-
-def test_si_sdr_of_silence():
-    assert np.isnan(si_sdr(TARGET, 0 * TARGET))
-    assert np.isnan(si_sdr(0 * TARGET, TARGET))
-    assert si_sdr(TARGET, 0 * TARGET, PUBLISHED_EPSILON) == pytest.approx(0, abs=1e-6)
-
-
-def test_snr_without_the_means():
-    assert snr(TARGET, TARGET + 0.1 * OTHER) == sdr(TARGET, TARGET + 0.1 * OTHER)
-    assert snr(TARGET + 5, TARGET + 0.1 * OTHER, zero_mean=True) == pytest.approx(
-        snr(TARGET - TARGET.mean(), TARGET + 0.1 * OTHER - (TARGET + 0.1 * OTHER).mean()), abs=1e-9
-    )
-
-
-def test_published_floors_give_every_pair_a_value():
-    assert sdr(TARGET, TARGET, PUBLISHED_FLOOR) == pytest.approx(10 * np.log10(np.square(TARGET).mean() / 1e-10))
-    assert sdr(0 * TARGET, 0 * TARGET, PUBLISHED_FLOOR) == 0
 
 
 @needs_fixtures
@@ -200,20 +145,6 @@ def sources(channels=1, length=8000):
     return true, np.stack([first, second])
 
 
-def test_bss_eval_of_known_parts():
-    rng = np.random.default_rng(4)
-    true = rng.standard_normal((2, 60000))
-    noise = rng.standard_normal(60000)
-    filtered = true[0] + 0.5 * np.concatenate([np.zeros(3), true[0][:-3]])
-    found = bss_eval(true, np.stack([filtered + 0.1 * true[1], true[1] + 0.1 * noise]))
-    assert found.isr[0, 0] == pytest.approx(20 * np.log10(2), abs=0.2)
-    assert found.sir[0, 0] == pytest.approx(10 * np.log10(1.25 / 0.01), abs=0.2)
-    assert found.sdr[0, 0] == pytest.approx(10 * np.log10(1 / 0.26), abs=0.2)
-    # Noise of 60,000 samples leaves 1024 / 60,000 of its energy in the space of all filters.
-    assert found.sar[1, 0] == pytest.approx(20, abs=0.3)
-    assert found.sdr[1, 0] == pytest.approx(20, abs=0.1)
-
-
 @pytest.mark.parametrize("channels", [1, 2])
 def test_bss_eval_equals_mir_eval(channels):
     mir_eval = pytest.importorskip("mir_eval.separation")
@@ -232,13 +163,6 @@ def test_sdr_of_windows_needs_no_filters():
     assert np.allclose(windowed_sdr(true[1], guess[1], 2000)[[0, 2, 3]], found.sdr[1, [0, 2, 3]], atol=1e-9)
     assert np.isnan(windowed_sdr(true[0], guess[0], 2000)).tolist() == [False, True, False, False]
     assert windowed_sdr(TARGET, TARGET + 0.1 * OTHER)[0] == sdr(TARGET, TARGET + 0.1 * OTHER)
-
-
-def test_swapped_references_and_estimates():
-    """What USS does for MUSDB18: the error is the same, the energy above it is the estimate's."""
-    estimate = 0.5 * TARGET
-    assert windowed_sdr(TARGET, estimate)[0] == pytest.approx(20 * np.log10(2))
-    assert windowed_sdr(estimate, TARGET)[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_bss_eval_of_silence_and_of_shapes_that_differ():
@@ -281,17 +205,8 @@ def test_stoi_equals_pystoi():
     assert metrics.stoi(clean, noisy, RATE) == pytest.approx(library.stoi(clean, noisy, RATE), abs=1e-9)
     extended = library.stoi(clean, noisy, RATE, extended=True)
     assert metrics.stoi(clean, noisy, RATE, extended=True) == pytest.approx(extended, abs=1e-9)
-    assert np.isnan(metrics.stoi(clean[:2000], noisy[:2000], RATE))
-
-
-@pytest.mark.parametrize("samples", [1, 200, 3000])
-def test_stoi_of_too_little_speech_is_nan(samples):
-    pytest.importorskip("pystoi")
-    wave = np.random.default_rng(0).standard_normal(samples)
-    assert np.isnan(metrics.stoi(wave, wave, 16000))
-    click = np.zeros(32000)
-    click[16000] = 1.0
-    assert np.isnan(metrics.stoi(click, click, 16000))
+    for wave in (clean[:2000], clean[:200], clean[:1], np.eye(1, 32000, 16000)[0]):  # too little speech
+        assert np.isnan(metrics.stoi(wave, wave, RATE))
 
 
 @pytest.mark.parametrize(("function", "name"), [(metrics.pesq, "pesq"), (metrics.stoi, "pystoi")])
