@@ -51,23 +51,3 @@ def test_functions_that_need_the_library_raise():
 
     with pytest.raises(RuntimeError, match="forced_align needs torchaudio's library"):
         audio_extension().fail_if_no_align(forced_align)()
-
-
-def test_encoder_modules_import_no_optional_package():
-    code = """
-        import sys
-        import separation.released.encoder
-        optional = {"transformers", "open_clip", "torchvision", "torchaudio", "laion_clap", "tokenizers", "PIL"}
-        print(sorted(optional & set(sys.modules)))
-    """
-    assert python(code) == "[]"
-
-
-def test_names_of_models_and_classes_need_no_torch():
-    code = """
-        import sys, separation.ontology, separation.pretrained
-        separation.ontology.class_index("Dog")
-        separation.pretrained.list_models()
-        print("torch" in sys.modules)
-    """
-    assert python(code) == "False"

@@ -7,7 +7,6 @@ import pytest
 import soundfile
 import torch
 from queries import DIM, encoder, logged, noises, queried, unet
-from torch.nn import functional as F
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
@@ -22,10 +21,6 @@ from separation.training.objectives.noise_invariant import NoiseInvariant
 from separation.training.optimiser import AdamW
 
 
-def masks(*shape, seed=0, low=0.05, high=0.95):
-    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape))
-
-
 def objective(seed=0, **arguments):
     module = NoiseInvariant(unet(seed, noise_heads=2), encoder(), **arguments)
     logged(module)
@@ -33,34 +28,6 @@ def objective(seed=0, **arguments):
 
 
 # --- Losses ------------------------------------------------------------------------------------
-
-
-def test_the_loss_is_that_of_the_better_assignment_of_each_item():
-    """All points, items and assignments one by one."""
-    targets, noise, weight = masks(3, 2, 4, 5, seed=1), masks(3, 2, 4, 5, seed=2), masks(3, 4, 5, seed=3)
-    truth = (masks(3, 2, 4, 5, seed=4) > 0.5).double()
-    wanted = []
-    for item in range(3):
-        costs = []
-        for order in itertools.permutations(range(2)):
-            cost = 0.0
-            for n, j in enumerate(order):
-                for f, t in itertools.product(range(4), range(5)):
-                    both = min(1.0, float(targets[item, n, f, t] + noise[item, j, f, t]))
-                    right = float(truth[item, n, f, t])
-                    entropy = right * np.log(both) + (1 - right) * (np.log(1 - both) if both < 1 else -100)
-                    cost -= float(weight[item, f, t]) * entropy / 20
-            costs.append(cost / 2)
-        wanted.append(min(costs))
-    assert noise_invariant_bce(targets, noise, truth, weight).tolist() == pytest.approx(wanted, rel=1e-6)
-
-
-def test_the_loss_does_not_depend_on_the_order_of_the_noise_masks():
-    targets, noise, weight = masks(2, 2, 4, 5, seed=1), masks(2, 2, 4, 5, seed=2), masks(2, 4, 5, seed=3)
-    truth = (masks(2, 2, 4, 5, seed=4) > 0.5).double()
-    loss = noise_invariant_bce(targets, noise, truth, weight)
-    assert torch.allclose(loss, noise_invariant_bce(targets, noise.flip(1), truth, weight))
-    assert not torch.allclose(loss, noise_invariant_bce(targets.flip(1), noise, truth, weight))
 
 
 def test_the_better_order_of_two():
@@ -78,17 +45,6 @@ def test_the_noise_masks_are_free_up_to_gamma(gamma, wanted):
     excess.backward()
     # Every point of both masks counts 1 / (batch * rows * frames).
     assert torch.allclose(noise.grad, torch.full_like(noise, 1 / 24 if wanted else 0.0))
-
-
-def test_the_objective_is_the_sum_of_its_terms():
-    module, sources = objective(noise_weight=0.3, gamma=0.1), noises()
-    module.eval()
-    conditions = module.conditions(queried(sources))
-    features, truth, weight = module.mask_targets(sources)
-    targets, noise = module.model.masks_with_noise(features, conditions)
-    wanted = noise_invariant_bce(targets, noise, truth, weight).mean() + 0.3 * F.relu(noise.sum(1).mean() - 0.1)
-    assert torch.allclose(module.mean_loss(sources, conditions), wanted)
-    assert torch.allclose(module.model.masks(features, conditions), targets)
 
 
 # --- The start ---------------------------------------------------------------------------------
@@ -126,19 +82,6 @@ def test_at_the_start_every_sum_is_clamped_and_only_the_bound_has_a_gradient():
     module.mean_loss(sources, module.conditions(queried(sources))).backward()
     assert module.model.pit_nets[0].bias.grad.abs().max() > 0
     assert module.model.synth_net.bias.grad.abs().max() > 0
-
-
-def test_the_bound_frees_the_sums_so_that_a_gradient_reaches_the_target_masks():
-    module, sources = level_start(), noises()
-    optimiser = torch.optim.Adam(module.model.parameters(), 3e-2)
-    for _ in range(10):
-        optimiser.zero_grad()
-        module.mean_loss(sources, module.conditions(queried(sources))).backward()
-        optimiser.step()
-    targets, noise, truth, weight = terms_of(module, sources)
-    noise_invariant_bce(targets, noise, truth, weight).mean().backward()
-    assert (targets.grad != 0).float().mean() > 0.1
-    assert ((targets[:, :, None] + noise[:, None]).clamp(max=1) < 1).float().mean() > 0.1
 
 
 def test_a_warm_up_trains_the_target_masks_from_the_first_step():

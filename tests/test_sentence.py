@@ -1,6 +1,4 @@
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -157,12 +155,3 @@ def test_the_hugging_face_cache_is_used(no_package, tmp_path, variable, hub, enc
 
 def test_the_package_comes_first():
     assert next(candidate_folders()) == published_folder()
-
-
-def test_the_first_text_loads_neither_the_compiler_nor_transformers():
-    code = (
-        "import sys; from separation.encoders.sentence import SentenceEncoder as E; E().encode_text(['rain']); "
-        "print({'torch._dynamo', 'transformers', 'sentence_transformers'} & set(sys.modules))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert result.stdout.strip() == "set()"

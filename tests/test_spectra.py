@@ -26,7 +26,7 @@ def test_inverse_is_exact_at_every_length(n_fft, hop, multiple):
         assert torch.allclose(back, signal, rtol=0, atol=2e-6), length
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_inverse_is_exact_for_random_sizes(seed):
     rng = np.random.default_rng(seed)
     n_fft = 2 * int(rng.integers(8, 200))
@@ -88,7 +88,7 @@ def test_band_centres_rise_by_a_constant_factor_and_end_at_the_last_bin(bands, b
 def test_band_matrix_interpolates_linearly(bands, bins, linear):
     matrix = band_matrix(bands, bins, linear).double().numpy()
     assert matrix.shape == (bins, bands)
-    assert (matrix >= 0).all()
+    assert (matrix >= 0).all() and (matrix.sum(0) > 0).all()
     assert np.allclose(matrix.sum(1), 1, atol=1e-6)
     assert np.array_equal(matrix[:linear, :linear], np.eye(linear))
     # At most two bands reach a bin, and they are neighbours.
@@ -99,8 +99,3 @@ def test_band_matrix_interpolates_linearly(bands, bins, linear):
     assert np.allclose(matrix @ centres, np.arange(bins), atol=1e-3)  # exact for anything linear in frequency
     curve = np.random.default_rng(0).standard_normal(bands)
     assert np.allclose(matrix @ curve, np.interp(np.arange(bins), centres, curve), atol=1e-4)
-
-
-@pytest.mark.parametrize("bands, bins, linear", BANDS)
-def test_every_band_holds_some_bin(bands, bins, linear):
-    assert (band_matrix(bands, bins, linear).sum(0) > 0).all()
