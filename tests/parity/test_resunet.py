@@ -55,8 +55,6 @@ def test_published_inference_through_the_separator(tmp_path):
     expected = arrays("uss", case)
     file = checkpoint(tmp_path / "x.ckpt", "audiosep", meta("uss", case)["seed"])
     separator = Separator.from_pretrained(file, faithful=True)
-    result = separator(expected["mixture"][0], expected["condition"][0], 32000)
-    assert largest(result.target, expected["output"][0]) < 1e-5
     both = separator(expected["mixture"][0].expand(2, -1), expected["condition"], 32000)
     assert largest(both.target, expected["output"][0].expand(2, -1)) < 1e-5
 
