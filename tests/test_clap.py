@@ -195,26 +195,16 @@ def weights(encoder):
 
 
 @needs_transformers
-@pytest.mark.parametrize("prefix", ["", "module.", "query_encoder.model.", "module.net_clap.model.model."])
+@pytest.mark.parametrize("prefix", [None, "", "module.", "query_encoder.model.", "module.net_clap.model.model."])
 def test_laions_names_load_with_any_prefix(weights, folder, prefix, tmp_path):
     other = {"ss_model.pre_conv.weight": torch.ones(1)} if prefix else {}
-    torch.save({"state_dict": {**{prefix + k: v for k, v in laion(weights).items()}, **other}}, tmp_path / "clap.pt")
+    published = weights if prefix is None else {prefix + k: v for k, v in laion(weights).items()}  # or Hugging Face's
+    torch.save({"state_dict": {**published, **other}}, tmp_path / "clap.pt")
     loaded = hugging_face(ClapEncoder.from_file(tmp_path / "clap.pt", vocabulary=folder, **SMALL))
     assert loaded.keys() == weights.keys()
     for name, tensor in loaded.items():
         assert name.endswith("num_batches_tracked") or torch.equal(tensor, weights[name]), name
-
-
-@needs_transformers
-def test_the_hugging_face_form_loads(weights, encoder, folder, tmp_path):
-    from safetensors.torch import save_file
-
-    extra = {"logit_scale_a": torch.ones(()), "text_model.embeddings.position_ids": torch.ones(1, 514)}
-    save_file({**weights, **extra}, tmp_path / "model.safetensors")
-    loaded = ClapEncoder.from_file(tmp_path / "model.safetensors", vocabulary=folder, **SMALL)
-    same = ClapEncoder.from_tensors(laion(weights), vocabulary=folder, **SMALL)
-    assert torch.equal(loaded.encode_text(["rain"]), same.encode_text(["rain"]))
-    assert not torch.allclose(loaded.encode_text(["rain"]), encoder.encode_text(["rain"]), atol=1e-3)
+        assert not name.endswith(INDICES)
 
 
 @needs_transformers
@@ -233,15 +223,6 @@ def test_a_wrong_tensor_is_named(weights, folder, changes, message):
         ClapEncoder.from_tensors(tensors, "x.pt", vocabulary=folder, **SMALL)
     with pytest.raises(EncoderError, match="contains no CLAP"):
         ClapEncoder.from_tensors({"a": torch.ones(1)}, vocabulary=folder, **SMALL)
-
-
-@needs_transformers
-def test_the_state_dict_holds_weights_only_and_loads(encoder, folder):
-    state = encoder.state_dict()
-    assert not [name for name in state if name.endswith(INDICES)]
-    other = ClapEncoder(vocabulary=folder, **SMALL)
-    other.load_state_dict(state)
-    assert torch.equal(other.encode_text(["rain"]), encoder.encode_text(["rain"]))
 
 
 @needs_transformers

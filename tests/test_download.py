@@ -72,10 +72,15 @@ def test_downloaded_once_and_recorded(server, cache, capsys):
 
 def test_an_interrupted_download_leaves_nothing(server, cache):
     server.cut = 3000
-    with pytest.raises(NoConnectionError, match="ended after 3000 of 10240 bytes"):
+    with pytest.raises(
+        NoConnectionError, match=r"a\.ckpt could not be downloaded \(.* ended after 3000 of 10240 bytes"
+    ):
+        fetch(REMOTE, offline=False)
+    server.cut, server.url = None, "http://models.example/b"
+    with pytest.raises(ModelError, match="only https is"):  # a redirection
         fetch(REMOTE, offline=False)
     assert names(cache) == []
-    server.cut = None
+    server.url = None
     assert fetch(REMOTE, offline=False).read_bytes() == CONTENT
 
 
@@ -112,22 +117,6 @@ def test_offline(server, cache, monkeypatch, variable):
         fetch(REMOTE, offline=None if variable else True)
     monkeypatch.setenv(variable or "SEPARATION_OFFLINE", "0")
     assert fetch(REMOTE).is_file()
-
-
-def test_a_redirection_from_https_to_http_is_refused(server, cache):
-    server.url = "http://models.example/b"
-    with pytest.raises(ModelError, match="only https is"):
-        fetch(REMOTE, offline=False)
-    assert names(cache) == []
-
-
-def test_errors_of_the_server_are_one_sentence(cache, monkeypatch):
-    def fail(url, timeout):
-        raise OSError("HTTP Error 404:\n gone")
-
-    monkeypatch.setattr(download, "urlopen", fail)
-    with pytest.raises(NoConnectionError, match=r"a\.ckpt could not be downloaded \(HTTP Error 404: gone\)"):
-        fetch(REMOTE, offline=False)
 
 
 def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkeypatch, tmp_path):

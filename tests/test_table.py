@@ -25,10 +25,6 @@ def test_labels_are_found_whatever_their_commas_case_and_blanks():
         encoder.index("bee, wasps, etc. buzzing")
 
 
-def test_one_hot():
-    assert OneHotEncoder(LABELS).encode_label(["rain", "dog barking"]).tolist() == [[0, 1, 0], [1, 0, 0]]
-
-
 def test_an_unknown_label_names_close_ones():
     with pytest.raises(
         EncoderError, match=r"'playing violon' is none of the 3 labels of this model; close to it: playing violin"

@@ -78,11 +78,6 @@ def test_objects_inside_numpy_scalars_do_not_run(tmp_path, refusal):
     assert "not made of tensors and plain values" in refusal(tmp_path / "model.pt")
 
 
-def test_a_foreign_class_is_named(tmp_path, refusal):
-    torch.save({"state_dict": {"a": torch.ones(1)}, "recent": collections.deque()}, tmp_path / "model.ckpt")
-    assert "collections.deque" in refusal(tmp_path / "model.ckpt")
-
-
 @pytest.mark.parametrize("write", [zipped, legacy])
 def test_numbers_of_numpy_are_read(tmp_path, write):
     training = {"epoch": np.int64(15), "best": np.float64(89.98), "order": np.arange(3)}
