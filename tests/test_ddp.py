@@ -95,16 +95,3 @@ def test_an_objective_has_the_loss_and_gradient_of_the_whole_batch(two, name):
     assert found[1].keys() == gradients.keys()
     for key, gradient in gradients.items():
         assert torch.allclose(found[1][key], gradient, rtol=1e-3, atol=1e-4 if name != "noise invariant" else 1e-6), key
-
-
-def test_a_group_that_hangs_is_started_once_more(tmp_path):
-    hang = (
-        "import os, time; time.sleep(60 if os.environ['RANK'] == '1' and 'attempt_0' in os.environ['MEETING'] else 0)"
-    )
-    assert run_group(tmp_path, program=["-c", hang], seconds=2).name == "attempt_1"
-
-
-def test_a_group_that_fails_says_why(tmp_path):
-    with pytest.raises(AssertionError, match=r"(?s)attempt 1: \[1, 1\].*a good reason"):
-        run_group(tmp_path, program=["-c", "import sys; sys.exit('a good reason')"])
-    assert not (tmp_path / "attempt_1").exists()

@@ -4,15 +4,12 @@ import shutil
 from itertools import pairwise
 
 import matplotlib.image
-import numpy as np
 import pytest
-import soundfile
 from media import save_media, tone
 
 from separation.data.frames import add_frames, extract, find_video
 from separation.data.manifest import Clip, DataError, read_entries, write_manifest
 from separation.datasets.command import main
-from separation.datasets.musdb18 import STEMS, extract_stems
 
 
 def clip(path, frame="", start=0.0, seconds=0.0):
@@ -73,19 +70,3 @@ def test_the_video_of_a_clip_is_its_frame_or_its_file(tmp_path):
     assert find_video(clip("a.wav", "frames/a/*.jpg")) == ""
     entries = [("train", clip("a.wav")), ("train", clip("b.wav", "frames/b/*.jpg"))]
     assert add_frames(entries, tmp_path, tmp_path / "frames", tmp_path) == entries  # there is no video
-
-
-def test_stems_are_extracted_from_their_container(tmp_path):
-    target = tmp_path / "train" / "A - B.stem.mp4"
-    save_media(target, [tone(hertz, 1, 8000) for hertz in (100, 200, 400, 800, 1600)], 8000)
-    extract_stems(tmp_path)
-    for stem, hertz in zip(("mixture", *STEMS), (100, 200, 400, 800, 1600), strict=True):
-        samples, rate = soundfile.read(tmp_path / "train" / "A - B" / f"{stem}.wav")
-        assert abs(int(np.abs(np.fft.rfft(samples[:rate])).argmax()) - hertz) <= 2  # a bin is one hertz
-    (tmp_path / "train" / "A - B" / "drums.wav").unlink()
-    extract_stems(tmp_path)  # the folder is there: nothing is done again
-    assert not (tmp_path / "train" / "A - B" / "drums.wav").exists()
-    (tmp_path / "train" / "C.stem.mp4").write_text("no stems")
-    with pytest.raises(DataError, match=r"C\.stem\.mp4: cannot extract its stems: "):
-        extract_stems(tmp_path)
-    assert not (tmp_path / "train" / "C").exists()
