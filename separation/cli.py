@@ -137,6 +137,11 @@ def print_models(as_json: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `separate`; return its exit status (0 success, 1 a file failed, 2 wrong usage, 130 interrupted)."""
+    if sys.stderr is None:  # closed, as by 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print_error("standard output is closed.")
+        return FAILED
     try:
         with standard_output():  # of --help and --version
             options, requests = parse(argv)

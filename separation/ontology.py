@@ -1,6 +1,6 @@
 """The 527 AudioSet classes in the order of published taggers, and the tree above them.
 
-Names and ids are part of the package (`data/audioset_classes.csv`, from AudioSet, Google, CC BY 4.0). The tree is under
+Names and ids are part of the package (`audioset_classes.csv`, from AudioSet, Google, CC BY 4.0). The tree is under
 CC BY-SA 4.0 and is not: `read_tree` reads the published `ontology.json` (github.com/audioset/ontology).
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from separation.download import cache_folder
@@ -37,8 +36,8 @@ class SoundClass:
 @cache
 def classes() -> tuple[SoundClass, ...]:
     """All 527 classes, by index."""
-    text = files("separation").joinpath("data/audioset_classes.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
+    with Path(__file__).with_name("audioset_classes.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     return tuple(SoundClass(i, row["mid"], row["name"]) for i, row in enumerate(rows))
 
 

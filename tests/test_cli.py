@@ -559,6 +559,16 @@ def test_a_closed_standard_output_ends_quietly(folder):
     assert "BrokenPipe" not in err
 
 
+@pytest.mark.skipif(os.name != "posix", reason="streams of POSIX")
+@pytest.mark.parametrize(
+    ("closed", "status", "error"), [(">&-", 1, "separate: standard output is closed.\n"), ("2>&-", 0, "")]
+)
+def test_a_stream_that_is_closed_is_no_traceback(closed, status, error):
+    command = f"{sys.executable} -m separation.cli --version {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, error)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_a_full_standard_output_is_reported_for_help(option):

@@ -41,6 +41,13 @@ def test_packages_whose_libraries_do_not_load_become_importable(tmp_path):
     assert python(code, str(tmp_path)) == "torchvision torchaudio\nTrue True"
 
 
+def test_training_without_its_packages_is_one_sentence():
+    code = "import sys, separation.training as t; sys.modules['lightning'] = None; t.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    needs = 'separation-train needs the package lightning; install it with: pip install "separation[train]"\n'
+    assert (done.returncode, done.stderr) == (1, needs)
+
+
 def test_nothing_is_done_next_to_cuda(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     assert make_importable.__wrapped__() == ()

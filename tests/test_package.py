@@ -156,7 +156,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert f"\nVersion: {separation.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
     assert "separate=separation.cli:main" in scripts.replace(" ", "")
-    assert "separation-train=separation.training.cli:main" in scripts.replace(" ", "")
+    assert "separation-train=separation.training:main" in scripts.replace(" ", "")
     assert "separation-data=separation.datasets.command:main" in scripts.replace(" ", "")
 
 
