@@ -69,21 +69,16 @@ def class_index(label: str | int) -> int:
     key = " ".join(str(label).split()).lower()
     if key in class_names():
         return class_names()[key]
-    names = similar_names(key) or get_close_matches(key, list(class_names()), 5, 0.6)
+    # Names that share words with the text, most words first, then shortest; "bark" and "barking" count as one word.
+    counts = {name: 0 for name in class_names()}
+    for name in counts:
+        for word in re.findall(r"\w+", key):
+            pairs = [sorted((word, other), key=len) for other in re.findall(r"\w+", name)]
+            counts[name] += any(len(short) > 2 and long.startswith(short) for short, long in pairs)
+    names = sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], len(name)))
+    names = names or get_close_matches(key, list(class_names()), 5, 0.6)
     close = list(dict.fromkeys(classes()[class_names()[name]].name for name in names))[:3]
     raise OntologyError(f"{label!r} is no AudioSet class{'; close to it: ' + ', '.join(close) if close else ''}.")
-
-
-def similar_names(key: str) -> list[str]:
-    """Names that share words with a text, most words first, then shortest; "bark" and "barking" count as one word."""
-
-    def shared_words(name: str) -> int:
-        pairs = [[sorted((word, other), key=len) for other in re.findall(r"\w+", name)] for word in words]
-        return sum(any(len(short) > 2 and long.startswith(short) for short, long in each) for each in pairs)
-
-    words = re.findall(r"\w+", key)
-    counts = {name: shared_words(name) for name in class_names()}
-    return sorted((name for name in counts if counts[name]), key=lambda name: (-counts[name], len(name)))
 
 
 @dataclass

@@ -63,7 +63,7 @@ class Card:
 def list_models() -> list[Card]:
     """Return the cards of all models known by name: those of this package, then published systems."""
     own = [read_card(file.parent) for file in sorted(WEIGHTS.glob("*/config.yaml"))]
-    return [*own, *(released_card(system) for system in LISTED.values())]
+    return [*own, *map(released_card, LISTED.values())]
 
 
 def released_card(system: System) -> Card:
@@ -124,8 +124,13 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     if name in LISTED:
         return find_released(LISTED[name], offline)
     path = Path(name).expanduser()
-    is_run = path.is_dir() and not (path / "model.safetensors").exists()
-    return (find_checkpoint(path) if is_run else None) or path
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        found = [f for log in LOGS for inside in ("", "checkpoints/") for f in path.glob(f"{log}{inside}*.ckpt")]
+        if found:  # a run folder: its best checkpoint, else the last, else the newest
+            best = max(found, key=lambda f: (f.name.startswith("best"), f.name.startswith("last"), f.stat().st_mtime))
+            print(f"{path} is a run folder: {best.relative_to(path)} is used.", file=sys.stderr)
+            return best
+    return path
 
 
 def find_released(system: System, offline: bool | None) -> Path:
@@ -294,17 +299,6 @@ def save_model(
 
 
 # What a training leaves
-
-
-def find_checkpoint(folder: Path) -> Path | None:
-    """Return the best checkpoint of a run folder, else the last, else the newest, and say which; None without any."""
-    found = [f for log in LOGS for inside in ("", "checkpoints/") for f in folder.glob(f"{log}{inside}*.ckpt")]
-    files = sorted(found, key=lambda file: file.stat().st_mtime)
-    for start in ("best", "last", ""):
-        if chosen := [file for file in files if file.name.startswith(start)]:
-            print(f"{folder} is a run folder: {chosen[-1].relative_to(folder)} is used.", file=sys.stderr)
-            return chosen[-1]
-    return None
 
 
 def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -74,8 +74,13 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 def read_pickle(path: Path) -> Any:
     """Return what `torch.save` or pickle wrote if it is tensors and plain values; else ModelError."""
     mapped = zipfile.is_zipfile(path)  # then an optimizer's state in the file takes no memory
+    rebuild: Any = np.empty(0).__reduce__()[0]
+    allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMPY_KINDS}]
+    for core in ("core", "_core"):  # depends on the version of NumPy
+        allowed.append((numpy_number, f"numpy.{core}.multiarray.scalar"))
+        allowed.append((rebuild, f"numpy.{core}.multiarray._reconstruct"))
     try:
-        with torch.serialization.safe_globals(numpy_globals()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -88,16 +93,6 @@ def read_pickle(path: Path) -> Any:
         ) from None
     except Exception as error:  # a damaged file may raise anything
         raise ModelError(f"{path} is damaged or not a checkpoint: {type(error).__name__}.") from None
-
-
-def numpy_globals() -> list[Any]:
-    """Return what the restricted reader may use in addition to PyTorch's own list; all of it is plain data."""
-    rebuild: Any = np.empty(0).__reduce__()[0]
-    allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMPY_KINDS}]
-    for core in ("core", "_core"):  # depends on the version of NumPy
-        allowed.append((numpy_number, f"numpy.{core}.multiarray.scalar"))
-        allowed.append((rebuild, f"numpy.{core}.multiarray._reconstruct"))
-    return allowed
 
 
 def numpy_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:

@@ -64,18 +64,6 @@ def _audio_stream(container: Any, path: Path, index: int) -> Any:
     return stream
 
 
-def _span(container: Any, stream: Any, exact: bool = False) -> tuple[float, float] | None:
-    """Return when a stream starts and ends according to its header, in seconds; None if that does not say."""
-    if container.format.name in NO_LENGTH and not exact:
-        return None
-    start = float((stream.start_time or 0) * stream.time_base)
-    if stream.duration:
-        return start, start + float(stream.duration * stream.time_base)
-    # Matroska: 00:00:10.021000000
-    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    return (start, int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])) if clock else None
-
-
 class ContainerDecoder:
     """Decodes one audio stream of a file with PyAV; see `Reader` for the attributes.
 
@@ -94,13 +82,19 @@ class ContainerDecoder:
         self._damage: str | None = None
         self.container: str | None = None
         self.subtype: str | None = None
+        self._end: float | None
         with open_container(path) as container:
             audio = _audio_stream(container, path, stream)
             self.sample_rate: int = audio.rate
             self.channels: int = audio.channels
-            span = _span(container, audio, exact)
-            self._end = None if span is None else span[1]
-            self.frames = None if span is None else round((span[1] - span[0]) * audio.rate)
+            start, self._end = float((audio.start_time or 0) * audio.time_base), None
+            clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", audio.metadata.get("DURATION", ""))  # Matroska
+            if exact or container.format.name not in NO_LENGTH:
+                if audio.duration:
+                    self._end = start + float(audio.duration * audio.time_base)
+                elif clock:
+                    self._end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+            self.frames = None if self._end is None else round((self._end - start) * audio.rate)
             codec = audio.codec_context.name
             if container.format.name == "mp3":
                 self.container, self.subtype = "MP3", "MPEG_LAYER_II" if codec.startswith("mp2") else "MPEG_LAYER_III"

@@ -143,7 +143,11 @@ def _open_decoder(path: Path, stream: int) -> SoundFileDecoder | ContainerDecode
     head, size = _read_head(path)
     # MPEG audio: eleven bits of ones, then a version and a layer, which AAC does not have.
     if path.suffix.lower() == ".mp3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] > 0xE1 and head[1] & 6):
-        return ContainerDecoder(path, stream, exact=_states_length(head, size))
+        # A header may state the length of the whole file, not of the first of several that were joined.
+        at = max(head[:200].find(b"Xing"), head[:200].find(b"Info"))
+        has_frames_and_bytes = at >= 0 and head[at + 7 : at + 8] != b"" and head[at + 7] & 3 == 3
+        exact = has_frames_and_bytes and size < 1.1 * int.from_bytes(head[at + 12 : at + 16], "big")
+        return ContainerDecoder(path, stream, exact)
     if stream:
         return ContainerDecoder(path, stream)
     import soundfile
@@ -185,13 +189,6 @@ def _read_head(path: Path) -> tuple[bytes, int]:
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {reason(error)}.") from None
     return head, size
-
-
-def _states_length(head: bytes, size: int) -> bool:
-    """Whether MPEG audio begins with a header that states the length of the whole file, not of the first of several."""
-    at = max(head[:200].find(b"Xing"), head[:200].find(b"Info"))
-    has_frames_and_bytes = at >= 0 and head[at + 7 : at + 8] != b"" and head[at + 7] & 3 == 3
-    return has_frames_and_bytes and size < 1.1 * int.from_bytes(head[at + 12 : at + 16], "big")
 
 
 def _is_chained(path: Path) -> bool:

@@ -48,12 +48,9 @@ class PendingFile:
         self.path = Path(path)
         self.overwrite = overwrite
         self.check_free()
-        self.temporary = self._hidden_name()
+        self.temporary = self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
         with self.explained(), open(self.temporary, "xb"):
             pass
-
-    def _hidden_name(self) -> Path:
-        return self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
 
     def check_free(self) -> None:
         """Raise AudioError if the destination is a folder, or a file that may not be replaced."""
@@ -86,7 +83,7 @@ class PendingFile:
         """Give an existing file at the destination a second, hidden name, and return that; None if there is no file."""
         if not os.path.lexists(self.path):
             return None
-        previous = self._hidden_name()
+        previous = self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
         try:
             os.link(self.path, previous, follow_symlinks=False)
         except (OSError, NotImplementedError):  # not every file system has hard links
@@ -259,13 +256,20 @@ class Writer:
 
     def _encode(self, samples: np.ndarray) -> None:
         """Write float32 samples (time, channels)."""
+        import numpy as np
         import soundfile
 
-        bits = 8 * SAMPLE_BYTES[self.subtype] if self.subtype.startswith("PCM_") else None
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
+            if self.subtype.startswith("PCM_"):
+                # libsndfile multiplies by 2 ** (bits - 1) - 1 on writing but divides by 2 ** (bits - 1) on reading.
+                # With one power of two for both, samples that were integers stay the same.
+                bits = 8 * SAMPLE_BYTES[self.subtype]
+                full = float(2 ** (bits - 1))
+                steps = np.clip(np.rint(chunk.astype(np.float64) * full), -full, full - 1.0)
+                chunk = (steps.astype(np.int64) << (32 - bits)).astype(np.int32)
             try:
-                self._encoder.write(chunk if bits is None else _to_integers(chunk, bits))
+                self._encoder.write(chunk)
             except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that a write was whole
                 self._explain_failure(str(error))
 
@@ -311,15 +315,3 @@ def write(
     channels, frames = waveform.shape
     with Writer(path, sample_rate, channels, format, subtype, overwrite, frames) as writer:
         writer.write(waveform)
-
-
-def _to_integers(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Round samples to int32 with `bits` significant upper bits.
-
-    libsndfile's factors for writing and reading differ; with one power of two for both, integers come back unchanged.
-    """
-    import numpy as np
-
-    full = float(2 ** (bits - 1))
-    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1.0)
-    return (steps.astype(np.int64) << (32 - bits)).astype(np.int32)

@@ -150,19 +150,6 @@ def load_tokenizer(folder: str | None = None) -> Any:
     return tokenizer
 
 
-def fit_clip(waveform: Tensor, size: int) -> Tensor:
-    """Bring (batch, time) to (batch, size): repeated as often as it fits and padded with zeros, or its middle part.
-
-    CLAP was trained on random 10 s of longer recordings; the middle is reproducible.
-    """
-    time = waveform.shape[-1]
-    if not time:
-        raise ValueError("an example recording has at least one sample")
-    start = max(0, time - size) // 2
-    clip = waveform[:, start : start + size].repeat(1, max(1, size // time))
-    return F.pad(clip, (0, size - clip.shape[-1]))
-
-
 class ClapEncoder(QueryEncoder):
     """Texts and recordings (at any rate) to unit vectors.
 
@@ -257,12 +244,20 @@ class ClapEncoder(QueryEncoder):
         return self.encode_tokens(*self.tokenize(texts))[1] if texts else torch.zeros(0, self.embedding_dim)
 
     def embed_audio(self, waveform: Tensor) -> Tensor:
-        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512); of longer ones, the middle 10 s.
+        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512).
+
+        Shorter ones are repeated as often as they fit into 10 s and padded with zeros. Of longer ones the middle 10 s
+        count: CLAP was trained on random 10 s, the middle is reproducible.
 
         Raises:
             ValueError: there are no samples.
         """
         if self.audio is None:
             self.refuse("audio")
-        log_mel = self.log_mel(fit_clip(waveform, CLIP_SECONDS * self.sample_rate))
+        size, time = CLIP_SECONDS * self.sample_rate, waveform.shape[-1]
+        if not time:
+            raise ValueError("an example recording has at least one sample")
+        start = max(0, time - size) // 2
+        clip = waveform[:, start : start + size].repeat(1, max(1, size // time))
+        log_mel = self.log_mel(F.pad(clip, (0, size - clip.shape[-1])))
         return F.normalize(self.audio(input_features=log_mel).audio_embeds.float(), dim=-1)

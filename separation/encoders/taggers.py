@@ -49,16 +49,6 @@ def encode_classes(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
     return rows
 
 
-def split_segments(waveform: Tensor, size: int) -> Tensor:
-    """Split (batch, time) into consecutive segments (batch, count, size); the last one is repeated until it is full."""
-    if not waveform.shape[-1]:
-        raise ValueError("an example recording has at least one sample")
-    count = -(-waveform.shape[-1] // size)
-    tail = waveform[:, (count - 1) * size :]
-    tail = tail.repeat(1, -(-size // tail.shape[-1]))[:, :size]
-    return rearrange(torch.cat([waveform[:, : (count - 1) * size], tail], 1), "b (n t) -> b n t", t=size)
-
-
 class TaggerEncoder(QueryEncoder):
     """Base class of tagger encoders, as in "Universal Source Separation with Weakly Labelled Data" (Kong et al., 2023).
 
@@ -98,11 +88,19 @@ class TaggerEncoder(QueryEncoder):
     def embed_audio(self, waveform: Tensor) -> Tensor:
         """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim), the mean over segments.
 
+        The last segment is repeated until it is full.
+
         Raises:
             ValueError: there are no samples.
         """
-        segments = split_segments(waveform, round(self.segment_seconds * self.sample_rate))
-        parts = rearrange(segments, "b segment time -> (b segment) time").split(SEGMENTS_AT_ONCE)
+        if not waveform.shape[-1]:
+            raise ValueError("an example recording has at least one sample")
+        size = round(self.segment_seconds * self.sample_rate)
+        last = (waveform.shape[-1] - 1) // size * size  # where the last segment starts
+        tail = waveform[:, last:]
+        tail = tail.repeat(1, -(-size // tail.shape[-1]))[:, :size]
+        segments = torch.cat([waveform[:, :last], tail], 1)
+        parts = rearrange(segments, "b (segment time) -> (b segment) time", time=size).split(SEGMENTS_AT_ONCE)
         vectors = torch.cat([getattr(self.tag(part), self.condition) for part in parts])
         return reduce(vectors, "(b segment) dim -> b dim", "mean", b=len(waveform))
 

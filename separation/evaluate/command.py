@@ -123,13 +123,17 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
         separator = Separator.from_pretrained(options.model, **device)
     bar = tqdm(chosen, "mixtures", leave=False, disable=None)
     outcome = score_rows(separator, bar, lambda row: protocol.locate(row, root), plan)
-    scores = outcome.scores
+    scores, weights = outcome.scores, "unknown"
+    if scores:
+        path = find_model(options.model)
+        file = path / "model.safetensors" if path.is_dir() else path
+        weights = hashlib.sha256(file.read_bytes()).hexdigest()
     facts = {
         "protocol": protocol.name,
         "version": protocol.version,
         "rows_sha256": fingerprint(rows, protocol.mixing),
         "model": Path(options.model).name,
-        "weights_sha256": weights_sha256(options.model) if scores else "unknown",
+        "weights_sha256": weights,
         "asked_by": options.query,
         "every": options.every,
         "rows": len(rows),
@@ -173,13 +177,6 @@ def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str
         if not is_installed(name):
             print(f"{METRICS[name].heading} is left out: it needs the package {PACKAGES[name]}.", file=sys.stderr)
     return tuple(name for name in names if is_installed(name))
-
-
-def weights_sha256(name: str) -> str:
-    """Return the checksum of a model's weights, or `unknown` if they are not one file."""
-    path = find_model(name)
-    file = path / "model.safetensors" if path.is_dir() else path
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "unknown"
 
 
 def write_json(path: Path, value: Any) -> None:

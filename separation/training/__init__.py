@@ -1,6 +1,7 @@
 """Training: objectives, losses, callbacks and the command `separation-train`."""
 
 import sys
+from importlib import import_module
 
 from separation.compat import make_importable
 
@@ -10,7 +11,7 @@ make_importable()  # before Lightning is imported; it fails beside a torchvision
 def main() -> None:
     """Run `separation-train`; if a package of the extra `train` is missing, end with one sentence."""
     try:
-        from separation.training import cli
+        cli = import_module("separation.training.cli")
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         sys.exit(f'separation-train needs the package {package}; install it with: pip install "separation[train]"')

@@ -7,6 +7,7 @@ are not comparable. Rows follow the scripts in its repository (github.com/byteda
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +64,11 @@ def mix_neighbours(names: Sequence[str], labels: Sequence[str], targets: int) ->
     return rows
 
 
-def build_fsdkaggle2018(root: Path, path: Path) -> list[Row]:
-    """Build mixtures of 41 classes from the columns fname and label; the last clip is never a target."""
-    clips = [row for _, row in read_table(path, ("fname", "label"))]
-    return mix_neighbours([row["fname"] for row in clips], [row["label"] for row in clips], len(clips) - 1)
-
-
-def build_fsd50k(root: Path, path: Path) -> list[Row]:
-    """Build mixtures from the columns fname and labels; the first label counts."""
-    clips = [row for _, row in read_table(path, ("fname", "labels"))]
-    labels = [row["labels"].split(",")[0] for row in clips]
-    return mix_neighbours([f"{row['fname']}.wav" for row in clips], labels, len(clips))
+def build_freesound(root: Path, path: Path, column: str, suffix: str, last: int) -> list[Row]:
+    """Build mixtures from the columns fname and label(s), of which the first counts; the last clips are no targets."""
+    clips = [row for _, row in read_table(path, ("fname", column))]
+    labels = [row[column].split(",")[0] for row in clips]
+    return mix_neighbours([row["fname"] + suffix for row in clips], labels, len(clips) - last)
 
 
 def build_slakh2100(root: Path) -> list[Row]:
@@ -150,11 +145,13 @@ PROTOCOLS = (
         count=52700, sha256="73297f2e3727a9244d777762244045e54d14d0d2003f6c9ae33d7e6b1171e07c",
     ),
     uss(
-        "fsdkaggle2018", "two seconds of 41 classes, 100 mixtures each, 0 dB", build_fsdkaggle2018, MATCHED,
+        "fsdkaggle2018", "two seconds of 41 classes, 100 mixtures each, 0 dB",
+        partial(build_freesound, column="label", suffix="", last=1), MATCHED,
         lists=(KAGGLE,), folders=("FSDKaggle2018.audio_test", ""),
     ),
     uss(
-        "fsd50k", "two seconds of each class, 100 mixtures each, 0 dB", build_fsd50k, MATCHED,
+        "fsd50k", "two seconds of each class, 100 mixtures each, 0 dB",
+        partial(build_freesound, column="labels", suffix=".wav", last=0), MATCHED,
         lists=(FSD50K,), folders=("FSD50K.eval_audio", ""),
     ),
     uss("slakh2100", "two loud seconds of a stem in the real mix, by plug-in, up to 100 each", build_slakh2100, CUT),
