@@ -1,11 +1,11 @@
 """Measures how quiet the output is for queries that are absent from the mixture.
 
-    python benchmarks/absent.py --mixtures FOLDER/validation_mixtures.csv --every 5 --json absent.json
+    python benchmarks/absent.py --data FOLDER --every 5 --json absent.json
 
 The list has one absent query for each of 100 mixtures, and their median hides the tail. Here every `pair` row is asked
-for `--queries` labels out of all that the list or the model knows, without those that sound or mean nearly the same
-(cosine of sentence vectors). "Near" is the fifth of them closest to the mixture in the model's joint space of sounds
-and texts, "far" are the others.
+for 20 labels out of all that the list or the model knows, without those that sound or mean nearly the same (cosine of
+sentence vectors). "Near" is the fifth of them closest to the mixture in the model's joint space of sounds and texts,
+"far" are the others.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from separation.encoders.sentence import SentenceEncoder
 from separation.evaluate.metrics import suppression
 from separation.evaluate.tables import markdown
 
+QUERIES = 20  # of a row
 SAME_MEANING = 0.6
 NEAR = 0.2  # share of the queries of a row
 LOUD = 6.0  # dB below the mixture; louder output is heard as an answer
@@ -34,13 +35,13 @@ def measure_row(separator: Separator, row: Row, root: Path, queries: list[str]) 
     mixture = torch.from_numpy(rendered.mixture).float()[None]
     results = separator(mixture, queries, sample_rate=rendered.sample_rate)
     sound = separator.encoder.encode_audio(mixture, rendered.sample_rate)
-    nearness = (separator.encoder.encode_text(queries) @ sound[0]).tolist()
-    nearest = sorted(nearness)[-max(1, round(NEAR * len(queries)))]
+    nearness = separator.encoder.encode_text(queries) @ sound[0]
+    nearest = nearness.topk(max(1, round(NEAR * len(queries)))).values.min()
     return [
         {
             "row": row["id"],
             "query": query,
-            "near": near >= nearest,
+            "near": bool(near >= nearest),
             "presence": result.presence,
             "under_db": suppression(rendered.mixture, result.target[0].numpy()),
         }
@@ -56,19 +57,18 @@ def table(answers: list[dict[str, Any]]) -> str:
         under = np.array([answer["under_db"] for answer in part])
         present = np.mean([answer["presence"] >= 0.5 for answer in part])
         tenth, median = np.percentile(under, [10, 50])
-        loud = f"{np.mean(under < LOUD):.0%}"
-        rows.append((name, len(part), f"{median:.1f}", f"{tenth:.1f}", loud, f"{present:.0%}"))
+        rows.append(
+            (name, len(part), f"{median:.1f}", f"{tenth:.1f}", f"{np.mean(under < LOUD):.0%}", f"{present:.0%}")
+        )
     head = ["absent queries", "count", "median, dB under the mixture", "tenth percentile"]
     return markdown([*head, f"less than {LOUD:g} dB under", "presence from 0.5 on"], rows)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    parser = make_parser(__doc__, mixtures=True, every=5)
-    parser.add_argument("--queries", type=int, default=20, help="absent queries a row")
-    options = parser.parse_args(argv)
-    separator = Separator.from_pretrained(options.model)
+    options = make_parser(__doc__, mixtures=True, every=5).parse_args(argv)
     rows, root = list_rows(options, "pair")
+    separator = Separator.from_pretrained(options.model)
     labels = sorted({row["target_label"] for row in rows} | set(separator.listing.sounds))
     vectors = SentenceEncoder().encode_text(labels)
     similar = (vectors @ vectors.T).numpy() >= SAME_MEANING
@@ -76,9 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     for number, row in enumerate(rows):
         present = [labels.index(row[name]) for name in ("target_label", "interference1_label") if row[name] in labels]
         absent = np.flatnonzero(~similar[present].any(0))
-        rng = np.random.default_rng((0, number))
-        queries = [labels[i] for i in rng.choice(absent, min(options.queries, len(absent)), replace=False)]
-        answers += measure_row(separator, row, root, queries)
+        drawn = np.random.default_rng((0, number)).choice(absent, min(QUERIES, len(absent)), replace=False)
+        answers += measure_row(separator, row, root, [labels[i] for i in drawn])
     print(table(answers))
     write_json(options.json, answers)
 

@@ -1,12 +1,13 @@
-"""Measures a model: scores, speed, memory and cost (`make bench`), or parts of it.
+"""Measures a model (`make bench`): scores, the band above 16 kHz, speed, memory and cost, or parts of it.
 
     python benchmarks/bench.py --data FOLDER --json bench.json
     python benchmarks/bench.py --only speed,cost
 
 Prints Markdown tables; progress goes to standard error. Parts:
 
-scores   SDRi on FOLDER/validation_mixtures.csv, asked by label and by phrase, beside oracle masks
-speed    wall time of the command and of the separation alone
+scores   SDRi on the validation list, asked by label and by phrase, beside oracle masks; presence; classes, worst first
+band     what remains of a removed sound above 16 kHz
+speed    wall time of the command, of the separation, and of the network alone in both precisions
 memory   peak memory of the command on files of 10 and 60 minutes
 cost     multiply-adds, parameters, bytes
 """
@@ -19,35 +20,34 @@ import os
 import platform
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import make_parser, say, write_json
+import yaml
+from common import LIST, interval, list_rows, make_parser, write_json
 from numpy.typing import NDArray
 from performance import MINUTES, cost_table, measure_cost, measure_memory, measure_speed, memory_table, speed_table
+from tqdm import tqdm
 
-from separation import ModelError, Separator, __version__
-from separation.data.fixed_mixtures import CLIPS, locate_files, read_rows, render
+from separation import ModelError, Query, Separator, __version__
+from separation.data.fixed_mixtures import CLIPS, SECONDS, Row, locate_files, read_rows, render
 from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
 from separation.evaluate import Plan, Score, score_mixture, summarize
-from separation.evaluate.metrics import sdri
+from separation.evaluate.metrics import bootstrap, energy, sdr, sdri
 from separation.evaluate.oracle import TINY, bin_mask, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
 
-PARTS = ("scores", "speed", "memory", "cost")
-LIST = "validation_mixtures.csv"
+PARTS = ("scores", "band", "speed", "memory", "cost")
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 CEILING = "oracle mask, bands, complex"
 PRESENT = 0.5
-
-
-class Skipped(Exception):
-    """A part cannot be measured here; the text says why."""
+WORST = 10  # classes that are examined
+REASONS = Path(__file__).with_name("weak_classes.yaml")  # written by hand, after looking at their rows
+HIGH_RATE, HIGH = 48000, 16000  # of mixtures that reach beyond the models' highest frequency, Hz
 
 
 # Scores
@@ -82,93 +82,189 @@ def oracle_scores(model: Any, target: NDArray[Any], mixture: NDArray[Any]) -> di
     return {name: sdri(target, estimate.numpy(), mixture) for name, estimate in estimates.items()}
 
 
-def measure_scores(separator: Separator, root: Path | None, every: int = 1) -> dict[str, Any]:
-    """Score the mixture itself, the model by label and by phrase, and oracle masks on every `every`-th row of the list.
+def measure_scores(separator: Separator, rows: list[Row], root: Path, manifest: Path) -> dict[str, Any]:
+    """Score the mixture itself, the model by label and by phrase, and oracle masks.
+
+    Args:
+        separator: the model.
+        rows: of the validation list; those whose recordings are missing are left out.
+        root: where paths start; contains manifest.csv.
+        manifest: of the recordings that the model was trained on.
 
     Raises:
-        Skipped: the list or its recordings do not exist.
+        DataError: no recording exists.
     """
-    if root is None or not (root / LIST).is_file() or not (root / MANIFEST).is_file():
-        raise Skipped(f"no {LIST} and {MANIFEST} (--data FOLDER or SEPARATION_DATA names their folder)")
-    listed = read_rows(root / LIST)[::every]
-    rows = [row for row in listed if locate_files(row, root) == root]
-    if not rows:
-        raise Skipped(f"none of the recordings of {len(listed)} mixtures exists")
-    train, recordings = read_manifest(root / MANIFEST, "train"), read_recording_ids(root / MANIFEST)
+    found = [row for row in rows if locate_files(row, root) == root]
+    if not found:
+        raise DataError(f"none of the recordings of {len(rows)} mixtures exists")
+    train, recordings = read_manifest(manifest, "train"), read_recording_ids(root / MANIFEST)
     clips = Counter(clip.label for clip in train)
     trained = {name for clip in train for name in (clip.recording, clip.path)}
-    model: Any = separator.model
-    scores: dict[str, list[Score]] = defaultdict(list)
-    for number, row in enumerate(add_recording_ids(rows, recordings), 1):
+    scores: dict[str, list[Score]] = defaultdict(list, {name: [] for name in (NOTHING, LABEL, PHRASE)})
+    for row in tqdm(add_recording_ids(found, recordings), "mixtures", disable=None):
         rendered = render(row, root)
         label, phrase = (score_mixture(separator, rendered, Plan(column)) for column in ("query", "phrase"))
-        found = {NOTHING: replace(label, value=0.0), LABEL: label, PHRASE: phrase}
-        if row["kind"] != "absent" and hasattr(model, "to_bands"):
-            values = oracle_scores(model, rendered.target, rendered.mixture)
-            found |= {name: replace(label, value=value) for name, value in values.items()}
-        for name, score in found.items():
-            scores[name].append(score)
-        if number % 20 == 0 or number == len(rows):
-            say(f"scores: {number} of {len(rows)} mixtures")
-    phrases = {name: value for name, _, value in class_means(scores[PHRASE])}
+        scores[LABEL].append(label)
+        scores[PHRASE].append(phrase)
+        values = {NOTHING: 0.0}
+        if row["kind"] != "absent" and hasattr(separator.model, "to_bands"):
+            values |= oracle_scores(separator.model, rendered.target, rendered.mixture)
+        for name, value in values.items():
+            scores[name].append(replace(label, value=value))
     return {
-        "mixtures": len(rows),
-        "left_out": len(listed) - len(rows),
+        "mixtures": len(found),
+        "left_out": len(rows) - len(found),
         "in_training": sum(
-            any(recordings.get(row[name], row[name]) in trained for name in CLIPS if row[name]) for row in rows
+            any(recordings.get(row[name], row[name]) in trained for name in CLIPS if row[name]) for row in found
         ),
         "resampled_by": resampling_unit(scores[LABEL]),
         "lines": {name: summarize(entries, clips) for name, entries in scores.items()},
         "heard_at": PRESENT,
-        "heard": {name: presence_shares(scores[name]) for name in (LABEL, PHRASE)},
-        "classes": [
-            {"class": name, "train_clips": clips[name], "rows": count, "label": value, "phrase": phrases[name]}
-            for name, count, value in class_means(scores[LABEL])
-        ],
+        "heard": {name: presence_figures(scores[name]) for name in (LABEL, PHRASE)},
+        "classes": class_rows(scores, clips, separator, root),
     }
 
 
-def presence_shares(scores: list[Score]) -> dict[str, float]:
-    """Return the share of rows with presence from 0.5 on, where the query sounds and where it does not."""
-    presences: dict[str, list[float]] = {"sounding": [], "absent": []}
-    for score in scores:
-        presences["absent" if score.kind == "absent" else "sounding"].append(score.presence)
-    return {name: float(np.mean(np.array(group) >= PRESENT)) for name, group in presences.items() if group}
+def presence_figures(scores: list[Score]) -> dict[str, Any]:
+    """Return the share of queries with presence from 0.5 on, where they sound and where not, and the area under ROC."""
+    groups = {
+        "sounding": [s for s in scores if s.kind != "absent"],
+        "absent": [s for s in scores if s.kind == "absent"],
+    }
+    figures: dict[str, Any] = {}
+    for name, group in groups.items():
+        if group:
+            present = np.array([score.presence >= PRESENT for score in group], float)
+            bounds = bootstrap(present, [score.recording for score in group])
+            figures[name] = dict(zip(("share", "low", "high"), (present.mean(), *bounds), strict=True))
+    if len(figures) == len(groups):
+        sounding, absent = (np.array([score.presence for score in group]) for group in groups.values())
+        difference = sounding[:, None] - absent
+        figures["auc"] = np.mean(difference > 0) + np.mean(difference == 0) / 2
+    return figures
+
+
+def class_rows(scores: dict[str, list[Score]], clips: Counter[str], separator: Separator, root: Path) -> list[Any]:
+    """Return the figures of every class over mixtures of two sounds, worst first.
+
+    The worst ones are also asked for by the clean target as the example recording.
+    """
+    phrases, ceilings = ({c: value for c, _, value in class_means(scores[name])} for name in (PHRASE, CEILING))
+    rows, reasons = {row["id"]: row for row in read_rows(root / LIST)}, yaml.safe_load(REASONS.read_text("utf-8"))
+    classes = []
+    for place, (name, count, value) in enumerate(class_means(scores[LABEL])):
+        entry = {"class": name, "train_clips": clips[name], "rows": count, "label": value, "phrase": phrases[name]}
+        if place < WORST and ceilings and "audio" in separator.encoder.modalities:
+            pairs, gains = [s for s in scores[LABEL] if s.kind == "pair" and s.label == name], []
+            for rendered in (render(rows[score.id], root) for score in pairs):
+                target, rate = torch.from_numpy(rendered.target).float(), rendered.sample_rate
+                example = Query(embedding=separator.encoder.encode_audio(target[None], rate)[0])
+                estimate = separator(rendered.mixture, example, rate).target[0].numpy()
+                gains.append(sdri(rendered.target, estimate, rendered.mixture))
+            entry |= {"example": np.mean(gains), "ceiling": ceilings[name], "reason": reasons.get(name, "")}
+            entry["presence"] = np.mean([score.presence for score in pairs])
+        classes.append(entry)
+    return classes
 
 
 def scores_table(scores: dict[str, Any]) -> str:
-    """Format a row for each system, columns for each group of mixtures, and sentences about presence."""
-    groups = {line["rows"]: line["n"] for line in scores["lines"][LABEL]}
-    heads = [""]
-    for group, count in groups.items():  # the mean over absent queries says little
-        absent = group.startswith("absent")
-        heads += [f"{group}, n = {count}, median"] if absent else [f"{group}, n = {count}", "median"]
-    rows = []
-    for name, lines in scores["lines"].items():
-        cells, found = [name], {line["rows"]: line for line in lines}
-        for group in groups:
-            line = found.get(group)
-            if line and not group.startswith("absent"):
-                interval = f" ({line['low']:.1f} to {line['high']:.1f})" if line["high"] > line["low"] else ""
-                cells.append(f"{line['mean']:.2f}{interval}")
-            cells.append(f"{line['median']:.2f}" if line else "")  # oracles have no absent queries
-        rows.append(cells)
-    left_out = f", {scores['left_out']} left out because their recordings are missing" if scores["left_out"] else ""
-    how = f"mean with 95 % interval by {scores['resampled_by']}, and median"
-    text = f"SDRi in dB, {how}; {scores['mixtures']} mixtures{left_out}.\n\n{markdown(heads, rows)}\n"
-    for name, shares in scores["heard"].items():
-        parts = [
-            f"{100 * share:.0f} % of the rows where the query {'sounds' if kind == 'sounding' else 'is absent'}"
-            for kind, share in shares.items()
-        ]
-        text += f"\nPresence is at least {PRESENT} ({name}): {', '.join(parts)}."
-    return text
+    """Format a row for each group of mixtures, columns for each system, presence, and the classes."""
+    found = {name: {line["rows"]: line for line in lines} for name, lines in scores["lines"].items()}
+    cells = []
+    for group, first in found[LABEL].items():
+        absent, row = group.startswith("absent"), [group, first["n"]]  # the mean over absent queries says little
+        for lines in found.values():  # oracles have no absent queries
+            line = lines.get(group)
+            mean = interval(line["mean"], line["low"], line["high"]) + "; " if line and not absent else ""
+            row.append(f"{mean}{line['median']:.2f}" if line else "")
+        cells.append(row)
+    known = f"{scores['in_training']} of them contain" if scores["in_training"] else "none contains"
+    left_out = (
+        f" {scores['left_out']} were left out because their recordings are missing." if scores["left_out"] else ""
+    )
+    heard = [f"- {name}: {presence_sentence(figures)}." for name, figures in scores["heard"].items()]
+    return "\n\n".join(
+        (
+            f"SDRi in dB, mean with 95 % interval by {scores['resampled_by']}, and median; {scores['mixtures']} fixed"
+            f" mixtures of {SECONDS} s; {known} a recording of the training data.{left_out} Absent queries: level of"
+            " the output below the mixture, median.",
+            markdown(("mixtures", "n", *found), cells),
+            f"Presence of at least {PRESENT}:",
+            "\n".join(heard),
+            "The classes with the lowest scores, also asked for by the clean target as the example (what that gains is"
+            " lost in recognition), and with the oracle mask:",
+            worst_table(scores["classes"]),
+            "Mixtures of two sounds by class, worst first:",
+            class_table(scores["classes"]),
+        )
+    )
+
+
+def presence_sentence(figures: dict[str, Any]) -> str:
+    """Describe the presence of queries that sound and of those that do not."""
+    parts = []
+    for name, what in (("sounding", "are in the mixture"), ("absent", "are not")):
+        if name in figures:
+            share, low, high = (100 * figures[name][key] for key in ("share", "low", "high"))
+            parts.append(f"{interval(share, low, high, digits=0)} % of the queries that {what}")
+    return ", ".join(parts) + (f"; area under the ROC curve {figures['auc']:.3f}" if "auc" in figures else "")
 
 
 def class_table(rows: list[dict[str, Any]]) -> str:
     """Format the scores by class."""
     cells = [(r["class"], r["train_clips"], r["rows"], f"{r['label']:.1f}", f"{r['phrase']:.1f}") for r in rows]
     return markdown(("class", "train clips", "mixtures", "by label, dB", "by phrase, dB"), cells)
+
+
+def worst_table(rows: list[dict[str, Any]]) -> str:
+    """Format what is known about the worst classes."""
+    cells = [
+        (r["class"], *(f"{r[key]:.1f}" for key in ("label", "example", "ceiling")), f"{r['presence']:.2f}", r["reason"])
+        for r in rows
+        if "reason" in r
+    ]
+    return markdown(("class", "by label, dB", "by the clean target", "oracle mask", "presence", "why"), cells)
+
+
+# The band above 16 kHz
+
+
+def measure_band(separator: Separator, rows: list[Row], root: Path) -> dict[str, Any]:
+    """Measure how much of a sound stays above 16 kHz when it is removed from a mixture of two sounds at 48 kHz.
+
+    The recordings end at 16 kHz at most; played 1.5 times as fast, they reach 24 kHz. Rows count if at least a
+    thousandth of the target's energy lies above 16 kHz.
+
+    Returns:
+        Number of rows, and the medians of the error above 16 kHz relative to the target (0 dB if nothing of it is
+        removed) and of the SDRi below 16 kHz, dB.
+
+    Raises:
+        DataError: no row counts.
+    """
+    errors, gains = [], []
+    for row in tqdm([row for row in rows if row["kind"] == "pair"], "band", disable=None):
+        rendered = render(row, root)
+        estimate = separator(rendered.mixture, row["query"], HIGH_RATE).target[0].numpy()
+        waves = np.stack([rendered.target, estimate, rendered.mixture])
+        spectra, hertz = np.fft.rfft(waves), np.fft.rfftfreq(waves.shape[1], 1 / HIGH_RATE)
+        low = np.fft.irfft(spectra * (hertz < HIGH), waves.shape[1])
+        high = waves - low
+        if energy(high[0]) >= 1e-3 * energy(waves[0]):
+            errors.append(-sdr(high[0], high[1]))
+            gains.append(sdri(*low))
+    if not errors:
+        raise DataError("no target reaches above 16 kHz")
+    return {"rows": len(errors), "error_db": np.median(errors), "sdri_below": np.median(gains)}
+
+
+def band_table(band: dict[str, Any]) -> str:
+    """Format the figures of the band above 16 kHz."""
+    rows = [
+        ("error above 16 kHz relative to the target (0: nothing is removed)", f"{band['error_db']:.1f}"),
+        ("SDRi below 16 kHz", f"{band['sdri_below']:.1f}"),
+    ]
+    return markdown((f"mixtures of two sounds at 48 kHz, n = {band['rows']}", "median, dB"), rows)
 
 
 # The command
@@ -200,19 +296,31 @@ def build_parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"names of parts with commas between: {', '.join(PARTS)}")
         return names
 
-    parser = make_parser(__doc__)
-    add, data = parser.add_argument, os.environ.get("SEPARATION_DATA")
-    where = f"contains {LIST}, {MANIFEST} and the recordings (default: $SEPARATION_DATA)"
-    add("--model", default="default", help="a model's name or its directory")
+    parser = make_parser(__doc__, mixtures=True)
+    add = parser.add_argument
     add("--only", type=part_names, default=list(PARTS), metavar="PART,...", help=", ".join(PARTS))
-    add("--data", type=Path, default=Path(data) if data else None, metavar="FOLDER", help=where)
-    add("--every", type=int, default=1, metavar="N", help="score every N-th mixture only")
-    add("--classes", action="store_true", help="print a table by class too")
+    add("--manifest", default="manifest_all.csv", metavar="NAME", help="what the model was trained on, in FOLDER")
     add("--minutes", type=float, nargs="+", default=list(MINUTES), help="lengths for the memory part")
     add("--repeats", type=int, default=3, help="of every timing")
     add("--scratch", type=Path, metavar="FOLDER", help="where long files are written, and deleted")
     add("--threads", type=int, help="processor threads (default: all)")
     return parser
+
+
+def measure_part(name: str, separator: Separator, directory: Path, options: argparse.Namespace) -> tuple[Any, str]:
+    """Measure one part; return its figures and their table."""
+    if name in ("scores", "band"):
+        rows, root = list_rows(options)
+        if name == "band":
+            return (figures := measure_band(separator, rows, root)), band_table(figures)
+        return (figures := measure_scores(separator, rows, root, root / options.manifest)), scores_table(figures)
+    if name == "speed":
+        figures = measure_speed(separator, str(directory), options.threads, options.repeats)
+        return figures, speed_table(figures)
+    if name == "memory":
+        figures = measure_memory(str(directory), tuple(options.minutes), options.scratch, options.threads)
+        return figures, memory_table(figures)
+    return (figures := measure_cost(separator, directory)), cost_table(figures)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -226,44 +334,32 @@ def main(argv: list[str] | None = None) -> int:
         separator = Separator.from_pretrained(directory, device="cpu")
     except ModelError as error:
         parser.exit(1, f"{error}\n")
-    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
     report: dict[str, Any] = {
-        "model": {"name": directory.resolve().name, "weights_sha256": digest},
+        "model": {
+            "name": directory.resolve().name,
+            "weights_sha256": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest(),
+        },
         "version": __version__,
         "machine": describe_machine(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "every": options.every,
         "skipped": {},
         "failed": {},
     }
-    if options.every > 1:
-        report["every"] = options.every
     print(f"# Benchmark of {report['model']['name']!r}, {report['date']}\n")
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report["machine"].items()))
-    model, threads, minutes = str(directory), options.threads, tuple(options.minutes)
-    parts: dict[str, tuple[Callable[[], Any], Callable[[Any], str]]] = {
-        "scores": (lambda: measure_scores(separator, options.data, options.every), scores_table),
-        "speed": (lambda: measure_speed(separator, model, threads, options.repeats), speed_table),
-        "memory": (lambda: measure_memory(model, minutes, options.scratch, threads), memory_table),
-        "cost": (lambda: measure_cost(separator, directory), cost_table),
-    }
-    chosen = [name for name in PARTS if name in options.only]
-    for name in chosen:
-        measure, table = parts[name]
+    for name in [part for part in PARTS if part in options.only]:
+        if name in ("scores", "band") and not (options.data and (options.data / LIST).is_file()):
+            report["skipped"][name] = f"no {LIST} (--data FOLDER or SEPARATION_DATA names its folder)"
+            continue
         try:
-            report[name] = measure()
-        except Skipped as why:
-            report["skipped"][name] = str(why)
+            report[name], table = measure_part(name, separator, directory, options)
+            print(f"\n## {name.capitalize()}\n\n{table}", flush=True)
         except (DataError, OSError, RuntimeError) as error:
             report["failed"][name] = str(error)
-            say(f"{name} failed: {error}")
-        else:
-            print(f"\n## {name.capitalize()}\n\n{table(report[name])}", flush=True)
-            if name == "scores" and options.classes:
-                print(f"\n{class_table(report[name]['classes'])}", flush=True)
-    done = len(chosen) - len(report["skipped"]) - len(report["failed"])
-    print(f"\n{done} parts measured, {len(report['skipped'])} skipped, {len(report['failed'])} failed.")
-    for name, why in report["skipped"].items():
-        print(f"Skipped: {name}: {why}.")
+    for title in ("skipped", "failed"):
+        for name, why in report[title].items():
+            print(f"\n{title.capitalize()}: {name}: {why}.")
     write_json(options.json, report)
     return int(bool(report["failed"]))
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, rows of a list, subprocesses, progress, JSON."""
+"""What the benchmarks share: options, rows of the validation list, intervals as text, subprocesses, JSON."""
 
 from __future__ import annotations
 
@@ -13,24 +13,34 @@ from typing import Any
 from separation.data.fixed_mixtures import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
+LIST = "validation_mixtures.csv"
 
 
 def make_parser(description: str | None, mixtures: bool = False, every: int = 1) -> argparse.ArgumentParser:
-    """Build a parser with --json and, for benchmarks on a list of mixtures, --model, --mixtures, --root and --every."""
+    """Build a parser with --json and, for benchmarks on the validation list, --model, --data and --every."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     if mixtures:
+        data = os.environ.get("SEPARATION_DATA")
+        where = f"contains manifest.csv, {LIST} and the recordings (default: $SEPARATION_DATA)"
         parser.add_argument("--model", default="default", help="name or directory of a model")
-        parser.add_argument("--mixtures", type=Path, required=True, metavar="FILE", help="CSV, one mixture a row")
-        parser.add_argument("--root", type=Path, help="folder where its paths start (default: that of the list)")
+        parser.add_argument("--data", type=Path, default=data and Path(data), metavar="FOLDER", help=where)
         parser.add_argument("--every", type=int, default=every, metavar="N", help="use every N-th row only")
     return parser
 
 
 def list_rows(options: argparse.Namespace, kind: str | None = None) -> tuple[list[Row], Path]:
-    """Return the chosen rows of a list, of one kind or all, and the folder where their paths start."""
-    return read_rows(options.mixtures, kind)[:: options.every], options.root or options.mixtures.parent
+    """Return the chosen rows of the validation list, of one kind or all, and the folder where their paths start."""
+    if options.data is None:
+        raise SystemExit(f"--data or SEPARATION_DATA must name the folder that contains {LIST} and the recordings.")
+    return read_rows(options.data / LIST, kind)[:: options.every], options.data
+
+
+def interval(value: float, low: float, high: float, digits: int = 2) -> str:
+    """Format a figure and its interval, which is left out if it is empty."""
+    bounds = f" ({low:.{digits}f} to {high:.{digits}f})" if high > low else ""
+    return f"{value:.{digits}f}{bounds}"
 
 
 def write_json(file: Path | None, value: Any) -> None:
@@ -38,11 +48,6 @@ def write_json(file: Path | None, value: Any) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
-
-
-def say(sentence: str) -> None:
-    """Report progress on standard error."""
-    print(sentence, file=sys.stderr, flush=True)
 
 
 def run_python(*words: str) -> str:

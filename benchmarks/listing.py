@@ -1,6 +1,6 @@
 """Measures the list of sounds in a recording against what was mixed.
 
-    python benchmarks/listing.py --mixtures FOLDER/validation_mixtures.csv --json listing.json
+    python benchmarks/listing.py --data FOLDER --json listing.json
 
 Each fixed mixture contains two or three labelled recordings that were not trained on. For the first entries, and for
 the entries above each probability, precision (only the exact label counts, near-synonyms are wrong) and recall are

@@ -1,6 +1,6 @@
 """Measures the mixtures per second that the data module draws, with and without worker processes.
 
-    python benchmarks/loading.py --manifest FOLDER/manifest.csv --workers 0 1 2 --json loading.json
+    python benchmarks/loading.py --manifest FOLDER/manifest.csv --json loading.json
 
 If a training step takes longer than drawing its batch, workers draw beside it and it never waits.
 """
@@ -13,27 +13,22 @@ from pathlib import Path
 from common import make_parser, write_json
 
 from separation.data.datamodule import MixtureData
+from separation.evaluate.tables import markdown
 
 
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--root", type=Path, help="folder where its paths start (default: that of the manifest)")
+    parser.add_argument("--manifest", type=Path, required=True, help="its paths start in its folder")
     parser.add_argument("--cache", type=Path, help="folder for decoded samples, so that the next run starts at once")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3.109375, help="length of a mixture")
     options = parser.parse_args(argv)
-    data = MixtureData(options.manifest, options.root, options.cache, options.batch_size, options.seconds)
+    data = MixtureData(options.manifest, None, options.cache, options.batch_size, options.seconds)
     data.setup()
-    length = data.length / data.sample_rate
-    print(
-        f"batches of {data.batch_size} mixtures of {length:.2f} s at {data.sample_rate} Hz, two or three sources each"
-    )
-    print(f"{'workers':>8}{'mixtures/s':>12}{'batches/s':>11}{'x real time':>13}")
-    rows = []
+    length, rows, cells = data.length / data.sample_rate, [], []
     for workers in options.workers:
         data.workers, data.batches = workers, options.batches + 1
         loader = iter(data.train_dataloader())
@@ -43,7 +38,11 @@ def main(argv: list[str] | None = None) -> None:
         seconds = time.perf_counter() - began
         rate = count / seconds
         rows.append({"workers": workers, "mixtures": count, "seconds": seconds, "mixtures_per_second": rate})
-        print(f"{workers:>8}{rate:>12.1f}{rate / data.batch_size:>11.2f}{rate * length:>13.0f}", flush=True)
+        cells.append((workers, f"{rate:.1f}", f"{rate / data.batch_size:.2f}", f"{rate * length:.0f}"))
+    print(
+        f"batches of {data.batch_size} mixtures of {length:.2f} s at {data.sample_rate} Hz, two or three sources each\n"
+    )
+    print(markdown(("workers", "mixtures/s", "batches/s", "x real time"), cells))
     write_json(options.json, rows)
 
 

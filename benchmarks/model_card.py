@@ -1,11 +1,9 @@
 """Writes the card (README.md) and attribution list (ATTRIBUTION.md) of a model.
 
-    python benchmarks/model_card.py default --manifest FOLDER/manifest.csv --scores bench.json \
-        --recipe conf/recipe/sound.yaml --recipe conf/recipe/default.yaml
+    python benchmarks/model_card.py default --manifest FOLDER/manifest_all.csv --scores benchmarks/bench.json
 
-Data, authors and licences come from the train rows of the manifest, figures from the JSON of benchmarks/bench.py,
-settings from the recipes of the training (the config.yaml of a run has every default filled in). Figures measured with
-other weights are refused. Neither file contains paths.
+Data, authors and licences come from the train rows of the manifest, figures from the JSON of benchmarks/bench.py, the
+training from the model's config (`card: training:`). Figures measured with other weights are refused.
 """
 
 from __future__ import annotations
@@ -16,23 +14,21 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-from bench import CEILING, LABEL, PHRASE, class_table, cost_table
+from bench import band_table, scores_table
+from performance import cost_table, memory_table, speed_table
 
-from separation.data.fixed_mixtures import SECONDS
-from separation.data.foley import SOUNDS
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
 from separation.moved import resolve
 from separation.pretrained import ModelError, find_model, read_config
 
 COLUMNS = ("path", "split", "recording_id", "source", "seconds", "licence")
-WEAKEST = 10
-AUTHOR = re.compile(r"\s*\((?:by|freesound)\b[^;]*\)")
+AUTHOR = re.compile(r"\s*\((?:by|freesound)\b[^;]*\)|\s*\([^()]*\)$")
+SECTION = re.compile(r"^## (\w+) \(.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+YAMNET = "LICENSE-YAMNET"
 Rows = list[dict[str, Any]]
 Sources = dict[str, list[Rows]]
 """By source, the rows of each recording."""
@@ -58,8 +54,8 @@ def read_sources(manifest: Path) -> Sources:
     return {source: list(recordings.values()) for source, recordings in sorted(sources.items())}
 
 
-def attribution(name: str, sources: Sources, licence: str) -> str:
-    """Write ATTRIBUTION.md."""
+def attribution(name: str, sources: Sources, licence: str, more: dict[str, str]) -> str:
+    """Write ATTRIBUTION.md; `more` holds finished sections of sources that are not in the manifest."""
     recordings = [rows for members in sources.values() for rows in members]
     lines = [
         f"# Recordings that the model `{name}` was trained on",
@@ -77,134 +73,61 @@ def attribution(name: str, sources: Sources, licence: str) -> str:
             titles = ", ".join(f"`{Path(row['path']).stem}`" for row in rows)
             entries.append(f"- {labels}: {titles} ({rows[0]['recording_id']}): {rows[0]['licence']}")
         lines += sorted(entries, key=str.lower)
+    for text in more.values():
+        lines += ["", text.strip()]
     return "\n".join(lines) + "\n"
 
 
-# Card
-
-
-def data_section(sources: Sources, recipes: list[dict[str, Any]]) -> str:
+def data_section(sources: Sources, more: dict[str, str]) -> str:
     """Describe the training data."""
 
-    def counts(recordings: list[Rows]) -> tuple[int, int, str, int]:
+    def cells(source: str, recordings: list[Rows]) -> tuple[object, ...]:
         clips = [row for rows in recordings for row in rows]
         hours = f"{sum(float(row['seconds']) for row in clips) / 3600:.2f}"
-        return len(recordings), len(clips), hours, len({row["label"] for row in clips})
+        return source, len(recordings), len(clips), hours, len({row["label"] for row in clips})
 
-    cells: list[tuple[object, ...]] = []
+    table: list[tuple[object, ...]] = []
     for source, recordings in sources.items():
         clips = [row for rows in recordings for row in rows]
         licences = Counter(AUTHOR.sub("", row["licence"]).strip() for row in clips)  # most frequent first
         passable = ", ".join(sorted({row.get("redistributable") or "" for row in clips})) or "not said"
-        cells.append(
-            (source, *counts(recordings), " / ".join(licence for licence, _ in licences.most_common()), passable)
-        )
+        table.append((*cells(source, recordings), " / ".join(name for name, _ in licences.most_common()), passable))
     whole = [rows for recordings in sources.values() for rows in recordings]
-    total, clips, hours, classes = counts(whole)
-    cells.append(("all", total, clips, hours, classes, "", ""))
+    table.append((*(total := cells("all", whole)), "", ""))
     head = ("source", "recordings", "clips", "hours", "classes", "licences", "may be redistributed unchanged")
-    seconds = sum(float(row["seconds"]) for rows in whole for row in rows)
-    labels = sorted({row["label"] for rows in whole for row in rows})
-    text = (
-        f"{total} recordings, {seconds / 3600:.1f} hours, of {classes} classes. `ATTRIBUTION.md` names each one with"
-        f" its author and licence. The recordings are not part of the package.\n\n{markdown(head, cells)}"
-        f"\n\nThe classes: {', '.join(labels)}."
-    )
-    procedural = max((recipe.get("data", {}).get("init_args", {}).get("foley", 0) for recipe in recipes), default=0)
-    if procedural:
-        text += (
-            f"\n\nThe training data also contain {procedural} clips of each of the {len(SOUNDS)} procedural sounds of"
-            " `separation/data/foley`; those of the demo have other seeds."
-        )
-    return text
-
-
-def list_settings(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield names and values of a recipe's arguments, nested ones with dots, without paths and unset ones."""
-    for key, value in node.items():
-        name = prefix if key == "init_args" else f"{prefix}{'.' if prefix else ''}{key.removesuffix('class_path')}"
-        if isinstance(value, dict):
-            yield from list_settings(value, name)
-        elif value is not None and not (isinstance(value, str) and re.search(r"[/\\]|^[A-Za-z]:", value)):
-            yield f"`{name.rstrip('.')}`", value.rsplit(".", 1)[-1] if key == "class_path" else value
-
-
-def training_section(card: dict[str, Any], recipes: list[dict[str, Any]]) -> str:
-    """Describe the training: the text of the config, if any, and the settings of the recipes."""
-    parts = [str(card["training"])] if card.get("training") else []
-    for recipe in recipes:
-        trainer, model = recipe.get("trainer", {}), recipe.get("model", {})
-        names = ("max_epochs", "max_steps", "precision", "gradient_clip_val")
-        kept = {name: trainer[name] for name in names if trainer.get(name, -1) not in (None, -1)}
-        cells = [*list_settings({"seed": recipe.get("seed_everything")} | kept)]
-        cells += [*list_settings(model, "model"), *list_settings(recipe.get("data", {}), "data")]
-        name = str(model.get("class_path", "training")).rsplit(".", 1)[-1]
-        parts.append(f"### {name}\n\n{markdown(('setting', 'value'), cells)}")
-    return "\n\n".join(parts) or "Not recorded."
-
-
-def scores_section(report: dict[str, Any]) -> str:
-    """Format the scores by group of mixtures and by class."""
-
-    def format_figure(line: dict[str, Any]) -> str:
-        if line["rows"].startswith("absent"):
-            return f"{line['median']:.1f}"
-        return f"{line['mean']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
-
-    scores = report["scores"]
-    labels, phrases, ceilings = (
-        {line["rows"]: line for line in scores["lines"].get(name, ())} for name in (LABEL, PHRASE, CEILING)
-    )
-    cells = []
-    for group, line in labels.items():
-        name = group + (", median" if group.startswith("absent") else "")
-        ceiling = format_figure(ceilings[group]) if group in ceilings else ""
-        cells.append((name, line["n"], format_figure(line), format_figure(phrases[group]), ceiling))
-    known = f"{scores['in_training']} of them contain" if scores["in_training"] else "none contains"
+    rendered = "\n\n".join(section.split("\n\n", 1)[1].split(":")[0].strip() + "." for section in more.values())
     return (
-        f"SDRi in dB, mean and 95 % interval by {scores.get('resampled_by', 'recording')}, on"
-        f" {scores['mixtures']} fixed mixtures of {SECONDS} s;"
-        f" {known} a recording of the training data. For absent queries: level of the output below the mixture, dB."
-        f" Measured {report['date']}.\n\n"
-        + markdown(("mixtures", "n", "query is the label", "query is a phrase never trained on", CEILING), cells)
-        + f"\n\nBy class, mixtures of two sounds, worst first:\n\n{class_table(scores['classes'])}"
+        f"{total[1]} recordings, {total[3]} hours, of {total[4]} classes. `ATTRIBUTION.md` names each one with its"
+        f" author and licence. The recordings are not part of the package.\n\n{markdown(head, table)}"
+        f"{rendered and chr(10) * 2 + 'Besides: ' + rendered}\n\nThe classes:"
+        f" {', '.join(sorted({row['label'] for rows in whole for row in rows}))}."
     )
 
 
-def limits_section(card: dict[str, Any], sources: Sources, scores: dict[str, Any] | None) -> str:
+def limits_section(card: dict[str, Any], sources: Sources, report: dict[str, Any]) -> str:
     """List what the model cannot do."""
-    counts = Counter(row["label"] for recordings in sources.values() for rows in recordings for row in rows)
-    limit = int(card.get("sample_rate", 0)) / 2000
+    labels = [row["label"] for recordings in sources.values() for rows in recordings for row in rows]
+    counts = Counter(labels)
+    rate = card.get("sample_rate")
     points = [
-        f"It processes frequencies up to {limit:g} kHz; higher ones stay in the residual.",
         "It separates kinds of sound, not two sounds of one kind: if two people speak, the target contains both.",
         f"It was trained on {len(counts)} classes, listed below, and on English texts. Sounds unlike all of them"
         " were not trained, whatever the query.",
         "It only attenuates parts of the mixture; it does not restore sounds that are masked or missing.",
     ]
+    if "band" not in report and rate:
+        points.insert(0, f"It processes frequencies up to {rate // 2000} kHz; higher ones stay in the residual.")
     if rare := sorted(label for label, count in counts.items() if count < FEW):
         points.append(f"Classes with fewer than {FEW} training clips ({len(rare)}): {', '.join(rare)}.")
-    if scores:
-        classes, shares = scores["classes"], scores["heard"][LABEL]
-        weakest = ", ".join(f"{row['class']} ({row['label']:.1f} dB)" for row in classes[:WEAKEST])
-        points.append(f"The classes with the lowest scores: {weakest}.")
-        if worse := sum(row["label"] < 0 for row in classes):
-            points.append(
-                f"In {worse} of {len(classes)} classes the target is on average worse than the mixture itself."
-            )
-        if "absent" in shares:
-            points.append(
-                f"Presence is at least {scores['heard_at']} for {100 * shares['absent']:.0f} % of the queries that are"
-                f" not in the mixture, and for {100 * shares['sounding']:.0f} % of those that are."
-            )
+    if "scores" in report and (worse := [row["class"] for row in report["scores"]["classes"] if row["label"] < 0]):
+        of = f"{len(worse)} of {len(report['scores']['classes'])} classes"
+        points.append(f"In {of} the target is on average worse than the mixture itself: {', '.join(worse)}.")
     return "\n".join(f"- {point}" for point in points)
 
 
-def card_text(
-    name: str, config: dict[str, Any], sources: Sources, report: dict[str, Any], recipes: list[dict[str, Any]]
-) -> str:
+def card_text(directory: Path, config: dict[str, Any], sources: Sources, report: dict[str, Any], more: Any) -> str:
     """Write README.md of the model directory."""
-    card = config.get("card", {})
+    card, name = config["card"], directory.resolve().name
     classes = [resolve(str(config[part]["class_path"])).removeprefix("separation.") for part in ("model", "encoder")]
     facts = [
         ("queries", ", ".join(card.get("queries", ()))),
@@ -218,60 +141,44 @@ def card_text(
         f'    result = Separator.from_pretrained("{name}")(mixture, "dog barking", sample_rate=44100)\n'
         "    result.target, result.residual"
     )
+    tables = {"band": band_table, "speed": speed_table, "memory": memory_table, "cost": cost_table}
+    yamnet = (
+        " Architecture and start weights of the tagger are YAMNet (TensorFlow Models), under the Apache License 2.0,"
+        f" whose text is in `{YAMNET}`."
+        if (directory / YAMNET).exists()
+        else ""
+    )
     sections = {
         "Use": use,
-        "Scores": scores_section(report) if "scores" in report else "",
-        "Cost": cost_table(report["cost"]) if "cost" in report else "",
-        "Limits": limits_section(card, sources, report.get("scores")),
-        "Data": data_section(sources, recipes),
-        "Training": training_section(card, recipes),
+        "Scores": f"Measured {report['date']}. {scores_table(report['scores'])}" if "scores" in report else "",
+        "Speed and size": "\n\n".join(table(report[part]) for part, table in tables.items() if part in report),
+        "Limits": limits_section(card, sources, report),
+        "Data": data_section(sources, more),
+        "Training": str(card.get("training", "Not recorded.")),
         "Licence": f"The weights in this directory are under {card['licence']}; distribute them together with"
-        " `ATTRIBUTION.md`, which names the authors of the recordings. Texts are encoded with the frozen"
-        " all-MiniLM-L6-v2, which is not part of"
-        " these weights and has its own licence.",
+        f" `ATTRIBUTION.md`, which names the authors of the recordings.{yamnet} Texts are encoded with the frozen"
+        " all-MiniLM-L6-v2, which is not part of these weights and has its own licence.",
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items() if text)
     return f"# The model `{name}`\n\n{card.get('description', '')}\n\n{markdown(('', ''), facts)}\n\n{body}\n"
 
 
-# Command
-
-
-def read_report(files: Iterable[Path], weights: Path) -> dict[str, Any]:
-    """Merge JSON files of the benchmark, later ones over earlier ones.
+def read_report(file: Path, weights: Path) -> dict[str, Any]:
+    """Read the JSON of the benchmark.
 
     Raises:
-        DataError: a file cannot be read, or was measured with other weights or on a part of the list.
-    """
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    report: dict[str, Any] = {}
-    for file in files:
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            measured = found["model"]["weights_sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} is not a report of benchmarks/bench.py: {type(error).__name__}.") from None
-        if measured != digest:
-            raise DataError(f"{file} was measured with other weights than {weights}.")
-        if found.get("every", 1) > 1:
-            raise DataError(f"{file} was measured on a part of the mixtures only (--every {found['every']}).")
-        report |= found
-    return report
-
-
-def read_recipe(file: Path) -> dict[str, Any]:
-    """Read the YAML file of a training.
-
-    Raises:
-        DataError: the file is not valid.
+        DataError: it cannot be read, or was measured with other weights or on a part of the list.
     """
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {type(error).__name__}.") from None
-    if not isinstance(recipe, dict):
-        raise DataError(f"{file} is not a recipe.")
-    return recipe
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        measured = report["model"]["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is not a report of benchmarks/bench.py: {type(error).__name__}.") from None
+    if measured != hashlib.sha256(weights.read_bytes()).hexdigest():
+        raise DataError(f"{file} was measured with other weights than {weights}.")
+    if report.get("every", 1) > 1:
+        raise DataError(f"{file} was measured on a part of the mixtures only (--every {report['every']}).")
+    return report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -279,20 +186,24 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the model's name or its directory")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest that the model was trained on")
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="JSON of benchmarks/bench.py")
-    parser.add_argument("--recipe", type=Path, action="append", default=[], help="YAML of a training; repeatable")
+    parser.add_argument("--scores", type=Path, help="JSON of benchmarks/bench.py")
     options = parser.parse_args(argv)
     try:
         directory = find_model(options.model)
-        config = read_config(directory)
+        config, listed = read_config(directory), directory / "ATTRIBUTION.md"
         if not (licence := config.get("card", {}).get("licence")):
             raise ModelError(f"{directory / 'config.yaml'} does not name the licence of the weights (card: licence:).")
-        name, sources = directory.resolve().name, read_sources(options.manifest)
-        report = read_report(options.scores, directory / "model.safetensors")
-        card = card_text(name, config, sources, report, [read_recipe(file) for file in options.recipe])
-        for file, text in (("README.md", card), ("ATTRIBUTION.md", attribution(name, sources, licence))):
-            (directory / file).write_text(text, encoding="utf-8")
-            print(directory / file)
+        sources = read_sources(options.manifest)
+        before = listed.read_text(encoding="utf-8") if listed.exists() else ""
+        more = {part[1]: part[0] for part in SECTION.finditer(before) if part[1] not in sources}  # of other sources
+        report = read_report(options.scores, directory / "model.safetensors") if options.scores else {}
+        card = card_text(directory, config, sources, report, more)
+        for file, text in (
+            (directory / "README.md", card),
+            (listed, attribution(directory.resolve().name, sources, licence, more)),
+        ):
+            file.write_text(text, encoding="utf-8")
+            print(file)
     except (ModelError, DataError, OSError) as error:
         parser.exit(1, f"{error}\n")
     return 0

@@ -1,7 +1,7 @@
 """Wall time, peak memory and cost of a model.
 
-The command is timed from start to end, including imports; the separation alone with everything loaded and the queries
-encoded.
+The command is timed from start to end, including imports; the separation with everything loaded and the queries
+encoded; the network alone on 10 s of mono in one pass and one thread.
 """
 
 from __future__ import annotations
@@ -19,19 +19,26 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from common import run_python, say, separate_words
+from common import run_python, separate_words
 from torch.utils.flop_counter import FlopCounterMode
 
+from separation import Separator
 from separation.audio import read
 from separation.evaluate.tables import markdown
 
 SAMPLE_RATE, CHANNELS = 44100, 2
-COMMAND_SECONDS, ALONE_SECONDS, COST_SECONDS = 10, 60, 20
+COMMAND_SECONDS, ALONE_SECONDS, PASS_SECONDS, COST_SECONDS = 10, 60, 10, 20
 MINUTES = (10.0, 60.0)
-BYTES_IN, BYTES_OUT = 2, 4  # per sample: 16-bit input, float32 output
+BYTES = 2 + 4  # per sample: 16-bit input, float32 output
 QUERIES = (
     "dog barking", "rain", "siren", "a car engine", "church bells", "somebody typing", "footsteps on gravel", "wind",
 )  # fmt: skip
+TITLES = {
+    "command": "the command, {} s stereo 44.1 kHz, start to end, s",
+    "separation": "the separation alone, {} s stereo 44.1 kHz, s per s of audio",
+    "float32": "the network alone, {} s mono in one pass, one thread, float32, s per s of audio",
+    "bfloat16": "the network alone, {} s mono in one pass, one thread, bfloat16, s per s of audio",
+}
 # The peak of a process counts from the size of the process that started it. This one is small.
 LAUNCHER = """
 import resource, subprocess, sys
@@ -70,7 +77,7 @@ def time_runs(action: Callable[[], object], repeats: int, seconds: float = 1.0) 
 
 
 def measure_speed(separator: Any, model: str, threads: int | None = None, repeats: int = 3) -> list[dict[str, Any]]:
-    """Time the command and the separation alone, with one query and with eight, on stereo at 44.1 kHz."""
+    """Time the command and the separation on stereo at 44.1 kHz, and the network, with one query and with eight."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         path, out = Path(folder) / "mix.wav", Path(folder) / "out"
@@ -78,28 +85,45 @@ def measure_speed(separator: Any, model: str, threads: int | None = None, repeat
         mixture = read(path)[0].numpy()
         write_recording(path, COMMAND_SECONDS)
         for queries in (list(QUERIES[:1]), list(QUERIES)):
-            count = len(queries)
-            say(f"speed: the command, queries: {count}, runs: {repeats}")
-            timing = time_runs(partial(run_python, *command(path, out, model, queries, threads)), repeats)
-            rows.append({"what": "command", "queries": count, "seconds": COMMAND_SECONDS, **timing})
-            say(f"speed: the separation alone, queries: {count}, runs: {repeats}")
             separator(mixture[:, : 5 * SAMPLE_RATE], queries, SAMPLE_RATE)  # the first run sets things up
-            timing = time_runs(partial(separator, mixture, queries, SAMPLE_RATE), repeats, ALONE_SECONDS)
-            rows.append({"what": "separation", "queries": count, "seconds": ALONE_SECONDS, **timing})
+            for what, seconds, per, action in (
+                ("command", COMMAND_SECONDS, 1, partial(run_python, *command(path, out, model, queries, threads))),
+                ("separation", ALONE_SECONDS, ALONE_SECONDS, partial(separator, mixture, queries, SAMPLE_RATE)),
+            ):
+                timing = time_runs(action, repeats, per)
+                rows.append({"what": what, "queries": len(queries), "seconds": seconds} | timing)
+    return rows + measure_network(model, repeats)
+
+
+@torch.inference_mode()
+def measure_network(model: str, repeats: int) -> list[dict[str, Any]]:
+    """Time one pass of the network in one thread, in both precisions, with one query and with eight."""
+    rows, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    for precision in ("float32",):
+        network = Separator.from_pretrained(model, "cpu").model
+        mixture = 0.1 * torch.randn(
+            1, 1, PASS_SECONDS * network.sample_rate, generator=torch.Generator().manual_seed(0)
+        )
+        for count in (1, len(QUERIES)):
+            one_pass = partial(network.separate, mixture, torch.randn(1, count, network.condition_dim))
+            one_pass()
+            timing = time_runs(one_pass, repeats, PASS_SECONDS)
+            rows.append({"what": precision, "queries": count, "seconds": PASS_SECONDS} | timing)
+    torch.set_num_threads(threads)
     return rows
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:
     """Format the timings."""
-    names = {
-        "command": "the command, {} s stereo 44.1 kHz, start to end, s",
-        "separation": "the separation alone, {} s stereo 44.1 kHz, s per s of audio",
-    }
+    single = {row["what"]: row["best"] for row in rows if row["queries"] == 1}
     cells = [
-        (names[row["what"]].format(row["seconds"]), row["queries"], f"{row['best']:.3g}", f"{row['median']:.3g}")
-        for row in sorted(rows, key=lambda row: str(row["what"]))
+        (TITLES[what].format(row["seconds"]), row["queries"], *(f"{row[key]:.3g}" for key in ("best", "median")), times)
+        for what in TITLES
+        for row in rows
+        if row["what"] == what and (times := f"{row['best'] / single[what]:.2f}")
     ]
-    return markdown(("wall time", "queries", "best", "median"), cells)
+    return markdown(("wall time", "queries", "best", "median", "relative to one query"), cells)
 
 
 # Memory
@@ -129,13 +153,12 @@ def measure_memory(
     """
     rows = []
     for length in minutes:
-        say(f"memory: a recording of {length:g} minutes")
-        needed = length * 60 * SAMPLE_RATE * CHANNELS * (BYTES_IN + BYTES_OUT) * 1.01
+        needed = length * 60 * SAMPLE_RATE * CHANNELS * BYTES * 1.01
         free = shutil.disk_usage(folder or tempfile.gettempdir()).free
         if free < needed:
             raise RuntimeError(
                 f"{length:g} minutes need {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
-                " (--scratch names another folder)."
+                " (--scratch names another folder)"
             )
         with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as scratch:
             recording, out = Path(scratch) / "long.wav", Path(scratch) / "out"
@@ -145,7 +168,7 @@ def measure_memory(
             rows.append({"minutes": length, "peak_bytes": peak, "seconds": time.perf_counter() - began})
             frames, written = soundfile.info(recording).frames, [soundfile.info(path).frames for path in out.iterdir()]
             if written != [frames]:
-                raise RuntimeError(f"The input has {frames} samples, the output {written}.")
+                raise RuntimeError(f"the input has {frames} samples, the output {written}")
     return rows
 
 
@@ -189,11 +212,10 @@ def cost_table(cost: dict[str, Any]) -> str:
         (f"multiply-adds per s of audio, {n} {'query' if n == '1' else 'queries'}", f"{count / 1e9:.3f} G")
         for n, count in cost["multiply_adds"].items()
     ]
-    encoder = f"{cost['encoder_parameters'] / 1e6:.2f} M"
     rows += [
         ("the same in a long recording (segments overlap)", f"x {cost['overlap']:.2f}"),
         ("parameters of the separator", f"{cost['separator_parameters'] / 1e6:.2f} M"),
-        ("parameters of the query encoder, without the sentence encoder", encoder),
+        ("parameters of the query encoder, without the sentence encoder", f"{cost['encoder_parameters'] / 1e6:.2f} M"),
         ("weights", f"{cost['weights_bytes'] / 1e6:.1f} MB"),
     ]
     return markdown(("cost", ""), rows)

@@ -9,17 +9,17 @@ their spectrograms.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-from common import run_python, separate_words
+from common import make_parser, run_python, separate_words, write_json
 from torch import from_numpy
 
 from separation.audio import read, resample, write
 from separation.data.manifest import read_manifest
 from separation.evaluate.metrics import sdri, suppression
+from separation.evaluate.tables import markdown
 
 RATE, SECONDS = 44100, 10
 PAIRS = (  # label and query of both sounds, an absent query
@@ -31,16 +31,15 @@ PAIRS = (  # label and query of both sounds, an absent query
 PANS = ((0.8, 0.35), (0.4, 0.7))  # left and right
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.csv and the recordings")
+    parser = make_parser(__doc__, mixtures=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     clips = read_manifest(options.data / "manifest.csv", "validation")
-    print("| mixture | query | SDRi, dB | under the mixture, dB | presence |\n|---|---|---|---|---|")
-    for *sounds, absent in PAIRS:
+    rows = []
+    for *sounds, absent in PAIRS[:: options.every]:
         waves = {}
         for (label, query), pan in zip(sounds, PANS, strict=True):
             wave, rate = read(options.data / next(clip.path for clip in clips if clip.label == label))
@@ -48,16 +47,18 @@ def main() -> None:
             mono = np.resize(mono, SECONDS * RATE)  # repeated if it is shorter
             waves[query] = np.outer(pan, 0.1 * mono / np.sqrt(np.mean(np.square(mono))))
         mixture = np.sum(list(waves.values()), axis=0).astype(np.float32)
-        labels = [label for label, _ in sounds]
-        path = options.out / f"{'_and_'.join(labels).replace(' ', '_')}.wav"
+        name = "_and_".join(label for label, _ in sounds).replace(" ", "_")
+        path = options.out / f"{name}.wav"
         write(path, from_numpy(mixture), RATE, overwrite=True)
-        queries = [*waves, absent]
-        record = json.loads(run_python(*separate_words(path, options.out, queries, "--residual", "--plot", "--json")))
-        for query in queries:
+        more = ("--residual", "--plot", "--json", "--model", options.model)
+        record = json.loads(run_python(*separate_words(path, options.out, [*waves, absent], *more)))
+        for query, presence in record["presence"].items():
             target = read(record["targets"][query])[0].numpy()
             gain = f"{sdri(waves[query], target, mixture):.1f}" if query in waves else "absent"
-            under, presence = suppression(mixture, target), record["presence"][query]
-            print(f"| {', '.join(labels)} | {query} | {gain} | {under:.1f} | {presence:.2f} |", flush=True)
+            rows.append((name, query, gain, f"{suppression(mixture, target):.1f}", f"{presence:.2f}"))
+    head = ("mixture", "query", "SDRi, dB", "under the mixture, dB", "presence")
+    print(markdown(head, rows))
+    write_json(options.json, [dict(zip(head, row, strict=True)) for row in rows])
 
 
 if __name__ == "__main__":

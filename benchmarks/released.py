@@ -25,6 +25,7 @@ import torch
 from common import ROOT, make_parser, run_python, write_json
 
 from separation import Separator
+from separation.evaluate.tables import markdown
 from separation.models.bimodal_unet import pack
 
 sys.path.append(str(ROOT / "tests" / "parity"))
@@ -84,16 +85,12 @@ def measure(name: str, file: Path, seconds: float) -> dict[str, Any]:
     condition = torch.rand(separator.model.condition_dim, generator=generator)
     began = time.process_time()  # of all threads, whatever else the machine does meanwhile
     separator(mixture, condition, rate)
-    time_factor = (time.process_time() - began) / seconds
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "model": name,
         "loaded": len(separator.model.state_dict()),
         "parameters": sum(p.numel() for p in separator.model.parameters()),
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
-        "time_factor": time_factor,
-        "peak_bytes": peak,
+        "time_factor": (time.process_time() - began) / seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "deviation": deviation(name, separator),
     }
 
@@ -112,23 +109,18 @@ def main() -> None:
         return print(write_checkpoint(options.names[0], options.write))
     if options.measure:
         return print(json.dumps(measure(options.names[0], options.measure, options.seconds)))
-    results = []
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    results, cells = [], []
     for name in options.names:
         with tempfile.TemporaryDirectory() as folder:
             file, words = str(Path(folder) / f"{name}.ckpt"), (__file__, "--seconds", str(options.seconds), name)
             tensors = int(run_python(*words, "--write", file))
             result = {**json.loads(run_python(*words, "--measure", file)), "tensors": tensors}
         results.append(result)
-        cells = (
-            name,
-            f"{result['loaded']} of {tensors}",
-            f"{result['parameters'] / 1e6:.1f} M",
-            "no fixture" if result["deviation"] is None else f"{result['deviation']:.1e}",
-            f"{result['time_factor']:.2f}",
-            f"{result['peak_bytes'] / 1e9:.2f} GB",
-        )
-        print(f"| {' | '.join(cells)} |", flush=True)
+        difference = "no fixture" if result["deviation"] is None else f"{result['deviation']:.1e}"
+        loaded, parameters = f"{result['loaded']} of {tensors}", f"{result['parameters'] / 1e6:.1f} M"
+        peak = f"{result['peak_bytes'] / 1e9:.2f} GB"
+        cells.append((name, loaded, parameters, difference, f"{result['time_factor']:.2f}", peak))
+    print(markdown(COLUMNS, cells))
     write_json(options.json, results)
 
 

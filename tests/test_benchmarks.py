@@ -19,10 +19,10 @@ import torch
 from tiny import ENCODER, MODEL, vectors, write_corpus, write_manifest, write_model
 from torch import nn
 
-from separation import Separation, Separator
+from separation import Query, Separation, Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.foley import synthesise
-from separation.data.manifest import read_entries
+from separation.data.manifest import DataError, read_entries
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.band_unet import BandUNet
@@ -101,18 +101,19 @@ def test_band_mask_is_coarser_than_bins():
 
 def test_speed_of_the_command_and_of_the_separation(model, monkeypatch):
     monkeypatch.setattr(performance, "ALONE_SECONDS", 5)
+    monkeypatch.setattr(performance, "PASS_SECONDS", 1)
     monkeypatch.setattr(performance, "QUERIES", ("rain",))
     lengths: list[int] = []
     rows = performance.measure_speed(
         lambda wave, queries, rate: lengths.append(wave.shape[1]), str(model), threads=1, repeats=1
     )
-    assert [(row["what"], row["queries"]) for row in rows] == [("command", 1), ("separation", 1)] * 2
+    assert [row["what"] for row in rows] == ["command", "separation"] * 2 + ["float32"] * 2
     assert 0.3 < rows[0]["best"] == min(rows[0]["runs"]) < 300
     assert lengths == [5 * 44100] * 4  # a run before each one that is timed
-    assert "| the command, 10 s stereo 44.1 kHz, start to end, s | 1 |" in performance.speed_table(rows)
-
-
-def test_timings_are_per_second_of_audio(monkeypatch):
+    table = performance.speed_table(
+        [{"what": "float32", "queries": n, "seconds": 10, "best": n / 64, "median": 1} for n in (1, 8)]
+    )
+    assert table.endswith("one thread, float32, s per s of audio | 8 | 0.125 | 1 | 8.00 |")
     clock = iter([0.0, 5.0, 10.0, 11.0, 20.0, 22.0])
     monkeypatch.setattr(performance.time, "perf_counter", lambda: next(clock))
     timing = performance.time_runs(lambda: None, 3, seconds=2)
@@ -129,11 +130,10 @@ def test_peak_memory_of_a_known_allocation():
         performance.peak_memory("-S", "-c", "import sys; sys.stderr.write('it broke'); sys.exit(3)")
 
 
-def test_memory_of_the_command(model, tmp_path, capsys):
+def test_memory_of_the_command(model, tmp_path):
     (row,) = performance.measure_memory(str(model), (0.1,), tmp_path, threads=1)
     assert row["minutes"] == 0.1
     assert 1e8 < row["peak_bytes"] < 3e9
-    assert capsys.readouterr().err == "memory: a recording of 0.1 minutes\n"
     assert list(tmp_path.iterdir()) == []
     table = performance.memory_table([{"minutes": 10, "peak_bytes": 734_400_000, "seconds": 12.6}])
     assert table.splitlines()[2] == "| 10 minutes | 734 MB | 13 s |"
@@ -221,18 +221,23 @@ def data(tmp_path: Path) -> Path:
 
 
 class OracleSeparator:
-    """Returns each target with some of the interference: a tenth when asked by label, twice that by phrase."""
+    """Returns targets with a tenth of the interference, twice that by phrase; a sound's embedding is the sound."""
+
+    modalities = frozenset({"text", "audio"})
 
     def __init__(self, root: Path) -> None:
-        self.model = band_model()
-        self.known = {}
+        self.model, self.encoder, self.known = band_model(), self, {}
         for row in read_rows(root / "validation_mixtures.csv"):
             target = torch.from_numpy(render(row, root).target).float()
             presence = 0.2 if row["kind"] == "absent" else 0.7
             self.known |= {row["query"]: (target, 0.1, presence), row["phrase"]: (target, 0.2, presence)}
 
-    def __call__(self, mixture: torch.Tensor, query: str, sample_rate: int) -> Separation:
-        target, share, presence = self.known[query]
+    def encode_audio(self, waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
+        return waveform
+
+    def __call__(self, mixture: Any, query: Any, sample_rate: int) -> Separation:
+        mixture = torch.as_tensor(mixture).float()
+        target, share, presence = (query.embedding, 0.1, 1.0) if isinstance(query, Query) else self.known[query]
         estimate = target + share * (mixture - target)
         return Separation(estimate[None], (mixture - estimate)[None], sample_rate, presence)
 
@@ -246,13 +251,15 @@ def run_bench(monkeypatch, *options: str, separator: Any = None) -> int:
 
 def test_scores_of_known_targets(data, model, monkeypatch, capsys):
     file = data / "bench.json"
-    options = ["--model", str(model), "--only", "scores", "--data", str(data), "--classes", "--json", str(file)]
-    assert run_bench(monkeypatch, *options, separator=OracleSeparator(data)) == 0
-    scores = json.loads(file.read_text(encoding="utf-8"))["scores"]
+    monkeypatch.setattr(bench, "HIGH", 500)
+    options = ["--model", str(model), "--only", "scores,band", "--data", str(data), "--manifest", "manifest.csv"]
+    assert run_bench(monkeypatch, *options, "--json", str(file), separator=OracleSeparator(data)) == 0
+    report = json.loads(file.read_text(encoding="utf-8"))
+    scores = report["scores"]
     assert (scores["mixtures"], scores["left_out"], scores["in_training"]) == (4, 0, 0)
     assert scores["resampled_by"] == "recording"
     lines = {name: {line["rows"]: line for line in lines} for name, lines in scores["lines"].items()}
-    assert list(lines) == [bench.NOTHING, bench.LABEL, bench.PHRASE, *KINDS]
+    assert sorted(lines) == sorted([bench.NOTHING, bench.LABEL, bench.PHRASE, *KINDS])
     twice = 20 - 20 * np.log10(2)
     for name, value in ((bench.NOTHING, 0.0), (bench.LABEL, 20.0), (bench.PHRASE, twice)):
         assert lines[name]["pair"]["n"] == 2
@@ -264,33 +271,34 @@ def test_scores_of_known_targets(data, model, monkeypatch, capsys):
     for kind in KINDS:
         assert lines[kind]["pair"]["mean"] > 5
         assert "absent (dB under the mixture)" not in lines[kind]
-    assert scores["heard"][bench.LABEL] == {"sounding": 1.0, "absent": 0.0}
+    shares = {name: dict.fromkeys(("share", "low", "high"), v) for name, v in (("sounding", 1.0), ("absent", 0.0))}
+    assert scores["heard"][bench.LABEL] == shares | {"auc": 1.0}
     classes = {row["class"]: row for row in scores["classes"]}
     assert classes["dog bark"]["train_clips"] == 5
     assert classes["siren"]["phrase"] == pytest.approx(twice, abs=1e-3)
-    printed = capsys.readouterr()
-    assert "scores: 4 of 4 mixtures" in printed.err
-    first, second = (part.splitlines() for part in re.findall(r"(?:^\|.*\|\n?)+", printed.out, re.MULTILINE))
-    assert (len(first), len({line.count("|") for line in first})) == (2 + 6, 1)
-    assert re.fullmatch(r"\| model, asked by label \| 20\.00[^|]*\| 20\.00 \|.*\| 20\.00 \|", first[3])
-    assert second[2] in ("| dog bark | 5 | 1 | 20.0 | 14.0 |", "| siren | 0 | 1 | 20.0 | 14.0 |")
-    assert "100 % of the rows where the query sounds, 0 % of the rows where the query is absent" in printed.out
+    assert classes["siren"]["example"] == pytest.approx(20.0, abs=1e-3)  # the clean target stands for the label
+    assert (report["band"]["rows"], report["band"]["sdri_below"]) == (2, pytest.approx(20.0, abs=1e-3))
+    printed = capsys.readouterr().out
+    tables = [part.splitlines() for part in re.findall(r"(?:^\|.*\|\n?)+", printed, re.MULTILINE)]
+    assert re.match(r"\| pair \| 2 \| 0\.00; 0\.00 \| 20\.00[^|]*; 20\.00 \| 13\.98", tables[0][2])
+    assert tables[2][2] in ("| dog bark | 5 | 1 | 20.0 | 14.0 |", "| siren | 0 | 1 | 20.0 | 14.0 |")
+    assert "100 % of the queries that are in the mixture, 0 % of the queries that are not; area under" in printed
 
 
 def test_recordings_that_were_trained_on_and_missing_ones_are_counted(data):
-    double = OracleSeparator(data)
+    double, listed, manifest = OracleSeparator(data), read_rows(data / "validation_mixtures.csv"), data / "manifest.csv"
     rows = [manifest_row("audio/other/dog.wav", "train", "rain", "validation:rain")]
     rows += [manifest_row(f"audio/{n}.wav", "validation", label, f"validation:{label}") for n, label in SOUNDS.items()]
-    write_csv(data / "manifest.csv", rows)
-    assert bench.measure_scores(double, data)["in_training"] == 2
+    write_csv(manifest, rows)
+    assert bench.measure_scores(double, listed, data, manifest)["in_training"] == 2
     (data / "audio/other/rain.wav").unlink()
-    scores = bench.measure_scores(double, data)
+    scores = bench.measure_scores(double, listed, data, manifest)
     assert (scores["mixtures"], scores["left_out"]) == (2, 2)
-    assert "2 left out because their recordings are missing" in bench.scores_table(scores)
+    assert "2 were left out because their recordings are missing" in bench.scores_table(scores)
     for path in (data / "audio").rglob("*.wav"):
         path.unlink()
-    with pytest.raises(bench.Skipped, match="none of the recordings of 4 mixtures exists"):
-        bench.measure_scores(double, data)
+    with pytest.raises(DataError, match="none of the recordings of 4 mixtures exists"):
+        bench.measure_scores(double, listed, data, manifest)
 
 
 def test_parts_are_skipped_or_fail_with_a_sentence(model, tmp_path, monkeypatch, capsys):
@@ -303,9 +311,8 @@ def test_parts_are_skipped_or_fail_with_a_sentence(model, tmp_path, monkeypatch,
     file = tmp_path / "bench.json"
     assert run_bench(monkeypatch, "--model", str(model), "--only", "memory,cost,scores", "--json", str(file)) == 1
     printed = capsys.readouterr()
-    assert printed.err.strip() == "memory failed: the disk is gone"
-    assert "1 parts measured, 1 skipped, 1 failed." in printed.out
-    assert "Skipped: scores: no validation_mixtures.csv and manifest.csv" in printed.out
+    assert "Failed: memory: the disk is gone." in printed.out
+    assert "Skipped: scores: no validation_mixtures.csv (--data FOLDER" in printed.out
     assert "| multiply-adds per s of audio, 8 queries | 2.500 G |" in printed.out
     report = json.loads(file.read_text(encoding="utf-8"))
     assert (list(report["skipped"]), list(report["failed"])) == (["scores"], ["memory"])
@@ -321,7 +328,7 @@ def test_unknown_parts_are_refused(parts, capsys):
     with pytest.raises(SystemExit) as stop:
         bench.main(["--only", parts])
     assert stop.value.code == 2
-    assert "scores, speed, memory, cost" in capsys.readouterr().err
+    assert "scores, band, speed, memory, cost" in capsys.readouterr().err
 
 
 # Model card
@@ -346,20 +353,20 @@ def manifest(tmp_path: Path) -> Path:
 def write_report(file: Path, directory: Path, **more: Any) -> Path:
     """A report of benchmarks/bench.py."""
 
-    def line(rows: str, value: float) -> dict[str, Any]:
-        return {"rows": rows, "n": 3, "mean": value, "median": value + 1, "low": value - 1, "high": value + 2}
-
     def lines(value: float) -> list[dict[str, Any]]:
-        return [line("pair", value), line("absent (dB under the mixture)", value + 10)]
+        line = {"n": 3, "mean": value, "median": value + 1, "low": value - 1, "high": value + 2}
+        return [line | {"rows": "pair"}, line | {"rows": "absent (dB under the mixture)", "median": value + 11}]
 
+    share = {"share": 0.9, "low": 0.8, "high": 0.95}
+    worst = {"example": 4.0, "ceiling": 9.0, "presence": 0.25, "reason": "Noise."}
     scores = {
-        "mixtures": 6, "left_out": 0, "in_training": 0, "heard_at": 0.5,
-        "heard": {bench.LABEL: {"sounding": 0.9, "absent": 0.25}},
-        "lines": {bench.LABEL: lines(8.25), bench.PHRASE: lines(7.5), KINDS[2]: [line("pair", 24)]},
-        "classes": [{"class": "rain", "train_clips": 1, "rows": 2, "label": -1.5, "phrase": 2.5}],
+        "mixtures": 6, "left_out": 0, "in_training": 0, "resampled_by": "recording",
+        "heard": {bench.LABEL: {"sounding": share, "absent": share | {"share": 0.25}, "auc": 0.93}},
+        "lines": {bench.LABEL: lines(8.25), bench.PHRASE: lines(7.5), bench.CEILING: lines(24)[:1]},
+        "classes": [{"class": "rain", "train_clips": 1, "rows": 2, "label": -1.5, "phrase": 2.5} | worst],
     }  # fmt: skip
     report = {"model": {"name": "mine", "weights_sha256": checksum(directory)}, "date": "2000-01-02", "scores": scores}
-    file.write_text(json.dumps(report | more), encoding="utf-8")
+    file.write_text(json.dumps(report | {"cost": COST} | more), encoding="utf-8")
     return file
 
 
@@ -389,17 +396,11 @@ def test_attribution_names_every_recording_once(directory, manifest):
 
 
 def test_card_says_what_data_and_figures_say(directory, manifest, tmp_path):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "seed_everything: 7\ntrainer: {max_epochs: 3, max_steps: -1, default_root_dir: runs/x}\n"
-        "model: {class_path: a.b.Supervised, init_args: {lr: 0.002, encoder_weights: /home/me/weights.bin}}\n"
-        "data: {class_path: a.b.MixtureData, init_args: {manifest: /home/me/manifest.csv, foley: 6, workers: null}}\n",
-        encoding="utf-8",
-    )
-    reports = [write_report(tmp_path / "scores.json", directory), tmp_path / "cost.json"]
-    write_report(reports[1], directory, cost=COST)
-    words = ["--scores", *map(str, reports), "--recipe", str(recipe)]
-    assert model_card.main([str(directory), "--manifest", str(manifest), *words]) == 0
+    rendered = "## font (12 rendered recordings)\n\n12 notes rendered with a font: cello (12).\n"
+    (directory / "ATTRIBUTION.md").write_text(f"# Old\n\n## beta (0 recordings)\n\n{rendered}", encoding="utf-8")
+    (directory / "LICENSE-YAMNET").touch()
+    words = ["--manifest", str(manifest), "--scores", str(write_report(tmp_path / "bench.json", directory))]
+    assert model_card.main([str(directory), *words]) == 0
     text = (directory / "README.md").read_text(encoding="utf-8")
     for part in (
         "# The model `mine`\n\nA small model.",
@@ -407,27 +408,29 @@ def test_card_says_what_data_and_figures_say(directory, manifest, tmp_path):
         "| beta | 1 | 1 | 2.00 | 1 | CC0 | yes |",
         "| gamma | 1 | 1 | 0.00 | 1 | as is | no |",
         "| all | 5 | 6 | 2.01 | 3 |",
+        "Besides: 12 notes rendered with a font.",
         "The classes: dog bark, rain, wind.",
-        "| pair | 3 | 8.25 (7.25 to 10.25) | 7.50 (6.50 to 9.50) | 24.00 (23.00 to 26.00) |",
-        "| absent (dB under the mixture), median | 3 | 19.2 | 18.5 |  |",
+        "| pair | 3 | 8.25 (7.25 to 10.25); 9.25 | 7.50 (6.50 to 9.50); 8.50 | 24.00 (23.00 to 26.00); 25.00 |",
+        "| absent (dB under the mixture) | 3 | 19.25 | 18.50 |  |",
+        "Measured 2000-01-02.",
         "6 fixed mixtures of 5 s; none contains a recording of the training data",
+        "| rain | -1.5 | 4.0 | 9.0 | 0.25 | Noise. |",
         "| rain | 1 | 2 | -1.5 | 2.5 |",
         "It processes frequencies up to 16 kHz",
         "fewer than 4 training clips (2): rain, wind.",
-        "In 1 of 1 classes the target is on average worse than the mixture itself.",
-        "Presence is at least 0.5 for 25 % of the queries that are not in the mixture, and for 90 %",
+        "In 1 of 1 classes the target is on average worse than the mixture itself: rain.",
+        "90 (80 to 95) % of the queries that are in the mixture, 25 (80 to 95) % of the queries that are not",
         "Not at all.",
         "| parameters of the separator | 6.25 M |",
-        "| `model` | Supervised |",
-        "| `model.lr` | 0.002 |",
-        "| `seed` | 7 |",
-        "| `max_epochs` | 3 |",
-        "6 clips of each of the 18 procedural sounds",
+        "are YAMNet (TensorFlow Models), under the Apache License 2.0",
         "The weights in this directory are under CC BY 4.0",
     ):
         assert part in text
-    for part in ("delta", "unheard of", "/home", str(tmp_path), "runs/x", "max_steps", "workers", "None"):
+    for part in ("delta", "unheard of", str(tmp_path), "None"):
         assert part not in text
+    listed = (directory / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert listed.endswith(f"\n\n{rendered}")  # sections of sources that are not in the manifest are kept
+    assert listed.count("## beta") == 1
 
 
 @pytest.mark.parametrize(
@@ -464,7 +467,7 @@ def test_attribution_of_the_real_manifest(data_root, directory):
 
 def test_absent_queries_are_neither_present_nor_synonyms(tmp_path, monkeypatch, capsys):
     labels = ["bell", "cat", "dog", "hound", "rain"]
-    write_csv(tmp_path / "list.csv", [
+    write_csv(tmp_path / "validation_mixtures.csv", [
         {"id": "1", "kind": "pair", "query": "dog", "snr_db": 0, "target": "a.wav", "target_label": "dog",
          "interference1_label": "rain"},
     ])  # fmt: skip
@@ -477,7 +480,7 @@ def test_absent_queries_are_neither_present_nor_synonyms(tmp_path, monkeypatch, 
         return [{"query": query, "near": query == "cat", "presence": 0.0, "under_db": 20.0} for query in queries]
 
     monkeypatch.setattr(absent, "measure_row", measure)
-    absent.main(["--mixtures", str(tmp_path / "list.csv"), "--json", str(tmp_path / "absent.json")])
+    absent.main(["--data", str(tmp_path), "--json", str(tmp_path / "absent.json")])
     answers = json.loads((tmp_path / "absent.json").read_text(encoding="utf-8"))
     assert sorted(answer["query"] for answer in answers) == ["bell", "cat"]
     assert "| all | 2 | 20.0 | 20.0 | 0% | 0% |" in capsys.readouterr().out
@@ -503,9 +506,6 @@ def test_loading_counts_mixtures_without_the_first_batch(tmp_path, monkeypatch, 
         {"workers": 0, "mixtures": 15, "seconds": 2.0, "mixtures_per_second": 7.5},
         {"workers": 1, "mixtures": 15, "seconds": 4.0, "mixtures_per_second": 3.75},
     ]
-    assert capsys.readouterr().out.splitlines()[-4:] == [
-        "batches of 3 mixtures of 0.25 s at 32000 Hz, two or three sources each",
-        " workers  mixtures/s  batches/s  x real time",
-        "       0         7.5       2.50            2",
-        "       1         3.8       1.25            1",
-    ]
+    printed = capsys.readouterr().out
+    assert "batches of 3 mixtures of 0.25 s at 32000 Hz, two or three sources each" in printed
+    assert printed.endswith("| 0 | 7.5 | 2.50 | 2 |\n| 1 | 3.8 | 1.25 | 1 |\n")

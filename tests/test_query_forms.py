@@ -70,7 +70,7 @@ def folder(tmp_path):
 def test_query_forms_with_known_scores(folder, monkeypatch, capsys):
     separator = Separator(ByFrequency(), Frequency(), "tones", "cpu")
     monkeypatch.setattr(query_forms.Separator, "from_pretrained", lambda name: separator)
-    monkeypatch.setattr(sys, "argv", ["query_forms.py", str(folder), "--json", str(folder / "forms.json")])
+    monkeypatch.setattr(sys, "argv", ["query_forms.py", "--data", str(folder), "--json", str(folder / "forms.json")])
     query_forms.main()
     lines = {(line["rows"], line["asked by"]): line for line in json.loads((folder / "forms.json").read_text())}
     assert {rows: lines[rows, "label"]["n"] for rows in ("pair", "three")} == {"pair": 2, "three": 1}

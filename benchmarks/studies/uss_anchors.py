@@ -74,14 +74,6 @@ class Padded:
         return torch.cat([before, sound, draw_padding(self.length - self.sound - start)])
 
 
-def padded_data(padded: Padded, settings: dict[str, Any]) -> TaggedData:
-    """Return batches of padded clips, class by class."""
-    data = TaggedData(labels=padded.labels, **(settings | {"seconds": CLIP_SECONDS}))
-    data.set_corpus(padded)
-    data.corpus = padded  # so that the training does not look for a manifest
-    return data
-
-
 @torch.no_grad()
 def anchor_overlaps(tagger: Any, padded: Padded) -> tuple[float, float]:
     """Return which share of an anchor is the labelled sound, on average: mined anchors, and anchors anywhere."""
@@ -105,38 +97,41 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tagger_steps", type=int, default=500)
     parser.add_argument("--tagger_batch", type=int, default=24)
     arguments = parser.parse_args(argv)
-    train, validation = study.read_corpora(arguments)
-    if arguments.tune:
-        train, validation = study.hold_out(train)
-    labels = study.common_labels(train, validation, arguments.labels)
+    train, _, labels, pairs = study.read_data(arguments)
     unrelated = [label for label in train.labels if label not in labels]
-    pairs = study.clean_pairs(validation, labels, arguments.mixtures, study.SECONDS)
     taggers: dict[int, FrameTagger] = {}
     overlaps = []
+    optimiser = AdamW(2e-3, 0.02, 50)
 
     def run(arm: str, seed: int) -> list[float]:
-        padded, settings = Padded(train, labels, unrelated, seed), study.data_settings(arguments, seed)
+        padded = Padded(train, labels, unrelated, seed)
+
+        def load(**changes: Any) -> TaggedData:
+            settings = study.data_settings(arguments, seed) | {"seconds": CLIP_SECONDS} | changes
+            data = TaggedData(labels=padded.labels, **settings)
+            data.set_corpus(padded)
+            data.corpus = padded  # so that the training does not look for a manifest
+            return data
+
         if seed not in taggers:
             torch.manual_seed(seed)
             tagger = FrameTagger(padded.labels, sample_rate=study.RATE)
-            changes = {"batch_size": arguments.tagger_batch, "batches": max(1, arguments.tagger_steps // 4)}
-            data = padded_data(padded, settings | changes)
-            study.fit(Tagging(tagger, AdamW(2e-3, 0.02, 50)), data, arguments.tagger_steps, seed)
+            data = load(batch_size=arguments.tagger_batch, batches=max(1, arguments.tagger_steps // 4))
+            study.fit(Tagging(tagger, optimiser), data, arguments.tagger_steps, seed)
             taggers[seed] = tagger.eval().requires_grad_(False)
-            found, chance = anchor_overlaps(tagger, padded)
-            overlaps.append((found, chance))
+            overlaps.append(anchor_overlaps(tagger, padded))
+            found, chance = overlaps[-1]
             print(f"tagger, seed {seed}: anchors hold {found:.0%} of their sound, chance {chance:.0%}")
         encoder = deepcopy(taggers[seed])
         anchors = {"anchors": "mined" if arm == MINED else "random", "seconds": ANCHOR_SECONDS}
-        training = {"loss": "snr", "own_level": True, "optimiser": AdamW(2e-3, 0.02, 50), "ema": 0.99}
+        training = {"loss": "snr", "own_level": True, "optimiser": optimiser, "ema": 0.99}
         objective = WeaklySupervised(study.band_unet(len(labels), seed), encoder, **anchors, **training)
-        study.fit(objective, padded_data(padded, settings), arguments.steps, seed)
+        study.fit(objective, load(), arguments.steps, seed)
+        facts.update(zip(("anchor_overlap", "chance_overlap"), np.mean(overlaps, axis=0), strict=True))
         return study.score_pairs(objective.average, encoder.encode_label, pairs, objective.average.input_level)
 
-    scores = study.run_arms(arguments.arms or (RANDOM, MINED), run, arguments.seeds)
-    overlap, chance = np.mean(overlaps, axis=0)
-    facts = {"labels_used": labels, "anchor_overlap": overlap, "chance_overlap": chance}
-    study.report(vars(arguments) | facts, scores, pairs, RANDOM if RANDOM in scores else None, arguments.json)
+    facts: dict[str, Any] = {"labels_used": labels}
+    study.compare_arms(arguments, (RANDOM, MINED), run, pairs, RANDOM, facts)
 
 
 if __name__ == "__main__":
