@@ -185,12 +185,7 @@ def check_model(model: str, device: str) -> None:
 
 
 class Command:
-    """One run of `separate`.
-
-    Args:
-        options, requests: see `parse`.
-        scratch: a temporary folder.
-    """
+    """One run of `separate` with the options and requests of `parse`, and a temporary folder `scratch`."""
 
     def __init__(self, options: argparse.Namespace, requests: list[Request], scratch: Path) -> None:
         self.options, self.requests, self.scratch = options, requests, scratch

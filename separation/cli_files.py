@@ -159,7 +159,7 @@ def copy_pipe(source: Input, folder: Path) -> Path:
 
 
 def slug(query: str) -> str:
-    """Convert a query to a part of a file name: lower case, words joined by "_", letters and digits of any script.
+    """Convert a query to a part of a file name: lower case, letters and digits of any script, words joined by "_".
 
     A query without letters and digits becomes "query"; a long one is cut after a word.
     """

@@ -19,14 +19,11 @@ _OPERATORS: list[Any] = []  # torch forgets operators whose library object is de
 
 @cache
 def make_importable() -> tuple[str, ...]:
-    """Make torchvision and torchaudio importable if their libraries do not load.
+    """Make torchvision and torchaudio importable if their libraries do not load; return the names of those repaired.
 
     Call it before the first import of such a package. It declares two operators of torchvision without an
     implementation, and replaces `torchaudio._extension` by a module that reports that there is no extension. Nothing is
     done next to torch with CUDA, or if the libraries load.
-
-    Returns:
-        Names of the packages that were repaired.
     """
     import torch
 

@@ -142,12 +142,9 @@ def download(remote: RemoteFile) -> Path:
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
-    """Compare a file with its published checksum, or with the one recorded at its first download.
+    """Compare a file with its published checksum, or with the one recorded at its first download; else ModelError.
 
-    The result is recorded in the user's cache, so that a file whose size and time have not changed is not read again.
-
-    Raises:
-        ModelError: it is another file.
+    The result is recorded, so that a file whose size and time have not changed is not read again.
     """
     record_file, stat = cache_folder() / f"{remote.filename}.json", path.stat()
     try:

@@ -88,15 +88,7 @@ class Spectrogram:
 def draw(
     file: BinaryIO, panels: dict[str, NDArray[np.float64]], title: str, seconds: float, edges: NDArray[np.float64]
 ) -> None:
-    """Write a PNG.
-
-    Args:
-        file: the output.
-        panels: name -> levels (ROWS, columns) in dB, from top to bottom, for example mixture, target, residual.
-        title: any text; it is not read as markup.
-        seconds: length of the signal.
-        edges: see `Spectrogram`.
-    """
+    """Write a PNG of panels (name -> levels (ROWS, columns) in dB, from top to bottom) over `seconds`."""
     from matplotlib.figure import Figure
 
     top = max(float(levels.max()) for levels in panels.values())

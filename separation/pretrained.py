@@ -191,12 +191,9 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
-    """Return a section of a model directory's config as an instance of a dataclass of numbers and lists of texts.
+    """Return a section of a model directory's config as a dataclass of numbers and lists of texts; else its defaults.
 
-    Without such a section, and for checkpoint files, the defaults of the dataclass are returned.
-
-    Raises:
-        ModelError: a value is not valid or has an unknown name.
+    Raises ModelError if a value is not valid or has an unknown name.
     """
     given = {} if path.is_file() else read_config(path).get(section) or {}
     default = kind()
@@ -209,11 +206,7 @@ def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
 
 
 def read_stored(path: Path) -> StoredModel:
-    """Read a model directory, a training checkpoint or a checkpoint of a published system.
-
-    Raises:
-        ModelError: it is none of these, or a file is missing or damaged.
-    """
+    """Read a model directory, a training checkpoint or a checkpoint of a published system; else raise ModelError."""
     from separation.released.recognise import recognise
     from separation.tensors import StoredModel, read_pickle, read_tensors, tensors_of
 

@@ -121,10 +121,7 @@ def commit(files: Sequence[PendingFile]) -> None:
 
 @contextmanager
 def handle_signals(names: Sequence[str], handler: Callable[[int, Any], Any]) -> Iterator[None]:
-    """Handle signals, those that this system has, while the block runs; does nothing outside the main thread.
-
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
-    """
+    """Handle signals, those that this system has and does not ignore, while the block runs; in the main thread only."""
     before: dict[int, Any] = {}
     try:
         if threading.current_thread() is threading.main_thread():
@@ -194,11 +191,7 @@ class Writer:
             raise
 
     def write(self, block: Tensor) -> None:
-        """Append samples (channels, time).
-
-        Raises:
-            AudioError: if the disk is full or fails.
-        """
+        """Append samples (channels, time); raise AudioError if the disk is full or fails."""
         import numpy as np
 
         samples = np.ascontiguousarray(block.detach().to("cpu").numpy().T, dtype=np.float32)

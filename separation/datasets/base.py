@@ -103,10 +103,7 @@ class FileIndex:
                     self.audio.setdefault(stem, path)
 
     def find(self, *stems: str) -> str:
-        """Return the first file of these names, audio before video.
-
-        If there is none, the first name with the suffix wav is returned, which is then reported as missing.
-        """
+        """Return the first file of these names, audio before video; if there is none, a missing one."""
         return next((kind[s] for kind in (self.audio, self.video) for s in stems if s in kind), f"{stems[0]}.wav")
 
     def find_video(self, *stems: str) -> str:

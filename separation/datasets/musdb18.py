@@ -40,12 +40,9 @@ def clips(root: Path) -> Iterator[Entry]:
 
 
 def extract_stems(root: Path) -> None:
-    """Write the mixture and stems of every container into the folder beside it.
+    """Write the mixture and stems of every container into the folder beside it; raise DataError if one is unreadable.
 
     A folder appears when it is complete; one of an earlier version, which has no mixture, is completed.
-
-    Raises:
-        DataError: a container cannot be read.
     """
     folders = {path: path.with_name(path.name.removesuffix(CONTAINER)) for path in sorted(root.glob(f"*/*{CONTAINER}"))}
     waiting = [path for path, folder in folders.items() if not (folder / "mixture.wav").is_file()]

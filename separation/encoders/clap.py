@@ -93,12 +93,7 @@ def transformers_names(tensors: Tensors, source: str = "the checkpoint") -> dict
 def build_tower(kind: str, config: dict[str, Any] | None = None) -> nn.Module:
     """Build the "text" tower (RoBERTa) or the "audio" tower (HTS-AT) with its projection and random weights.
 
-    Args:
-        kind: "text" or "audio".
-        config: settings that differ from the published ones.
-
-    Raises:
-        EncoderError: transformers is not installed.
+    `config` holds settings that differ from the published ones.
     """
     transformers = import_optional("transformers", "CLAP", "clap")
     if kind == "text":
@@ -212,12 +207,7 @@ class ClapEncoder(QueryEncoder):
     def tokenize(self, texts: list[str], length: int | None = None) -> tuple[Tensor, Tensor]:
         """Convert texts to token numbers and their mask, both (batch, tokens).
 
-        Args:
-            texts: one text or more.
-            length: number of tokens of every row; None pads to the longest text, of at most 512 tokens.
-
-        Raises:
-            EncoderError: RoBERTa's vocabulary is missing or another one.
+        With `length`, every row has so many tokens; else as many as the longest text, at most 512.
         """
         padding = "max_length" if length else "longest"
         encoded = load_tokenizer(self.vocabulary)(

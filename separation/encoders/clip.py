@@ -171,10 +171,7 @@ class ClipEncoder(QueryEncoder):
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> ClipEncoder:
-        """Create the encoder from OpenAI's `ViT-B-32.pt` or from an `open_clip_model.safetensors`.
-
-        The latter is published as timm/vit_base_patch32_clip_224.openai.
-        """
+        """Create the encoder from OpenAI's `ViT-B-32.pt`, or timm/vit_base_patch32_clip_224.openai's `.safetensors`."""
         tensors = read_archive(path)
         return cls.from_tensors(read_tensors(path) if tensors is None else tensors, str(path), **options)
 

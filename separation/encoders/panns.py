@@ -80,11 +80,7 @@ class Cnn14(nn.Module):
         return int(2**HALVINGS - 1) * self.hop
 
     def features(self, waveform: Tensor) -> Tensor:
-        """Compute features (batch, channels, steps) of (batch, time), with steps = (time // hop + 1) // 32.
-
-        Raises:
-            ValueError: the waveform is shorter than `shortest`.
-        """
+        """Compute features (batch, channels, steps of 32 frames) of (batch, time) with at least `shortest` samples."""
         if waveform.shape[-1] < self.shortest:
             raise ValueError(f"Cnn14 needs {self.shortest} samples or more, not {waveform.shape[-1]}")
         x: Tensor = self.log_mel(waveform)  # (batch, 1, frames, 64)
@@ -180,13 +176,8 @@ class PannsEncoder(TaggerEncoder):
 class ReleasedDetector(nn.Module):
     """The published frame-wise detector with which USS mines anchor segments; its file is read at the first clip.
 
-    Waveform (batch, time) at 32 kHz to `Frames` of the 527 AudioSet classes, 100 per second.
-
-    Args:
-        weights: the published file or a USS checkpoint; None looks for the file in the cache.
-
-    Raises:
-        EncoderError: at the first clip, if there is no such file, or it contains another network.
+    Waveform (batch, time) at 32 kHz to `Frames` of the 527 AudioSet classes, 100 per second. `weights` is the published
+    file or a USS checkpoint; by default the file is looked for in the cache. Raises EncoderError at the first clip.
     """
 
     sample_rate, hop = 32000, 320

@@ -30,11 +30,7 @@ def normalize_label(label: str) -> str:
 
 
 class LabelEncoder(QueryEncoder):
-    """Base class of encoders with one row per label of a fixed list.
-
-    Args:
-        labels: in the order of the rows.
-    """
+    """Base class of encoders with one row per label of a fixed list, in the order of `labels`."""
 
     modalities = frozenset({"label"})
     unit_length = False
@@ -75,12 +71,7 @@ class LabelEncoder(QueryEncoder):
 
 
 class TableEncoder(LabelEncoder):
-    """A learned vector for every label, as in LabelSep; not of unit length.
-
-    Args:
-        labels: in the order of the table.
-        embedding_dim: length of the vectors.
-    """
+    """A learned vector for every label, as in LabelSep; not of unit length. The table is in the order of `labels`."""
 
     def __init__(self, labels: Sequence[str], embedding_dim: int = 512) -> None:
         super().__init__(labels)
@@ -108,11 +99,7 @@ class TableEncoder(LabelEncoder):
 
 
 class OneHotEncoder(LabelEncoder):
-    """One-hot vectors: 1 at the label's position, 0 elsewhere.
-
-    Args:
-        labels: in the order of the positions.
-    """
+    """One-hot vectors: 1 at the position of the label in `labels`, 0 elsewhere."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__(labels)
@@ -123,12 +110,7 @@ class OneHotEncoder(LabelEncoder):
 
 
 class NamedEmbeddings(QueryEncoder):
-    """Looks up the embedding stored under a name, with which models that are queried by recordings only are validated.
-
-    Args:
-        embedding_dim: length of the condition vectors.
-        unit_length: whether they have unit length.
-    """
+    """Looks up the embedding stored under a name: models that are queried by recordings only are validated with it."""
 
     modalities = frozenset({"text"})
 
@@ -147,12 +129,7 @@ class NamedEmbeddings(QueryEncoder):
 
 
 class RandomEncoder(QueryEncoder):
-    """A fixed random unit vector for every query, for dry runs without any weights. Equal queries have equal vectors.
-
-    Args:
-        embedding_dim: length of the vectors.
-        modalities: supported forms of queries.
-    """
+    """A fixed random unit vector for every query, for dry runs without any weights; equal queries have equal ones."""
 
     def __init__(
         self, embedding_dim: int = 512, modalities: Iterable[str] = ("text", "label", "image", "audio")

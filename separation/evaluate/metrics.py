@@ -273,15 +273,9 @@ def stoi(reference: Array, estimate: Array, sample_rate: int, extended: bool = F
 
 @dataclass
 class Signals:
-    """Waveforms (time,) of one row and one system.
+    """Waveforms (time,) of one row and one system: true target, input, separated target, estimate of everything else.
 
-    Args:
-        target: true target.
-        mixture: input of the system.
-        estimate: separated target.
-        rest: estimate of everything else.
-        sample_rate: Hz.
-        window: samples of BSS Eval's windows, over which a row's value is the median; None: one window.
+    `window` is the length in samples of BSS Eval's windows, over which a row's value is the median; None: one window.
     """
 
     target: Array

@@ -53,12 +53,8 @@ def mean_and_interval(values: Array, labels: list[str], recordings: list[str], h
 def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[dict[str, Any]]:
     """Summarize all pairs, pairs from ESC-50, pairs of rare and other classes, triples, and absent queries.
 
-    Args:
-        scores: of all rows.
-        clips: number of train clips of each class; None: rare classes are not reported separately.
-
-    Returns:
-        Dictionaries with rows (name of the group), n, mean, low, high, median and presence.
+    `clips` counts the train clips of each class; without it rare classes are not reported separately. The dictionaries
+    have rows (name of the group), n, mean, low, high, median and presence.
     """
     pairs = [s for s in scores if s.kind == "pair"]
     groups = {"pair": pairs, "pair, target from ESC-50": [s for s in pairs if s.esc]}

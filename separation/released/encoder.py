@@ -22,18 +22,10 @@ from separation.released.systems import MUSIC_CLAP, SYSTEMS
 
 
 class ReleasedEncoder(QueryEncoder):
-    """Query encoder of a published system.
+    """Query encoder of the published system `family` (a name of `separate --list-models`).
 
     Its state is the encoder tensors of the separator's checkpoint, by their published names. They are used first, then
-    files in the cache.
-
-    Args:
-        family: name of the system, as in `separate --list-models`.
-        embedding_dim: size of a condition.
-        prompts: name of CLIP's prompt templates, see `encoders.clip`.
-
-    Raises:
-        ValueError: there is no such system.
+    files in the cache. `prompts` names CLIP's prompt templates, see `encoders.clip`.
     """
 
     needs_files = True

@@ -135,8 +135,7 @@ def folder_from_environment(variable: str) -> Path | None:
 def fingerprint(rows: Iterable[Row], mixing: Mixing) -> str:
     """Hash everything that determines audio and queries: the rows, column by column, and the mixing.
 
-    Mixing settings count only where they differ from the defaults, and clip lengths only where they are given, so that
-    a new setting does not change known hashes.
+    Settings count only where they differ from the defaults, so that a new setting does not change known hashes.
     """
     special = {name: value for name, value in asdict(mixing).items() if value != getattr(VALIDATION, name)}
     digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())

@@ -33,10 +33,7 @@ MUSIC, CLEAN, CLEAN_NO_MUSIC, NO_MUSIC = (
 
 
 def start_seconds(frames: str) -> str:
-    """Return where the cut begins in a video with so many frames, one a second.
-
-    Half a sample is added, because seconds become samples by truncation.
-    """
+    """Return where the cut begins in a video of so many frames, one a second; plus half a sample, for truncation."""
     middle = int((int(frames) // 2 - 0.5) * RATE)
     return f"{(middle - LENGTH // 2 + 0.5) / RATE:.8f}"
 
