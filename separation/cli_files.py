@@ -10,8 +10,8 @@ import stat
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,20 +44,11 @@ class Input:
     error: str | None = None
 
 
-def unusable_input(name: str | Path, error: str) -> Input:
-    """An argument that cannot be used, with the reason."""
-    return Input(Path(name), str(name), Path(name).stem, error=error)
-
-
 class InputFinder:
-    """Expands command line arguments to inputs.
+    """Expands command line arguments to inputs; folders are searched if `recursive`.
 
-    Args:
-        recursive: whether to search folders.
-        parts: slugs of this run's outputs. Files that look like outputs of an earlier run are left out of folders and
-            patterns.
-        output: output folder, which is not searched.
-        notice: called with one sentence about files that are left out.
+    Files that look like outputs of an earlier run with the same slugs (`parts`), and the folder `output`, are left out
+    of folders and patterns; `notice` is told so.
     """
 
     def __init__(
@@ -74,79 +65,68 @@ class InputFinder:
         """All inputs in order, each once."""
         found: dict[str, Input] = {}
         for argument in arguments:
-            for entry in self._expand(argument):
+            path = Path(argument)
+            if argument == STANDARD:
+                entries = [Input(path, "standard input", "stdin", piped=True)]
+            elif os.path.isdir(path):
+                entries = self._search(path)
+            elif os.path.lexists(path) or not glob.has_magic(argument):
+                entries = [inspect_file(path)]
+            else:
+                matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+                entries = [] if matches else [inspect_file(path, f"{argument} matches no file.")]
+                for match in self._without_results(matches, argument):
+                    if not match.is_dir():
+                        entries.append(inspect_file(match))
+                    elif self.recursive:
+                        entries += self._search(match)
+            for entry in entries:
                 found.setdefault(f"\0{entry.label}" if entry.error else os.path.realpath(entry.path), entry)
         return list(found.values())
 
-    def _expand(self, argument: str) -> Iterator[Input]:
-        path = Path(argument)
-        if argument == STANDARD:
-            yield Input(path, "standard input", "stdin", piped=True)
-        elif os.path.isdir(path):
-            yield from self._search(path)
-        elif os.path.lexists(path) or not glob.has_magic(argument):
-            yield inspect_file(path)
-        else:
-            matches = sorted(glob.glob(argument, recursive=True))
-            if not matches:
-                yield unusable_input(argument, f"{argument} matches no file.")
-            for path in self._without_results(map(Path, matches), argument):
-                if not path.is_dir():
-                    yield inspect_file(path)
-                elif self.recursive:
-                    yield from self._search(path)
-
-    def _search(self, folder: Path) -> Iterator[Input]:
+    def _search(self, folder: Path) -> list[Input]:
         """Audio files in a folder and its subfolders, without hidden ones."""
         if not self.recursive:
-            yield unusable_input(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")
-            return
-        files = []
+            return [inspect_file(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")]
+        files, suffixes = [], formats.READABLE | formats.FFMPEG_SUFFIXES
         for where, folders, names in os.walk(folder):
             kept = [name for name in sorted(folders) if not name.startswith(".")]
             folders[:] = [name for name in kept if os.path.realpath(os.path.join(where, name)) != self.output]
             paths = [Path(where, name) for name in sorted(names) if not name.startswith(".")]
-            files += [
-                path for path in paths if path.suffix.lower().lstrip(".") in formats.READABLE | formats.FFMPEG_SUFFIXES
-            ]
-        inputs = self._without_results(files, folder)
-        if not inputs:
-            yield unusable_input(folder, f"{folder} contains no audio files.")
-        yield from map(inspect_file, inputs)
+            files += [path for path in paths if path.suffix.lower().lstrip(".") in suffixes]
+        inputs = [inspect_file(path) for path in self._without_results(files, folder)]
+        return inputs or [inspect_file(folder, f"{folder} contains no audio files.")]
 
-    def _without_results(self, paths: Iterable[Path], where: Path | str) -> list[Path]:
+    def _without_results(self, files: list[Path], where: Path | str) -> list[Path]:
         """Paths without those that an earlier run with the same queries has written."""
-        files = list(paths)
         results = {path for path in files if looks_like_output(path, self.parts)}
         if results:
             self.notice(f"{where}: skipped outputs of an earlier run ({len(results)}), such as {min(results).name}.")
         return [path for path in files if path not in results]
 
 
-def inspect_file(path: Path) -> Input:
-    """A file as an input, after a look at whether it exists and of which kind it is."""
+def inspect_file(path: Path, error: str | None = None) -> Input:
+    """A file as an input, after a look at whether it exists and of which kind it is, unless it has an `error`."""
+    kind = stat.S_IFREG
     try:
-        kind = path.stat().st_mode
+        kind = kind if error else path.stat().st_mode
     except FileNotFoundError:
-        return unusable_input(path, f"{path} does not exist.")
-    except OSError as error:
-        return unusable_input(path, f"{path} cannot be read: {reason(error)}.")
+        error = f"{path} does not exist."
+    except OSError as failure:
+        error = f"{path} cannot be read: {reason(failure)}."
     except ValueError:
-        return unusable_input(path, f"{path!s} cannot be read: the name is not valid.")
+        error = f"{path!s} cannot be read: the name is not valid."
     # A named pipe, such as <(command) in a shell, can be read only once, but two passes are needed.
-    return Input(path, str(path), path.stem, piped=not stat.S_ISREG(kind))
+    return Input(path, str(path), path.stem, not stat.S_ISREG(kind), error)
 
 
 def copy_pipe(source: Input, folder: Path) -> Path:
     """Copy a piped input, which is read twice, to a new file in `folder`; AudioError if it is empty or unreadable."""
     handle, name = tempfile.mkstemp(source.path.suffix, "stdin-", folder)
+    standard = source.path == Path(STANDARD)
     try:
-        with os.fdopen(handle, "wb") as copy:
-            if source.path == Path(STANDARD):
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-            else:
-                with open(source.path, "rb") as pipe:
-                    shutil.copyfileobj(pipe, copy)
+        with os.fdopen(handle, "wb") as copy, nullcontext() if standard else open(source.path, "rb") as pipe:
+            shutil.copyfileobj(pipe or sys.stdin.buffer, copy)
             size = copy.tell()
     except OSError as error:
         raise AudioError(f"{source.label} cannot be read: {reason(error)}.") from error
@@ -166,11 +146,9 @@ def slug(query: str) -> str:
     text = unicodedata.normalize("NFC", query).lower()
     # Marks (M) are parts of letters in many scripts.
     words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in text).split()
-    joined = "_".join(words)
-    while len(joined.encode()) > SLUG_BYTES and len(words) > 1:
+    while len("_".join(words).encode()) > SLUG_BYTES and len(words) > 1:
         words.pop()
-        joined = "_".join(words)
-    return cut_name(joined, SLUG_BYTES) or "query"
+    return cut_name("_".join(words), SLUG_BYTES) or "query"
 
 
 def cut_name(text: str, limit: int) -> str:
@@ -300,38 +278,37 @@ def plan_paths(
     return plans
 
 
+@dataclass
 class QueryOutputs:
     """The output files of one query on one input: those of "target", "residual" and "picture" that are in `paths`.
 
     Closing `stack` removes whatever has not been committed.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        paths: dict[str, Path],
-        label: str,
-        reader: Reader,
-        frames: int,
-        form: tuple[formats.Format, str],
-        overwrite: bool,
-        stack: ExitStack,
-    ) -> None:
-        self.request, self.paths, self.label = request, paths, label
-        self.seconds, self.gain = frames / reader.sample_rate, 1.0
+    request: Request
+    paths: dict[str, Path]
+    label: str
+    reader: Reader
+    frames: int
+    form: tuple[formats.Format, str]
+    overwrite: bool
+    stack: ExitStack
+    gain: float = 1.0
+    picture: PendingFile | None = None
+
+    def __post_init__(self) -> None:
+        rate, (entry, subtype) = self.reader.sample_rate, self.form
+        common = (rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames)
         self.writers: dict[str, Writer] = {}
-        entry, subtype = form
-        for kind in (kind for kind in ("target", "residual") if kind in paths):
-            writer = Writer(paths[kind], reader.sample_rate, reader.channels, entry.name, subtype, overwrite, frames)
-            stack.callback(writer.discard)
-            self.writers[kind] = writer
-        self.picture: PendingFile | None = None
-        if "picture" in paths:
+        for kind in (kind for kind in ("target", "residual") if kind in self.paths):
+            self.writers[kind] = Writer(self.paths[kind], *common)
+            self.stack.callback(self.writers[kind].discard)
+        if "picture" in self.paths:
             from separation.plot import Spectrogram
 
-            self.picture = PendingFile(paths["picture"], overwrite)
-            stack.callback(self.picture.discard)
-            self.spectra = {kind: Spectrogram(reader.sample_rate, frames) for kind in ("mixture", "target", "residual")}
+            self.picture = PendingFile(self.paths["picture"], self.overwrite)
+            self.stack.callback(self.picture.discard)
+            self.spectra = {kind: Spectrogram(rate, self.frames) for kind in ("mixture", "target", "residual")}
 
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Append samples (channels, time) of both; the residual is their difference."""
@@ -360,20 +337,19 @@ class QueryOutputs:
             panels = {kind: spectrum.decibels() for kind, spectrum in self.spectra.items()}
             title = f"“{self.request.name}” in {Path(self.label).name}"
             with self.picture.explained(), open(self.picture.temporary, "wb") as file:
-                draw(file, panels, title, self.seconds, self.spectra["mixture"].edges)
+                draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
             self.picture.finish()
             files.append(self.picture)
         return files
 
     def report(self, record: Record, presence: float) -> None:
         """Enter the files, the presence and the gain into the record."""
-        name = self.request.name
+        name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         record.presence[name] = None if math.isnan(presence) else round(presence, 4)
         if self.gain != 1.0:
             record.scale[name] = self.gain
         for kind, entries in (("target", record.targets), ("residual", record.residuals)):
-            if kind in self.paths:
-                entries[name] = str(self.paths[kind])
-                record.outputs.append(str(self.paths[kind]))
-        if "picture" in self.paths:
-            record.plots.append(str(self.paths["picture"]))
+            if kind in paths:
+                entries[name] = paths[kind]
+                record.outputs.append(paths[kind])
+        record.plots += [paths["picture"]] if "picture" in paths else []
