@@ -16,7 +16,10 @@ DATA ?=
 ARGS ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Installs quietly and reports every ten seconds how much is there.
+PIP = @trap 'kill $$!' EXIT; \
+	while sleep 10 >/dev/null 2>&1; do echo "  installing: $$(du -sm .venv | cut -f1) MB in .venv"; done & \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 # One stamp for each set of packages. Each needs the one before: two pips at once would spoil the environment.
 VENV := .venv/stamp-venv
@@ -30,7 +33,7 @@ APP := .venv/stamp-app
 
 demo: $(CORE)
 	$(BIN)/separate --query "$(QUERY)" --overwrite demos/mix.wav
-	$(BIN)/python demos/score.py --at-least 8
+	$(BIN)/python demos/score.py --at-least 12
 
 app: $(APP)
 	$(BIN)/python demos/app.py $(ARGS)
