@@ -141,20 +141,9 @@ def test_weights_load_by_file_and_strictly(encoder, tmp_path):
 def test_the_hugging_face_form_gives_the_same_vectors(encoder):
     from transformers import CLIPConfig, CLIPModel
 
-    text = {
-        "hidden_size": 32,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "intermediate_size": 128,
-        "eos_token_id": 49407,
-    }
-    vision = {
-        "hidden_size": 64,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "intermediate_size": 256,
-        "image_size": 64,
-    }
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 2}
+    text = sizes | {"hidden_size": 32, "intermediate_size": 128, "eos_token_id": 49407}
+    vision = sizes | {"hidden_size": 64, "intermediate_size": 256, "image_size": 64}
     torch.manual_seed(1)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
     with torch.no_grad():

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny import PARTS, tiny_model
 
 from separation import Separation, Separator
-from separation.encoders.joint import JointEncoder
-from separation.models.band_unet import BandUNet
-from separation.pretrained import save_model
+from separation.pretrained import build, save_model
 
 DEMOS = Path(__file__).resolve().parent.parent / "demos"
 ERROR = 0.1  # of the interference that the double leaves in its targets: 20 dB less of it
@@ -41,16 +40,9 @@ def stems() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of random weights."""
-    torch.manual_seed(0)
-    network = {"channels": [8, 8, 16, 16], "stream_dim": 16, "condition_dim": 32}
-    encoder = {"embedding_dim": 32, "channels": [4, 8], "hidden": 16}
-    config = {
-        "card": {"sample_rate": 32000, "queries": ["text"], "licence": "CC BY 4.0"},
-        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": network},
-        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": encoder},
-    }
     directory = tmp_path_factory.mktemp("models") / "small"
-    save_model(directory, config, BandUNet(**network), JointEncoder(**encoder))
+    config = {"card": {"sample_rate": 32000, "queries": ["text"]}, **PARTS}
+    save_model(directory, config, tiny_model(), build(PARTS["encoder"]))
     return directory
 
 
@@ -110,16 +102,6 @@ def test_score_table_and_exit_status(double, capsys, options, status):
         assert re.search(rf" -[23]\.\d\d dB +20\.00 dB +{presence} +\d\.\de-\d\d at most$", line)
 
 
-def test_unknown_model_is_one_sentence(tmp_path, capsys):
-    for main, arguments in ((score.main, []), (separate_file.main, ["mix.wav", "rain", "--output", str(tmp_path)])):
-        with pytest.raises(SystemExit) as stop:
-            main([*arguments, "--model", "nonesuch"])
-        assert stop.value.code == 1
-        error = capsys.readouterr().err
-        assert 'Unknown model "nonesuch"' in error
-        assert error.count("\n") == 1
-
-
 def test_separate_file_writes_both_parts(model, tmp_path, capsys):
     samples = 0.1 * np.random.default_rng(0).standard_normal((22050, 2)).astype(np.float32)
     soundfile.write(tmp_path / "mix.wav", samples, 22050, subtype="FLOAT")
@@ -136,29 +118,30 @@ def test_separate_file_writes_both_parts(model, tmp_path, capsys):
     assert np.abs(target).max() > 1e-3
 
 
-def test_separate_file_replaces_nothing(double, tmp_path, capsys):
-    soundfile.write(tmp_path / "mix.wav", np.zeros(1000), 22050)
-    (tmp_path / "mix.not_rain.wav").write_text("mine")
+@pytest.mark.parametrize(
+    ("main", "arguments", "words"),
+    [
+        (score.main, ["--model", "nonesuch"], 'Unknown model "nonesuch"'),
+        (separate_file.main, ["a.wav", "rain", "--output", "out", "--model", "nonesuch"], 'Unknown model "nonesuch"'),
+        (separate_file.main, ["a.wav", "rain", "--output", "out"], "a.wav does not exist"),
+        (separate_file.main, ["text.wav", "rain", "--output", "out"], "text.wav is damaged or not audio"),
+        (separate_file.main, ["mix.wav", "rain", "--output", "."], "mix.not_rain.wav exists already"),
+        (query_by_example.main, ["mix.wav", "x.wav", "--example", "none"], "none does not exist"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_nothing_is_written(
+    model, tmp_path, monkeypatch, capsys, main, arguments, words
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("text.wav", "mix.not_rain.wav"):
+        Path(name).write_text("mine")
+    soundfile.write("mix.wav", np.zeros(1000), 22050)
     with pytest.raises(SystemExit) as stop:
-        separate_file.main([str(tmp_path / "mix.wav"), "rain", "--output", str(tmp_path)])
-    assert stop.value.code == 1
-    assert "mix.not_rain.wav exists already" in capsys.readouterr().err
-    assert (tmp_path / "mix.not_rain.wav").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mix.not_rain.wav", "mix.wav"]
-
-
-@pytest.mark.parametrize("content", [None, b"not audio"])
-def test_separate_file_says_what_is_wrong(double, tmp_path, capsys, content):
-    recording = tmp_path / "mix.wav"
-    if content is not None:
-        recording.write_bytes(content)
-    with pytest.raises(SystemExit) as stop:
-        separate_file.main([str(recording), "rain", "--output", str(tmp_path / "out")])
-    assert stop.value.code == 1
+        main(arguments if "--model" in arguments else [*arguments, "--model", str(model)])
     error = capsys.readouterr().err
-    assert "mix.wav" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert (stop.value.code, error.count("\n")) == (1, 1) and words in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mix.not_rain.wav", "mix.wav", "text.wav"]
+    assert Path("mix.not_rain.wav").read_text() == "mine"
 
 
 @pytest.mark.filterwarnings("ignore:.*accelerator.*", "ignore:.*GPU available.*", "ignore:.*MPS available.*")
@@ -202,13 +185,3 @@ def test_query_by_example_asks_with_a_recording(model, tmp_path, capsys):
     expected = separator(samples.T, query, 22050).target.T.numpy()
     assert np.abs(outputs[0] - expected).max() < 1e-5
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-5
-
-
-def test_query_by_example_says_what_is_wrong(model, tmp_path, capsys):
-    soundfile.write(tmp_path / "mix.wav", np.zeros(100), 22050)
-    with pytest.raises(SystemExit) as stop:
-        query_by_example.main(
-            [str(tmp_path / "mix.wav"), "x.wav", "--model", str(model), "--example", str(tmp_path / "none")]
-        )
-    assert stop.value.code == 1
-    assert capsys.readouterr().err.count("\n") == 1
