@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import os
 import platform
+import re
 import time
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -273,12 +274,10 @@ def band_table(band: dict[str, Any]) -> str:
 def describe_machine() -> dict[str, Any]:
     """Describe the machine."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    affinity = getattr(os, "sched_getaffinity", None)
+    names = re.findall(r"^model name\s*: (.+)", info.read_text() if info.is_file() else "", re.MULTILINE)
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
@@ -291,8 +290,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
 
     def part_names(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        if not names or set(names) - set(PARTS):
+        names = [name.strip() for name in text.split(",")]
+        if set(names) - set(PARTS):
             raise argparse.ArgumentTypeError(f"names of parts with commas between: {', '.join(PARTS)}")
         return names
 
@@ -302,24 +301,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("--manifest", default="manifest_all.csv", metavar="NAME", help="what the model was trained on, in FOLDER")
     add("--minutes", type=float, nargs="+", default=list(MINUTES), help="lengths for the memory part")
     add("--repeats", type=int, default=3, help="of every timing")
-    add("--scratch", type=Path, metavar="FOLDER", help="where long files are written, and deleted")
-    add("--threads", type=int, help="processor threads (default: all)")
     return parser
 
 
 def measure_part(name: str, separator: Separator, directory: Path, options: argparse.Namespace) -> tuple[Any, str]:
     """Measure one part; return its figures and their table."""
+    model = str(directory)
     if name in ("scores", "band"):
         rows, root = list_rows(options)
         if name == "band":
             return (figures := measure_band(separator, rows, root)), band_table(figures)
         return (figures := measure_scores(separator, rows, root, root / options.manifest)), scores_table(figures)
     if name == "speed":
-        figures = measure_speed(separator, str(directory), options.threads, options.repeats)
-        return figures, speed_table(figures)
+        return (figures := measure_speed(separator, model, options.repeats)), speed_table(figures)
     if name == "memory":
-        figures = measure_memory(str(directory), tuple(options.minutes), options.scratch, options.threads)
-        return figures, memory_table(figures)
+        return (figures := measure_memory(model, options.minutes)), memory_table(figures)
     return (figures := measure_cost(separator, directory)), cost_table(figures)
 
 
@@ -327,8 +323,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit status, 1 if a part failed."""
     parser = build_parser()
     options = parser.parse_args(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         directory = find_model(options.model)
         separator = Separator.from_pretrained(directory, device="cpu")

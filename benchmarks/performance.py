@@ -6,12 +6,11 @@ encoded; the network alone on 10 s of mono in one pass and one thread.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from separation.evaluate.tables import markdown
 SAMPLE_RATE, CHANNELS = 44100, 2
 COMMAND_SECONDS, ALONE_SECONDS, PASS_SECONDS, COST_SECONDS = 10, 60, 10, 20
 MINUTES = (10.0, 60.0)
-BYTES = 2 + 4  # per sample: 16-bit input, float32 output
 QUERIES = (
     "dog barking", "rain", "siren", "a car engine", "church bells", "somebody typing", "footsteps on gravel", "wind",
 )  # fmt: skip
@@ -57,12 +55,6 @@ def write_recording(path: Path, seconds: float) -> None:
             file.write(block[: frames - start])
 
 
-def command(recording: Path, out: Path, model: str, queries: list[str], threads: int | None = None) -> list[str]:
-    """Return the arguments of the interpreter for `separate` with a model on the CPU."""
-    limit = ["--threads", str(threads)] if threads else []
-    return separate_words(recording, out, queries, "--device", "cpu", "--model", model, *limit)
-
-
 # Speed
 
 
@@ -76,7 +68,7 @@ def time_runs(action: Callable[[], object], repeats: int, seconds: float = 1.0) 
     return {"best": min(runs), "median": statistics.median(runs), "runs": runs}
 
 
-def measure_speed(separator: Any, model: str, threads: int | None = None, repeats: int = 3) -> list[dict[str, Any]]:
+def measure_speed(separator: Any, model: str, repeats: int = 3) -> list[dict[str, Any]]:
     """Time the command and the separation on stereo at 44.1 kHz, and the network, with one query and with eight."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -85,9 +77,10 @@ def measure_speed(separator: Any, model: str, threads: int | None = None, repeat
         mixture = read(path)[0].numpy()
         write_recording(path, COMMAND_SECONDS)
         for queries in (list(QUERIES[:1]), list(QUERIES)):
+            words = separate_words(path, out, queries, "--device", "cpu", "--model", model)
             separator(mixture[:, : 5 * SAMPLE_RATE], queries, SAMPLE_RATE)  # the first run sets things up
             for what, seconds, per, action in (
-                ("command", COMMAND_SECONDS, 1, partial(run_python, *command(path, out, model, queries, threads))),
+                ("command", COMMAND_SECONDS, 1, partial(run_python, *words)),
                 ("separation", ALONE_SECONDS, ALONE_SECONDS, partial(separator, mixture, queries, SAMPLE_RATE)),
             ):
                 timing = time_runs(action, repeats, per)
@@ -141,30 +134,23 @@ def peak_memory(*words: str) -> int:
         return int(report.read_text(encoding="utf-8")) * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure_memory(
-    model: str, minutes: tuple[float, ...] = MINUTES, folder: Path | None = None, threads: int | None = None
-) -> list[dict[str, Any]]:
+def measure_memory(model: str, minutes: Iterable[float] = MINUTES) -> list[dict[str, Any]]:
     """Measure the command on generated stereo recordings at 44.1 kHz, disk to disk, with one query.
 
     Recording and output are deleted afterwards.
 
     Raises:
-        RuntimeError: the disk is too small, the command failed, or the output is not as long as the input.
+        RuntimeError: the command failed, or the output is not as long as the input.
+        OSError: the disk is too small.
     """
     rows = []
     for length in minutes:
-        needed = length * 60 * SAMPLE_RATE * CHANNELS * BYTES * 1.01
-        free = shutil.disk_usage(folder or tempfile.gettempdir()).free
-        if free < needed:
-            raise RuntimeError(
-                f"{length:g} minutes need {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free"
-                " (--scratch names another folder)"
-            )
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as scratch:
-            recording, out = Path(scratch) / "long.wav", Path(scratch) / "out"
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            recording, out = Path(folder) / "long.wav", Path(folder) / "out"
             write_recording(recording, length * 60)
+            words = separate_words(recording, out, list(QUERIES[:1]), "--device", "cpu", "--model", model)
             began = time.perf_counter()
-            peak = peak_memory(*command(recording, out, model, list(QUERIES[:1]), threads))
+            peak = peak_memory(*words)
             rows.append({"minutes": length, "peak_bytes": peak, "seconds": time.perf_counter() - began})
             frames, written = soundfile.info(recording).frames, [soundfile.info(path).frames for path in out.iterdir()]
             if written != [frames]:
