@@ -72,7 +72,7 @@ def deviation(name: str, separator: Any) -> float | None:
     rng = np.random.default_rng(int(expected["hidden_seed"]))
     hidden = torch.from_numpy(rng.standard_normal((1, 2, 77, 768)).astype(np.float32))[0]
     conditions = pack(expected["text_embed"], hidden)[None]
-    waves, _ = separator.model.separate(expected["mix"][None, None], conditions)
+    waves = separator.model.separate(expected["mix"][None, None], conditions).targets
     return largest(waves[0, :, 0], expected["pred_wavs"])
 
 

@@ -92,7 +92,7 @@ def calibrate_presence(directory: Path, corpus: Corpus, count: int, seconds: flo
         drawn = mixer.draw(np.random.default_rng((1, number)))
         mixture = drawn.sources().sum(0, keepdim=True)
         queries = [corpus.labels[label] for label in drawn.labels]
-        stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture]))
+        stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture], separator.sample_rate))
         stream.push(mixture)
         stream.flush()
         detections += stream.logits.tolist()
@@ -107,7 +107,8 @@ def score_row(separator: Separator, row: dict[str, str], root: Path) -> tuple[to
     """Largest logit and truth of every known sound (sounds,) for one row of a list of mixtures."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture).float()[None]
-    conditions, level = separator.listing_conditions.to(separator.device), separator.level([mixture])
+    conditions = separator.listing_conditions.to(separator.device)
+    level = separator.level([mixture], rendered.sample_rate)
     logits = score_seconds(separator.model, conditions, [mixture], rendered.sample_rate, level)
     labels = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
     return logits.amax(0), torch.tensor([sound in labels for sound in separator.listing.sounds])

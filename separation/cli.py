@@ -288,10 +288,13 @@ class Command:
         options = self.options
         if options.threads:
             torch.set_num_threads(options.threads)
-        chosen = {name: True for name in ("faithful", "offline") if getattr(options, name)}
         try:
             separator = Separator.from_pretrained(
-                options.model, device=None if options.device == "auto" else options.device, **chosen
+                options.model,
+                device=None if options.device == "auto" else options.device,
+                faithful=options.faithful,
+                offline=options.offline or None,
+                precision=options.precision,
             )
         except ModelError as error:
             raise UsageError(str(error)) from None

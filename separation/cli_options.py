@@ -133,6 +133,7 @@ def build_parser() -> Parser:
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
 
     add = parser.add_argument_group("what to print").add_argument

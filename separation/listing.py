@@ -15,7 +15,7 @@ from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.audio import resample
+from separation.audio import high_pass, resample
 from separation.models.base import ConditionedModel
 from separation.stream import RESAMPLER_SECONDS, Segmenter
 from separation.wordings import wordings
@@ -83,8 +83,12 @@ def score_seconds(
     def score(segment: Tensor) -> Tensor:
         if level == 0:
             return torch.full((math.ceil(segment.shape[-1] / sample_rate), len(conditions)), -math.inf).half()
-        wave = resample(segment * (model.input_level / level), sample_rate, model.sample_rate)
-        logits = model.presence_logits(wave[None].to(conditions.device), conditions[None])[0].float().cpu()
+        segment = segment * (model.input_level / level)
+        if model.high_pass:
+            segment = high_pass(segment, sample_rate, model.high_pass)
+        wave = resample(segment, sample_rate, model.sample_rate)
+        with model.autocast(conditions.device):
+            logits = model.score_presence(wave[None].to(conditions.device), conditions[None])[0][0].float().cpu()
         return second_maxima(logits, model.sample_rate / model.stride, wave.shape[-1] / model.sample_rate).half()
 
     scores: list[Tensor] = []

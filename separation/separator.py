@@ -18,13 +18,16 @@ from separation.listing import LIST_THRESHOLD, DetectedSound, ListingRule, score
 from separation.models.base import ConditionedModel, NegativeFilter
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
-from separation.stream import PresenceRule, Stream, measure_level
+from separation.stream import PresenceRule, Stream, measure_level, remove_rumble
 
 if TYPE_CHECKING:
     from separation.query import Plain
 
 Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
 """Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
 
 __all__ = ["FileSeparation", "ModelError", "Query", "Separation", "Separator", "Stream", "Watch"]
 
@@ -133,6 +136,7 @@ class Separator:
         device: str | torch.device | None = None,
         faithful: bool = False,
         offline: bool | None = None,
+        precision: str = "auto",
     ) -> Separator:
         """Load a model.
 
@@ -143,8 +147,11 @@ class Separator:
             faithful: reproduce the published inference of a released system (its segments, levels and masks), channel
                 by channel and on the whole recording at once.
             offline: never use the network; by default the environment decides.
+            precision: of the network's convolutions: "float32", "bfloat16", or "auto": bfloat16 for models whose
+                estimates it hardly changes, on processors that compute with it (avx512_bf16, amx_bf16).
 
         Raises:
+            ValueError: if the precision is unknown.
             ModelError: if the model is unknown, cannot be downloaded, or its files are not usable.
         """
         path = find_model(str(name), offline)
@@ -152,8 +159,14 @@ class Separator:
         if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
+        model.eval().fold_norms()
         rule, listing = load_settings(path, "presence", PresenceRule), load_settings(path, "listing", ListingRule)
-        return cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
+        separator = cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
+        if precision not in PRECISIONS:
+            raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
+        native = separator.device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, BFLOAT16_PROCESSORS))
+        model.use_bfloat16 = precision == "bfloat16" or (precision == "auto" and model.prefers_bfloat16 and native)
+        return separator
 
     @overload
     def __call__(self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int) -> Separation: ...
@@ -179,7 +192,7 @@ class Separator:
         single = not isinstance(query, list | tuple)
         queries: list[Query | Plain] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
         wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        stream = self.stream(queries, sample_rate, wave.shape[0], self.level([wave]))
+        stream = self.stream(queries, sample_rate, wave.shape[0], self.level([wave], sample_rate))
         pieces = [torch.zeros(len(queries), wave.shape[0], 0)]
         # Blocks, because a stream copies what it has not processed yet.
         pieces += [targets for _, targets in stream.separate(wave.split(24 * sample_rate, dim=-1))]
@@ -189,8 +202,13 @@ class Separator:
             results.append(Separation(target, wave - target, sample_rate, presence))
         return results[0] if single else results
 
-    def level(self, blocks: Iterable[Tensor]) -> float:
-        """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`."""
+    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
+        """Measure the level of a recording from its blocks (channels, n), without what the network is not given.
+
+        See `stream.measure_level`.
+        """
+        if self.model.high_pass:
+            blocks = remove_rumble(blocks, sample_rate, self.model.high_pass)
         return measure_level(blocks)
 
     def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
@@ -207,7 +225,7 @@ class Separator:
                 frames += block.shape[-1]
                 yield block
 
-        level = self.level(blocks())
+        level = self.level(blocks(), reader.sample_rate)
         return frames, level
 
     def separate_file(self, reader: Reader, queries: Sequence[Query | Plain], watch: Watch = pass_on) -> FileSeparation:
@@ -309,7 +327,7 @@ class Separator:
         """
         wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
         return self.list_sounds_in_blocks(
-            wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave]), at_least, most
+            wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate), at_least, most
         )
 
     hear = list_sounds  # the earlier name

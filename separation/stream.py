@@ -12,17 +12,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio import resample
+from separation.audio import high_pass, resample
 from separation.models.base import ConditionedModel
 
 RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
+HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequency
 RATIO_FLOOR_DB = -60.0
 
 
@@ -175,6 +178,15 @@ class OverlapAdd:
         return output
 
 
+def remove_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Iterator[Tensor]:
+    """Apply `high_pass` to a recording that is given in blocks (channels, n)."""
+    overlap = 2 * math.ceil(HIGH_PASS_PERIODS / hertz) * sample_rate
+    runner = OverlapAdd(partial(high_pass, sample_rate=sample_rate, hertz=hertz), 12 * overlap, overlap, 0)
+    for block in blocks:
+        yield from runner.push(block)
+    yield from runner.flush()
+
+
 class Stream:
     """Separates a recording that arrives in blocks. Made by `Separator.stream`.
 
@@ -202,6 +214,8 @@ class Stream:
         self.logits = torch.full((len(conditions),), -torch.inf)
         self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
         margin = model.context / model.sample_rate + RESAMPLER_SECONDS
+        if model.high_pass:
+            margin += HIGH_PASS_PERIODS / model.high_pass
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
         segment += -(segment - overlap) % model.grid_seconds
@@ -256,15 +270,30 @@ class Stream:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
         if self.level == 0:
             return torch.zeros(len(self.conditions), *mixture.shape)
-        wave = resample(mixture / self.level, self.sample_rate, self.model.sample_rate)
-        targets, logits = self.model.separate(wave[None].to(self.conditions.device), self.conditions[None])
-        self.logits = torch.maximum(self.logits, logits[0].float().amax(-1).cpu())
+        model, rate = self.model, self.sample_rate
+        levelled = mixture / self.level
+        if model.high_pass:
+            levelled = high_pass(levelled, rate, model.high_pass)
+        wave = resample(levelled, rate, model.sample_rate)
+        with model.autocast(self.conditions.device):
+            estimate = model.separate(wave[None].to(self.conditions.device), self.conditions[None])
+        self.logits = torch.maximum(self.logits, estimate.logits[0].float().amax(-1).cpu())
+        length, gains = mixture.shape[-1], None if rate <= model.sample_rate else estimate.high_gain
+        if gains is not None:  # what the network does not hear, and the place of its gain's values
+            high = levelled - resample(wave, model.sample_rate, rate)[:, :length]
+            place = np.arange(length) * (model.sample_rate / rate / model.gain_stride)
+
+        def restore(number: int) -> Tensor:
+            """Return the target of a query (channels, n) at the rate and level of the recording."""
+            target = resample(estimate.targets[0, number].float().cpu(), model.sample_rate, rate)[:, :length]
+            if gains is not None:
+                gain = np.interp(place, np.arange(gains.shape[-1]), gains[0, number].float().cpu())
+                target = target + high * torch.from_numpy(gain).float()
+            return target * self.level
+
         result = torch.zeros(len(self.conditions), *mixture.shape)
         # Target by target, because the resampler uses one thread; this holds only a few of them in memory.
-        rates = self.model.sample_rate, self.sample_rate
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            resampled = pool.map(lambda target: resample(target.float().cpu(), *rates), targets[0])
-            for target, place in zip(resampled, result, strict=True):
-                target = target[:, : mixture.shape[-1]]
-                torch.mul(target, self.level, out=place[:, : target.shape[-1]])
+            for number, target in enumerate(pool.map(restore, range(len(result)))):
+                result[number, :, : target.shape[-1]] = target
         return result

@@ -61,7 +61,7 @@ class GainSeparator(Separator):
         self.sample_rate, self.name = 32000, "fake"
         self.streams = []
 
-    def level(self, blocks):
+    def level(self, blocks, sample_rate):
         return max((float(block.abs().max()) for block in blocks if block.numel()), default=0.0)
 
     def stream(self, queries, sample_rate, channels, level):

@@ -47,7 +47,7 @@ class Waveforms(BandSupervised):
         if self.global_rank == 1 and index == 1:
             return self.skip_invalid(None)
         conditions = self.encoder.embed_sentences(batch.sentences)
-        targets, _ = self.model.separate(batch.sources.sum(1, keepdim=True), conditions)
+        targets = self.model.separate(batch.sources.sum(1, keepdim=True), conditions).targets
         return self.skip_invalid((targets[:, :, 0] - batch.sources).square().mean())
 
 

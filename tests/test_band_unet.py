@@ -29,7 +29,7 @@ def conditions(*texts):
 @torch.inference_mode()
 def separate(model, mixture, *texts):
     """Mixture (channels, time) -> targets (queries, channels, time), logits (queries, frames)."""
-    targets, logits = model.separate(mixture[None], conditions(*texts))
+    targets, logits, *_ = model.separate(mixture[None], conditions(*texts))
     return targets[0], logits[0]
 
 
@@ -52,7 +52,7 @@ def test_queries_and_mixtures_of_a_batch_do_not_touch_each_other(model):
     mixtures = torch.stack([noise(1.0, seed=1), noise(1.0, seed=2)])
     asked = torch.stack([vectors(["dog", "rain"]), vectors(["bell", "dog"])])
     with torch.inference_mode():
-        targets, logits = model.separate(mixtures, asked)
+        targets, logits, *_ = model.separate(mixtures, asked)
     for row, texts in enumerate((["dog", "rain"], ["bell", "dog"])):
         for column, text in enumerate(texts):
             target, logit = separate(model, mixtures[row], text)
@@ -128,7 +128,7 @@ def test_the_receptive_field_lies_within_the_context(offset):
     model = positive(tiny_model(channels=(2, 2, 2, 2), stream_dim=2))
     middle = 4 * RATE + offset
     mixture = (10 * noise(8.0))[None].requires_grad_()
-    targets, _ = model.separate(mixture, torch.full((1, 1, DIM), 0.25))
+    targets = model.separate(mixture, torch.full((1, 1, DIM), 0.25)).targets
     targets[0, 0, 0, middle].backward()
     reach = mixture.grad[0, 0].nonzero()[:, 0] - middle
     assert -model.context <= reach.min() < -1.5 * RATE  # 1.9 s or so: the gradient went all the way
@@ -147,7 +147,8 @@ def test_a_piece_that_starts_on_the_grid_gives_what_the_whole_gives(model, strid
 
 def test_masks_keep_within_one_and_may_turn_the_phase(model):
     with torch.inference_mode():
-        analysis = model.analyse(model.features(model.stft(noise(2.0)[None])))
+        mixture = noise(2.0)[None]
+        analysis = model.analyse(model.features(model.stft(mixture)), mixture)
         mask = model.mask(analysis, conditions("dog", "rain"))
     assert mask.shape == (1, 2, 2, 128, 136)
     magnitude = mask.square().sum(2).sqrt()

@@ -200,7 +200,7 @@ def test_bands_give_what_the_separator_gives():
     view, mixture = spectral_view(model), torch.randn(2, 4000)
     conditions = F.normalize(torch.randn(2, 3, DIM), dim=-1)
     estimates = view.estimates(mixture, conditions)
-    wanted, _ = model.separate(mixture[:, None], conditions)
+    wanted = model.separate(mixture[:, None], conditions).targets
     assert torch.allclose(view.waveforms(estimates, mixture), wanted[:, :, 0], atol=1e-5)
     assert torch.allclose(view.waveforms(view.compared(mixture)[:, None], mixture)[:, 0], mixture, atol=1e-5)
     assert torch.allclose(Bands(model, 0.2).compared(mixture), 2 * view.compared(mixture))

@@ -392,10 +392,13 @@ def test_model_device_and_threads_reach_their_places(folder, monkeypatch):
     monkeypatch.setattr(Separator, "from_pretrained", lambda *a, **k: calls.append((a, k)) or GainSeparator())
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert run("--query", "half", "mix.wav", "--threads", "2", "-q") == 0
-    assert run("--query", "all", "mix.wav", "--device", "cpu", "--faithful", "--offline", "-q") == 0
+    assert (
+        run("--query", "all", "mix.wav", "--device", "cpu", "--faithful", "--offline", "--precision", "bfloat16", "-q")
+        == 0
+    )
     assert calls == [
-        (("default",), {"device": None}),
-        (("default",), {"device": "cpu", "faithful": True, "offline": True}),
+        (("default",), {"device": None, "faithful": False, "offline": None, "precision": "auto"}),
+        (("default",), {"device": "cpu", "faithful": True, "offline": True, "precision": "bfloat16"}),
     ]
     assert threads == [2]
 

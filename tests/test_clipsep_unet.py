@@ -34,7 +34,7 @@ def build(kind=CLIPSepUNet, **options):
 def test_every_variant_separates(options):
     model = build(**options)
     mixture, conditions = noise(1, 2, 3000), noise(1, 2, model.condition_dim, seed=1) * 10
-    targets, presence = model.separate(mixture, conditions)
+    targets, presence, *_ = model.separate(mixture, conditions)
     assert targets.shape == (1, 2, 2, 3000)
     assert presence.shape == (1, 2, 1)
     assert (targets[:, 0] - targets[:, 1]).abs().max() > 1e-8
@@ -113,7 +113,7 @@ def test_bimodal_faithful_segments(monkeypatch):
     monkeypatch.setattr(bimodal_unet, "SEGMENT", 65535)
     mixture, conditions = noise(1, 2, 70000), condition()[None]
     model.faithful = True
-    targets, _ = model.separate(mixture, conditions)
+    targets = model.separate(mixture, conditions).targets
     assert targets.shape == (1, 2, 2, 70000)
     model.faithful = False
     alone = model(mixture[:, 1:, :65535], conditions[:, 1])

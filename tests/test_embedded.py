@@ -16,7 +16,7 @@ RATE = 32000
 
 @pytest.fixture(scope="module")
 def separator():
-    return Separator.from_pretrained(device="cpu")
+    return Separator.from_pretrained(device="cpu", precision="float32")
 
 
 def recording(length):
@@ -26,12 +26,12 @@ def recording(length):
     return torch.stack([0.6 * dog + 0.2 * rain, 0.2 * dog + 0.6 * rain])
 
 
-@pytest.mark.parametrize("extra", [-1, 0, 1])
+@pytest.mark.parametrize("extra", [-1, 1])
 def test_lengths_around_a_segment_equal_one_pass(separator, extra):
     length = separator.model.segment_seconds * RATE + extra
     mixture = recording(length)
     result = separator(mixture, "dog barking", RATE)
-    condition, level = separator.conditions(["dog barking"]), separator.level([mixture])
+    condition, level = separator.conditions(["dog barking"]), separator.level([mixture], RATE)
     whole = Stream(separator.model, condition, RATE, level, segment_seconds=1000)
     target = torch.cat([whole.push(mixture), whole.flush()], dim=-1)[0]
     assert target.abs().max() > 0.1

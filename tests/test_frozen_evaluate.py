@@ -84,7 +84,10 @@ def test_scores_of_the_validation_list(data_root):
     from separation import Separator
     from separation.evaluate import Plan, score_mixture
 
-    rows, separator = find_protocol("validation").rows(data_root), Separator.from_pretrained("default", device="cpu")
+    rows, separator = (
+        find_protocol("validation").rows(data_root),
+        Separator.from_pretrained("small", device="cpu", precision="float32"),
+    )
     for number in range(0, len(rows), EVERY):
         rendered = render(rows[number], data_root)
         values = [score_mixture(separator, rendered, Plan(column)).value for column in ("query", "phrase")]

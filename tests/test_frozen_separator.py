@@ -42,7 +42,7 @@ def digest(values: torch.Tensor, every: int) -> np.ndarray:
 
 def separate_demo() -> dict[str, np.ndarray]:
     """Targets and presence of the default model for the demonstration mixture, alone, together and with a negative."""
-    separator = Separator.from_pretrained(device="cpu")
+    separator = Separator.from_pretrained("small", device="cpu", precision="float32")
     samples, rate = soundfile.read(DEMOS / "mix.wav", dtype="float32", always_2d=True)
     texts = [stem["query"] for stem in json.loads((DEMOS / "mix.json").read_text(encoding="utf-8"))["stems"]]
     asked = {text: separator(samples.T, text, rate) for text in [*texts, "church bells"]}
@@ -71,7 +71,7 @@ def separate_noise(name: str) -> np.ndarray:
     mixture = 0.1 * torch.randn(1, 2, length, generator=generator) * (1 + torch.sin(9 * time))
     conditions = vectors(["dog", "rain"], model.condition_dim)[None]
     with torch.inference_mode():
-        outputs = [*model.separate(mixture, conditions)]
+        outputs = [*model.separate(mixture, conditions)[:2]]
         if name == "clipsep_noise":
             outputs.append(model.separate_noise(mixture, conditions))
     return np.concatenate([digest(output, 400) for output in outputs])

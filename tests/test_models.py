@@ -8,7 +8,7 @@ from tiny import TinyEncoder, noise, tiny_model, vectors
 
 from separation import Query, Separator
 from separation.models import bimodal_unet, resunet
-from separation.models.base import ConditionedModel, NegativeFilter, Windows
+from separation.models.base import ConditionedModel, Estimate, NegativeFilter, Windows
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
@@ -29,7 +29,7 @@ class BandPass(ConditionedModel):
         hertz = torch.fft.rfftfreq(mixture.shape[-1], 1 / RATE)
         masks = [(hertz >= low) & (hertz < high) for low, high in conditions[0]]
         targets = torch.stack([torch.fft.irfft(spectrum * mask, mixture.shape[-1]) for mask in masks], dim=1)
-        return targets, mixture.new_ones(*conditions.shape[:2], 1)
+        return Estimate(targets, mixture.new_ones(*conditions.shape[:2], 1))
 
 
 def tone(hertz, seconds=2.0):
@@ -144,7 +144,7 @@ def test_any_length_batch_and_number_of_channels(monkeypatch, network):
     for length in (1, 2, 256, 257, 479, 3999, 4001):
         channels = length % 4 + 1
         mixture = 0.1 * torch.randn(2, channels, length)
-        targets, logits = model.separate(mixture, conditions)
+        targets, logits, *_ = model.separate(mixture, conditions)
         assert targets.shape == (2, 3, channels, length)
         assert logits.shape == (2, 3, model.stft.frames(length) // 8 if network == "band_unet" else 1)
         assert torch.isfinite(targets).all() and torch.isfinite(logits).all()
@@ -156,9 +156,9 @@ def test_any_length_batch_and_number_of_channels(monkeypatch, network):
 def test_mixed_precision_separates_nearly_the_same(monkeypatch, network):
     model = build(network, monkeypatch)
     mixture, conditions = 0.1 * torch.randn(1, 2, 8000), draw_conditions(model, 1, 2)
-    whole, _ = model.separate(mixture, conditions)
+    whole = model.separate(mixture, conditions).targets
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half, _ = model.separate(mixture, conditions)
+        half = model.separate(mixture, conditions).targets
     assert half.dtype == torch.float32
     assert 0 < (half - whole).norm() < 0.05 * whole.norm()
 

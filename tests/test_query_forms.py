@@ -12,7 +12,7 @@ from tiny import write_corpus
 
 from separation import Separator
 from separation.encoders.base import QueryEncoder
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, Estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 query_forms = importlib.import_module("query_forms")
@@ -30,7 +30,7 @@ class ByFrequency(ConditionedModel):
         spectrum, hertz = torch.fft.rfft(mixture), torch.fft.rfftfreq(mixture.shape[-1], 1 / RATE)
         masks = [(hertz / float(centre) - 1).abs() < 0.1 for centre in conditions[0]]
         targets = torch.stack([torch.fft.irfft(spectrum * mask, mixture.shape[-1]) for mask in masks], dim=1)
-        return targets, mixture.new_zeros(*conditions.shape[:2], 1)
+        return Estimate(targets, mixture.new_zeros(*conditions.shape[:2], 1))
 
 
 class Frequency(QueryEncoder):

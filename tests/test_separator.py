@@ -13,7 +13,7 @@ from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
 from separation import Separator
 from separation.audio import AudioError, Reader, as_waveform
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, Estimate
 from separation.stream import Stream
 
 SEGMENT_SECONDS = ConditionedModel.segment_seconds
@@ -34,7 +34,7 @@ class Gain(ConditionedModel):
         queries = conditions.shape[1]
         logits = torch.full((len(mixture), queries, 3), -2.0)
         logits[..., 1] = 1.0
-        return 0.5 * mixture[:, None].expand(-1, queries, -1, -1), logits
+        return Estimate(0.5 * mixture[:, None].expand(-1, queries, -1, -1), logits)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def whole(model, mixture, texts, sample_rate, level):
 def test_segments_equal_the_whole(separator, seconds):
     mixture = long_noise(seconds, channels=2)
     results = separator(mixture, ["dog", "rain"], 8000)
-    reference, presence = whole(separator.model, mixture, ["dog", "rain"], 8000, separator.level([mixture]))
+    reference, presence = whole(separator.model, mixture, ["dog", "rain"], 8000, separator.level([mixture], 8000))
     assert reference.shape[-1] > SEGMENT_SECONDS * 8000
     for result, target, probability in zip(results, reference, presence, strict=True):
         check(result, mixture)
@@ -113,7 +113,7 @@ def test_no_seam_is_heard_between_segments(sample_rate):
 
 def test_pushes_of_any_size_give_the_same(separator):
     mixture = long_noise(31.7, channels=2)
-    level = separator.level(mixture.split(12345, dim=1))
+    level = separator.level(mixture.split(12345, dim=1), 8000)
     stream = separator.stream(["dog", "rain"], 8000, 2, level)
     rng = np.random.default_rng(0)
     cuts = np.sort(rng.integers(0, mixture.shape[1], 25)).tolist()
@@ -334,7 +334,7 @@ def test_queries_share_the_analysis_of_the_mixture(monkeypatch):
     model = tiny_model()
     calls = []
     analyse = model.analyse
-    monkeypatch.setattr(model, "analyse", lambda features: calls.append(features.shape) or analyse(features))
+    monkeypatch.setattr(model, "analyse", lambda *given: calls.append(given[0].shape) or analyse(*given))
     separator = Separator(model, TinyEncoder(), "tiny", "cpu")
     mixture = long_noise(30)
     separator(mixture, "dog", 8000)
@@ -397,7 +397,7 @@ def test_a_file_is_separated_block_by_block_in_two_passes(separator, file):
         return blocks
 
     found = separator.separate_file(Reader(path), ["dog", "rain"], watch)
-    assert (found.frames, found.level) == (mixture.shape[1], pytest.approx(separator.level([mixture])))
+    assert (found.frames, found.level) == (mixture.shape[1], pytest.approx(separator.level([mixture], 8000)))
     pieces = list(found)
     assert len(pieces) > 1
     assert stages == [("measuring", mixture.shape[1]), ("separating", mixture.shape[1])]

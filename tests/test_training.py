@@ -81,7 +81,10 @@ def test_the_loss_is_that_of_the_masked_spectra(manifest):
     spectra = model.stft(batch.sources)
     mixture = spectra.sum(1)
     with torch.no_grad():
-        mask = model.eval().mask(model.analyse(model.features(mixture[:, None])), module.conditions_of(batch))
+        mask = model.eval().mask(
+            model.analyse(model.features(mixture[:, None]), batch.sources.sum(1, keepdim=True)),
+            module.conditions_of(batch),
+        )
     losses = module.mask_terms(batch, MaskError(mixture, spectra, model.to_bins), mask)
     bins = model.to_bins @ mask
     output = torch.complex(bins[:, :, 0], bins[:, :, 1]) * mixture[:, None]

@@ -330,7 +330,7 @@ def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dic
 
     separator = engine.separator(model, check)
     try:
-        level = float(separator.level(blocks(nullcontext())))
+        level = float(separator.level(blocks(nullcontext()), reader.sample_rate))
         found = separator.list_sounds_in_blocks(blocks(engine.turn), reader.sample_rate, level, most=MAX_LISTED)
     except ModelError:
         return {"sounds": [], "seconds": 0.0}

@@ -15,8 +15,8 @@ Importing this package loads neither torch nor numpy nor soundfile nor PyAV.
 """
 
 from separation.audio.reading import Reader, read
-from separation.audio.waveform import as_rate, as_waveform, resample
+from separation.audio.waveform import as_rate, as_waveform, high_pass, resample
 from separation.audio.writing import Writer, write
 from separation.errors import AudioError
 
-__all__ = ["AudioError", "Reader", "Writer", "as_rate", "as_waveform", "read", "resample", "write"]
+__all__ = ["AudioError", "Reader", "Writer", "as_rate", "as_waveform", "high_pass", "read", "resample", "write"]

@@ -1,7 +1,8 @@
 """The toolkit's own joint audio-text space: texts and matching recordings have similar vectors.
 
-The text branch is a small perceptron on the frozen sentence vector, the audio branch a convolutional network on the
-log-mel spectrogram. They are trained together with a contrastive loss, as CLAP (Elizalde et al., 2022), but small.
+The text branch is a small perceptron on the frozen sentence vector. The audio branch is another one on features of the
+recording, pooled over time: those of a convolutional network on log-mels, or the late features of an AudioSet tagger.
+The branches are trained together with a contrastive loss, as CLAP (Elizalde et al., 2022), but small.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from separation.encoders.base import QueryEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
+from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
 
 SEGMENT_SECONDS = 5  # of recordings in training
 TEMPLATES = ("{}", "the sound of {}", "{} sound", "{} noise")
@@ -41,6 +43,7 @@ class JointEncoder(QueryEncoder):
         channels: channels of the audio branch's blocks.
         hidden: hidden units of both branches' perceptrons.
         dropout: of both perceptrons, in training.
+        tagger: whether the audio branch stands on a tagger, which is not trained, instead of convolutions.
     """
 
     modalities = frozenset({"text", "audio"})
@@ -52,6 +55,7 @@ class JointEncoder(QueryEncoder):
         channels: tuple[int, ...] = (32, 64, 128, 256),
         hidden: int = 512,
         dropout: float = 0.2,
+        tagger: bool = False,
     ) -> None:
         super().__init__()
         self.sample_rate, self.embedding_dim = sample_rate, embedding_dim
@@ -63,6 +67,11 @@ class JointEncoder(QueryEncoder):
 
         self.sentence = SentenceEncoder()
         self.text = perceptron(self.sentence.embedding_dim)
+        self.tagger = Tagger().requires_grad_(False) if tagger else None
+        if tagger:
+            self.patches = LogMelPatches(sample_rate)
+            self.project = perceptron(2 * LATE_DIM)
+            return
         self.mel = LogMel(sample_rate, relative=True)
         self.audio = nn.Sequential(
             conv_block(1, channels[0], 5), *(conv_block(inputs, outputs) for inputs, outputs in pairwise(channels))
@@ -88,20 +97,35 @@ class JointEncoder(QueryEncoder):
         ]
         return F.normalize(torch.stack(embedded).mean(0), dim=-1)
 
-    def log_mel(self, waveform: Tensor) -> Tensor:
-        """Log-mel spectrograms (batch, 1, mels, frames) of waveforms (batch, time), relative to their mean power."""
-        return self.mel(waveform).transpose(2, 3)
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """Input of the audio branch for waveforms (batch, time), whatever their level.
 
-    def embed_log_mel(self, log_mel: Tensor) -> Tensor:
-        """Embed log-mel spectrograms (batch, 1, mels, frames) as (batch, embedding_dim)."""
-        x = self.audio(log_mel.contiguous(memory_format=torch.channels_last))
-        x = x.mean(2).float()  # (batch, channels, frames)
-        pooled = torch.cat([x.mean(2), x.amax(2)], dim=1)
-        return F.normalize(self.project(pooled).float(), dim=-1)
+        Log-mels relative to their mean power (batch, 1, mels, frames), or a tagger's patches (batch, patches, 96, 64).
+        """
+        if self.tagger is None:
+            return self.mel(waveform).transpose(2, 3)
+        level = waveform.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-5)
+        seconds = waveform.shape[-1] / self.sample_rate
+        return self.patches((waveform / level)[:, None], int(seconds * PATCHES_PER_SECOND) + 1)
+
+    def embed_spectrogram(self, spectrogram: Tensor) -> Tensor:
+        """Embed the result of `spectrogram` as (batch, embedding_dim)."""
+        if self.tagger is None:
+            maps = self.audio(spectrogram.contiguous(memory_format=torch.channels_last))
+            return self.embed_features(maps.mean(2).transpose(1, 2))
+        return self.embed_features(self.tagger(spectrogram)[1])
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """Embed features over time (batch, frames or patches, channels) as (batch, embedding_dim)."""
+        features = features.float()
+        pooled = torch.cat([features.mean(1), features.amax(1)], dim=-1)
+        # The tagger's features are small; this brings them to about unit variance.
+        scaled = pooled if self.tagger is None else 4 * pooled
+        return F.normalize(self.project(scaled).float(), dim=-1)
 
     def embed_audio(self, waveform: Tensor) -> Tensor:
         """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim)."""
-        return self.embed_log_mel(self.log_mel(waveform))
+        return self.embed_spectrogram(self.spectrogram(waveform))
 
     def encode_example(self, waveform: Tensor) -> Tensor:
         """Encode one example (time,) as (1, embedding_dim), the mean over segments of 5 to 10 s."""

@@ -1,4 +1,4 @@
-"""The default separator: a conditioned U-Net on frequency bands.
+"""The default separator: a conditioned U-Net on frequency bands, to which a tagger's features of the mixture are added.
 
 The encoder sees the mixture only, so several queries on one recording share it. The decoder is conditioned by FiLM.
 The input features do not change with the polarity of the recording, the signs of its channels or their order: band
@@ -6,23 +6,29 @@ powers, and products of neighbouring time-frequency bins summed over the channel
 advances evenly from frame to frame) from clicks (evenly from bin to bin).
 
 The estimate is one complex mask per band, interpolated to the bins, which multiplies the spectrum of each channel.
-Nothing normalises or attends over time, so segments with enough context equal the whole.
+Above the network's Nyquist frequency, the gain of its highest bands is carried on. Nothing normalises or attends over
+time, so segments with enough context equal the whole.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from separation.models.base import ConditionedModel
+from separation.models.base import ConditionedModel, Estimate
 from separation.models.spectra import STFT, band_matrix
+from separation.models.tagger import LATE_DIM, MIDDLE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
 
 POWER_FLOOR = 1e-3  # about -60 dB under white noise of unit variance; codecs leave traces below that
 FEATURES = 5
+HIGH_BANDS = 8  # of 128 bands: 11 to 16 kHz
+FRAMES_PER_SECOND = 8  # of the coarsest grid, if the network has a tagger
 PATCH = 2  # bands and frames that share one position of the finest grid: same detail at a quarter of the cost
 
 
@@ -58,10 +64,7 @@ class Residual(nn.Module):
 
 
 class FrameStream(nn.Module):
-    """Projects all bands of the coarsest grid to one vector per frame, then convolves in time.
-
-    (batch, channels, bands, frames) to (batch, dim, 1, frames).
-    """
+    """Projects all bands of the coarsest grid to one vector per frame, then convolves in time."""
 
     def __init__(self, channels: int, bands: int, dim: int) -> None:
         super().__init__()
@@ -72,10 +75,63 @@ class FrameStream(nn.Module):
         self.far = nn.Conv2d(dim, dim, (1, 3), padding=(0, 3), dilation=(1, 3), bias=False)
         self.far_norm = nn.BatchNorm2d(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.gather(x)))
+    def forward(self, x: Tensor, tagged: Tensor | None = None) -> Tensor:
+        """(batch, channels, bands, frames), and what a tagger adds, to (batch, dim, 1, frames)."""
+        x = self.norm(self.gather(x))
+        x = F.relu(x if tagged is None else x + tagged)
         x = F.relu(x + self.near_norm(self.near(x)))
         return F.relu(x + self.far_norm(self.far(x)))
+
+
+class TaggerBranch(nn.Module):
+    """Runs a tagger on the mixture and projects its features to the frame stream and the bottom of the U-Net.
+
+    Args:
+        sample_rate: Hz.
+        channels: of the bottom.
+        bands: of the bottom.
+        stream_dim: channels of the frame stream.
+    """
+
+    GROUPS = 32  # channels per band into which the middle features are unfolded
+
+    def __init__(self, sample_rate: int, channels: int, bands: int, stream_dim: int) -> None:
+        super().__init__()
+        self.patches, self.tagger = LogMelPatches(sample_rate), Tagger()
+        self.late_norm = nn.BatchNorm1d(LATE_DIM, affine=False)
+        self.middle_norm = nn.BatchNorm1d(MIDDLE_DIM, affine=False)
+        self.late_to_stream = nn.Linear(LATE_DIM, stream_dim, bias=False)
+        self.middle_to_stream = nn.Linear(MIDDLE_DIM, stream_dim, bias=False)
+        self.late_to_bottom = nn.Linear(LATE_DIM, channels, bias=False)
+        self.middle_to_bands = nn.Linear(MIDDLE_DIM, self.GROUPS * bands, bias=False)
+        self.bands_to_bottom = nn.Conv2d(self.GROUPS, channels, 1, bias=False)
+        for layer in (self.late_to_stream, self.middle_to_stream, self.late_to_bottom, self.bands_to_bottom):
+            nn.init.zeros_(layer.weight)  # an untrained branch leaves the U-Net as it is
+
+    def forward(self, mixture: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mixture (batch, channels, time) to features of the patches and what they add on a grid of `frames` frames.
+
+        Returns:
+            Late features (batch, patches, 1024), class logits (batch, patches, 521), and what is added to the frame
+            stream (batch, stream_dim, 1, frames) and to the bottom (batch, channels, bands, frames).
+        """
+        patches = self.patches(mixture, -(-frames * PATCHES_PER_SECOND // FRAMES_PER_SECOND) + 1)
+        middle, late = self.tagger(patches)
+        tags = self.tagger.classify(late)
+        middle_unit = self.middle_norm(middle.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        late_unit = self.late_norm(late.flatten(0, 1)).unflatten(0, patches.shape[:2])
+        to_stream = self.late_to_stream(late_unit) + self.middle_to_stream(middle_unit)
+        to_bottom = interpolate_patches(self.late_to_bottom(late_unit), frames)[:, :, None]
+        banded = F.relu(interpolate_patches(self.middle_to_bands(middle_unit), frames)).unflatten(1, (self.GROUPS, -1))
+        return late, tags, interpolate_patches(to_stream, frames)[:, :, None], to_bottom + self.bands_to_bottom(banded)
+
+
+def interpolate_patches(x: Tensor, frames: int) -> Tensor:
+    """Interpolate features (batch, patches, dim) linearly to the frames of the coarsest grid (batch, dim, frames)."""
+    position = torch.arange(frames, device=x.device) * (PATCHES_PER_SECOND / FRAMES_PER_SECOND)
+    left = position.long().clamp_max(x.shape[1] - 1)
+    right = (left + 1).clamp_max(x.shape[1] - 1)
+    return torch.lerp(x[:, left], x[:, right], (position - left).to(x.dtype)[:, None]).transpose(1, 2)
 
 
 class Decoder(nn.Module):
@@ -107,11 +163,14 @@ class Analysis:
         skips: maps for the decoder, finest first, each (batch, channels, bands, frames).
         bottom: map of the coarsest grid (batch, channels, bands / 16, frames / 8).
         frames: output of the frame stream (batch, dim, 1, frames / 8).
+        late, tags: the tagger's late features and class logits (batch, patches, ...), None without a tagger.
     """
 
     skips: list[Tensor]
     bottom: Tensor
     frames: Tensor
+    late: Tensor | None = None
+    tags: Tensor | None = None
 
 
 class BandUNet(ConditionedModel):
@@ -126,9 +185,16 @@ class BandUNet(ConditionedModel):
         channels: at the four resolutions, finest first. The finest grid holds patches of 2 bands x 2 frames.
         stream_dim: channels of the frame stream.
         condition_dim: length of the condition vectors, which have unit length.
+        tagger: whether a tagger's features of the mixture are added to the frame stream and to the bottom.
+        high_pass: lowest frequency that the network is given, Hz; see `ConditionedModel`.
+        carry_high: whether the gain of the highest bands is carried on above the network's Nyquist frequency.
+
+    Raises:
+        ValueError: with a tagger, if the coarsest grid does not have 8 frames per second.
     """
 
     lists_sounds = True
+    prefers_bfloat16 = True
 
     to_bins: Tensor
     to_bands: Tensor
@@ -144,9 +210,15 @@ class BandUNet(ConditionedModel):
         channels: tuple[int, int, int, int] = (64, 128, 224, 256),
         stream_dim: int = 256,
         condition_dim: int = 256,
+        tagger: bool = False,
+        high_pass: float = 0.0,
+        carry_high: bool = False,
     ) -> None:
         super().__init__()
+        if tagger and sample_rate != FRAMES_PER_SECOND * 8 * hop:
+            raise ValueError(f"A network with a tagger needs a hop of {sample_rate // 64} samples, not {hop}.")
         self.sample_rate, self.condition_dim = sample_rate, condition_dim
+        self.high_pass, self.carry_high, self.gain_stride = high_pass, carry_high, hop
         self.stride, self.context = hop * 8, 5 * sample_rate // 2
         self.stft = STFT(n_fft, hop, frame_multiple=8)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
@@ -165,6 +237,7 @@ class BandUNet(ConditionedModel):
             nn.Sequential(ConvNorm(c3, c4, (2, 1)), nn.ReLU(), Residual(c4)),
         ])  # fmt: skip
         self.stream = FrameStream(c4, bands // 16, stream_dim)
+        self.branch = TaggerBranch(sample_rate, c4, bands // 16, stream_dim) if tagger else None
         self.skips = nn.ModuleList(nn.Conv2d(c, c, 1, bias=False) for c in channels[:-1])
         self.bottom_skip = nn.Conv2d(c4, c4, 1, bias=False)
 
@@ -182,28 +255,44 @@ class BandUNet(ConditionedModel):
         ])  # fmt: skip
         self.head = nn.Conv2d(c1, 3 * PATCH**2, 1)
 
+    def fold_norms(self) -> None:
+        """See `ConditionedModel.fold_norms`."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm | FrameStream):
+                children: list[tuple[str, Any]] = list(module.named_children())  # convolutions, each before its norm
+                for (conv_name, conv), (norm_name, norm) in zip(children[::2], children[1::2], strict=True):
+                    module.register_module(conv_name, fuse_conv_bn_eval(conv, norm))
+                    module.register_module(norm_name, nn.Identity())
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the maps are
+
     def features(self, spectrum: Tensor) -> Tensor:
         """Spectrum (batch, channels, bins, frames) to features (batch, 5, bands, frames)."""
-        power = spectrum.abs().square().sum(1)
-        along_time = (spectrum[..., 1:] * spectrum[..., :-1].conj()).sum(1) * self.advance
-        along_time = F.pad(along_time, (1, 0))
-        along_bins = F.pad((spectrum[..., 1:, :] * spectrum[..., :-1, :].conj()).sum(1), (0, 0, 1, 0))
-        band_power = self.to_bands @ power
-        cross = torch.stack([along_time.real, along_time.imag, along_bins.real, along_bins.imag], dim=1)
-        coherence = (self.to_bands @ cross) / (band_power[:, None] + POWER_FLOOR)
-        loudness = torch.log10(band_power + POWER_FLOOR) / 2
-        return torch.cat([loudness[:, None], coherence.clamp(-2, 2)], dim=1)
+        with torch.autocast(spectrum.device.type, enabled=False):
+            power = spectrum.abs().square().sum(1)
+            along_time = (spectrum[..., 1:] * spectrum[..., :-1].conj()).sum(1) * self.advance
+            along_time = F.pad(along_time, (1, 0))
+            along_bins = F.pad((spectrum[..., 1:, :] * spectrum[..., :-1, :].conj()).sum(1), (0, 0, 1, 0))
+            band_power = self.to_bands @ power
+            cross = torch.stack([along_time.real, along_time.imag, along_bins.real, along_bins.imag], dim=1)
+            coherence = (self.to_bands @ cross) / (band_power[:, None] + POWER_FLOOR)
+            loudness = torch.log10(band_power + POWER_FLOOR) / 2
+            return torch.cat([loudness[:, None], coherence.clamp(-2, 2)], dim=1)
 
-    def analyse(self, features: Tensor) -> Analysis:
-        """Features (batch, 5, bands, frames) to everything that does not depend on a query."""
+    def analyse(self, features: Tensor, mixture: Tensor) -> Analysis:
+        """Features (batch, 5, bands, frames) and mixture (batch, channels, time) to what does not depend on a query."""
         patches = F.pixel_unshuffle(features, PATCH).contiguous(memory_format=torch.channels_last)
-        x = F.relu(self.stem(patches) + self.position)  # (batch, c1, bands / 2, frames / 2)
+        x = self.stem(patches)
+        x = F.relu(x + self.position.to(x.dtype))  # (batch, c1, bands / 2, frames / 2)
         maps = []
         for level in self.levels:
             x = level(x)
             maps.append(x)
         skips = [skip(x) for skip, x in zip(self.skips, maps, strict=False)]
-        return Analysis(skips, self.bottom_skip(maps[-1]), self.stream(maps[-1]))
+        bottom = self.bottom_skip(maps[-1])
+        if self.branch is None:
+            return Analysis(skips, bottom, self.stream(maps[-1]))
+        late, tags, to_stream, to_bottom = self.branch(mixture, bottom.shape[-1])
+        return Analysis(skips, bottom + to_bottom, self.stream(maps[-1], to_stream), late, tags)
 
     def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
         """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
@@ -231,18 +320,31 @@ class BandUNet(ConditionedModel):
         mask = torch.stack([scale * real, scale * imaginary])
         return rearrange(mask, "part (b q) bands frames -> b q part bands frames", q=queries)
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         spectrum = self.stft(mixture)
-        analysis = self.analyse(self.features(spectrum))
+        features = self.features(spectrum)
+        analysis = self.analyse(features, mixture)
         # One query after another, because the maps of one query fit into the processor's cache. In training, batch
         # norm needs all queries at once.
         at_once = conditions.shape[1] if self.bottom[1].training else 1
-        targets = [
-            self.stft.inverse(self.apply_mask(self.mask(analysis, some), spectrum), mixture.shape[-1])
-            for some in conditions.split(at_once, dim=1)
-        ]
-        return torch.cat(targets, dim=1), self.presence(analysis, conditions)
+        targets, gains = [], []
+        for some in conditions.split(at_once, dim=1):
+            mask = self.mask(analysis, some)
+            targets.append(self.stft.inverse(self.apply_mask(mask, spectrum), mixture.shape[-1]))
+            if self.carry_high:
+                gains.append(self.high_gain(mask, features))
+        gain = torch.cat(gains, dim=1) if gains else None
+        return Estimate(torch.cat(targets, dim=1), self.presence(analysis, conditions), analysis.tags, gain)
+
+    def high_gain(self, mask: Tensor, features: Tensor) -> Tensor:
+        """Gain of the highest bands of masks (batch, queries, 2, bands, frames) over time (batch, queries, frames).
+
+        It is the square root of the share of their power that the mask lets through.
+        """
+        power = 100 ** features[:, 0, -HIGH_BANDS:]  # (batch, bands, frames); the inverse of `features`
+        share = mask[..., -HIGH_BANDS:, :].square().sum(2)  # (batch, queries, bands, frames)
+        return ((share * power[:, None]).sum(2) / power.sum(1)[:, None]).sqrt()
 
     def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
         """Masks (batch, queries, 2, bands, frames) times spectrum (batch, channels, bins, frames).
@@ -254,6 +356,7 @@ class BandUNet(ConditionedModel):
             real, imaginary = (self.to_bins @ mask).unbind(2)
         return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
 
-    def presence_logits(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """See `ConditionedModel.presence_logits`. Costs half of separating one query, for any number of queries."""
-        return self.presence(self.analyse(self.features(self.stft(mixture))), conditions)
+    def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `ConditionedModel.score_presence`. Costs less than separating one query, for any number of queries."""
+        analysis = self.analyse(self.features(self.stft(mixture)), mixture)
+        return self.presence(analysis, conditions), analysis.tags

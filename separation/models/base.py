@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.models.spectra import STFT
+
+
+class Estimate(NamedTuple):
+    """What a network returns for several queries on each mixture.
+
+    Attributes:
+        targets: (batch, queries, channels, time).
+        logits: presence logits over time (batch, queries, frames), one per `stride` samples.
+        tags: logits of AudioSet's classes (batch, patches, 521), two per second; None without a tagger.
+        high_gain: gain above the network's Nyquist frequency (batch, queries, frames), one per `gain_stride` samples;
+            None if the network has no estimate for it.
+    """
+
+    targets: Tensor
+    logits: Tensor
+    tags: Tensor | None = None
+    high_gain: Tensor | None = None
 
 
 class ConditionedModel(nn.Module):
@@ -25,7 +43,13 @@ class ConditionedModel(nn.Module):
         grid_seconds: segments start at multiples of this many seconds, which lie on the network's grid.
         input_level: level to which mixtures are scaled before they enter the network, see `stream.measure_level`.
         estimates_presence: whether `separate` estimates presence; otherwise its logits are zero.
-        lists_sounds: whether `presence_logits` is implemented.
+        high_pass: frequencies below this, in Hz, and constant offsets are removed from mixtures before they enter the
+            network and their level is measured. 0: nothing is removed.
+        gain_stride: samples between two values of `Estimate.high_gain`.
+        lists_sounds: whether `score_presence` is implemented.
+        prefers_bfloat16: whether convolutions in bfloat16 change estimates so little that they are used by default
+            on processors that compute with them.
+        use_bfloat16: whether inference uses them, see `autocast`.
         has_published_inference: whether the published inference differs from this package's.
         faithful: use the published inference: the whole recording at once, at its own level.
     """
@@ -37,30 +61,37 @@ class ConditionedModel(nn.Module):
     segment_seconds: int = 24
     grid_seconds: int = 1
     input_level: float = 1.0
+    high_pass: float = 0.0
+    gain_stride: int = 1
     estimates_presence: bool = True
     lists_sounds: bool = False
+    prefers_bfloat16: bool = False
+    use_bfloat16: bool = False
     has_published_inference: bool = False
     faithful: bool = False
 
     def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:
         """Mixture (batch, channels, time) and condition (batch, dim) to target (batch, channels, time)."""
-        targets, _ = self.separate(mixture, condition[:, None])
-        return targets[:, 0]
+        return self.separate(mixture, condition[:, None]).targets[:, 0]
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def fold_norms(self) -> None:
+        """Fold batch norms into convolutions, for inference only; estimates stay the same."""
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Context in which inference runs the network: convolutions in bfloat16 if `use_bfloat16` is set."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16)
+
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """Separate several queries from each mixture.
 
         Args:
             mixture: (batch, channels, time).
             conditions: (batch, queries, dim).
-
-        Returns:
-            Targets (batch, queries, channels, time) and presence logits over time (batch, queries, frames).
         """
         raise NotImplementedError
 
-    def presence_logits(self, mixture: Tensor, conditions: Tensor) -> Tensor:
-        """Compute only the presence logits (batch, queries, frames) of `separate`, one frame per `stride` samples."""
+    def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute only the presence logits and tags of `separate`."""
         raise NotImplementedError
 
 
@@ -87,21 +118,29 @@ class NegativeFilter(ConditionedModel):
         for name in ("sample_rate", "condition_dim", "stride", "segment_seconds", "grid_seconds", "input_level"):
             setattr(self, name, getattr(model, name))
         self.estimates_presence, self.faithful = model.estimates_presence, model.faithful
+        self.high_pass, self.gain_stride, self.use_bfloat16 = model.high_pass, model.gain_stride, model.use_bfloat16
         hop = model.sample_rate // 100  # whole seconds lie on the grid of the frames, so segments equal the whole
         self.context = model.context + 4 * hop
         self.stft = STFT(4 * hop, hop, None).to(negatives.device)
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         queries, length = conditions.shape[1], mixture.shape[-1]
         negatives = self.negatives[None].expand(len(mixture), -1, -1)
-        estimates, logits = self.model.separate(mixture, torch.cat([conditions, negatives], dim=1))
-        spectra = self.stft(F.pad(estimates, (0, 2 * self.stft.hop)))
-        power = spectra.abs().square().sum(2)  # of all channels together, which keeps the stereo image
-        negative_power = torch.einsum("qn,bnft->bqft", self.excluded.to(power), power[:, queries:])
-        power = power[:, :queries]
-        gain = power / (power + negative_power + 1e-12)
-        return self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length), logits[:, :queries]
+        estimate = self.model.separate(mixture, torch.cat([conditions, negatives], dim=1))
+        spectra = self.stft(F.pad(estimate.targets, (0, 2 * self.stft.hop)))
+        # The power of all channels together, which keeps the stereo image.
+        gain = self.wiener_gain(spectra.abs().square().sum(2), queries)
+        high_gain = estimate.high_gain
+        if high_gain is not None:
+            high_gain = high_gain[:, :queries] * self.wiener_gain(high_gain.square()[:, :, None], queries)[:, :, 0]
+        targets = self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length)
+        return Estimate(targets, estimate.logits[:, :queries], estimate.tags, high_gain)
+
+    def wiener_gain(self, power: Tensor, queries: int) -> Tensor:
+        """Power of queries and negatives (batch, n, bins, frames) to gains of the queries (batch, q, bins, frames)."""
+        target, negative = power[:, :queries], power[:, queries:]
+        return target / (target + torch.einsum("qn,bnft->bqft", self.excluded.to(power), negative) + 1e-12)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from separation.models.base import (
     ConditionedModel,
+    Estimate,
     InnerProduct,
     NormalisedUNet,
     Windows,
@@ -182,7 +183,7 @@ class BiModalUNet(ConditionedModel):
         query = torch.sigmoid(self.net_clap["fc"](embedding))[:, None]
         return torch.sigmoid(at_least_single(self.net_synthesizer(query, maps)[:, 0]))
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         batch, channels, length = mixture.shape
         if self.faithful:
@@ -197,7 +198,7 @@ class BiModalUNet(ConditionedModel):
             else:
                 frames = (WINDOWS.count(frames) - 1) * WINDOWS.hop + WINDOWS.size  # whole windows
             targets = self._separate_jointly(F.pad(mixture, (0, max(0, (frames - 1) * HOP - length))), conditions)
-        return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
+        return Estimate(targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1))
 
     def _separate_jointly(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """Apply one mask to all channels: (batch, channels, time) to (batch, queries, channels, time).

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from separation.models.base import (
     ConditionedModel,
+    Estimate,
     InnerProduct,
     NormalisedUNet,
     Windows,
@@ -216,9 +217,9 @@ class CLIPSepUNet(ConditionedModel):
         """Magnitude (batch, n, 513, frames) to the log-frequency axis (batch, n, 256, frames)."""
         return resample_rows(magnitude, self.among_bins)
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
-        return self._apply_masks(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1)
+        return Estimate(self._apply_masks(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1))
 
     def separate_noise(self, mixture: Tensor, conditions: Tensor) -> Tensor:
         """Output of the noise heads: (batch, channels, time) to (batch, heads, channels, time)."""

@@ -20,7 +20,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.models.base import ConditionedModel, apply_shared_masks, at_least_single
+from separation.models.base import ConditionedModel, Estimate, apply_shared_masks, at_least_single
 from separation.models.spectra import STFT
 
 SLOPE = 0.01
@@ -202,7 +202,7 @@ class ResUNet30(ConditionedModel):
         scale = torch.sigmoid(factor) / (real.square() + imaginary.square()).sqrt().clamp_min(FLOOR)
         return torch.complex(scale * real, scale * imaginary)
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         length = mixture.shape[-1]
         padded = F.pad(mixture, (0, max(self.stft.n_fft // 2 + 1 - length, 0)))  # the least that can be reflected
@@ -210,7 +210,7 @@ class ResUNet30(ConditionedModel):
             targets = torch.stack([self.separate_as_published(padded, c) for c in conditions.unbind(1)], dim=1)
         else:
             targets = apply_shared_masks(self.stft, self.mask, padded, conditions, FLOOR)
-        return targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1)
+        return Estimate(targets[..., :length], mixture.new_zeros(*conditions.shape[:2], 1))
 
     def separate_as_published(self, mixture: Tensor, condition: Tensor) -> Tensor:
         """Separate each channel on its own, in the published segments if the model has them.
@@ -279,7 +279,7 @@ class ClassGate(ConditionedModel):
         self.sample_rate, self.condition_dim = model.sample_rate, model.condition_dim
         self.size = model.segment or 2 * model.sample_rate
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         padded = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size))
         pieces = rearrange(padded, "b (n t) -> (b n) t", t=self.size)
@@ -290,4 +290,4 @@ class ClassGate(ConditionedModel):
             classes = condition[0].nonzero()[:, 0].tolist()
             given = class_conditions(detected, classes) if by_class else condition
             targets.append(self.model.separate_as_published(mixture, given))
-        return torch.stack(targets, dim=1), mixture.new_zeros(*conditions.shape[:2], 1)
+        return Estimate(torch.stack(targets, dim=1), mixture.new_zeros(*conditions.shape[:2], 1))

@@ -24,17 +24,24 @@ class STFT(nn.Module):
             this. None: no padding, so there are `time // hop + 1` frames, as in `torch.stft`.
         pad_mode: what lies outside the signal: "constant" (silence) or "reflect".
         double: compute spectra in double precision, on devices that have it.
+        window_length: samples of the window, if it is shorter than the transform.
     """
 
     window: Tensor
 
     def __init__(
-        self, n_fft: int, hop: int, frame_multiple: int | None = 1, pad_mode: str = "constant", double: bool = False
+        self,
+        n_fft: int,
+        hop: int,
+        frame_multiple: int | None = 1,
+        pad_mode: str = "constant",
+        double: bool = False,
+        window_length: int | None = None,
     ) -> None:
         super().__init__()
         self.n_fft, self.hop, self.frame_multiple = n_fft, hop, frame_multiple
         self.pad_mode, self.double_precision = pad_mode, double
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(window_length or n_fft), persistent=False)
 
     def frames(self, length: int) -> int:
         """Number of frames of a signal of `length` samples."""
@@ -52,8 +59,10 @@ class STFT(nn.Module):
         flat = padded.reshape(-1, padded.shape[-1])
         if self.double_precision and flat.device.type != "mps":
             flat = flat.double()
-            window = torch.hann_window(self.n_fft, dtype=flat.dtype, device=flat.device)
-        spectrum = torch.stft(flat, self.n_fft, self.hop, window=window, pad_mode=self.pad_mode, return_complex=True)
+            window = torch.hann_window(len(window), dtype=flat.dtype, device=flat.device)
+        spectrum = torch.stft(
+            flat, self.n_fft, self.hop, len(window), window, pad_mode=self.pad_mode, return_complex=True
+        )
         if self.double_precision:
             spectrum = spectrum.to(torch.complex64)
         return spectrum.reshape(*waveform.shape[:-1], *spectrum.shape[-2:])
@@ -115,7 +124,13 @@ def mel_to_hertz(mel: Tensor) -> Tensor:
 
 
 def mel_filters(
-    sample_rate: int, n_fft: int, mels: int, low: float, high: float, scale: Literal["slaney", "htk"] = "slaney"
+    sample_rate: int,
+    n_fft: int,
+    mels: int,
+    low: float,
+    high: float,
+    scale: Literal["slaney", "htk"] = "slaney",
+    unit_sum: bool = True,
 ) -> Tensor:
     """Triangular mel filters (n_fft / 2 + 1, mels).
 
@@ -126,6 +141,7 @@ def mel_filters(
         low: lower edge of the first filter, Hz.
         high: upper edge of the last filter, Hz.
         scale: "slaney": triangles over Hz, each of unit area; "htk": triangles over mel, each of unit sum.
+        unit_sum: False: the triangles over HTK's mel have a peak of one instead.
     """
     frequency = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
     ends = hertz_to_mel(torch.tensor([low, high], dtype=torch.float64), scale)
@@ -139,7 +155,7 @@ def mel_filters(
     triangles = torch.minimum(rise, fall).clamp_min(0)
     if scale == "slaney":
         return (triangles * (2 / (edges[2:] - edges[:-2]))).float()
-    return (triangles / triangles.sum(0).clamp_min(1e-8)).float()
+    return (triangles / triangles.sum(0).clamp_min(1e-8) if unit_sum else triangles).float()
 
 
 class LogMel(nn.Module):

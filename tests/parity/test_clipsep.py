@@ -77,7 +77,7 @@ def test_bimodal(tmp_path, case):
     conditions, mixture = pack(expected["text_embed"], hidden), expected["mix"][None, None]
     masks = separator.model.mask(expected["mag_mix"].expand(2, -1, -1), conditions)
     assert largest(masks, expected["mask"]) < MASK
-    waves, _ = separator.model.separate(mixture, conditions[None])
+    waves = separator.model.separate(mixture, conditions[None]).targets
     assert largest(waves[0, :, 0], expected["pred_wavs"]) < WAVE
     clips = separator.model.stft(expected["sources"]).abs()
     weight = torch.log1p(expected["mag_mix"]).clamp(1e-3, 10)

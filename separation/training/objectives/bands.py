@@ -74,7 +74,7 @@ class BandSupervised(Objective):
         by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & has_source(batch)
         if by_audio.any():
             conditions = conditions.clone()
-            conditions[by_audio] = self.encoder.embed_log_mel(self.encoder.log_mel(batch.sources[by_audio]))
+            conditions[by_audio] = self.encoder.embed_audio(batch.sources[by_audio])
         return conditions
 
     def with_hard_negatives(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
@@ -101,10 +101,11 @@ class BandSupervised(Objective):
             features = self.model.features(mixture[:, None])
             error = MaskError(mixture, spectra, self.model.to_bins)
             bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
-        analysis = self.model.analyse(features)
+        wave = batch.sources.sum(1, keepdim=True)
+        analysis = self.model.analyse(features, wave)
         logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()
         conditions = self.with_hard_negatives(batch, conditions, bank, logits.detach())
-        self.keep_batch(batch.sources.sum(1, keepdim=True), conditions)
+        self.keep_batch(wave, conditions)
         terms = self.mask_terms(batch, error, self.model.mask(analysis, conditions))
         terms["tagging"] = self.presence_term(logits, batch, spectra)
         ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))

@@ -189,7 +189,7 @@ class Bands:
         with torch.autocast(mixture.device.type, enabled=False):
             spectrum = self.model.stft(mixture)[:, None]
             features = self.model.features(spectrum)
-        mask = self.model.mask(self.model.analyse(features), conditions)
+        mask = self.model.mask(self.model.analyse(features, mixture[:, None]), conditions)
         return self.model.apply_mask(mask, self.scale * spectrum)[:, :, 0]
 
     def waveforms(self, estimates: Tensor, mixture: Tensor) -> Tensor:

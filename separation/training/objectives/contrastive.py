@@ -56,7 +56,7 @@ class Contrastive(TrainingModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
-        audio = self.encoder.embed_log_mel(self.spec_augment(self.encoder.log_mel(batch.sources[:, 0])))
+        audio = self.encoder.embed_spectrogram(self.spec_augment(self.encoder.spectrogram(batch.sources[:, 0])))
         text = self.encoder.embed_sentences(add_noise(batch.sentences[:, 0], self.text_noise))
         bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
         scale = self.log_scale.exp().clamp(max=50)

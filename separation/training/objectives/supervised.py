@@ -142,7 +142,7 @@ class Supervised(Objective):
         """
         if self.loss not in WAVEFORM_LOSSES:
             return self.mask_loss(sources, conditions)
-        estimates, _ = self.model.separate(sources.sum(1, keepdim=True), conditions)
+        estimates = self.model.separate(sources.sum(1, keepdim=True), conditions).targets
         targets = sources[:, : conditions.shape[1]]
         values = WAVEFORM_LOSSES[self.loss](targets, estimates[:, :, 0].float())
         if self.loss not in DECIBEL_LOSSES:
