@@ -23,7 +23,7 @@ PACKAGE = ROOT / "separation"
 HEAVY = "torch lightning numpy einops scipy matplotlib soundfile soxr av transformers yaml"
 OPTIONAL = "transformers open_clip torchvision torchaudio laion_clap tokenizers PIL"
 HELP_SECONDS = 0.3
-WEIGHTS_BYTES = 20e6
+WEIGHTS_BYTES = 62e6
 
 # What is loaded
 
