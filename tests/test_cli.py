@@ -316,7 +316,7 @@ def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
 def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys):
     save("mix.wav", noise(30000))
 
-    def level(blocks):
+    def level(blocks, sample_rate):
         list(blocks)
         save("mix.wav", noise(29000))
         return 0.1
