@@ -17,7 +17,7 @@ from fixtures import arrays, needs_fixtures
 from lightning.pytorch.callbacks import ModelCheckpoint
 from parts import RATE, fit, small_encoder
 
-from separation.data.captioned import CaptionedBatch, CaptionedData, CaptionMixer
+from separation.data.captioned import CaptionedData, CaptionMixer
 from separation.data.corpus import Corpus
 from separation.data.derived import Mixed
 from separation.data.manifest import DataError
@@ -112,15 +112,6 @@ def test_the_clips_of_a_mixture_have_no_phrase_in_common_and_add_up_to_it(manife
     assert (batch.shares == 1).all() and batch.isolated.shape == (0, 2, 4000) and batch.names == []
 
 
-def test_clips_are_divided_once_by_their_number(manifest):
-    corpus = Corpus(manifest, "train", sample_rate=RATE)
-    mixer, levels = CaptionMixer(corpus, 2, 4000), []
-    for seed in range(100):
-        waves, _ = mixer.draw(np.random.default_rng(seed))
-        levels += (waves.square().mean(1).sqrt() * 2**0.5).tolist()  # tones with a peak of one
-    assert 0.25 * 0.98 < min(levels) < 0.27 and 0.73 < max(levels) < 0.75 * 1.02
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -128,20 +119,14 @@ def test_clips_are_divided_once_by_their_number(manifest):
         ({"isolated_manifest": True}, "isolated and data.isolated_manifest must be given together"),
         ({"isolated_manifest": True, "isolated": 13}, "isolated must be between 0 and batch_size \\(12\\), not 13"),
         ({"isolated_manifest": True, "isolated": -1}, "isolated must be between 0 and batch_size \\(12\\), not -1"),
+        ({"sources": 2, "as_recorded": True}, "as_recorded must be false"),
     ],
 )
-def test_isolated_clips_without_a_manifest_are_an_error(manifest, settings, words):
+def test_settings_that_do_not_go_together_are_an_error(manifest, settings, words):
     if "isolated_manifest" in settings:
         settings = settings | {"isolated_manifest": manifest}
     with pytest.raises(ValueError, match=words):
         CaptionedData(manifest, **settings)
-
-
-def test_isolated_recordings_are_part_of_the_batch(manifest):
-    batch = batch_of(manifest, isolated_manifest=manifest, isolated=2)
-    assert batch.isolated.shape == (2, 2, 4000) and batch.clips.shape == (3, 2, 4000)
-    assert all(name.startswith("The sound of tone") for name in batch.names) and len(batch.names) == 4
-    assert batch.names[0] != batch.names[1]
 
 
 def test_two_ranks_draw_what_one_does_with_the_doubled_batch(manifest):
@@ -158,31 +143,11 @@ def test_two_ranks_draw_what_one_does_with_the_doubled_batch(manifest):
     assert torch.equal(data(manifest, batch_size=4).epoch(1)[1].clips, whole.clips)  # isolated ones change no other
 
 
-@pytest.mark.parametrize(("as_recorded", "loudest"), [(True, 0.3 * 1.5), (False, 1.5)])
-def test_clips_have_their_own_level_or_a_peak_of_one(manifest, as_recorded, loudest):
-    """Tones at 0.3, times 0.5 to 1.5, divided by their number."""
-    batch = batch_of(manifest, sources=0, batch_size=40, as_recorded=as_recorded)
-    peaks = 2 * batch.clips.abs().amax(-1)
-    assert loudest / 3 * 0.98 <= peaks.min() < loudest / 2
-    assert loudest * 0.9 < peaks.max() <= loudest * 1.01
-
-
 def test_recorded_clips_are_cut_off_at_full_scale_as_published(manifest):
     module = data(manifest, sources=0, as_recorded=True)
     module.mixer.peaks = [1.0] * len(module.mixer.peaks)
     waves = torch.stack([module.mixer.draw(np.random.default_rng(seed))[0] for seed in range(20)])
     assert 2 * waves.abs().max() == 1
-
-
-def test_clips_that_are_made_have_no_recorded_level(manifest):
-    with pytest.raises(ValueError, match="as_recorded must be false"):
-        CaptionedData(manifest, sources=2, as_recorded=True)
-
-
-def test_captions_of_the_manifest_are_taken_as_they_are(manifest):
-    batch = batch_of(manifest, sources=0, slots=3)
-    assert all(caption.startswith("A tone of") for caption in batch.captions)
-    assert torch.allclose(batch.shares, torch.tensor(1 / 3))
 
 
 def test_too_few_captions_are_refused(manifest):
@@ -204,6 +169,8 @@ def test_bands_give_what_the_separator_gives():
     assert torch.allclose(view.waveforms(estimates, mixture), wanted[:, :, 0], atol=1e-5)
     assert torch.allclose(view.waveforms(view.compared(mixture)[:, None], mixture)[:, 0], mixture, atol=1e-5)
     assert torch.allclose(Bands(model, 0.2).compared(mixture), 2 * view.compared(mixture))
+    with pytest.raises(TypeError, match="not ResUNet30"):
+        spectral_view(ResUNet30.__new__(ResUNet30))
 
 
 def test_magnitudes_keep_the_mixture_s_phase():
@@ -214,11 +181,6 @@ def test_magnitudes_keep_the_mixture_s_phase():
     estimates = view.estimates(mixture, shares)
     assert estimates.shape == (2, 2, 512, 128)
     assert torch.allclose(view.waveforms(estimates, mixture), shares * mixture[:, None], atol=1e-4)
-
-
-def test_other_separators_are_refused():
-    with pytest.raises(TypeError, match="not ResUNet30"):
-        spectral_view(ResUNet30.__new__(ResUNet30))
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 48000])
@@ -332,10 +294,3 @@ def test_a_run_learns_and_leaves_plain_data(manifest, tmp_path):
     assert all(torch.equal(stored["state_dict"][f"encoder.{name}"], value) for name, value in before.items())
     result = module.separator()(torch.randn(RATE), "tone 2", RATE)
     assert torch.isfinite(result.target).all()
-
-
-def test_batches_are_dataclasses_that_move_between_devices(manifest):
-    from lightning.fabric.utilities import move_data_to_device
-
-    moved = move_data_to_device(batch_of(manifest), torch.device("meta"))
-    assert isinstance(moved, CaptionedBatch) and moved.clips.is_meta and isinstance(moved.captions[0], str)
