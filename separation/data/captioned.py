@@ -135,9 +135,7 @@ class CaptionedData(CorpusData):
         source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
         self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded)
         if self.isolated_manifest is not None:
-            singles = Corpus(
-                self.isolated_manifest, "train", self.root, self.sample_rate, self.cache, notice=self.notice
-            )
+            singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, notice=self.notice)
             single = Mixed(singles, 1, self.made, seconds, self.seed + 1)
             self.isolated_mixer = CaptionMixer(single, self.clips, self.length)
 

@@ -1,18 +1,18 @@
-"""A corpus in memory: every clip decoded once, at one rate, ready to be cut and mixed.
+"""A corpus: every clip decoded once, at one rate, ready to be cut and mixed.
 
-4.5 hours at 32 kHz take 1 GB as 16-bit samples. Decoding takes longer than a short training run, so the samples are
-kept in a cache file. It belongs to one manifest, one folder and the files as they were: if one of them changes, all are
-decoded again.
+Six hours at 32 kHz are 1.4 GB as 16-bit samples, in memory or in a folder that `packing.py` has written. A packed
+corpus is given in place of a manifest; its samples are mapped into memory, and all processes share their pages.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import math
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +20,14 @@ from torch import Tensor
 
 from separation.audio import Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, DataError, read_manifest
-from separation.download import replace_when_complete
+from separation.data.manifest import Clip, DataError, read_entries, read_manifest
 from separation.errors import AudioError
 
 FULL_SCALE = 32767.0
 BROKEN_LIMIT = 0.01  # share of unreadable recordings that a run accepts
 FOLEY, FOLEY_SECONDS, FOLEY_SEED = "foley", 5.0, 1000  # procedural clips; demos use seeds below
-CACHE_FORMAT = 3  # part of a cache file's name
+SAMPLES, INDEX = "samples.raw", "index.json"  # files of a packed corpus
+DECODED_AT_ONCE = 64  # clips
 ROUNDING = 0.05  # seconds by which a length in a manifest may be off: lists round them
 TRUNCATED = 0.02  # share of a clip that may be missing at its end
 READ_ERRORS = (OSError, RuntimeError, DataError, AudioError)
@@ -137,6 +137,65 @@ def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.
     return np.round(mono / peak * FULL_SCALE).astype(np.int16), peak
 
 
+def decode_clips(clips: Sequence[Clip], root: Path, sample_rate: int) -> Iterator[Sound | str]:
+    """Decode clips in order, several at a time; a line of text stands for a clip that cannot be read."""
+
+    def decode_clip(clip: Clip) -> Sound | str:
+        if clip.source == FOLEY:
+            from separation.data.foley import synthesise
+
+            wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, foley_seed(clip))
+            peak = float(np.abs(wave).max())
+            return np.round(wave / peak * FULL_SCALE).astype(np.int16), peak
+        try:
+            return decode(root / clip.path, sample_rate, clip.start, clip.seconds)
+        except READ_ERRORS as error:
+            return describe_error(root / clip.path, error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(clips), DECODED_AT_ONCE):
+            yield from pool.map(decode_clip, clips[first : first + DECODED_AT_ONCE])
+
+
+def report_broken(
+    broken: Sequence[str], total: int, notice: Callable[[str], None] = print, what: str = "clips", least: int = 0
+) -> None:
+    """Report what is left out because it cannot be read.
+
+    Args:
+        broken: a line for each; equal lines are reported once.
+        total: number of recordings; procedural clips do not count.
+        notice: receives the lines.
+        what: name of the recordings in the message.
+        least: number of recordings of which 1 % may be broken even if there are fewer.
+
+    Raises:
+        BrokenError: if more than 1 % of the recordings are broken.
+    """
+    for line in dict.fromkeys(broken):
+        notice(f"left out: {line}")
+    if len(broken) > BROKEN_LIMIT * max(total, least):
+        raise BrokenError(f"{len(broken)} of {total} {what} cannot be read; the first: {broken[0]}")
+
+
+def foley_clips(count: int) -> list[Clip]:
+    """`count` procedural clips of each sound."""
+    if count == 0:
+        return []
+    from separation.data.foley import SOUNDS
+
+    return [
+        Clip(f"{label}.{seed}", label, f"{label}.", f"foley:{label}:{seed}", FOLEY, FOLEY_SECONDS)
+        for label in SOUNDS
+        for seed in range(FOLEY_SEED, FOLEY_SEED + count)
+    ]
+
+
+def foley_seed(clip: Clip) -> int:
+    """The seed of a procedural clip."""
+    return int(clip.path.rsplit(".", 1)[1])
+
+
 # The corpus
 
 
@@ -144,22 +203,24 @@ class Corpus:
     """Clips of one split, decoded and grouped by label and recording.
 
     Args:
-        manifest: list of clips (see `manifest.py`); None = procedural clips only.
+        manifest: list of clips (see `manifest.py`), or folder of a packed corpus; None = procedural clips only.
         split: rows to use.
         root: folder that the manifest's paths start from; by default the manifest's folder.
         sample_rate: Hz.
-        cache: folder for the decoded samples; None = decode each time.
-        foley: number of procedural clips of each sound of `separation.data.foley`, in addition to the recordings.
+        foley: number of procedural clips of each sound of `separation.data.foley`, in addition to the recordings. A
+            packed corpus has those that it was packed with.
         notice: receives a line for each clip that is left out.
 
     Attributes:
         clips: the readable clips.
-        labels: their labels, sorted.
-        tree: label -> recording -> clip numbers.
+        samples: (time,) int16, one clip after another; `starts` and `lengths` say where each lies.
         peaks: peak of each clip as recorded; `waveform` scales it to one.
+        labels: labels of the clips, sorted.
+        tree: label -> recording -> clip numbers.
+        folder: of a packed corpus; else None.
 
     Raises:
-        DataError: if there are no clips.
+        DataError: if there are no clips, or a packed corpus is damaged or has another rate.
         BrokenError: if more than 1 % of the recordings cannot be read. Fewer are reported and left out.
     """
 
@@ -169,43 +230,51 @@ class Corpus:
         split: str = "train",
         root: Path | None = None,
         sample_rate: int = 32000,
-        cache: Path | None = None,
         foley: int = 0,
         notice: Callable[[str], None] = print,
     ) -> None:
-        if manifest is None and not foley:
-            raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
-        self.sample_rate = sample_rate
+        self.sample_rate, self.folder = sample_rate, manifest if manifest and manifest.is_dir() else None
+        self.labels: list[str] = []
+        self.tree: dict[str, dict[str, list[int]]] = {}
+        if self.folder is not None:
+            entries, index = list(read_entries(self.folder)), read_index(self.folder, sample_rate)
+            self.samples = map_samples(self.folder, index["samples"])
+            self.clips = [clip for _, clip in entries]
+            self.lengths, self.starts, self.peaks = index["lengths"], index["starts"], index["peaks"]
+            self.keep([number for number, (name, _) in enumerate(entries) if name == split])
+            if not self.clips:
+                raise DataError(f"{manifest}: the corpus has no clips of split {split}.")
+            return
         self.clips = (read_manifest(manifest, split) if manifest else []) + foley_clips(foley)
-        root = root or (manifest or Path()).parent
-        key = f"{CACHE_FORMAT} {split} {sample_rate} {foley}"
-        file = cache / f"corpus_{_fingerprint(manifest, self.clips, root, key)}.npz" if cache else None
-        if cached := file is not None and file.exists():
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in ("samples", "lengths", "peaks", "broken")}
-        else:
-            arrays = _decode_all(self.clips, root, sample_rate)
-        report_broken(arrays["broken"].tolist(), self.recording_count(), notice)
-        if file is not None and not cached:
-            with replace_when_complete(file) as partial:
-                np.savez(partial, **arrays)
-        self.samples = torch.from_numpy(arrays["samples"])
-        self.lengths: list[int] = arrays["lengths"].tolist()
-        self.starts: list[int] = (np.cumsum(arrays["lengths"]) - arrays["lengths"]).tolist()
-        self.peaks: list[float] = arrays["peaks"].tolist()
+        if not self.clips:
+            raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
+        decoded = list(decode_clips(self.clips, root or (manifest or Path()).parent, sample_rate))
+        report_broken([each for each in decoded if isinstance(each, str)], self.recording_count(), notice)
+        sounds = [(np.zeros(0, np.int16), 0.0) if isinstance(each, str) else each for each in decoded]
+        self.samples = torch.from_numpy(np.concatenate([samples for samples, _ in sounds]))
+        self.lengths, self.peaks = [len(samples) for samples, _ in sounds], [peak for _, peak in sounds]
+        self.starts = (np.cumsum(self.lengths) - self.lengths).tolist()
         self.keep([number for number, length in enumerate(self.lengths) if length > 0])
 
     def keep(self, numbers: Sequence[int]) -> None:
         """Drop all clips but these, and renumber."""
         for name in ("clips", "peaks", "starts", "lengths"):
             setattr(self, name, [getattr(self, name)[number] for number in numbers])
-        self.labels = sorted({clip.label for clip in self.clips})
-        self.tree: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self.labels, self.tree = sorted({clip.label for clip in self.clips}), {}
         for number, clip in enumerate(self.clips):
-            self.tree[clip.label][clip.recording].append(number)
+            self.tree.setdefault(clip.label, {}).setdefault(clip.recording, []).append(number)
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A process that is not forked maps the samples of a packed corpus again."""
+        return self.__dict__ | ({"samples": len(self.samples)} if self.folder else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if self.folder:
+            self.samples = map_samples(self.folder, state["samples"])
 
     def recording_count(self) -> int:
         """Number of clips that are not procedural."""
@@ -228,78 +297,26 @@ class Corpus:
         return numbers[int(rng.integers(len(numbers)))]
 
 
-def foley_clips(count: int) -> list[Clip]:
-    """`count` procedural clips of each sound."""
-    if count == 0:
-        return []
-    from separation.data.foley import SOUNDS
-
-    return [
-        Clip(f"{label}.{seed}", label, f"{label}.", f"foley:{label}:{seed}", FOLEY, FOLEY_SECONDS)
-        for label in SOUNDS
-        for seed in range(FOLEY_SEED, FOLEY_SEED + count)
-    ]
-
-
-def foley_seed(clip: Clip) -> int:
-    """The seed of a procedural clip."""
-    return int(clip.path.rsplit(".", 1)[1])
-
-
-def _decode_all(clips: list[Clip], root: Path, sample_rate: int) -> dict[str, np.ndarray]:
-    """Decode clips: `samples`, one clip after another, with `lengths`, `peaks`, and a line for each `broken` clip."""
-    sounds: list[Sound] = []
-    broken = []
-    for clip in clips:
-        if clip.source == FOLEY:
-            from separation.data.foley import synthesise
-
-            wave = synthesise(clip.label, FOLEY_SECONDS, sample_rate, foley_seed(clip))
-            peak = float(np.abs(wave).max())
-            sounds.append((np.round(wave / peak * FULL_SCALE).astype(np.int16), peak))
-            continue
-        try:
-            sounds.append(decode(root / clip.path, sample_rate, clip.start, clip.seconds))
-        except READ_ERRORS as error:
-            broken.append(describe_error(root / clip.path, error))
-            sounds.append((np.zeros(0, dtype=np.int16), 0.0))
-    samples, peaks = zip(*sounds, strict=True)
-    return {
-        "samples": np.concatenate(samples),
-        "lengths": np.array([len(each) for each in samples], dtype=np.int64),
-        "peaks": np.array(peaks),
-        "broken": np.array(broken, dtype=str),
-    }
-
-
-def report_broken(broken: Sequence[str], recordings: int, notice: Callable[[str], None] = print) -> None:
-    """Report clips that are left out.
-
-    Args:
-        broken: a line for each; equal lines are reported once.
-        recordings: number of recordings; procedural clips do not count.
-        notice: receives the lines.
+def read_index(folder: Path, sample_rate: int) -> dict[str, Any]:
+    """Rate and length of the samples of a packed corpus, and place, length and peak of every row of its manifest.
 
     Raises:
-        BrokenError: if more than 1 % of the recordings are broken.
+        DataError: if the folder is not a packed corpus, is damaged, or has another rate.
     """
-    for line in dict.fromkeys(broken):
-        notice(f"left out: {line}")
-    if len(broken) > BROKEN_LIMIT * recordings:
-        raise BrokenError(f"{len(broken)} of {recordings} clips cannot be read; the first: {broken[0]}")
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        counts = {len(index[name]) for name in ("starts", "lengths", "peaks")}
+        complete = counts == {index["clips"]} and (folder / SAMPLES).stat().st_size == 2 * index["samples"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{folder}: not a corpus that separation-data pack has written.") from None
+    if not complete:
+        raise DataError(f"{folder}: the packed corpus is damaged.")
+    if index["sample_rate"] != sample_rate:
+        rate = index["sample_rate"]
+        raise DataError(f"{folder}: the corpus is packed at {rate} Hz, and {sample_rate} Hz are needed (--rate).")
+    return dict(index)
 
 
-def _fingerprint(manifest: Path | None, clips: list[Clip], root: Path, key: str) -> str:
-    """A hash of everything that decoded samples depend on: manifest, folder, and size and time of every file."""
-    if manifest is None:
-        return hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = os.path.realpath(root)
-    digest = hashlib.sha256(manifest.read_bytes())
-    digest.update(os.fsencode(f"{key} {folder}"))
-    for path in dict.fromkeys(clip.path for clip in clips if clip.source != FOLEY):
-        try:
-            found = os.stat(os.path.join(folder, path))
-            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(b"missing\n")
-    return digest.hexdigest()[:16]
+def map_samples(folder: Path, count: int) -> Tensor:
+    """The samples of a packed corpus (time,), int16, mapped into memory."""
+    return torch.from_file(str(folder / SAMPLES), shared=False, size=count, dtype=torch.int16)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
 from separation.data.manifest import DataError, absolute_entries, read_entries, refuse_leaks
-from separation.data.mixing import Augment, Batch, Mixer, Mixture, Treatment
+from separation.data.mixing import Augment, Draw, Mixer
 from separation.data.streaming import StreamedBatches, count_batches
 from separation.data.texts import Texts
 from separation.data.validation import FixedMixtures, Rows
@@ -95,9 +94,9 @@ class CorpusData(lightning.LightningDataModule):
     """Interface of the data modules. Subclasses implement `set_corpus` and `draw_batch`.
 
     Args:
-        manifest: list of the clips; None = procedural clips only.
+        manifest: list of the clips, or a folder of `separation-data pack`; None = procedural clips only.
         root: folder that its paths start from; by default its own.
-        cache: folder for decoded samples and sentence vectors.
+        cache: no longer used; old configurations have it.
         batch_size: items per batch, on each device.
         seconds: length of an item.
         batches: batches per epoch.
@@ -148,7 +147,8 @@ class CorpusData(lightning.LightningDataModule):
         if not seconds > 0 or not math.isfinite(seconds):
             raise DataError(f"data.seconds is {seconds:g}; it must be a time above 0 s.")
         self.manifest, self.root, self.cache = manifest, root, cache
-        self.folder = root or (manifest or Path()).parent  # where the manifest's paths start
+        packed = manifest is not None and manifest.is_dir()
+        self.folder = (manifest if packed else root) or (manifest or Path()).parent  # where the manifest's paths start
         self.batch_size, self.length, self.batches = batch_size, round(seconds * sample_rate), batches
         self.seed, self.sample_rate, self.workers = seed, sample_rate, workers
         self.augment, self.balance, self.foley = augment or Augment(), balance, foley
@@ -157,6 +157,7 @@ class CorpusData(lightning.LightningDataModule):
             validation_count, validation_absent, seed, self.notice,
         )  # fmt: skip
         self.corpus: Any = None
+        self.rows: list[dict[str, str]] = []
 
     # Clips
 
@@ -181,7 +182,9 @@ class CorpusData(lightning.LightningDataModule):
                 train = (entry for entry in read_entries(other) if entry[0] == "train")
                 found = [*absolute_entries(entries, self.folder), *absolute_entries(train, self.root or other.parent)]
                 refuse_leaks(other, found)
-        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.cache, self.foley, self.notice)
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.foley, self.notice)
+        if self.cache and self.corpus.folder is None:
+            self.notice("data.cache is no longer used: give a folder of `separation-data pack` as data.manifest.")
         self.set_corpus(self.corpus)
 
     def set_corpus(self, corpus: Any) -> None:
@@ -200,12 +203,12 @@ class CorpusData(lightning.LightningDataModule):
         items = [np.random.default_rng((self.seed, epoch, first + i)) for i in range(self.batch_size)]
         return self.draw_batch(items, np.random.default_rng((self.seed, epoch, index, SHARED)), rank)
 
-    def mix(self, batch: Any) -> Any:
+    def complete(self, batch: Any) -> Any:
         """Complete a batch on its device. Rows of fixed mixtures stay as they are."""
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.mix(batch)
+        return self.complete(batch)
 
     def epoch(self, number: int) -> Dataset[Any]:
         """The batches of one epoch."""
@@ -245,41 +248,48 @@ class CorpusData(lightning.LightningDataModule):
 
 
 class MixtureData(CorpusData):
-    """Mixtures of two or three sources, with queries for each and for something absent."""
+    """Mixtures of two or three sources, with queries for each and for something absent.
+
+    Args:
+        union: share of mixtures of three sources, two of which are asked for by one caption.
+        on_device: the device holds the samples, and cuts and mixes every batch; otherwise the workers cut it.
+        common: see `CorpusData`.
+    """
+
+    background = False
+
+    def __init__(self, *args: Any, union: float = 0.0, on_device: bool = False, **common: Any) -> None:
+        super().__init__(*args, **common)
+        self.union, self.on_device = union, on_device
+        self.mixer: Any = None
 
     def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
-        self.texts = Texts(corpus, self.cache)
-        self.mixer = Mixer(corpus, self.length, self.augment, balance=self.balance)
+        self.corpus, texts = corpus, Texts(corpus, unions=self.union > 0)
+        self.mixer = Mixer(
+            corpus, texts, self.length, self.augment,
+            balance=self.balance, union=self.union, background=self.background,
+        )  # fmt: skip
 
-    def draw_mixture(self, rng: np.random.Generator) -> Mixture:
-        """Draw the sources of one item."""
-        return self.mixer.draw(rng)
+    def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> Draw:
+        """See `CorpusData`. All ranks draw the whole batch, and each cuts its part."""
+        seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(seed[0] >> 1))
+        drawn: Draw = self.mixer.draw(world * self.batch_size, generator)
+        drawn = drawn.part(rank * self.batch_size, (rank + 1) * self.batch_size)
+        if not self.on_device:
+            self.mixer.cut(drawn)
+        return drawn
 
-    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Batch:
-        """See `CorpusData`; every query gets one of the texts of its label."""
-        mixtures = [self.draw_mixture(rng) for rng in items]
-        sentences = [
-            torch.stack([self.texts.draw(label, rng) for label in mixture.labels])
-            for mixture, rng in zip(mixtures, items, strict=True)
-        ]
-        return Batch(
-            sources=torch.stack([mixture.waves for mixture in mixtures]),
-            labels=torch.from_numpy(np.stack([mixture.labels for mixture in mixtures])),
-            sentences=torch.stack(sentences),
-            bank=self.texts.draw_bank(shared),
-            used=torch.tensor([mixture.used for mixture in mixtures]),
-            treatment=Treatment.stack([mixture.treatment for mixture in mixtures]),
-        )
-
-    def mix(self, batch: Any) -> Any:
-        """Apply filters and levels."""
-        return batch.apply_treatment() if isinstance(batch, Batch) else batch
+    def complete(self, batch: Any) -> Any:
+        """Cut the excerpts if they are not, apply filters and levels."""
+        return self.mixer.mix(batch) if isinstance(batch, Draw) else batch
 
 
 class ClipData(MixtureData):
     """Single clips, some with a quiet sound in the background, each with one of its texts: for the joint space."""
 
+    background = True
     # No mixtures are separated, so there are none to validate on.
     val_dataloader = lightning.LightningDataModule.val_dataloader
     test_dataloader = lightning.LightningDataModule.test_dataloader
@@ -288,12 +298,3 @@ class ClipData(MixtureData):
         """Decode the clips to train on."""
         if self.corpus is None and stage in (None, "fit"):
             self.load()
-
-    def draw_mixture(self, rng: np.random.Generator) -> Mixture:
-        """Draw a clip and its background."""
-        return self.mixer.draw_with_background(rng)
-
-    def mix(self, batch: Any) -> Any:
-        """Apply filters and levels, and add the background: (batch, 1, time)."""
-        batch = super().mix(batch)
-        return replace(batch, sources=batch.sources.sum(1, keepdim=True)) if isinstance(batch, Batch) else batch

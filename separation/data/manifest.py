@@ -103,12 +103,13 @@ def read_manifest(path: Path, split: str) -> list[Clip]:
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Read all rows as (split, clip), in file order.
+    """Read all rows of a manifest, or of that of a packed corpus, as (split, clip) in file order.
 
     Raises:
         DataError: if the file cannot be read, a column is missing or a row is invalid. The message names the file, the
             row (the header is row 1) and the reason.
     """
+    path = path / MANIFEST if path.is_dir() else path
     read_rows = _read_json_lines if path.suffix == JSON_LINES else _read_csv
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -252,6 +253,18 @@ def absolute_entries(entries: Iterable[Entry], root: Path) -> Iterator[Entry]:
         path = os.path.abspath(root / clip.path)
         recording = path if clip.recording == clip.path else clip.recording  # the file stands for an unnamed recording
         yield split, replace(clip, path=path, recording=recording)
+
+
+def relocate(clip: Clip, root: Path, folder: Path) -> Clip:
+    """The clip with paths relative to `folder` if that contains `root`, else absolute."""
+
+    def place(path: str) -> str:
+        if not path:
+            return path
+        absolute, base = Path(os.path.abspath(root / path)), Path(os.path.abspath(folder))
+        return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
+
+    return replace(clip, path=place(clip.path), frame=place(clip.frame))
 
 
 def resolve_leaks(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -1,14 +1,15 @@
 """Random training mixtures: excerpts of clips, their filters and levels.
 
-A mixture depends only on (seed, epoch, index). Runs are repeatable, a resumed run continues the same sequence, and
-several devices together see what a single device would see. Excerpts and the parameters of filters and levels are drawn
-in worker processes; `treat` applies them to whole batches, on the device.
+A batch is drawn as a whole. `Mixer.draw` draws all random numbers, a function of (seed, epoch, index): runs are
+repeatable, a resumed run continues the same sequence, and several devices together see what a single device would see.
+`Mixer.cut` and `Mixer.mix` then cut, filter and add whole batches wherever the samples are: in a worker process, or on
+the accelerator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.data.corpus import Corpus
+from separation.data.corpus import FULL_SCALE, Corpus
+from separation.data.texts import Texts
 
 SILENCE_RMS = 1e-3  # excerpts below this level count as silent; clips have a peak of one
 MAX_ATTEMPTS = 5
@@ -25,6 +27,7 @@ LOWEST = 0.004  # share of the highest frequency
 STOP_DB, SLOPE = 60.0, 0.02  # attenuation of the low-pass, and the share of the highest frequency where it is reached
 NO_LOW_PASS = 2.0
 MIN_LEVEL = 1e-5
+BACKGROUND, BACKGROUND_DB = 0.4, (6.0, 24.0)  # share of clips with a background, and how far below the clip it is
 
 
 def draw_excerpt(
@@ -67,34 +70,6 @@ def repeat_to(clip: Tensor, length: int) -> Tensor:
     return clip.repeat(max(1, -(-length // clip.numel())))
 
 
-@dataclass
-class Treatment:
-    """Filters and levels of sources (..., slots, time).
-
-    Attributes:
-        filtered: (..., slots), whether the equaliser is applied.
-        knots: (..., slots, 8), gains of the equaliser, dB.
-        cutoff: (..., slots), of its low-pass, as a share of the highest frequency; none above one.
-        gain: (..., slots), level of the result, dB relative to a root mean square of one.
-    """
-
-    filtered: Tensor
-    knots: Tensor
-    cutoff: Tensor
-    gain: Tensor
-
-    @classmethod
-    def identity(cls, slots: int) -> Treatment:
-        """No filters, and a root mean square of one for every source."""
-        filtered, knots = torch.zeros(slots, dtype=torch.bool), torch.zeros(slots, KNOTS)
-        return cls(filtered, knots, torch.full((slots,), NO_LOW_PASS), torch.zeros(slots))
-
-    @classmethod
-    def stack(cls, treatments: Sequence[Treatment]) -> Treatment:
-        """The treatments of single mixtures as that of a batch."""
-        return cls(*(torch.stack([getattr(each, f.name) for each in treatments]) for f in fields(cls)))
-
-
 def filter_response(bins: int, knots: Tensor, cutoff: Tensor) -> Tensor:
     """Response of equalisers at `bins` evenly spaced frequencies from zero to the highest.
 
@@ -113,65 +88,26 @@ def filter_response(bins: int, knots: Tensor, cutoff: Tensor) -> Tensor:
     return 10 ** ((knots @ hats - stop) / 20)
 
 
-def treat(waves: Tensor, treatment: Treatment) -> Tensor:
-    """Apply filters and levels to sources (..., slots, time); silent ones stay silent."""
-    chosen = treatment.filtered
-    if chosen.any():
-        waves = waves.clone()
-        spectra = torch.fft.rfft(waves[chosen])
-        response = filter_response(spectra.shape[-1], treatment.knots[chosen], treatment.cutoff[chosen])
-        waves[chosen] = torch.fft.irfft(spectra * response, waves.shape[-1])
+def treat(waves: Tensor, filtered: Tensor, knots: Tensor, cutoff: Tensor, gain: Tensor) -> Tensor:
+    """Apply filters and levels to sources; silent ones stay silent.
+
+    Args:
+        waves: (..., slots, time).
+        filtered: (..., slots), whether the equaliser is applied.
+        knots: (..., slots, 8), gains of the equaliser, dB.
+        cutoff: (..., slots), of its low-pass, as a share of the highest frequency; none above one.
+        gain: (..., slots), level of the result, dB relative to a root mean square of one.
+    """
+    if waves.device.type != "cpu":  # one shape for every batch: plans of Fourier transforms are slow to make
+        spectra = torch.fft.rfft(waves)
+        equalised = torch.fft.irfft(spectra * filter_response(spectra.shape[-1], knots, cutoff), waves.shape[-1])
+        waves = torch.where(filtered[..., None], equalised, waves)
+    elif filtered.any():
+        waves, spectra = waves.clone(), torch.fft.rfft(waves[filtered])
+        response = filter_response(spectra.shape[-1], knots[filtered], cutoff[filtered])
+        waves[filtered] = torch.fft.irfft(spectra * response, waves.shape[-1])
     level = waves.square().mean(-1).sqrt().clamp_min(MIN_LEVEL)
-    return waves * (10 ** (treatment.gain / 20) / level)[..., None]
-
-
-@dataclass
-class Mixture:
-    """One training mixture before filters and levels are applied.
-
-    Attributes:
-        waves: (slots, time); unused slots are silent.
-        treatment: filter and level of each slot.
-        labels: (slots,) label numbers. Those of unused slots are queries for something absent.
-        used: number of slots that hold a source.
-    """
-
-    waves: Tensor
-    treatment: Treatment
-    labels: np.ndarray
-    used: int
-
-    def sources(self) -> Tensor:
-        """The sources (slots, time) with filters and levels applied; their sum is the mixture."""
-        return treat(self.waves, self.treatment)
-
-
-@dataclass
-class Batch:
-    """Sources of mixtures, and the queries for them.
-
-    Attributes:
-        sources: (batch, slots, time). Query i asks for source i; an unused slot is silent, so its query is for
-            something absent.
-        labels: (batch, slots), label numbers of the queries.
-        sentences: (batch, slots, dim), sentence vectors of the queries' texts.
-        bank: (labels, dim), a sentence vector of every label.
-        used: (batch,), number of slots that hold a source.
-        treatment: filters and levels that `apply_treatment` applies; None afterwards.
-    """
-
-    sources: Tensor
-    labels: Tensor
-    sentences: Tensor
-    bank: Tensor
-    used: Tensor
-    treatment: Treatment | None = None
-
-    def apply_treatment(self) -> Batch:
-        """The batch with filters and levels applied, on the device of its tensors."""
-        if self.treatment is None:
-            return self
-        return replace(self, sources=treat(self.sources, self.treatment), treatment=None)
+    return waves * (10 ** (gain / 20) / level)[..., None]
 
 
 @dataclass
@@ -193,74 +129,242 @@ class Augment:
     level: tuple[float, float] = (-14.0, 6.0)
 
 
+@dataclass
+class Batch:
+    """Sources of mixtures, and queries.
+
+    Attributes:
+        sources: (batch, slots, time); the mixture is their sum, unused slots are silent.
+        labels: (batch, slots), label numbers of the sources; of unused slots, numbers of labels that do not sound.
+        sentences: (batch, slots, dim), sentence vectors of the queries.
+        bank: (labels, dim), a sentence vector of every label.
+        used: (batch,), number of slots that hold a source.
+        clips: (batch, slots), clip numbers of the sources.
+        asks: (batch, slots, slots), whether a query asks for a source: for its own, for several, or for something
+            absent. None = query i asks for source i.
+    """
+
+    sources: Tensor
+    labels: Tensor
+    sentences: Tensor
+    bank: Tensor
+    used: Tensor
+    clips: Tensor | None = None
+    asks: Tensor | None = None
+
+    def has_source(self) -> Tensor:
+        """Which slots hold a source (batch, slots)."""
+        return torch.arange(self.sources.shape[1], device=self.used.device) < self.used[:, None]
+
+    def asked_sources(self) -> Tensor:
+        """The sources that each query asks for (batch, queries, sources), as ones and zeros."""
+        asks = torch.diag_embed(self.has_source()) if self.asks is None else self.asks
+        return asks.to(self.sources.dtype)
+
+
+@dataclass
+class Draw:
+    """All that is random in a batch; (batch, slots, ...) unless stated.
+
+    Attributes:
+        labels, used, sentences, bank, asks: as in `Batch`.
+        choices: (batch, slots, 2, attempts, 5), numbers from 0 to 1 that choose recording, clip, whether the speed
+            changes, the speed, and the place of two clips of a source, each again if the excerpt is silent.
+        doubled: whether the second clip is added to the first.
+        filtered, knots, cutoff, gain: as in `treat`.
+        waves: excerpts, once they are cut.
+        clips: number of the first clip, once it is cut.
+    """
+
+    labels: Tensor
+    used: Tensor
+    sentences: Tensor
+    bank: Tensor
+    asks: Tensor | None
+    choices: Tensor
+    doubled: Tensor
+    filtered: Tensor
+    knots: Tensor
+    cutoff: Tensor
+    gain: Tensor
+    waves: Tensor | None = None
+    clips: Tensor | None = None
+
+    def part(self, first: int, last: int) -> Draw:
+        """Some of the mixtures."""
+        return Draw(**{
+            f.name: value if f.name == "bank" or value is None else value[first:last]
+            for f in fields(self)
+            for value in [getattr(self, f.name)]
+        })  # fmt: skip
+
+
 class Mixer:
-    """Draws mixtures of two or three labelled clips.
+    """Draws mixtures of two or three labelled clips, each with queries.
 
     Args:
         corpus: the clips.
+        texts: of the labels of the corpus.
         length: samples per mixture.
         augment: random changes of the sources.
-        slots: queries per mixture.
+        slots: sources and queries per mixture.
         three: share of mixtures with three sources rather than two.
         balance: a label is drawn in proportion to (number of its recordings) ** balance.
         double: probability that a second clip of the same label is added to a source.
+        union: share of mixtures of three sources, two of which are asked for by one caption.
+        background: draw single clips, of which 40 % have a quiet sound in the background.
     """
 
     def __init__(
         self,
         corpus: Corpus,
+        texts: Texts,
         length: int,
         augment: Augment,
         slots: int = 3,
         three: float = 0.25,
         balance: float = 0.5,
         double: float = 0.2,
+        union: float = 0.0,
+        background: bool = False,
     ) -> None:
-        self.corpus, self.length, self.augment = corpus, length, augment
-        self.slots, self.three, self.double = slots, three, double
-        self.label_weights = corpus.label_weights(balance)
+        self.texts, self.length, self.augment, self.background = texts, length, augment, background
+        self.slots, self.three, self.double, self.union = 2 if background else slots, three, double, union
+        self.label_weights = torch.from_numpy(corpus.label_weights(balance))
+        recordings = [clips for label in corpus.labels for clips in corpus.tree[label].values()]
+        order = [clip for clips in recordings for clip in clips]
+        self.samples = corpus.samples
+        # Places of the labels' recordings, of the recordings' clips, and of the clips' samples.
+        self.tables = {
+            "labels": spans([len(corpus.tree[label]) for label in corpus.labels]),
+            "recordings": spans([len(clips) for clips in recordings]),
+            "clips": torch.tensor([[corpus.starts[clip], corpus.lengths[clip], clip] for clip in order]),
+        }
 
-    def draw(self, rng: np.random.Generator) -> Mixture:
-        """Draw one mixture."""
-        labels = rng.choice(len(self.corpus.labels), self.slots, replace=False, p=self.label_weights)
-        used = min(self.slots, 3 if rng.random() < self.three else 2)
-        waves, treatment = self.draw_sources(labels[:used], self.slots, rng)
-        level = rng.uniform(*self.augment.level)
-        treatment.gain[:used] = torch.from_numpy(level + rng.uniform(-self.augment.gain, self.augment.gain, used))
-        return Mixture(waves, treatment, labels, used)
+    def to(self, device: torch.device) -> None:
+        """Move samples and tables to the device where batches are cut."""
+        if self.samples.device != device:
+            self.samples = self.samples.to(device)
+            self.tables = {name: table.to(device) for name, table in self.tables.items()}
 
-    def draw_with_background(self, rng: np.random.Generator) -> Mixture:
-        """Draw a clip in the first slot and, in 40 % of the cases, a quiet sound in the second: its background."""
-        labels = rng.choice(len(self.corpus.labels), 2 if rng.random() < 0.4 else 1, p=self.label_weights)
-        waves, treatment = self.draw_sources(labels, 2, rng)
-        treatment.gain[1] = -rng.uniform(6, 24)
-        return Mixture(waves, treatment, labels[:1], 1)
+    def draw(self, count: int, generator: torch.Generator) -> Draw:
+        """Draw everything for `count` mixtures, on the CPU."""
+        shape, augment = (count, self.slots), self.augment
 
-    def draw_sources(
-        self, labels: Sequence[int] | np.ndarray, slots: int, rng: np.random.Generator
-    ) -> tuple[Tensor, Treatment]:
-        """Draw a source for each label: excerpts (slots, time), the remaining slots silent, and their filters."""
-        waves, treatment = torch.zeros(slots, self.length), Treatment.identity(slots)
-        for slot, label in enumerate(labels):
-            waves[slot] = self.draw_source(self.corpus.labels[label], rng)
-            if rng.random() < self.double:
-                waves[slot] += self.draw_source(self.corpus.labels[label], rng)
-            if rng.random() < self.augment.chance:
-                treatment.filtered[slot] = True
-                treatment.knots[slot] = torch.from_numpy(rng.uniform(-self.augment.tone, self.augment.tone, KNOTS))
-                # Many recordings lack their highest frequencies: bandwidth must not tell sources apart.
-                treatment.cutoff[slot] = rng.uniform(0.2, 0.9) if rng.random() < 0.4 else NO_LOW_PASS
-        return waves, treatment
+        def uniform(low: float, high: float, *sizes: int) -> Tensor:
+            return low + (high - low) * torch.rand(*sizes, generator=generator)
 
-    def draw_source(self, label: str, rng: np.random.Generator) -> Tensor:
-        """Draw an excerpt (time,) of a random clip of a label at a random speed; draw again if it is silent."""
-        for _ in range(MAX_ATTEMPTS):
-            clip = self.corpus.waveform(self.corpus.draw_clip(label, rng))
-            if rng.random() < self.augment.chance and clip.numel() > 1:
-                # Linear interpolation is good enough for an augmentation.
-                size = max(2, round(clip.numel() * 2.0 ** rng.uniform(-self.augment.speed, self.augment.speed)))
-                clip = F.interpolate(clip[None, None], size=size, mode="linear", align_corners=True)[0, 0]
-            excerpt = draw_excerpt(clip, self.length, rng, attempts=1)
-            if excerpt.square().mean().sqrt() > SILENCE_RMS:
+        weights = self.label_weights.expand(count, -1)
+        labels = torch.multinomial(weights, self.slots, self.background, generator=generator)
+        if self.background:
+            used = 1 + (uniform(0, 1, count) < BACKGROUND).long()
+            gain = torch.stack([torch.zeros(count), -uniform(*BACKGROUND_DB, count)], 1)
+        else:
+            used = (2 + (uniform(0, 1, count) < self.three).long()).clamp_max(self.slots)
+            gain = uniform(*augment.level, count, 1) + uniform(-augment.gain, augment.gain, *shape)
+        sentences, asks = self.texts.draw(labels, generator), None
+        if self.union:
+            labels, used, sentences, asks = self.with_unions(labels, used, sentences, uniform(0, 1, count), generator)
+        # Many recordings lack their highest frequencies: bandwidth must not tell sources apart.
+        cutoff = torch.where(uniform(0, 1, *shape) < 0.4, uniform(0.2, 0.9, *shape), NO_LOW_PASS)
+        return Draw(
+            labels, used, sentences, self.texts.draw(torch.arange(len(self.label_weights)), generator), asks,
+            choices=torch.rand(*shape, 2, MAX_ATTEMPTS, 5, dtype=torch.float64, generator=generator),
+            doubled=uniform(0, 1, *shape) < self.double,
+            filtered=uniform(0, 1, *shape) < augment.chance,
+            knots=uniform(-augment.tone, augment.tone, *shape, KNOTS),
+            cutoff=cutoff,
+            gain=gain,
+        )  # fmt: skip
+
+    def with_unions(
+        self, labels: Tensor, used: Tensor, sentences: Tensor, chances: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Make a share of the mixtures ones of three sources with three queries: for two sources by one caption, for
+        the third one, and for something absent. Returns labels, used, sentences and `Batch.asks`.
+        """
+        chosen, pairs = chances < self.union, self.texts.pairs
+        likely = self.label_weights[pairs].prod(1).sqrt()
+        number = torch.multinomial(likely, len(labels), replacement=True, generator=generator)
+        weights = self.label_weights.expand(len(labels), -1).scatter(1, pairs[number], 0.0)
+        others = torch.multinomial(weights, 2, generator=generator)  # the third source, and the absent sound
+        united = torch.cat([pairs[number], others[:, :1]], 1)
+        asked = torch.stack([self.texts.captions[number], *self.texts.draw(others, generator).unbind(1)], 1)
+        used = torch.where(chosen, 3, used)
+        own = torch.diag_embed(torch.arange(3) < used[:, None])
+        both = torch.tensor([[1, 1, 0], [0, 0, 1], [0, 0, 0]], dtype=torch.bool)
+        chosen = chosen[:, None, None]
+        asks, sentences = torch.where(chosen, both, own), torch.where(chosen, asked, sentences)
+        return torch.where(chosen[:, 0], united, labels), used, sentences, asks
+
+    def cut(self, draw: Draw) -> None:
+        """Cut the excerpts of a draw, where the samples are."""
+        on = torch.arange(self.slots, device=draw.used.device) < draw.used[:, None]
+        waves, clips = self.excerpts(draw.labels[on], draw.choices[on][:, 0])
+        if (twice := draw.doubled[on]).any():
+            waves[twice] += self.excerpts(draw.labels[on][twice], draw.choices[on][twice, 1])[0]
+        draw.waves = waves.new_zeros(*on.shape, self.length)
+        draw.waves[on] = waves
+        draw.clips = torch.full(on.shape, -1, device=on.device)
+        draw.clips[on] = clips
+
+    def excerpts(self, labels: Tensor, choices: Tensor) -> tuple[Tensor, Tensor]:
+        """Excerpts (n, time) of labels (n,) by choices (n, attempts, 5), and the clips' numbers (n,).
+
+        A silent excerpt is cut again, by the next of the choices.
+        """
+        waves, clips = self.excerpt(labels, choices[:, 0])
+        for attempt in range(1, choices.shape[1]):
+            silent = (waves.square().mean(1).sqrt() <= SILENCE_RMS).nonzero()[:, 0]
+            if not len(silent):
                 break
-        return excerpt
+            waves[silent], clips[silent] = self.excerpt(labels[silent], choices[silent, attempt])
+        return waves, clips
+
+    def excerpt(self, labels: Tensor, choices: Tensor) -> tuple[Tensor, Tensor]:
+        """Excerpts (n, time) of random clips of labels (n,) at a random speed, by choices (n, 5), and their clips (n,).
+
+        A recording is chosen first, so that recordings with many clips do not dominate. A clip that is shorter lies in
+        silence. Linear interpolation is good enough for a change of speed as augmentation.
+        """
+        recording, clip, changed, octaves, place = choices.unbind(1)
+        for table, choice in (("labels", recording), ("recordings", clip)):
+            first, count = self.tables[table][labels].unbind(1)
+            labels = first + (choice * count).long()
+        start, size, number = self.tables["clips"][labels].unbind(1)
+        speed = torch.where(changed < self.augment.chance, 2.0 ** ((2 * octaves - 1) * self.augment.speed), 1.0)
+        length = (size * speed).round().clamp_min(2)
+        room = self.length - length
+        offset = torch.where(room < 0, -(place * (1 - room)).floor(), (place * (room + 1)).floor())
+        step = (size - 1) / (length - 1)
+        position = (torch.arange(self.length, device=start.device) - offset[:, None]) * step[:, None]
+        last = (size - 1)[:, None]
+        outside = (position < 0) | (position > last + 1e-6)  # the last sample may be missed by rounding
+        left = position.clamp_(min=0).minimum(last).long()
+        weight = (position - left).float()
+        left += start[:, None]
+        wave = self.samples[left].float()
+        if (speed != 1).any():
+            right = (left + 1).minimum((start + size - 1)[:, None])
+            wave = wave.lerp(self.samples[right].float(), weight)
+        return wave.div_(FULL_SCALE).masked_fill_(outside, 0.0), number
+
+    def mix(self, draw: Draw) -> Batch:
+        """Complete a batch on its device: cut excerpts if they are not, apply filters and levels."""
+        if draw.waves is None:
+            self.to(draw.labels.device)
+            self.cut(draw)
+        assert draw.waves is not None
+        sources = treat(draw.waves, draw.filtered, draw.knots, draw.cutoff, draw.gain)
+        batch = Batch(sources, draw.labels, draw.sentences, draw.bank, draw.used, draw.clips, draw.asks)
+        if self.background:
+            mixed, first = sources.sum(1, keepdim=True), slice(0, 1)
+            batch.sources, batch.labels, batch.sentences = mixed, draw.labels[:, first], draw.sentences[:, first]
+            batch.used = torch.ones_like(draw.used)
+        return batch
+
+
+def spans(counts: Sequence[int]) -> Tensor:
+    """First index and length (n, 2) of consecutive groups of `counts` items."""
+    number = torch.tensor(counts)
+    return torch.stack([number.cumsum(0) - number, number], 1)

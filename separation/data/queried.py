@@ -193,7 +193,7 @@ class QueriedData(CorpusData):
             raise DataError(f"{clip.path}: the clip has neither label nor caption to ask for it by.")
         return texts[int(rng.integers(len(texts)))]
 
-    def mix(self, batch: Any) -> Any:
+    def complete(self, batch: Any) -> Any:
         """Set the levels of the sources."""
         if not isinstance(batch, Queried) or batch.levels is None:
             return batch

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.download import replace_when_complete
 from separation.encoders.sentence import SentenceEncoder
+from separation.errors import DataError, reason
 from separation.wordings import wordings
 
 TEMPLATES = (
@@ -26,53 +27,100 @@ TEMPLATES = (
     "{} in the background",
 )
 LABEL_SHARE = 0.25  # how often the plain label is drawn besides
+UNIONS = (
+    "{} followed by {}", "{} and then {}", "{} and {}", "{} while {}", "{} with {}", "{}, {}", "{} as {}",
+    "{} then {}", "the sound of {} and {}", "{} with {} in the background", "{}, and {}", "first {}, later {}",
+    "both {} and {}", "{} over {}",
+)  # fmt: skip
+UNIONS_PER_LABEL, UNION_TEXTS = 36, 6  # captions of two labels, and how many texts of each label they are made of
+WORDINGS = "wordings.json"  # in a packed corpus
 
 
-def texts_of(label: str, captions: tuple[str, ...] = ()) -> list[str]:
-    """All texts for a label: the label, its wordings, both in templates, and captions."""
-    own = wordings().get(label, ())
+def read_wordings(path: Path | None = None) -> dict[str, tuple[str, ...]]:
+    """Wordings of labels: a JSON file with a list of texts for each label, or by default the package's own.
+
+    Raises:
+        DataError: if the file cannot be read or holds something else.
+    """
+    if path is None:
+        return wordings()
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: the wordings cannot be read ({reason(error)}).") from None
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict) or not all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in stored.values()
+    ):
+        raise DataError(f"{path}: not a JSON object with a list of texts for each label.")
+    return {label: tuple(texts) for label, texts in stored.items()}
+
+
+def texts_of(
+    label: str, captions: tuple[str, ...] = (), known: Mapping[str, tuple[str, ...]] | None = None
+) -> list[str]:
+    """All texts for a label: the label, its wordings (by default the package's), both in templates, and captions."""
+    own = (wordings() if known is None else known).get(label, ())
     framed = [template.format(label) for template in TEMPLATES]
     framed_own = [TEMPLATES[1 + i % (len(TEMPLATES) - 1)].format(text) for i, text in enumerate(own)]
     return list(dict.fromkeys([*framed, *own, *framed_own, *captions]))
 
 
 class Texts:
-    """The texts of each label as sentence vectors.
+    """The texts of all labels of a corpus as sentence vectors, and captions that ask for two labels at once.
+
+    A packed corpus provides wordings and vectors; for others, 400 sentences per second are encoded.
 
     Args:
         corpus: provides the labels and their captions.
-        cache: folder to keep the vectors in; some 5,000 sentences take a minute.
+        unions: whether captions of two labels are needed.
+        store: keep the vectors in the folder of the packed corpus.
 
     Attributes:
         texts: a list for each label.
-        vectors: (texts, dim) for each label.
+        vectors: (texts, dim), of all labels one after another.
+        first, counts: (labels,), place of each label's first text, and number of its texts.
+        pairs: (captions, 2), the two labels of each caption.
+        captions: (captions, dim).
     """
 
-    def __init__(self, corpus: Corpus, cache: Path | None = None) -> None:
-        captions: dict[str, set[str]] = {label: set() for label in corpus.labels}
+    def __init__(self, corpus: Corpus, unions: bool = False, store: bool = False) -> None:
+        folder, captions = corpus.folder, {label: set[str]() for label in corpus.labels}
         for clip in corpus.clips:
             captions[clip.label].add(clip.caption)
-        self.texts = [texts_of(label, tuple(sorted(captions[label]))) for label in corpus.labels]
-        flat = [text for texts in self.texts for text in texts]
-        key = hashlib.sha256("\n".join(flat).encode()).hexdigest()[:16]
-        file = cache / f"texts_{key}.npy" if cache else None
-        if file is not None and file.exists():
-            vectors = torch.from_numpy(np.load(file, allow_pickle=False))
-        else:
-            vectors = SentenceEncoder().encode_text(flat)
-            if file is not None:
-                with replace_when_complete(file) as partial:
-                    np.save(partial, vectors.numpy())
-        self.vectors: list[Tensor] = list(vectors.split([len(texts) for texts in self.texts]))
+        known = read_wordings(folder / WORDINGS if folder else None)
+        self.texts = [texts_of(label, tuple(sorted(captions[label])), known) for label in corpus.labels]
+        self.vectors = encode_texts([text for texts in self.texts for text in texts], folder, store)
+        self.counts = torch.tensor([len(texts) for texts in self.texts])
+        self.first = self.counts.cumsum(0) - self.counts
+        rng, count = np.random.default_rng(0), len(self.texts)
+        drawn = rng.integers(count, size=(UNIONS_PER_LABEL * count if unions else 0, 2))
+        self.pairs = torch.from_numpy(drawn[drawn[:, 0] != drawn[:, 1]])
+        forms = rng.choice(UNIONS, len(self.pairs))
+        both = [
+            str(form).format(*(self.texts[n][rng.integers(min(len(self.texts[n]), UNION_TEXTS))] for n in pair))
+            for form, pair in zip(forms, self.pairs.tolist(), strict=True)
+        ]
+        self.captions = encode_texts(both, folder, store) if both else torch.zeros(0, self.vectors.shape[1])
 
-    def draw(self, label: int, rng: np.random.Generator) -> Tensor:
-        """Draw the vector (dim,) of a text: the plain label a quarter of the time, otherwise any of its texts."""
-        vectors = self.vectors[label]
-        return vectors[0 if rng.random() < LABEL_SHARE else int(rng.integers(len(vectors)))]
+    def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Vectors (..., dim) of texts of labels (...): the plain label a quarter of the time, else any of its texts."""
+        chances = torch.rand(2, *labels.shape, generator=generator)
+        number = (chances[0] * self.counts[labels]).long() * (chances[1] >= LABEL_SHARE)
+        return self.vectors[self.first[labels] + number]
 
-    def draw_bank(self, rng: np.random.Generator) -> Tensor:
-        """Draw a text of every label: (labels, dim)."""
-        return torch.stack([self.draw(label, rng) for label in range(len(self.vectors))])
+
+def encode_texts(texts: list[str], folder: Path | None, store: bool) -> Tensor:
+    """Sentence vectors (texts, dim), read from the folder of a packed corpus if they are there."""
+    key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    file = folder / f"texts_{key}.npy" if folder else None
+    if file is not None and file.is_file():
+        return torch.from_numpy(np.load(file, allow_pickle=False))
+    vectors = SentenceEncoder().encode_text(texts)
+    if store and file is not None:
+        np.save(file, vectors.numpy())
+    return vectors
 
 
 # Phrases of captions: rules, no parser. A caption is split at commas and at words that join sounds. Some expressions

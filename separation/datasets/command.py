@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from separation.data.manifest import leaks, read_entries, write_manifest
+from separation.data.manifest import leaks, read_entries, relocate, write_manifest
 from separation.errors import DataError, reason
 
 HELP = """\
@@ -21,6 +21,7 @@ Nothing is downloaded.
   separation-data prepare vggsound --root /data/vgg -o vgg.jsonl --validation 0.05
   separation-data join esc50.csv fsd50k.csv -o both.csv    leaves out recordings that would be in two splits
   separation-data check both.csv                           decodes every clip, reports broken ones
+  separation-data pack both.csv -o corpus/                 decodes all clips once, for fast random access
   separation-data frames vgg.jsonl --out frames/           one picture a second of every video
   separation-data shard both.csv --out shards/ --shards 64 tar files to stream from (needs webdataset)
 
@@ -83,6 +84,15 @@ def build_parser() -> argparse.ArgumentParser:
     option("manifest", type=Path, metavar="MANIFEST")
     option("--root", **root)
 
+    option = add("pack", pack, "decode all clips into a folder that a training reads in place of the manifest")
+    option("manifest", type=Path, metavar="MANIFEST")
+    option("-o", "--output", type=Path, required=True, metavar="CORPUS")
+    option("--root", **root)
+    option("--rate", type=int, default=32000, metavar="HZ")
+    option("--wordings", type=Path, metavar="FILE", help="JSON: a list of wordings for each label (default: our own)")
+    option("--foley", type=int, default=0, metavar="N", help="procedural clips of each sound in addition (0)")
+    option("--overwrite", action="store_true", help="replace an existing corpus")
+
     option = add("frames", frames, "extract one picture a second of every video")
     option("manifest", type=Path, metavar="MANIFEST")
     option("--out", type=Path, required=True, metavar="DIR")
@@ -131,7 +141,6 @@ def prepare(options: argparse.Namespace) -> int:
 def join(options: argparse.Namespace) -> int:
     """Join several manifests."""
     from separation.data.manifest import resolve_leaks
-    from separation.datasets.prepare import relocate
 
     folder = options.output.parent
     entries = [
@@ -164,10 +173,21 @@ def check(options: argparse.Namespace) -> int:
     return 1 if broken or leaking else 0
 
 
+def pack(options: argparse.Namespace) -> int:
+    """Write a packed corpus."""
+    from separation.data.packing import pack as write
+
+    corpus = write(
+        options.manifest, options.output, options.root, options.rate, options.wordings, options.foley, options.overwrite
+    )
+    hours = len(corpus.samples) / options.rate / 3600
+    print(f"wrote {options.output}: {hours:.2f} h, {len(corpus)} clips and {len(corpus.labels)} labels to train on")
+    return 0
+
+
 def frames(options: argparse.Namespace) -> int:
     """Extract the frames of a manifest's videos and write a manifest that names them."""
     from separation.data.frames import add_frames
-    from separation.datasets.prepare import relocate
 
     output = options.output or options.manifest
     entries = list(read_entries(options.manifest))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
-from separation.data.manifest import Clip, Entry, hold_out, resolve_leaks, write_manifest
+from separation.data.manifest import Clip, Entry, hold_out, relocate, resolve_leaks, write_manifest
 from separation.datasets.base import PREPARERS, Preparer
 from separation.errors import DataError
 
@@ -142,18 +141,6 @@ def report_broken(preparer: Preparer, root: Path, total: int, broken: list[str],
         report(f"left out: {line}")
     if not preparer.complete and len(broken) > 3:
         report(f"left out: {len(broken)} of {total} in all. {preparer.get}")
-
-
-def relocate(clip: Clip, root: Path, folder: Path) -> Clip:
-    """Return the clip with paths relative to `folder` if that contains `root`, else absolute."""
-
-    def place(path: str) -> str:
-        if not path:
-            return path
-        absolute, base = Path(os.path.abspath(root / path)), Path(os.path.abspath(folder))
-        return (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
-
-    return replace(clip, path=place(clip.path), frame=place(clip.frame))
 
 
 def summary(preparer: Preparer, entries: list[Entry]) -> list[str]:

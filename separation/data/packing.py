@@ -1,0 +1,119 @@
+"""Packed corpora: a manifest's clips decoded once into a folder that every training can be given as its manifest.
+
+The folder holds `manifest.csv`; `samples.raw`, 16-bit samples of one clip after another; `index.json` with rate, and
+start, length and peak of every clip; `wordings.json`; and the sentence vectors of all texts for the labels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from separation.data.corpus import FOLEY, INDEX, SAMPLES, Corpus, decode_clips, foley_clips, report_broken
+from separation.data.manifest import (
+    MANIFEST,
+    DataError,
+    Entry,
+    read_entries,
+    refuse_leaks,
+    relocate,
+    write_manifest,
+)
+from separation.data.texts import WORDINGS, Texts, read_wordings
+from separation.errors import reason
+
+
+def pack(
+    manifest: Path,
+    out: Path,
+    root: Path | None = None,
+    sample_rate: int = 32000,
+    wordings: Path | None = None,
+    foley: int = 0,
+    overwrite: bool = False,
+    notice: Callable[[str], None] = print,
+) -> Corpus:
+    """Decode all splits of a manifest into the folder of a packed corpus, which appears when it is complete.
+
+    Args:
+        manifest: list of the clips.
+        out: folder to write.
+        root: folder that the manifest's paths start from; by default the manifest's folder.
+        sample_rate: Hz.
+        wordings: JSON file with a list of wordings for each label; by default the package's own.
+        foley: number of procedural clips of each sound that are added to split train.
+        overwrite: replace an existing packed corpus.
+        notice: receives a line for each clip that is left out.
+
+    Returns:
+        The clips of split train.
+
+    Raises:
+        DataError: if `out` exists, manifest or wordings are not valid, a recording is in two splits, there are no clips
+            to train on, or `out` cannot be written.
+        BrokenError: if more than 1 % of the recordings cannot be read.
+    """
+    if out.exists() and not (overwrite and (out / INDEX).is_file()):
+        more = "Add --overwrite to replace it." if (out / INDEX).is_file() else "It is not a packed corpus."
+        raise DataError(f"{out} already exists. {more}")
+    entries, root, own = list(read_entries(manifest)), root or manifest.parent, read_wordings(wordings)
+    refuse_leaks(manifest, entries)
+    if "train" not in {split for split, _ in entries}:
+        raise DataError(f"{manifest}: the manifest has no rows with split train.")
+    entries += [("train", clip) for clip in foley_clips(foley)]
+    partial, earlier = (out.with_name(f".{os.getpid()}.{part}.{out.name}") for part in ("new", "old"))
+    try:
+        partial.mkdir(parents=True)
+        kept = write_samples(entries, root, partial, sample_rate, notice)
+        located = [(split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept]
+        write_manifest(partial / MANIFEST, located)
+        labels = {clip.label for _, clip in kept} & set(own)
+        text = json.dumps({label: own[label] for label in sorted(labels)}, ensure_ascii=False, indent=1)
+        (partial / WORDINGS).write_text(text + "\n", encoding="utf-8")
+        corpus = Corpus(partial, sample_rate=sample_rate)
+        if corpus.labels != [""]:
+            Texts(corpus, unions=True, store=True)
+        if out.exists():
+            out.rename(earlier)
+        partial.rename(out)
+    except OSError as error:
+        raise DataError(f"{out}: the corpus cannot be written ({reason(error)}).") from None
+    finally:
+        if earlier.exists() and not out.exists():
+            earlier.rename(out)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+    return Corpus(out, sample_rate=sample_rate)
+
+
+def write_samples(
+    entries: Sequence[Entry], root: Path, folder: Path, sample_rate: int, notice: Callable[[str], None]
+) -> list[Entry]:
+    """Write samples and index of all clips that can be read; return these clips. Raises BrokenError as `pack`."""
+    kept: list[Entry] = []
+    broken, starts, lengths, peaks, written = [], [], [], [], 0
+    clips = [clip for _, clip in entries]
+    sounds = tqdm(decode_clips(clips, root, sample_rate), "clips", len(clips), leave=False, disable=None)
+    with (folder / SAMPLES).open("wb") as file:
+        for entry, sound in zip(entries, sounds, strict=True):
+            if isinstance(sound, str):
+                broken.append(sound)
+                continue
+            samples, peak = sound
+            file.write(samples.astype("<i2").tobytes())
+            kept.append(entry)
+            starts.append(written)
+            lengths.append(len(samples))
+            peaks.append(peak)
+            written += len(samples)
+    report_broken(broken, sum(clip.source != FOLEY for clip in clips), notice)
+    index: dict[str, Any] = {"sample_rate": sample_rate, "clips": len(kept), "samples": written}
+    index |= {"starts": starts, "lengths": lengths, "peaks": peaks}
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    return kept
