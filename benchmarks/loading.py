@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         loader = iter(data.train_dataloader())
         next(loader)  # not counted, because the workers start
         began = time.perf_counter()
-        count = sum(len(batch.sources) for batch in loader)
+        count = sum(len(batch.labels) for batch in loader)
         seconds = time.perf_counter() - began
         rate = count / seconds
         rows.append({"workers": workers, "mixtures": count, "seconds": seconds, "mixtures_per_second": rate})

@@ -18,6 +18,7 @@ import yaml
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.mixing import Augment, Mixer
+from separation.data.texts import Texts
 from separation.listing import ListingRule, score_seconds
 from separation.pretrained import read_config
 from separation.separator import Separator
@@ -86,18 +87,18 @@ def calibrate_presence(directory: Path, corpus: Corpus, count: int, seconds: flo
     """
     separator = Separator.from_pretrained(directory)
     length = round(seconds * separator.sample_rate)
-    mixer = Mixer(corpus, length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
+    mixer = Mixer(corpus, Texts(corpus), length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
     detections, ratios, present = [], [], []
     for number in range(count):
-        drawn = mixer.draw(np.random.default_rng((1, number)))
-        mixture = drawn.sources().sum(0, keepdim=True)
-        queries = [corpus.labels[label] for label in drawn.labels]
+        drawn = mixer.mix(mixer.draw(1, torch.Generator().manual_seed(number)))
+        mixture = drawn.sources[0].sum(0, keepdim=True)
+        queries = [corpus.labels[label] for label in drawn.labels[0]]
         stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture], separator.sample_rate))
         stream.push(mixture)
         stream.flush()
         detections += stream.logits.tolist()
         ratios += [energy_ratio_db(float(energy), stream.mixture_energy) for energy in stream.target_energy]
-        present += [slot < drawn.used for slot in range(len(queries))]
+        present += drawn.has_source()[0].tolist()
     rule = fit_presence(np.array(detections), np.array(ratios), np.array(present))
     write_section(directory, "presence", asdict(rule))
     return rule
@@ -127,16 +128,15 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Fit the presence rule and the listing rule of a model directory.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--manifest", type=Path, help="clips; fits presence on mixtures of them")
+    parser.add_argument("--manifest", type=Path, help="clips, or a packed corpus; fits presence on mixtures of them")
     parser.add_argument("--mixtures", type=Path, help="CSV of held-out fixed mixtures; fits the listing on them")
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: that of the CSV)")
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--foley", type=int, default=0)
     parser.add_argument("--count", type=int, default=300, help="number of mixtures for presence")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     if arguments.manifest:
-        corpus = Corpus(arguments.manifest, "train", arguments.root, cache=arguments.cache, foley=arguments.foley)
+        corpus = Corpus(arguments.manifest, "train", arguments.root, foley=arguments.foley)
         print(calibrate_presence(arguments.directory, corpus, arguments.count))
     if arguments.mixtures:
         root = arguments.root or arguments.mixtures.parent

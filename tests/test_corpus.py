@@ -1,6 +1,8 @@
-"""The corpus in memory: decoding, grouping, the cache, and files that cannot be read."""
+"""The corpus: decoding, grouping, packed corpora, and files that cannot be read."""
 
-import os
+import errno
+import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,12 +10,14 @@ import soundfile
 import soxr
 import torch
 from media import save_media, tone
-from tiny import read, write_corpus, write_manifest
+from tiny import read, vectors, write_corpus, write_manifest
 
-from separation.data import corpus as module
 from separation.data.corpus import FULL_SCALE, ROUNDING, Corpus, decode, foley_clips, read_part
 from separation.data.foley import SOUNDS, synthesise
 from separation.data.manifest import DataError, read_manifest
+from separation.data.packing import pack
+from separation.data.texts import Texts
+from separation.datasets.command import main
 
 PART_COLUMNS = ["path", "split", "label", "recording_id", "start", "seconds"]
 
@@ -52,11 +56,10 @@ def test_clips_are_decoded_to_mono_full_scale_at_one_rate(tmp_path):
 def test_the_recorded_level_is_kept(tmp_path, two_sounds):
     manifest = write_corpus(tmp_path, labels=2, recordings=1)
     soundfile.write(tmp_path / read(manifest)[1]["path"], np.ones(8000) / 64, 8000)
-    for _ in range(2):  # decoded, from the cache
-        corpus = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache", foley=1)
-        assert corpus.peaks[:2] == pytest.approx([0.3, 1 / 64], rel=1e-3)
-        [number] = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]
-        assert corpus.peaks[number] == pytest.approx(np.abs(synthesise("dog bark", 5.0, 8000, 1000)).max())
+    corpus = Corpus(manifest, sample_rate=8000, foley=1)
+    assert corpus.peaks[:2] == pytest.approx([0.3, 1 / 64], rel=1e-3)
+    [number] = [number for number, clip in enumerate(corpus.clips) if clip.label == "dog bark"]
+    assert corpus.peaks[number] == pytest.approx(np.abs(synthesise("dog bark", 5.0, 8000, 1000)).max())
     assert np.abs((corpus.waveform(1) * corpus.peaks[1]).numpy() - 1 / 64).max() < 1e-6
 
 
@@ -128,8 +131,7 @@ def test_more_than_one_in_a_hundred_stops(many, tmp_path, two_sounds):
     manifest = with_paths(many, "two", {37: "nowhere.wav", 38: "nowhere.wav"})
     for foley in (0, 60):  # procedural clips do not dilute the limit: 2 of 220 would pass
         with pytest.raises(DataError, match=r"2 of 100 clips cannot be read; the first: .*nowhere\.wav"):
-            Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache", foley=foley)
-    assert not (tmp_path / "cache").exists()
+            Corpus(manifest, sample_rate=8000, foley=foley)
 
 
 # --- Parts of files ----------------------------------------------------------------------------
@@ -191,77 +193,102 @@ def test_the_real_recordings_are_as_long_as_their_manifest_says(data_root):
         assert abs(soundfile.info(data_root / clip.path).duration - clip.seconds) <= ROUNDING / 2
 
 
-# --- Cache -------------------------------------------------------------------------------------
+# --- Packed corpora ----------------------------------------------------------------------------
 
 
-def test_the_cache_replaces_decoding(many, tmp_path, monkeypatch, capsys):
-    manifest, clips = with_paths(many, "cached", {5: "nowhere.wav"}), []
-    for decoder in (module.decode, None):  # calling None would fail
-        monkeypatch.setattr(module, "decode", decoder)
-        corpus = Corpus(manifest, sample_rate=8000, cache=tmp_path)
-        assert capsys.readouterr().out == f"left out: {many.parent / 'nowhere.wav'}: there is no such file.\n"
-        assert len(corpus) == 99 and len(list(tmp_path.iterdir())) == 1
-        clips.append((corpus.samples.tolist(), corpus.starts, corpus.lengths, corpus.clips))
-    assert clips[0] == clips[1]
-    monkeypatch.setattr(module, "BROKEN_LIMIT", 0.001)
-    with pytest.raises(DataError, match=r"1 of 100 clips cannot be read; the first: .*nowhere\.wav"):
-        Corpus(manifest, sample_rate=8000, cache=tmp_path)
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many texts the sentence encoder was asked for, each time."""
+    asked = []
+    monkeypatch.setattr(
+        "separation.data.texts.SentenceEncoder.encode_text",
+        lambda self, texts: asked.append(len(texts)) or vectors(texts, 384),
+    )
+    return asked
 
 
-def test_every_setting_has_a_cache_of_its_own(tmp_path, two_sounds):
-    cache = tmp_path / "cache"
-    manifest = write_corpus(tmp_path, labels=2)
-    assert Corpus(manifest, sample_rate=8000, cache=cache).lengths[0] == 8000
-    assert Corpus(manifest, sample_rate=16000, cache=cache).lengths[0] == 16000
-    assert len(Corpus(manifest, sample_rate=8000, cache=cache, foley=1)) == 4 + 2
+def test_a_packed_corpus_equals_its_manifest(tmp_path, capsys, encoded, two_sounds):
+    manifest, out = write_corpus(tmp_path / "data", labels=3, recordings=2), tmp_path / "packed"
+    rows = read(manifest)
+    rows[4]["split"] = rows[5]["split"] = "validation"
+    write_manifest(manifest, rows)
+    words = tmp_path / "words.json"
+    words.write_text(json.dumps({"tone 0": ["a low note"], "tone 9": ["x"]}))
+    options = ["--rate", "8000", "--foley", "1", "--wordings", str(words)]
+    assert main(["pack", str(manifest), "-o", str(out), *options]) == 0
+    assert capsys.readouterr().out == f"wrote {out}: 0.00 h, 6 clips and 4 labels to train on\n"
+    assert json.loads((out / "wordings.json").read_text()) == {"tone 0": ["a low note"]}
+    for split, foley in (("train", 1), ("validation", 0)):
+        one, other = (
+            Corpus(manifest, split, sample_rate=8000, foley=foley),
+            Corpus(out, split, sample_rate=8000, foley=9),
+        )
+        assert one.labels == other.labels and one.tree == other.tree and one.peaks == other.peaks
+        assert [clip.captions for clip in one.clips] == [clip.captions for clip in other.clips]
+        assert all(torch.equal(one.waveform(n), other.waveform(n)) for n in range(len(one)))
+    assert (out / other.clips[0].path).is_file()  # validation mixtures are made of the recordings
+    copy = pickle.loads(pickle.dumps(other))
+    assert torch.equal(copy.waveform(1), other.waveform(1))
+    encoded.clear()
+    stored = Texts(Corpus(out, sample_rate=8000), unions=True)
+    assert encoded == [] and "a low note" in stored.texts[2]
+    assert torch.equal(stored.vectors, vectors([text for texts in stored.texts for text in texts], 384))
+
+
+def test_a_packed_corpus_lacks_broken_recordings(many, tmp_path, capsys, encoded):
+    out, missing = tmp_path / "packed", many.parent / "nowhere.wav"
+    corpus = pack(with_paths(many, "packed", {5: "nowhere.wav"}), out, sample_rate=8000)
+    assert capsys.readouterr().out == f"left out: {missing}: there is no such file.\n"
+    assert len(corpus) == len(Corpus(out, sample_rate=8000)) == 99
+    assert deviation(corpus, 98, expected(many.parent / read(many)[99]["path"], 8000)) <= 1
+    with pytest.raises(DataError, match="2 of 100 clips cannot be read"):
+        pack(with_paths(many, "two", {5: "nowhere.wav", 6: "nowhere.wav"}), tmp_path / "other", sample_rate=8000)
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+
+
+def test_an_existing_corpus_is_replaced_only_if_asked_for(tmp_path, capsys, encoded, monkeypatch):
+    manifest, out = write_corpus(tmp_path / "data", labels=2), tmp_path / "packed"
+    first = pack(manifest, out, sample_rate=8000)
     write_manifest(manifest, read(manifest)[:-1])
-    assert len(Corpus(manifest, sample_rate=8000, cache=cache)) == 3
-    assert len(list(cache.iterdir())) == 4
+    command = ["pack", str(manifest), "-o", str(out), "--rate", "8000"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == f"separation-data: {out} already exists. Add --overwrite to replace it.\n"
 
-
-def test_every_folder_of_recordings_has_a_cache_of_its_own(tmp_path):
-    for name, seconds in (("a", 1.0), ("b", 0.5)):
-        manifest = write_corpus(tmp_path / name, labels=1, recordings=1, seconds=seconds)
-        write_manifest(manifest, [row | {"seconds": ""} for row in read(manifest)])  # whole files: equal manifests
-        for listed, root in ((manifest, None), (tmp_path / "a/manifest.csv", tmp_path / name)):
-            corpus = Corpus(listed, root=root, sample_rate=8000, cache=tmp_path / "cache")
-            assert corpus.lengths == [8000 * seconds]
-
-
-def test_a_replaced_file_is_decoded_again(tmp_path):
-    manifest = write_corpus(tmp_path, labels=2, recordings=1)
-    first = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
-    file = tmp_path / first.clips[0].path
-    before = file.stat()
-    soundfile.write(file, 0.3 * np.sin(np.arange(8000)), 8000)  # of the same size
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    second = Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")
-    assert file.stat().st_size == before.st_size
-    assert deviation(second, 0, expected(file, 8000)) <= 1
-    assert torch.equal(first.waveform(1), second.waveform(1))
-
-
-def test_a_repaired_file_comes_back(many, tmp_path, capsys):
-    late = tmp_path / "late.wav"
-    manifest = with_paths(many, "repaired", {5: late})
-    for clips, said in ((99, f"left out: {late}: there is no such file.\n"), (100, "")):
-        assert len(Corpus(manifest, sample_rate=8000, cache=tmp_path / "cache")) == clips
-        assert capsys.readouterr().out == said
-        soundfile.write(late, np.ones(800) / 2, 8000)
-
-
-def test_a_kill_while_the_cache_is_written_leaves_no_broken_cache(tmp_path, monkeypatch):
-    manifest, cache = write_corpus(tmp_path, labels=1), tmp_path / "cache"
-
-    def killed(file, **arrays):
-        file.write_bytes(b"half")
-        raise KeyboardInterrupt
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", killed)
-        with pytest.raises(KeyboardInterrupt):
-            Corpus(manifest, sample_rate=8000, cache=cache)
-    assert list(cache.iterdir()) == [] and len(Corpus(manifest, sample_rate=8000, cache=cache)) == 2
+        patch.setattr("separation.data.packing.report_broken", full)
+        assert main([*command, "--overwrite"]) == 1
+    assert capsys.readouterr().err == f"separation-data: {out}: the corpus cannot be written (the disk is full).\n"
+    assert len(Corpus(out, sample_rate=8000)) == len(first) == 4
+    assert main([*command, "--overwrite"]) == 0 and len(Corpus(out, sample_rate=8000)) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "packed"]
+    with pytest.raises(DataError, match=r"data already exists\. It is not a packed corpus\."):
+        pack(manifest, tmp_path / "data", overwrite=True)
+
+
+def test_a_corpus_that_does_not_fit_is_an_error(tmp_path, encoded):
+    out = tmp_path / "packed"
+    pack(write_corpus(tmp_path, labels=2), out, sample_rate=8000)
+    with pytest.raises(DataError, match="packed at 8000 Hz, and 16000 Hz are needed"):
+        Corpus(out, sample_rate=16000)
+    with pytest.raises(DataError, match="no clips of split test"):
+        Corpus(out, "test", sample_rate=8000)
+    with (out / "samples.raw").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(DataError, match="damaged"):
+        Corpus(out, sample_rate=8000)
+    (out / "index.json").unlink()
+    with pytest.raises(DataError, match="not a corpus that separation-data pack has written"):
+        Corpus(out, sample_rate=8000)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": "b"}', '{"a": [1]}', "{"])
+def test_invalid_wordings_are_named(tmp_path, text):
+    (tmp_path / "words.json").write_text(text)
+    with pytest.raises(DataError, match=r"words\.json: not a JSON object with a list of texts for each label\."):
+        pack(write_corpus(tmp_path, labels=2), tmp_path / "packed", wordings=tmp_path / "words.json")
 
 
 # --- Procedural clips --------------------------------------------------------------------------

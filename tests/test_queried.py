@@ -58,7 +58,7 @@ def test_random_gains_are_within_their_bounds_and_divided_by_the_number():
 def test_gains_act_on_the_recordings_own_levels(manifest, polluted):
     def peaks(**arguments):
         data = ready(manifest, polluted=polluted, pollution_db=(60.0, 60.0), batch_size=20, **arguments)
-        return data.mix(data.batch(0, 0)).sources.abs().amax(-1)
+        return data.complete(data.batch(0, 0)).sources.abs().amax(-1)
 
     factors = peaks(gains=RandomGains()) * 2 / 0.3  # tones of 0.3, two in a mixture
     assert 0.49 < factors.min() < 0.6 and 1.4 < factors.max() < 1.52
@@ -105,7 +105,7 @@ def test_levels_are_set_where_the_batch_is(manifest):
     assert mixed.levels is None and batch.levels.shape == (4, 2)
     assert torch.equal(mixed.sources[:, 0], batch.sources[:, 0])
     assert not torch.equal(mixed.sources[:, 1], batch.sources[:, 1])
-    assert data.mix(mixed) is mixed and data.on_after_batch_transfer("a row", 0) == "a row"
+    assert data.complete(mixed) is mixed and data.on_after_batch_transfer("a row", 0) == "a row"
 
 
 def test_a_mixture_over_full_scale_is_scaled_down():

@@ -126,7 +126,7 @@ def test_held_clips_that_remain_get_their_turn(folder):
 @pytest.mark.parametrize(("as_recorded", "peak", "tolerance"), [(True, 0.15, 3e-3), (False, 0.5, 1e-3)])
 def test_sources_are_at_the_levels_asked_for(folder, as_recorded, peak, tolerance):
     data = queried(folder, gains=RandomGains(low=1.0, high=1.0, as_recorded=as_recorded))
-    batch = data.mix(epoch(data)[0])
+    batch = data.complete(epoch(data)[0])
     assert batch.texts == batch.labels
     assert torch.allclose(batch.sources.abs().amax(-1), torch.tensor(peak), atol=tolerance)  # tones at 0.3
 

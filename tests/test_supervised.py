@@ -298,11 +298,11 @@ def test_a_run_learns_to_separate_by_query(arguments, tmp_path):
 def test_procedural_sounds_are_enough_to_train_on():
     data = QueriedData(sample_rate=4000, seconds=0.5, batch_size=3, foley=1, balance=0.0)
     data.setup()
-    batch = data.mix(data.batch(0, 0))
+    batch = data.complete(data.batch(0, 0))
     assert batch.sources.shape == (3, 2, 2000) and batch.asked == 2
     assert batch.texts == batch.labels
     assert all(first != second for first, second in batch.labels)
-    again = data.mix(data.batch(0, 0))
+    again = data.complete(data.batch(0, 0))
     assert torch.equal(batch.sources, again.sources) and batch.texts == again.texts
 
 

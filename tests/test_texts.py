@@ -1,10 +1,8 @@
 """Texts to train with: wordings of labels, their sentence vectors, and the phrases of captions."""
 
 import re
-from collections import Counter
 from itertools import permutations
 
-import numpy as np
 import pytest
 import torch
 from tiny import read, vectors, write_corpus
@@ -87,9 +85,8 @@ def encoded(monkeypatch):
 
 def test_every_label_has_the_vectors_of_its_texts(corpus, encoded):
     texts = Texts(corpus)
-    assert len(encoded) == 1
-    assert len(texts.vectors) == 3
-    for label, own, rows in zip(corpus.labels, texts.texts, texts.vectors, strict=True):
+    assert len(encoded) == 1 and len(texts.pairs) == len(texts.captions) == 0
+    for label, own, rows in zip(corpus.labels, texts.texts, texts.vectors.split(texts.counts.tolist()), strict=True):
         captions = sorted({clip.caption for clip in corpus.clips if clip.label == label})
         assert len(captions) == 2
         assert own == texts_of(label, tuple(captions))
@@ -98,30 +95,22 @@ def test_every_label_has_the_vectors_of_its_texts(corpus, encoded):
         assert torch.equal(rows, vectors(own))
 
 
-def test_cached_vectors_are_not_encoded_again(corpus, encoded, tmp_path):
-    first = Texts(corpus, tmp_path / "cache")
-    second = Texts(corpus, tmp_path / "cache")
-    assert len(encoded) == 1
-    assert all(torch.equal(a, b) for a, b in zip(first.vectors, second.vectors, strict=True))
-
-
-def test_other_texts_are_not_read_from_the_cache(corpus, encoded, tmp_path, monkeypatch):
-    Texts(corpus, tmp_path)
-    monkeypatch.setattr(module, "texts_of", lambda label, captions: [label, "something new"])
-    texts = Texts(corpus, tmp_path)
-    assert len(encoded) == 2
-    assert [len(rows) for rows in texts.vectors] == [2, 2, 2]
+def test_captions_of_two_labels_name_both(corpus, encoded):
+    texts = Texts(corpus, unions=True)
+    assert torch.equal(texts.captions, vectors(encoded[1])) and 60 < len(encoded[1]) < 3 * 36
+    for pair, caption in zip(texts.pairs.tolist(), encoded[1], strict=True):
+        assert pair[0] != pair[1] and all(corpus.labels[label] in caption for label in pair)
+    assert {tuple(pair) for pair in texts.pairs.tolist()} == set(permutations(range(3), 2))
 
 
 def test_the_label_itself_is_drawn_a_quarter_of_the_time_and_more(corpus, encoded):
     texts = Texts(corpus)
-    own = texts.vectors[1]
-    rng = np.random.default_rng(0)
-    drawn = Counter(int((own - texts.draw(1, rng)).norm(dim=1).argmin()) for _ in range(4000))
+    own, labels = texts.vectors.split(texts.counts.tolist())[1], torch.full((40, 100), 1)
+    drawn = texts.draw(labels, torch.Generator().manual_seed(0)).flatten(0, 1)
+    shares = torch.bincount(torch.cdist(drawn, own).argmin(1), minlength=len(own)) / len(drawn)
     others = 0.75 / len(own)
-    assert drawn[0] / 4000 == pytest.approx(0.25 + others, abs=0.03)
-    assert set(drawn) == set(range(len(own)))
-    assert [drawn[number] / 4000 for number in range(1, len(own))] == pytest.approx([others] * (len(own) - 1), abs=0.03)
+    assert shares.tolist() == pytest.approx([0.25 + others, *[others] * (len(own) - 1)], abs=0.03)
+    assert shares.min() > 0
 
 
 # --- Phrases -----------------------------------------------------------------------------------

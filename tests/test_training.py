@@ -1,7 +1,6 @@
 """Objectives of the default separator and of its joint space: terms in plain computations, small runs."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from separation.data.datamodule import ClipData, MixtureData
 from separation.data.mixing import Batch
 from separation.training.losses import MaskError
 from separation.training.objectives import bands
-from separation.training.objectives.bands import BandSupervised, hard_negatives, has_source
+from separation.training.objectives.bands import BandSupervised, hard_negatives
 from separation.training.objectives.base import STATISTICS_BATCHES, add_noise
 from separation.training.objectives.contrastive import Contrastive
 from separation.training.optimiser import AdamW
@@ -46,7 +45,7 @@ def mixtures(manifest, **arguments):
 def batch_of(manifest, **arguments):
     data = mixtures(manifest, **arguments)
     data.setup()
-    return data.mix(data.batch(0, 0))
+    return data.complete(data.batch(0, 0))
 
 
 class Watch(Callback):
@@ -139,7 +138,7 @@ def test_the_gradient_reaches_every_parameter(manifest):
 
 def test_absent_queries_are_hard_negatives(manifest, monkeypatch):
     module, batch = tiny_supervised(absent_near=1.0), batch_of(manifest)
-    bank, present = module.encoder.embed_sentences(batch.bank), has_source(batch)
+    bank, present = module.encoder.embed_sentences(batch.bank), batch.has_source()
     conditions = module.encoder.embed_sentences(batch.sentences)
     logits = torch.zeros(len(batch.labels), len(bank), 5)
     wanted = []
@@ -158,7 +157,7 @@ def test_absent_queries_are_hard_negatives(manifest, monkeypatch):
 
 def test_a_share_of_the_absent_queries_is_replaced(manifest):
     module, batch = tiny_supervised(absent_near=0.3), batch_of(manifest, batch_size=100)
-    bank, sounds = module.encoder.embed_sentences(batch.bank), has_source(batch)
+    bank, sounds = module.encoder.embed_sentences(batch.bank), batch.has_source()
     conditions = module.encoder.embed_sentences(batch.sentences)
     torch.manual_seed(0)
     nearer = module.with_hard_negatives(batch, conditions, bank, torch.randn(100, len(bank), 5))
@@ -205,8 +204,8 @@ def test_a_batch_that_cannot_be_scored_is_left_out(manifest):
 
 
 def test_slots_that_hold_a_source():
-    batch = SimpleNamespace(sources=torch.zeros(3, 3, 5), used=torch.tensor([2, 3, 1]))
-    assert has_source(batch).tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+    batch = Batch(torch.zeros(3, 3, 5), None, None, None, torch.tensor([2, 3, 1]))
+    assert batch.has_source().tolist() == [[True, True, False], [True, True, True], [True, False, False]]
 
 
 def test_conditions_are_the_texts_or_the_sources_own_sound(manifest):
@@ -230,7 +229,7 @@ def test_the_share_of_sounds_as_queries_falls_with_the_training(manifest, progre
     batch = batch_of(manifest, batch_size=8)
     by_text = tiny_supervised().conditions_of(batch)
     changed = [
-        ((module.conditions_of(batch, progress) - by_text).norm(dim=-1) > 1e-3)[has_source(batch)] for _ in range(30)
+        ((module.conditions_of(batch, progress) - by_text).norm(dim=-1) > 1e-3)[batch.has_source()] for _ in range(30)
     ]
     assert torch.cat(changed).float().mean().item() == pytest.approx(wanted, abs=0.08)
 

@@ -71,7 +71,7 @@ class BandSupervised(Objective):
         """Conditions (batch, slots, dim) of the texts; a share of those with a source are of its own sound."""
         conditions = self.encoder.embed_sentences(add_noise(batch.sentences, self.text_noise))
         share = self.audio_share + (self.audio_share_end - self.audio_share) * self.progress()
-        by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & has_source(batch)
+        by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & batch.has_source()
         if by_audio.any():
             conditions = conditions.clone()
             conditions[by_audio] = self.encoder.embed_audio(batch.sources[by_audio])
@@ -88,7 +88,7 @@ class BandSupervised(Objective):
         """
         if self.absent_near == 0:
             return conditions
-        present = has_source(batch)
+        present = batch.has_source()
         labels = hard_negatives(logits, bank, batch.labels, present)
         chosen = ~present & (labels >= 0) & (torch.rand(present.shape, device=present.device) < self.absent_near)
         return torch.where(chosen[..., None], bank[labels.clamp_min(0)].to(conditions.dtype), conditions)
@@ -122,7 +122,7 @@ class BandSupervised(Objective):
             error: of the batch's spectra.
             mask: (batch, slots, 2, bands, frames).
         """
-        absent = ~has_source(batch)
+        absent = ~batch.has_source()
         present = ~absent & (error.energy > 0)  # an excerpt may lie in a pause of its clip
         energy, count = error.energy[present], self.mean_count(present.sum())
         snr = 10 * torch.log10((error.error_energy(mask)[present] + 1e-3 * energy) / energy)
@@ -144,7 +144,7 @@ class BandSupervised(Objective):
         power = spectra.abs().square()
         level = reduce(power, "b slots bins (frames eight) -> b slots frames", "sum", frames=frames)
         level = 10 * torch.log10(level / level.amax(-1, keepdim=True).clamp_min(1e-10) + 1e-10)
-        present = has_source(batch)[..., None]
+        present = batch.has_source()[..., None]
         active, unsure = present & (level > ACTIVE_DB), present & (level > INACTIVE_DB) & (level <= ACTIVE_DB)
         index = batch.labels[..., None].expand(-1, -1, frames)
         target = torch.zeros_like(logits).scatter_add_(1, index, active.to(logits.dtype)).clamp_(max=1)
@@ -154,11 +154,6 @@ class BandSupervised(Objective):
         hits = (loss * target).sum() / count
         misses = (loss * (1 - target) * (1 - ignore)).sum() / count
         return 0.1 * (hits + 0.3 * misses)
-
-
-def has_source(batch: Batch) -> Tensor:
-    """Which slots of a batch hold a source (batch, slots)."""
-    return torch.arange(batch.sources.shape[1], device=batch.used.device) < batch.used[:, None]
 
 
 def hard_negatives(
