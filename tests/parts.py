@@ -96,7 +96,6 @@ def arguments(subcommand, data, run, recipe=RECIPE, **changes):
         "trainer.logger": f"[{{class_path: CSVLogger, init_args: {{save_dir: {run}, name: log}}}}]",
         "model.encoder_weights": data / "encoder.safetensors",
         "data.manifest": data / "manifest.csv",
-        "data.cache": data / "cache",
         "data.foley": 0,
         "data.batches": 3,
         "data.batch_size": 2,

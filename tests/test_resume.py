@@ -9,8 +9,10 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from lightning.pytorch.callbacks import Callback
 from parts import ENCODER, NETWORK, RATE, arguments, fit, logged, run, run_apart, write_data
+from tiny import vectors
 
 from separation.data.datamodule import ClipData, MixtureData
+from separation.data.packing import pack
 from separation.data.tagged import TaggedData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.taggers import FrameTagger
@@ -30,25 +32,34 @@ OPTIONS["trainer.callbacks"] = f"[{LAST}, {BEST}]"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    """A folder with an encoder and a packed corpus, whose sentence vectors a process of its own can use."""
     folder = tmp_path_factory.mktemp("data")
-    write_data(folder, validation=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("separation.encoders.sentence.SentenceEncoder._embed", lambda self, texts: vectors(texts, 384))
+        pack(write_data(folder, validation=False), folder / "packed", sample_rate=RATE)
     return folder
+
+
+def packed(data):
+    return {"data.manifest": data / "packed"}
 
 
 @pytest.fixture(scope="module")
 def straight(data, tmp_path_factory):
     """The folder of an uninterrupted run of 12 steps."""
     folder = tmp_path_factory.mktemp("straight")
-    run(*arguments("fit", data, folder, **OPTIONS))
+    run(*arguments("fit", data, folder, **OPTIONS, **packed(data)))
     return folder
 
 
 @pytest.fixture(scope="module")
 def killed(data, straight, tmp_path_factory):
-    """The folder of a run that was killed before step 7 of 12; its sentences come from the cache of the first run."""
+    """The folder of a run that was killed before step 7 of 12."""
     folder = tmp_path_factory.mktemp("killed")
     callbacks = f"[{LAST}, {BEST}, {{class_path: parts.KillAt, init_args: {{step: 6}}}}]"
-    done = run_apart(arguments("fit", data, folder, **OPTIONS | {"trainer.callbacks": callbacks}), folder)
+    done = run_apart(
+        arguments("fit", data, folder, **OPTIONS | packed(data) | {"trainer.callbacks": callbacks}), folder
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
     return folder
 
@@ -57,7 +68,7 @@ def killed(data, straight, tmp_path_factory):
 def resumed(data, killed):
     stored = torch.load(killed / "last.ckpt", weights_only=True)
     assert (stored["epoch"], stored["global_step"]) == (1, 6)
-    run(*arguments("fit", data, killed, **OPTIONS, ckpt_path=killed / "last.ckpt"))
+    run(*arguments("fit", data, killed, **OPTIONS, **packed(data), ckpt_path=killed / "last.ckpt"))
     return killed
 
 
@@ -113,8 +124,8 @@ def test_a_run_that_ended_in_its_first_epoch_resumes_there(data, straight, tmp_p
     def train(*callbacks, resume=None):
         torch.manual_seed(0)
         module = objective()
-        sizes = {"batch_size": 4, "seconds": 0.5, "batches": 3, "sample_rate": RATE, "cache": data / "cache"}
-        source, last = kind(data / "manifest.csv", **sizes), Last(every_n_train_steps=1)
+        sizes = {"batch_size": 4, "seconds": 0.5, "batches": 3, "sample_rate": RATE}
+        source, last = kind(data / "packed", **sizes), Last(every_n_train_steps=1)
         fit(module, source, tmp_path, last, *callbacks, max_epochs=2, resume=resume)
         return module.state_dict()
 
