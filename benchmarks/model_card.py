@@ -104,19 +104,18 @@ def data_section(sources: Sources, more: dict[str, str]) -> str:
     )
 
 
-def limits_section(card: dict[str, Any], sources: Sources, report: dict[str, Any]) -> str:
+def limits_section(config: dict[str, Any], sources: Sources, report: dict[str, Any]) -> str:
     """List what the model cannot do."""
-    labels = [row["label"] for recordings in sources.values() for rows in recordings for row in rows]
-    counts = Counter(labels)
-    rate = card.get("sample_rate")
+    counts = Counter(row["label"] for recordings in sources.values() for rows in recordings for row in rows)
+    carried, nyquist = config["model"].get("init_args", {}).get("carry_high"), config["card"]["sample_rate"] / 2000
+    higher = "follow the mask of the highest band" if carried else "stay in the residual"
     points = [
+        f"It analyses frequencies up to {nyquist:g} kHz; higher ones {higher}.",
         "It separates kinds of sound, not two sounds of one kind: if two people speak, the target contains both.",
         f"It was trained on {len(counts)} classes, listed below, and on English texts. Sounds unlike all of them"
         " were not trained, whatever the query.",
         "It only attenuates parts of the mixture; it does not restore sounds that are masked or missing.",
     ]
-    if "band" not in report and rate:
-        points.insert(0, f"It processes frequencies up to {rate // 2000} kHz; higher ones stay in the residual.")
     if rare := sorted(label for label, count in counts.items() if count < FEW):
         points.append(f"Classes with fewer than {FEW} training clips ({len(rare)}): {', '.join(rare)}.")
     if "scores" in report and (worse := [row["class"] for row in report["scores"]["classes"] if row["label"] < 0]):
@@ -152,7 +151,7 @@ def card_text(directory: Path, config: dict[str, Any], sources: Sources, report:
         "Use": use,
         "Scores": f"Measured {report['date']}. {scores_table(report['scores'])}" if "scores" in report else "",
         "Speed and size": "\n\n".join(table(report[part]) for part, table in tables.items() if part in report),
-        "Limits": limits_section(card, sources, report),
+        "Limits": limits_section(config, sources, report),
         "Data": data_section(sources, more),
         "Training": str(card.get("training", "Not recorded.")),
         "Licence": f"The weights in this directory are under {card['licence']}; distribute them together with"

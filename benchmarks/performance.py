@@ -93,15 +93,16 @@ def measure_network(model: str, repeats: int) -> list[dict[str, Any]]:
     """Time one pass of the network in one thread, in both precisions, with one query and with eight."""
     rows, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)
-    for precision in ("float32",):
-        network = Separator.from_pretrained(model, "cpu").model
+    for precision in ("float32", "bfloat16"):
+        network = Separator.from_pretrained(model, "cpu", precision=precision).model
         mixture = 0.1 * torch.randn(
             1, 1, PASS_SECONDS * network.sample_rate, generator=torch.Generator().manual_seed(0)
         )
         for count in (1, len(QUERIES)):
             one_pass = partial(network.separate, mixture, torch.randn(1, count, network.condition_dim))
-            one_pass()
-            timing = time_runs(one_pass, repeats, PASS_SECONDS)
+            with network.autocast(mixture.device):
+                one_pass()  # the first run sets things up
+                timing = time_runs(one_pass, repeats, PASS_SECONDS)
             rows.append({"what": precision, "queries": count, "seconds": PASS_SECONDS} | timing)
     torch.set_num_threads(threads)
     return rows
