@@ -7,7 +7,7 @@ import torch
 
 from separation import ModelError
 from separation.encoders.base import EncoderError, UnsupportedQueryError
-from separation.encoders.clip import PROMPTS, ClipEncoder, check_tokenizer, open_picture
+from separation.encoders.clip import ClipEncoder, check_tokenizer, open_picture
 
 SMALL = {
     "embedding_dim": 16,
@@ -79,15 +79,6 @@ def test_texts_keep_their_length(encoder):
     assert (vectors.norm(dim=1) - 1).abs().min() > 0.05
     assert (vectors[0] - vectors[1]).abs().max() > 1e-4
     assert encoder.encode_text([]).shape == (0, 16)
-
-
-@needs_open_clip
-def test_the_ensemble_is_a_plain_mean(encoder):
-    single = encoder.encode_text([p.format("a dog") for p in PROMPTS["ensemble"]])
-    encoder.prompts = "ensemble"
-    both = encoder.encode_text(["rain", "a dog"])
-    encoder.prompts = "verbatim"
-    assert torch.allclose(both[1], single.mean(0), atol=1e-6)
 
 
 @needs_open_clip

@@ -1,6 +1,5 @@
 """Protocols: rows of small and of published lists, and the mixtures rendered from them."""
 
-import csv
 import random
 from collections import Counter
 from dataclasses import replace
@@ -178,14 +177,6 @@ def test_a_row_of_a_list(tmp_path, name, text, row):
     assert rows_of_list(name, tmp_path, text) == [row]
 
 
-def test_released_mixtures_are_read_as_they_are(tmp_path):
-    row, protocol = make_row(0, "dog", "a.wav", mixture="m.wav"), find_protocol("audiosep/audioset")
-    write_wave(tmp_path / "a.wav", noise(2))
-    write_wave(tmp_path / "m.wav", noise(2) + noise(2, seed=1))
-    rendered = render(row, protocol.locate(row, tmp_path), protocol.mixing)
-    assert np.array_equal(rendered.mixture - rendered.target, noise(2) + noise(2, seed=1) - noise(2))
-
-
 # CLIPSep
 
 
@@ -334,12 +325,3 @@ def test_a_silent_interference_is_left_as_it_is(tmp_path):
     write_wave(tmp_path / "b.wav", 0 * noise())
     rendered = render(make_row(0, "dog", "a.wav", ["b.wav"], snr_db="0"), tmp_path)
     assert np.array_equal(rendered.mixture, rendered.target)
-
-
-def test_rows_can_be_written_and_read_as_a_list(tmp_path):
-    row = make_row(0, "dog", "a.wav", ["b.wav"], snr_db="3")
-    with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerow(row)
-    assert read_rows(tmp_path / "list.csv") == [row]

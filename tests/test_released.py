@@ -265,19 +265,6 @@ def test_a_query_directory_is_the_mean_over_segments_and_then_over_files(tmp_pat
     assert float(found[0]) == pytest.approx(0.8)
 
 
-def test_published_inference_by_class_beside_other_queries(tmp_path):
-    separator = Separator.from_pretrained(write(tmp_path, "uss"), faithful=True)
-    separator.encoder.parts["audio"] = FakeTagger()
-    mixture, vector = torch.randn(1, 70000) / 10, torch.rand(527)
-    by_class, absent, given = separator(mixture, ["Speech", "Dog", vector], 32000)
-    heard = torch.zeros(1, 527)
-    heard[0, 0] = 0.8  # the tagger's own probability, all other classes zero
-    expected = separator.model(mixture[None], heard)[0]
-    assert torch.allclose(by_class.target, expected, atol=1e-6)
-    assert absent.target.abs().max() == 0
-    assert torch.allclose(given.target, separator(mixture, vector, 32000).target, atol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["audiosep", "clipsep", "bimodal"])
 def test_without_the_text_encoder(tmp_path, name):
     separator = Separator.from_pretrained(write(tmp_path, name))
