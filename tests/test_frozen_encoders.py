@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def sentence():
     return project(SentenceEncoder().encode_text(TEXTS))
 
 
-def default():
-    encoder = Separator.from_pretrained(device="cpu").encoder
+def embedded(name):
+    encoder = Separator.from_pretrained(name, device="cpu").encoder
     with torch.no_grad():
         example = encoder.encode_examples([(sound(11.5, 44100, 2), 44100), (sound(0.5, 32000)[0], 32000)])
         return project(torch.cat([encoder.encode_text(TEXTS), encoder.encode_audio(sound(2, 48000), 48000), example]))
@@ -117,7 +118,8 @@ def random():
     return project(torch.cat([encoder.encode_text(TEXTS), encoder.encode_label([3]), encoder.encode_image(["a.png"])]))
 
 
-RECORDED = {each.__name__: each for each in (sentence, default, clap, clip, panns, detector, tagger, random)}
+RECORDED = {each.__name__: each for each in (sentence, clap, clip, panns, detector, tagger, random)}
+RECORDED |= {name: partial(embedded, name) for name in ("default", "small")}
 PACKAGES = {"clap": "transformers", "clip": "open_clip"}
 
 
