@@ -19,14 +19,13 @@ from separation.evaluate.tables import markdown
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = make_parser(__doc__)
-    parser.add_argument("--manifest", type=Path, required=True, help="its paths start in its folder")
-    parser.add_argument("--cache", type=Path, help="folder for decoded samples, so that the next run starts at once")
+    parser.add_argument("--manifest", type=Path, required=True, help="or the folder of a packed corpus")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batches", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3.109375, help="length of a mixture")
     options = parser.parse_args(argv)
-    data = MixtureData(options.manifest, None, options.cache, options.batch_size, options.seconds)
+    data = MixtureData(options.manifest, batch_size=options.batch_size, seconds=options.seconds)
     data.setup()
     length, rows, cells = data.length / data.sample_rate, [], []
     for workers in options.workers:

@@ -42,7 +42,6 @@ def make_parser(
     add("--batch_size", type=int, default=batch_size)
     add("--mixtures", type=int, default=mixtures, help="clean pairs to score on")
     add("--labels", type=int, default=labels, help="only the N most frequent ones; 0 = all")
-    add("--cache", type=Path, help="folder for decoded samples")
     add("--json", type=Path, help="write settings, scores and table to this file")
     add("--arms", nargs="*", help="only these ways to train")
     return parser
@@ -63,7 +62,7 @@ class Pair:
 def read_data(arguments: argparse.Namespace, seconds: float = SECONDS) -> tuple[Corpus, Corpus, list[str], list[Pair]]:
     """Return train and validation recordings, the most frequent labels of both, and clean validation pairs."""
     manifest = arguments.data / "manifest.csv"
-    train, held = (Corpus(manifest, split, arguments.data, RATE, arguments.cache) for split in ("train", "validation"))
+    train, held = (Corpus(manifest, split, arguments.data, RATE) for split in ("train", "validation"))
     labels = common_labels(train, held, arguments.labels)
     return train, held, labels, clean_pairs(held, labels, arguments.mixtures, seconds)
 

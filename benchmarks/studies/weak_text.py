@@ -116,7 +116,7 @@ def run_study(arguments: Namespace, folder: Path) -> None:
         "batch_size": arguments.encoder_batch,
         "batches": max(1, steps // 4),
     }
-    data = ClipData(folder / "encoder.csv", arguments.data, arguments.cache, **settings)
+    data = ClipData(folder / "encoder.csv", arguments.data, **settings)
     study.fit(Contrastive(encoder, AdamW(2e-3, 0.05, 50)), data, steps, 0)
     encoder.eval()
     facts = {"labels_used": labels, "encoder_top1": top1_accuracy(encoder, validation, labels)}
@@ -129,7 +129,7 @@ def run_study(arguments: Namespace, folder: Path) -> None:
             settings |= {"isolated_manifest": folder / "isolated.csv", "isolated": arguments.batch_size // 2}
         sources, slots = 1 if arm == SUPERVISED else 2, 2 if whole else 1
         mixtures = folder / "mixtures.csv"
-        data = CaptionedData(mixtures, arguments.data, arguments.cache, sources=sources, slots=slots, **settings)
+        data = CaptionedData(mixtures, arguments.data, sources=sources, slots=slots, **settings)
         weights = {"contrast": arguments.contrast} if whole else {"consistency": 0.0, "contrast": 0.0}
         model, optimiser = study.band_unet(DIM, seed), AdamW(2e-3, 0.02, 50)
         objective = BiModal(model, deepcopy(encoder), optimiser=optimiser, ema=0.99, **weights)
