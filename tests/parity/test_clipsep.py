@@ -75,9 +75,11 @@ def test_bimodal(tmp_path, case):
     random = np.random.default_rng(int(expected["hidden_seed"]))
     hidden = torch.from_numpy(random.standard_normal((1, 2, 77, 768)).astype(np.float32))[0]
     conditions, mixture = pack(expected["text_embed"], hidden), expected["mix"][None, None]
-    masks = separator.model.mask(expected["mag_mix"].expand(2, -1, -1), conditions)
-    assert largest(masks, expected["mask"]) < MASK
+    seen, mask = [], separator.model.mask
+    separator.model.mask = lambda *inputs: seen.append(mask(*inputs)) or seen[-1]
     waves = separator.model.separate(mixture, conditions[None]).targets
+    masks = torch.cat(seen)  # a pass of this network takes seconds
+    assert largest(masks, expected["mask"]) < MASK
     assert largest(waves[0, :, 0], expected["pred_wavs"]) < WAVE
     clips = separator.model.stft(expected["sources"]).abs()
     weight = torch.log1p(expected["mag_mix"]).clamp(1e-3, 10)
