@@ -103,8 +103,12 @@ def measure_scores(separator: Separator, rows: list[Row], root: Path, manifest: 
     trained = {name for clip in train for name in (clip.recording, clip.path)}
     scores: dict[str, list[Score]] = defaultdict(list, {name: [] for name in (NOTHING, LABEL, PHRASE)})
     for row in tqdm(add_recording_ids(found, recordings), "mixtures", disable=None):
-        rendered = render(row, root)
-        label, phrase = (score_mixture(separator, rendered, Plan(column)) for column in ("query", "phrase"))
+        rendered, columns = render(row, root), ("query", "phrase")
+        results = separator(rendered.mixture, [row[column] for column in columns], rendered.sample_rate)  # one pass
+        label, phrase = (
+            score_mixture(lambda *_, result=result: result, rendered, Plan(column))
+            for column, result in zip(columns, results, strict=True)
+        )
         scores[LABEL].append(label)
         scores[PHRASE].append(phrase)
         values = {NOTHING: 0.0}

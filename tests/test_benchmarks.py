@@ -226,7 +226,9 @@ class OracleSeparator:
     def encode_audio(self, waveform: torch.Tensor, sample_rate: int) -> torch.Tensor:
         return waveform
 
-    def __call__(self, mixture: Any, query: Any, sample_rate: int) -> Separation:
+    def __call__(self, mixture: Any, query: Any, sample_rate: int) -> Any:
+        if isinstance(query, list):
+            return [self(mixture, each, sample_rate) for each in query]
         mixture = torch.as_tensor(mixture).float()
         target, share, presence = (query.embedding, 0.1, 1.0) if isinstance(query, Query) else self.known[query]
         estimate = target + share * (mixture - target)
