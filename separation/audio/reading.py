@@ -204,18 +204,6 @@ def _is_chained(path: Path) -> bool:
     return False
 
 
-@functools.cache
-def _sequential_file() -> Any:
-    """Return a SoundFile class that does not seek after every read: the Opus decoder would start anew at every seam."""
-    import soundfile
-
-    class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-        def seekable(self) -> bool:
-            return False
-
-    return SequentialFile
-
-
 class SoundFileDecoder:
     """Decodes a file with libsndfile; see `Reader` for the attributes."""
 
@@ -236,7 +224,13 @@ class SoundFileDecoder:
         )
 
     def _open(self) -> Any:
-        return _sequential_file()(str(self.path) if sys.platform == "win32" else os.fsencode(self.path))
+        import soundfile
+
+        file = soundfile.SoundFile(str(self.path) if sys.platform == "win32" else os.fsencode(self.path))
+        # soundfile seeks after every read to where it already is, and the Opus decoder starts anew there: some 1,600
+        # samples after each seam come out wrong.
+        file.seekable = lambda: False
+        return file
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yield all samples from the start, in arrays (time, channels)."""
