@@ -29,13 +29,14 @@ TABLE = Path(__file__).with_name("frozen") / "command.json"
 def make_inputs():
     """The recordings that the command lines name, in the current folder."""
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, (8000, 2)).astype(np.float32)
-    for name in ("mix.wav", "in/a.wav", "in/sub/b.wav", "bark.wav"):
+    for name in ("mix.wav", "in/a.wav", "in/sub/b.wav", "bark.wav", "other/mix.wav"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(name, samples, 8000, subtype="FLOAT")
     soundfile.write("loud.flac", 1.9 * samples, 8000)
     soundfile.write("old.au", samples, 8000, format="AU", subtype="PCM_16")
     soundfile.write("wide.wav", np.tile(samples, (1, 5)), 8000)
     Path("empty.wav").touch()
+    Path("text.wav").write_text("text " * 99)
     for name in ("done.wav", "done.half.wav"):
         Path(name).write_bytes(Path("mix.wav").read_bytes())
     Path("folder").mkdir()
