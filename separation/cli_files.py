@@ -121,7 +121,7 @@ def inspect_file(path: Path, error: str | None = None) -> Input:
 
 
 def copy_pipe(source: Input, folder: Path) -> Path:
-    """Copy a piped input, which is read twice, to a new file in `folder`; AudioError if it is empty or unreadable."""
+    """Copy a piped input, which is read twice, to a file in `folder`; raise AudioError if it is empty or unreadable."""
     handle, name = tempfile.mkstemp(source.path.suffix, "stdin-", folder)
     standard = source.path == Path(STANDARD)
     try:
@@ -197,7 +197,7 @@ class Namer:
         return path
 
     def check_destination(self, path: Path) -> None:
-        """Create the folder of an output. AudioError: it is an input or exists, or its folder cannot be created."""
+        """Create the folder of an output; raise AudioError if the output is an input, exists or cannot be written."""
         if identity(path) in self.inputs:
             raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
         if path.exists() and not self.overwrite:
@@ -262,7 +262,7 @@ def choose_format(
 def plan_paths(
     requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
 ) -> list[dict[str, Path]]:
-    """Output paths of every request on one input, by "target", "residual" and "picture"; AudioError if one is taken."""
+    """Output paths of every request on one input, by kind of file; raise AudioError if one is taken."""
     plans = []
     for request in requests:
         part = slug(request.name)

@@ -142,7 +142,7 @@ def download(remote: RemoteFile) -> Path:
 
 
 def verify(path: Path, remote: RemoteFile) -> None:
-    """Compare a file with its published checksum, or with the one recorded at its first download; else ModelError.
+    """Compare a file with its published checksum, or with that of its first download; raise ModelError if it differs.
 
     The result is recorded, so that a file whose size and time have not changed is not read again.
     """

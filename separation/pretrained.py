@@ -134,7 +134,7 @@ def find_model(name: str, offline: bool | None = None) -> Path:
 
 
 def find_released(system: System, offline: bool | None) -> Path:
-    """Return the checkpoint of a published system, downloaded if necessary; else ModelError says what to do."""
+    """Return the checkpoint of a published system, downloaded if necessary; raise ModelError if that is impossible."""
     if system.file is None and system.own_file.is_file():
         return system.own_file
     reason, address, alternative = "no address is known to download them from", system.home, ""
@@ -157,7 +157,7 @@ def find_released(system: System, offline: bool | None) -> Path:
 
 
 def build(description: Any) -> Any:
-    """Build the network or encoder of this package that a `class_path` with `init_args` describes; else ModelError."""
+    """Build what a `class_path` with `init_args` describes; raise ModelError if it is no network or encoder of ours."""
     from torch import nn
 
     path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)

@@ -61,7 +61,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors in the content of a file, perhaps under the key of a training checkpoint; else ModelError."""
+    """Return the tensors of a file's content, or of the checkpoint in it; raise ModelError if there are none."""
     for key in NESTED_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -72,7 +72,7 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what `torch.save` or pickle wrote if it is tensors and plain values; else ModelError."""
+    """Return what `torch.save` or pickle wrote; raise ModelError unless it is tensors and plain values."""
     mapped = zipfile.is_zipfile(path)  # then an optimizer's state in the file takes no memory
     rebuild: Any = np.empty(0).__reduce__()[0]
     allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMPY_KINDS}]

@@ -98,7 +98,7 @@ def prepare(
 
 
 def measure_clip(clip: Clip, path: Path) -> Clip:
-    """Return the clip with the length of its file if it is the whole file; DataError if the file is not usable."""
+    """Return the clip with the length of its file if it is the whole file; raise DataError if that is not usable."""
     import soundfile
 
     try:

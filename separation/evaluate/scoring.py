@@ -108,7 +108,11 @@ def merge_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan()) -> Score:
-    """Separate one mixture and score the result; EvaluationError: the output is not finite, or the row has no query."""
+    """Separate one mixture and score the result.
+
+    Raises:
+        EvaluationError: the output of the model contains NaN or infinity, or the row has no query.
+    """
     row, mixture, target = rendered.row, rendered.mixture, rendered.target
     query = row.get(plan.column)
     if not query:

@@ -63,7 +63,7 @@ class ReleasedEncoder(QueryEncoder):
         self.tensors, self.parts = dict(state_dict), {}
 
     def part(self, form: str) -> QueryEncoder:
-        """Return the encoder for one form of query; EncoderError: no such form is taken, or files are missing."""
+        """Return the encoder for one form of query; raise EncoderError if it is not taken or its files are missing."""
         system = SYSTEMS[self.family]
         if form in system.refusals:
             raise UnsupportedQueryError(system.refusals[form])

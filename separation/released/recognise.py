@@ -24,7 +24,7 @@ OTHER_NETWORKS = {
 def recognise(state: Tensors, source: str | Path) -> StoredModel:
     """Find the published system that a checkpoint belongs to, from the names and shapes of its tensors.
 
-    Frozen transforms are left out. Every other tensor belongs to the network or to its encoder; else ModelError.
+    Frozen transforms are left out. Raises ModelError if another tensor belongs neither to network nor to encoder.
     """
     found = ((network, match) for network, sign in SIGNS.items() for name in state if (match := sign.match(name)))
     network, match = next(found, ("", None))
