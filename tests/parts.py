@@ -21,7 +21,7 @@ from separation.training import cli as train
 from separation.training.objectives.bands import BandSupervised
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "conf" / "recipe" / "default.yaml"
+RECIPE = ROOT / "conf" / "recipe" / "small.yaml"  # the default network without a tagger
 RATE = 8000
 CHANNELS = (4, 4, 4, 4)
 ENCODER = {"sample_rate": RATE, "embedding_dim": DIM, "channels": CHANNELS, "hidden": 16}

@@ -59,7 +59,7 @@ def test_a_whole_configuration_with_earlier_class_paths_still_works(tmp_path):
 
 
 def test_a_recipe_copied_elsewhere_still_uses_base_yaml(tmp_path):
-    (tmp_path / "mine.yaml").write_text(RECIPE.read_text().replace("runs/default", "runs/mine"))
+    (tmp_path / "mine.yaml").write_text(RECIPE.read_text().replace("runs/small", "runs/mine", 1))
     described = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert "logger" not in described["trainer"] and "callbacks" not in described["trainer"]
     cli = build("--config", tmp_path / "mine.yaml", "--model.encoder_weights=null")

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from separation.data.datamodule import CorpusData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.table import RandomEncoder, TableEncoder
-from separation.models.band_unet import BandUNet
+from separation.pretrained import WEIGHTS
+from separation.tensors import read_tensors, select
 from separation.training import cli as train
 from separation.training.callbacks import Best, Last
 from separation.training.objectives.base import Objective
@@ -37,7 +38,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["separation-train"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls it in a deprecated way
-    (tmp_path / "runs" / "sound").mkdir(parents=True)
+    for folder in ("sound", "small_sound"):
+        (tmp_path / "runs" / folder).mkdir(parents=True)
     return tmp_path
 
 
@@ -65,8 +67,9 @@ def test_recipes_and_overrides_have_their_names():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_what_it_describes(name, elsewhere):
-    encoder = JointEncoder()
-    save_file(encoder.state_dict(), elsewhere / "runs" / "sound" / "encoder.safetensors")
+    encoder = JointEncoder(tagger=name == "default")
+    for folder in ("sound", "small_sound"):
+        save_file(encoder.state_dict(), elsewhere / "runs" / folder / "encoder.safetensors")
     cli = build(name)
     described = yaml.safe_load((CONF / "recipe" / f"{name}.yaml").read_text(encoding="utf-8"))
     for part, made in (("model", cli.model), ("data", cli.datamodule)):
@@ -76,8 +79,11 @@ def test_a_recipe_builds_what_it_describes(name, elsewhere):
     if isinstance(cli.model, Objective):
         assert cli.model.encoder.embedding_dim == cli.model.model.condition_dim
         assert cli.datamodule.sample_rate == cli.model.model.sample_rate
-    if name == "default":
-        assert [p.shape for p in cli.model.model.parameters()] == [p.shape for p in BandUNet().parameters()]
+    if name in ("default", "small"):  # the networks of the embedded models
+        embedded = select(read_tensors(WEIGHTS / name / "model.safetensors"), "model.")
+        assert {n: p.shape for n, p in cli.model.model.state_dict().items()} == {
+            n: p.shape for n, p in embedded.items()
+        }
         assert torch.equal(cli.model.encoder.text[0].weight, encoder.text[0].weight)
 
 

@@ -108,6 +108,13 @@ def supervised():
     return BandSupervised(BandUNet(**NETWORK), JointEncoder(**ENCODER), audio_share=0.5, optimiser=optimiser)
 
 
+def listening():
+    """The default's objective: a tagger, its teacher, names of classes, mixtures that are cut on the device."""
+    terms = {"teacher_weight": 0.1, "keep_weight": 1.0, "vocabulary": 0.5, "absent_near": 0.5}
+    encoder = JointEncoder(**ENCODER, tagger=True)
+    return BandSupervised(BandUNet(**NETWORK, tagger=True), encoder, optimiser=AdamW(warmup=0.1), **terms)
+
+
 def contrastive():
     return Contrastive(JointEncoder(**ENCODER), AdamW(warmup=2))
 
@@ -117,15 +124,20 @@ def tagging():
     return Tagging(FrameTagger(labels, sample_rate=RATE, channels=(4, 8, 8), hidden=16), AdamW(warmup=2))
 
 
-@pytest.mark.parametrize("objective, kind", [(supervised, MixtureData), (contrastive, ClipData), (tagging, TaggedData)])
-def test_a_run_that_ended_in_its_first_epoch_resumes_there(data, straight, tmp_path, objective, kind):
+@pytest.mark.parametrize(
+    "objective, kind",
+    [(supervised, MixtureData), (listening, MixtureData), (contrastive, ClipData), (tagging, TaggedData)],
+)
+def test_a_run_that_ended_in_its_first_epoch_resumes_there(data, straight, tmp_path, monkeypatch, objective, kind):
     """Lightning makes the first epoch's loader before it knows where a resumed run stands."""
+    monkeypatch.setattr("separation.encoders.sentence.SentenceEncoder._embed", lambda self, texts: vectors(texts, 384))
 
     def train(*callbacks, resume=None):
         torch.manual_seed(0)
         module = objective()
         sizes = {"batch_size": 4, "seconds": 0.5, "batches": 3, "sample_rate": RATE}
-        source, last = kind(data / "packed", **sizes), Last(every_n_train_steps=1)
+        options = {"on_device": True, "union": 0.5} if objective is listening else {}
+        source, last = kind(data / "packed", **sizes, **options), Last(every_n_train_steps=1)
         fit(module, source, tmp_path, last, *callbacks, max_epochs=2, resume=resume)
         return module.state_dict()
 

@@ -5,22 +5,29 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-from tiny import small_rate_model, vectors
+from safetensors.torch import load_file, save_file
+from tiny import read, small_rate_model, vectors
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from parts import RATE, RECIPE, arguments, fit, run, small_encoder, write_data
+from parts import ENCODER, NETWORK, RATE, RECIPE, arguments, fit, run, small_encoder, write_data
 
+from separation.data.corpus import Corpus
 from separation.data.datamodule import ClipData, MixtureData
 from separation.data.mixing import Batch
+from separation.encoders.joint import JointEncoder
+from separation.errors import ModelError
+from separation.models.band_unet import BandUNet
+from separation.pretrained import WEIGHTS
+from separation.separator import Separator
 from separation.training.losses import MaskError
 from separation.training.objectives import bands
 from separation.training.objectives.bands import BandSupervised, hard_negatives
-from separation.training.objectives.base import STATISTICS_BATCHES, add_noise
+from separation.training.objectives.base import STATISTICS_BATCHES
 from separation.training.objectives.contrastive import Contrastive
 from separation.training.optimiser import AdamW
+from separation.training.teacher import Teacher, add_noise, load_embedded_tagger
 
 pytestmark = pytest.mark.usefixtures("no_sentence_weights")
 
@@ -319,6 +326,119 @@ def test_masked_log_mels_lose_one_band_and_one_stretch():
     assert log_mel.min() == 1  # the batch's own is left as it was
 
 
+# --- A network with a tagger -------------------------------------------------------------------
+
+
+def tagged_encoder():
+    torch.manual_seed(1)
+    encoder = JointEncoder(**ENCODER, tagger=True).eval()
+    load_embedded_tagger(encoder)
+    return encoder
+
+
+def tagged_supervised(**arguments):
+    torch.manual_seed(0)
+    network = BandUNet(**NETWORK, tagger=True).train()
+    terms = {"teacher_weight": 0.1, "keep_weight": 1.0, "vocabulary": 0.3}
+    return BandSupervised(network, tagged_encoder(), **(terms | {"optimiser": AdamW(lr=1e-2, warmup=0.02)} | arguments))
+
+
+@pytest.fixture
+def teacher(manifest):
+    """Of four clips; the posteriors are made up."""
+    made = Teacher(tagged_encoder(), Corpus(manifest, sample_rate=RATE))
+    assert made.posteriors.shape == (8, 521) and 0 <= made.posteriors.min() < 0.01 < made.posteriors.max() < 1
+    assert made.names.shape == (521, 3, 384) and 400 < made.nameable.sum() < 521
+    made.posteriors = torch.full((4, 521), 0.01)
+    for clip, label, likely in ((0, 0, 0.9), (0, 7, 0.4), (1, 7, 0.95), (2, 0, 0.6), (3, 7, 0.97)):
+        made.posteriors[clip, label] = likely
+    made.taught = made.posteriors.amax(0) > 0.3
+    return made
+
+
+def asking(clips, used, asks=None):
+    """A batch that holds what the teacher needs."""
+    clips = torch.tensor(clips)
+    sources, sentences = torch.randn(*clips.shape, 4000), torch.zeros(*clips.shape, 384)
+    return Batch(sources, clips, sentences, None, torch.tensor(used), clips, asks)
+
+
+def test_names_of_classes_replace_queries_for_one_source_that_no_other_source_fits(teacher):
+    asks = torch.tensor([[[0, 1, 1], [1, 0, 0], [0, 0, 0]]]).bool()
+    for batch, wanted in (
+        (asking([[0, 1, -1]], [2]), [[0], [], []]),  # class 7 is likely in both
+        (asking([[0, 2, 3]], [3]), [[], [], []]),  # so is class 0 here, and class 7 in the first and the third
+        (asking([[2, 3, 1]], [2]), [[0], [7], []]),
+        (asking([[2, 3, 1]], [3], asks), [[], [0], []]),  # a caption of two sources stays
+    ):
+        for share in (0.0, 1.0):
+            sentences = teacher.rename(batch, share)[0]
+            for vector, classes in zip(sentences, wanted, strict=True):
+                names = [name for each in classes * bool(share) for name in teacher.names[each]]
+                assert any(torch.equal(vector, name) for name in names) if names else not vector.any()
+
+
+def test_the_teacher_s_terms_are_cross_entropies_with_its_posteriors(teacher):
+    batch, logits = asking([[0, 1, -1], [2, 3, -1]], [2, 1]), torch.randn(2, 521, 4)
+    spectra = torch.ones(2, 3, 5, 32, dtype=torch.complex64)
+    spectra[0, 0, :, 16:] = 1e-3  # the first source pauses in two of four frames
+    wanted = []
+    for row, frame in ((row, frame) for row in range(2) for frame in range(4)):
+        clips = ([1] if frame > 1 else [0, 1]) if row == 0 else [2]
+        target = teacher.posteriors[clips].amax(0)[[0, 7]]
+        entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits[row, [0, 7], frame], target)
+        wanted.append(2 * entropy.item())
+    assert teacher.frame_loss(logits, batch, spectra).item() == pytest.approx(np.mean(wanted), rel=1e-5)
+    batch, encoder = asking([[0], [1], [2]], [1, 1, 1]), tagged_encoder()
+    teacher.names = teacher.names[:, :1]
+    audio = torch.nn.functional.normalize(torch.randn(3, encoder.embedding_dim), dim=-1)
+    log_share = torch.log_softmax(9 * audio @ encoder.embed_sentences(teacher.names[:, 0]).T, 1)
+    shares = [{0: 0.9 / 1.3, 7: 0.4 / 1.3}, {7: 1.0}, {0: 1.0}]
+    wanted = [-sum(share * log_share[row, n] for n, share in each.items()) for row, each in enumerate(shares)]
+    found = teacher.name_loss(encoder, 9 * audio, batch, 0.0)
+    assert found.item() == pytest.approx(sum(wanted).item() / 3, rel=1e-4)
+
+
+def test_the_network_s_tagger_learns_slowly_and_is_held(manifest):
+    module, batch = tagged_supervised(), batch_of(manifest)
+    groups = module.optimiser.configure(module.trainable(), 100)["optimizer"].param_groups
+    assert [group["initial_lr"] for group in groups] == pytest.approx([1e-2, 1e-2, 5e-4])
+    assert [len(group["params"]) for group in groups][2] == 54 and [g["weight_decay"] for g in groups][2] == 0
+    wave = batch.sources.sum(1, keepdim=True)
+
+    def analysis():
+        model = module.model.eval()
+        return model.analyse(model.features(model.stft(wave)), wave)
+
+    at_start = module.tagger_term(analysis(), wave).item()
+    with torch.no_grad():
+        for weight in module.model.branch.tagger.parameters():
+            weight.mul_(1.02)
+    after = analysis()
+    late = module.encoder.tagger(module.model.branch.patches(wave, after.late.shape[1]))[1]
+    classes = torch.sigmoid(module.encoder.tagger.classify(late))
+    entropy = -(classes * classes.log() + (1 - classes) * (1 - classes).log()).mean()
+    assert at_start == pytest.approx(10 * entropy.item(), rel=1e-3)  # nothing but what the classes leave open
+    assert module.tagger_term(after, wave).item() > at_start + 0.01
+
+
+def test_a_tagger_is_needed_for_its_terms(manifest):
+    for option in ("teacher_weight", "keep_weight", "vocabulary"):
+        with pytest.raises(ModelError, match=rf"model\.{option} needs an encoder with a tagger"):
+            tiny_supervised(**{option: 0.1})
+
+
+def test_unions_are_separated_as_one_target(manifest):
+    batch = batch_of(manifest, union=1.0)
+    module, log = tiny_supervised(), {}
+    terms_of = module.mask_terms
+    module.mask_terms = lambda batch, error, mask: log.update(error=error) or terms_of(batch, error, mask)
+    step(module, batch)
+    spectra = module.model.stft(batch.sources)
+    energy = torch.stack([(spectra[:, 0] + spectra[:, 1]), spectra[:, 2], 0 * spectra[:, 0]], 1).abs().square()
+    assert torch.allclose(log["error"].energy, energy.sum((2, 3)), rtol=1e-4, atol=1e-3)
+
+
 # --- Runs --------------------------------------------------------------------------------------
 
 
@@ -398,21 +518,30 @@ def test_a_network_can_be_fitted_to_one_batch(manifest):
 # --- The command line --------------------------------------------------------------------------
 
 
-def test_both_recipes_run_one_after_the_other(manifest, tmp_path):
+TAGGED = {"model.encoder.tagger": "true"}
+TAGGED_NETWORK = {"model.model.tagger": "true", "model.model.carry_high": "true"}
+
+
+def test_both_stages_of_the_default_run_one_after_the_other(manifest, tmp_path, capsys):
     from separation.export import export_encoder, export_model
-    from separation.pretrained import load_model
 
     data, sound, separator = manifest.parent, tmp_path / "sound", tmp_path / "separator"
-    options = {"trainer.max_epochs": 1, "data.batches": 2}
+    options = {"trainer.max_epochs": 1, "data.batches": 2} | TAGGED
     joint = {"data.batch_size": 8, "network": None, "model.encoder_weights": None, "data.validation_count": None}
     run(*arguments("fit", data, sound, RECIPE.with_name("sound.yaml"), **options, **joint))
     export_encoder(sound / "last.ckpt", tmp_path / "encoder.safetensors")
     options["model.encoder_weights"] = tmp_path / "encoder.safetensors"
-    run(*arguments("fit", data, separator, **options))
+    run(*arguments("fit", data, separator, RECIPE.with_name("default.yaml"), **options | TAGGED_NETWORK))
     export_model(separator / "last.ckpt", tmp_path / "mine", separator / "log" / "version_0" / "config.yaml", {})
-    model, encoder = load_model(tmp_path / "mine")
-    assert model.sample_rate == RATE
+    model = Separator.from_pretrained(tmp_path / "mine").model
+    assert model.sample_rate == RATE and model.branch is not None
     trained = torch.load(separator / "last.ckpt", weights_only=True)["state_dict"]
     first = torch.load(sound / "last.ckpt", weights_only=True)["state_dict"]
-    assert torch.allclose(model.head.weight, trained["average.head.weight"], rtol=2e-3, atol=1e-6)
-    assert torch.allclose(encoder.text[0].weight, first["encoder.text.0.weight"], rtol=2e-3, atol=1e-6)
+    stored = load_file(tmp_path / "mine" / "model.safetensors")
+    assert torch.allclose(stored["model.head.weight"].float(), trained["average.head.weight"], rtol=2e-3, atol=1e-6)
+    assert torch.allclose(stored["encoder.text.0.weight"].float(), first["encoder.text.0.weight"], rtol=2e-3, atol=1e-6)
+    embedded = load_file(WEIGHTS / "default" / "model.safetensors")["encoder.tagger.classify.weight"].float()
+    for name in ("encoder", "average.branch"):  # both taggers start from the embedded one, and its classes stay
+        assert torch.equal(trained[f"{name}.tagger.classify.weight"], embedded)
+    assert not torch.equal(trained["model.branch.tagger.stem.weight"], trained["encoder.tagger.stem.weight"])
+    assert {"train/teacher", "train/kept"} <= set(read(separator / "log" / "version_0" / "metrics.csv")[0])

@@ -156,6 +156,10 @@ class Batch:
         """Which slots hold a source (batch, slots)."""
         return torch.arange(self.sources.shape[1], device=self.used.device) < self.used[:, None]
 
+    def asked(self) -> Tensor:
+        """Which queries ask for a source (batch, queries)."""
+        return self.has_source() if self.asks is None else self.asks.any(-1)
+
     def asked_sources(self) -> Tensor:
         """The sources that each query asks for (batch, queries, sources), as ones and zeros."""
         asks = torch.diag_embed(self.has_source()) if self.asks is None else self.asks

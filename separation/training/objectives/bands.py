@@ -3,7 +3,9 @@
 Every source of a mixture is queried by text or by an audio example. The part of the network that does not depend on the
 query runs once for all queries. The loss has three terms: the SNR of every source; silence for absent queries, from
 `absent_from` on (a network that is rewarded for silence from the start learns nothing else); and the presence of all
-labels over time, which teaches the shared part to tell sounds apart long before the masks can.
+labels over time, which teaches the shared part to tell sounds apart long before the masks can. A network with a tagger
+has two more: the classes that the encoder's tagger, the teacher, finds in the single sources, and how far the network's
+own tagger is from it.
 """
 
 from __future__ import annotations
@@ -11,17 +13,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from einops import reduce
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
-from separation.models.band_unet import BandUNet
+from separation.models.band_unet import Analysis, BandUNet
+from separation.models.tagger import CLASSES
 from separation.training.losses import MaskError, absent_loss
-from separation.training.objectives.base import Objective, add_noise
+from separation.training.objectives.base import Objective
+from separation.training.teacher import ACTIVE_DB, Teacher, add_noise, check_tagger, sounding_frames
 
-INACTIVE_DB, ACTIVE_DB = -45.0, -30.0  # level of a frame relative to the source's loudest frame
+INACTIVE_DB = -45.0  # level of a frame relative to the source's loudest frame
 HARD_NEGATIVES = 12  # one of the likeliest labels is drawn; the very likeliest may sound, though it is not labelled
 SAME_SOUND_COSINE = 0.6  # labels with closer conditions may name the same sound ("traffic", "highway")
 
@@ -41,6 +44,9 @@ class BandSupervised(Objective):
         absent_weight: weight of the absent term.
         absent_near: share of the absent queries that are replaced by hard negatives, see `hard_negatives`.
         tagging_weight: weight of the presence term.
+        teacher_weight: weight of the teacher's classes, see `Teacher.frame_loss`.
+        keep_weight: weight of the difference between the network's tagger and the encoder's.
+        vocabulary: share of the queries that are replaced by names of classes, see `Teacher.rename`.
         common: see `Objective`.
     """
 
@@ -59,22 +65,51 @@ class BandSupervised(Objective):
         absent_weight: float = 0.15,
         absent_near: float = 0.0,
         tagging_weight: float = 5.0,
+        teacher_weight: float = 0.0,
+        keep_weight: float = 0.0,
+        vocabulary: float = 0.0,
         **common: Any,
     ) -> None:
         super().__init__(model, encoder, **common)
+        wanted = {"teacher_weight": teacher_weight, "keep_weight": keep_weight, "vocabulary": vocabulary}
+        check_tagger(self.encoder, wanted)
+        branch = self.model.branch
+        if branch is not None:
+            if self.encoder.tagger is not None and not common.get("start_from"):
+                for tagger in (branch.tagger, self.average.branch.tagger):
+                    tagger.load_state_dict(self.encoder.tagger.state_dict())
+            branch.tagger.classify.requires_grad_(False)
+        self.teacher_weight, self.keep_weight, self.vocabulary = teacher_weight, keep_weight, vocabulary
+        self.teach = nn.Conv1d(self.model.detect.out_features, CLASSES, 1) if teacher_weight else None
+        if self.teach is not None:
+            nn.init.zeros_(self.teach.weight)
+            nn.init.constant_(self.teach.bias, -4.0)  # type: ignore[arg-type]
+        self.teacher: Teacher | None = None
         self.audio_share, self.audio_share_end, self.text_noise = audio_share, audio_share_end, text_noise
         self.absent_from, self.absent_ramp, self.absent_weight = absent_from, absent_ramp, absent_weight
         self.absent_near, self.tagging_weight = absent_near, tagging_weight
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.teacher_weight or self.vocabulary:
+            self.teacher = Teacher(self.encoder, self.trainer.datamodule.corpus)  # type: ignore[attr-defined]
+
+    def trainable(self) -> nn.Module:
+        return self.model if self.teach is None else nn.ModuleList([self.model, self.teach])
+
     @torch.no_grad()
     def conditions(self, batch: Batch) -> Tensor:
-        """Conditions (batch, slots, dim) of the texts; a share of those with a source are of its own sound."""
-        conditions = self.encoder.embed_sentences(add_noise(batch.sentences, self.text_noise))
-        share = self.audio_share + (self.audio_share_end - self.audio_share) * self.progress()
-        by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & batch.has_source()
+        """Conditions (batch, slots, dim) of the texts; a share of those for one source are of its own sound."""
+        sentences = self.teacher.rename(batch, self.vocabulary) if self.teacher else batch.sentences
+        conditions = self.encoder.embed_sentences(add_noise(sentences, self.text_noise))
+        share, asks = (
+            self.audio_share + (self.audio_share_end - self.audio_share) * self.progress(),
+            batch.asked_sources(),
+        )
+        by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & (asks.sum(-1) == 1)
         if by_audio.any():
-            conditions = conditions.clone()
-            conditions[by_audio] = self.encoder.embed_audio(batch.sources[by_audio])
+            conditions, (row, _) = conditions.clone(), by_audio.nonzero(as_tuple=True)
+            conditions[by_audio] = self.encoder.embed_audio(batch.sources[row, asks[by_audio].argmax(-1)])
         return conditions
 
     def with_hard_negatives(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
@@ -90,7 +125,7 @@ class BandSupervised(Objective):
             return conditions
         present = batch.has_source()
         labels = hard_negatives(logits, bank, batch.labels, present)
-        chosen = ~present & (labels >= 0) & (torch.rand(present.shape, device=present.device) < self.absent_near)
+        chosen = ~batch.asked() & (labels >= 0) & (torch.rand(present.shape, device=present.device) < self.absent_near)
         return torch.where(chosen[..., None], bank[labels.clamp_min(0)].to(conditions.dtype), conditions)
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
@@ -99,7 +134,10 @@ class BandSupervised(Objective):
             spectra = self.model.stft(batch.sources)  # (batch, slots, bins, frames)
             mixture = spectra.sum(1)
             features = self.model.features(mixture[:, None])
-            error = MaskError(mixture, spectra, self.model.to_bins)
+            targets = spectra
+            if batch.asks is not None:
+                targets = torch.einsum("bqs,bsft->bqft", batch.asked_sources().to(spectra.dtype), spectra)
+            error = MaskError(mixture, targets, self.model.to_bins)
             bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
         wave = batch.sources.sum(1, keepdim=True)
         analysis = self.model.analyse(features, wave)
@@ -108,8 +146,15 @@ class BandSupervised(Objective):
         self.keep_batch(wave, conditions)
         terms = self.mask_terms(batch, error, self.model.mask(analysis, conditions))
         terms["tagging"] = self.presence_term(logits, batch, spectra)
+        if self.teach is not None and self.teacher is not None:
+            terms["teacher"] = self.teacher.frame_loss(self.teach(analysis.frames[:, :, 0]), batch, spectra)
+        if self.keep_weight:
+            terms["kept"] = self.tagger_term(analysis, wave)
+        weights = {"tagging": self.tagging_weight, "teacher": self.teacher_weight, "kept": self.keep_weight}
         ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))
-        total = terms["snr"] + self.absent_weight * ramp * terms["absent"] + self.tagging_weight * terms["tagging"]
+        total = terms["snr"] + self.absent_weight * ramp * terms["absent"]
+        for name in weights.keys() & terms.keys():
+            total = total + weights[name] * terms[name]
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "snr", sync_dist=True)
         return self.skip_invalid(total)
@@ -118,11 +163,11 @@ class BandSupervised(Objective):
         """SNR loss and SDRi of the queries with a source and absent loss of the others, means over all devices, in dB.
 
         Args:
-            batch: says which slots hold a source.
-            error: of the batch's spectra.
+            batch: says which queries ask for a source.
+            error: of the targets.
             mask: (batch, slots, 2, bands, frames).
         """
-        absent = ~batch.has_source()
+        absent = ~batch.asked()
         present = ~absent & (error.energy > 0)  # an excerpt may lie in a pause of its clip
         energy, count = error.energy[present], self.mean_count(present.sum())
         snr = 10 * torch.log10((error.error_energy(mask)[present] + 1e-3 * energy) / energy)
@@ -134,6 +179,19 @@ class BandSupervised(Objective):
             "absent": silence[absent].sum() / self.mean_count(absent.sum()).clamp_min(1e-3),
         }
 
+    def tagger_term(self, analysis: Analysis, mixture: Tensor) -> Tensor:
+        """How far the network's tagger is from the encoder's on a mixture (batch, 1, time).
+
+        Relative squared error of the late features, and ten times the cross-entropy of the classes.
+        """
+        branch, teacher = self.model.branch, self.encoder.tagger
+        assert branch and teacher and analysis.late is not None and analysis.tags is not None
+        with torch.no_grad():
+            late = teacher(branch.patches(mixture, analysis.late.shape[1]))[1].float()
+            classes = torch.sigmoid(teacher.classify(late).float())
+        error = (analysis.late.float() - late).square().mean() / late.square().mean()
+        return error + 10 * F.binary_cross_entropy_with_logits(analysis.tags.float(), classes)
+
     def presence_term(self, logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
         """Weighted cross-entropy of presence logits (batch, labels, frames / 8), mean over all devices.
 
@@ -141,9 +199,7 @@ class BandSupervised(Objective):
         between are ignored. Over the batch, active labels weigh as much as 0.3 times all others.
         """
         frames = logits.shape[-1]
-        power = spectra.abs().square()
-        level = reduce(power, "b slots bins (frames eight) -> b slots frames", "sum", frames=frames)
-        level = 10 * torch.log10(level / level.amax(-1, keepdim=True).clamp_min(1e-10) + 1e-10)
+        level = sounding_frames(spectra, frames)
         present = batch.has_source()[..., None]
         active, unsure = present & (level > ACTIVE_DB), present & (level > INACTIVE_DB) & (level <= ACTIVE_DB)
         index = batch.labels[..., None].expand(-1, -1, frames)

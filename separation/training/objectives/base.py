@@ -13,7 +13,6 @@ import lightning
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from separation import pretrained
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
@@ -26,6 +25,7 @@ from separation.models.base import ConditionedModel
 from separation.separator import Separator
 from separation.tensors import read_tensors
 from separation.training.optimiser import AdamW
+from separation.training.teacher import load_embedded_tagger
 
 STATISTICS_BATCHES, STATISTICS_QUERIES = 12, 4  # that the batch norm statistics of the averaged weights go over
 RANDOM = "random"
@@ -121,7 +121,7 @@ class Objective(TrainingModule):
             # A LabelEncoder knows the labels of one dataset only.
             encoder = RandomEncoder(encoder.embedding_dim, encoder.modalities)
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        load_encoder(self.encoder, encoder_weights)
+        start_encoder(self.encoder, encoder_weights)
         if start_from is not None:
             load_start(self.model, self.encoder, Path(start_from))
         self.average = deepcopy(self.model).eval().requires_grad_(False)
@@ -344,18 +344,13 @@ def cache_key(query: Any) -> Hashable:
     return query if isinstance(query, str | int | Path) else object()
 
 
-def add_noise(sentences: Tensor, deviation: float) -> Tensor:
-    """Unit sentence vectors (..., dim) with noise of `deviation` times their length: stands for unseen wordings."""
-    noise = torch.randn_like(sentences) * deviation / sentences.shape[-1] ** 0.5
-    return F.normalize(sentences + noise, dim=-1)
-
-
-def load_encoder(encoder: nn.Module, file: str | None) -> None:
-    """Load the weights that `separation.export encoder` wrote; None and "random" leave the encoder as it is.
+def start_encoder(encoder: nn.Module, file: str | None) -> None:
+    """Load the weights that `separation.export encoder` wrote; without a file a tagger is that of the default model.
 
     Raises:
         ModelError: a tensor is missing, superfluous or of another shape.
     """
+    load_embedded_tagger(encoder)
     if file not in (None, RANDOM):
         pretrained.load_encoder(encoder, read_tensors(Path(str(file))), Path(str(file)))
 

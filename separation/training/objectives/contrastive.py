@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
 from separation.training.losses import matching_loss
-from separation.training.objectives.base import TrainingModule, add_noise, load_encoder
+from separation.training.objectives.base import TrainingModule, start_encoder
 from separation.training.optimiser import AdamW
+from separation.training.teacher import Teacher, add_noise, check_tagger
 
 
 class Contrastive(TrainingModule):
@@ -25,7 +26,8 @@ class Contrastive(TrainingModule):
         encoder: the encoder to train.
         optimiser: learning rate, weight decay and warm-up.
         text_noise: deviation of the noise on sentence vectors, relative to their length.
-        mask: largest share of the mels, and of the frames, that SpecAugment sets to zero.
+        mask: largest share of the mels, and of the frames, that SpecAugment sets to zero; not with a tagger.
+        teacher_weight: weight of a cross-entropy among the names of AudioSet's classes, see `Teacher.name_loss`.
         encoder_weights: safetensors file to continue from; None and "random" start anew.
 
     Raises:
@@ -38,13 +40,20 @@ class Contrastive(TrainingModule):
         optimiser: AdamW | None = None,
         text_noise: float = 0.3,
         mask: float = 0.2,
+        teacher_weight: float = 0.0,
         encoder_weights: str | None = None,
     ) -> None:
         super().__init__(optimiser or AdamW(lr=2e-3, weight_decay=0.05, warmup=100))
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        load_encoder(self.encoder, encoder_weights)
-        self.text_noise, self.mask = text_noise, mask
+        start_encoder(self.encoder, encoder_weights)
+        check_tagger(self.encoder, {"teacher_weight": teacher_weight})
+        self.text_noise, self.mask, self.teacher_weight = text_noise, mask, teacher_weight
+        self.teacher: Teacher | None = None
         self.log_scale = nn.Parameter(torch.tensor(2.5))
+
+    def on_fit_start(self) -> None:
+        if self.teacher_weight:
+            self.teacher = Teacher(self.encoder, self.trainer.datamodule.corpus)  # type: ignore[attr-defined]
 
     def spec_augment(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, 1, mels, frames) with one band of mels and one stretch of frames set to zero."""
@@ -56,7 +65,10 @@ class Contrastive(TrainingModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         labels = batch.labels[:, 0]
-        audio = self.encoder.embed_spectrogram(self.spec_augment(self.encoder.spectrogram(batch.sources[:, 0])))
+        spectrogram = self.encoder.spectrogram(batch.sources[:, 0])
+        if self.encoder.tagger is None:
+            spectrogram = self.spec_augment(spectrogram)
+        audio = self.encoder.embed_spectrogram(spectrogram)
         text = self.encoder.embed_sentences(add_noise(batch.sentences[:, 0], self.text_noise))
         bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
         scale = self.log_scale.exp().clamp(max=50)
@@ -68,6 +80,9 @@ class Contrastive(TrainingModule):
             + 2 * F.cross_entropy(by_audio, labels, label_smoothing=0.05)
             + F.cross_entropy(scale * text @ bank.T, labels, label_smoothing=0.05)
         )
+        if self.teacher is not None:
+            named = self.teacher.name_loss(self.encoder, scale * audio, batch, self.text_noise)
+            loss = loss + self.teacher_weight * named
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/top1", (by_audio.argmax(1) == labels).float().mean(), prog_bar=True)
         return loss

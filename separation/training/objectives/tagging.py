@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.taggers import FrameTagger
-from separation.training.objectives.base import TrainingModule, load_encoder
+from separation.training.objectives.base import TrainingModule, start_encoder
 from separation.training.optimiser import AdamW
 
 EPSILON = 1e-6
@@ -37,7 +37,7 @@ class Tagging(TrainingModule):
     ) -> None:
         super().__init__(optimiser or AdamW(lr=2e-3, weight_decay=0.02, warmup=50))
         self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        load_encoder(self.encoder, encoder_weights)
+        start_encoder(self.encoder, encoder_weights)
         self.mixup = mixup
 
     def mix_clips(self, batch: TaggedBatch) -> tuple[Tensor, Tensor]:
