@@ -65,6 +65,12 @@ def test_a_clip_is_placed_in_silence_or_cut(root, path, start, offset, wanted, t
         assert np.abs(wave[first : first + len(wanted)] - wanted)[1000:-1000].max() < 1e-4
 
 
+def test_a_silent_interference_is_left_as_it_is(root):
+    soundfile.write(root / "short.wav", np.zeros(SAMPLE_RATE), SAMPLE_RATE)
+    rendered = render(row(), root)
+    assert np.array_equal(rendered.mixture, rendered.target)
+
+
 @pytest.mark.parametrize("snr", [-5, 0, 3, 10])
 def test_interference_is_scaled_to_the_snr(root, snr):
     rendered = render(row(snr_db=str(snr)), root)
@@ -102,7 +108,6 @@ def test_rows_are_read_by_kind(tmp_path):
 
 def test_the_validation_list_renders_to_its_stated_energies(data_root):
     rows = read_rows(data_root / "validation_mixtures.csv")
-    assert [sum(r["kind"] == kind for r in rows) for kind in ("pair", "three", "absent")] == [300, 60, 100]
     chosen = rows[::9]
     assert {r["kind"] for r in chosen} == {"pair", "three", "absent"}
     for stated in chosen:

@@ -318,10 +318,3 @@ def test_invalid_lists_are_refused(tmp_path, name, text, message):
     assert str(error.value) == f"{tmp_path / find_protocol(name).lists[0].names[0]}{message}"
     with pytest.raises(ProtocolError, match="dcase2024/task9, row 0: snr_db “loud” is not a number"):
         rows_of_list("dcase2024/task9", tmp_path, "source,noise,snr,caption\na,b,loud,A dog barks\n")
-
-
-def test_a_silent_interference_is_left_as_it_is(tmp_path):
-    write_wave(tmp_path / "a.wav", noise())
-    write_wave(tmp_path / "b.wav", 0 * noise())
-    rendered = render(make_row(0, "dog", "a.wav", ["b.wav"], snr_db="0"), tmp_path)
-    assert np.array_equal(rendered.mixture, rendered.target)

