@@ -10,19 +10,20 @@ whole process.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, make_parser, run_python, write_json
+from common import ROOT, make_parser, write_json
 
 from separation import Separator
 from separation.evaluate.tables import markdown
@@ -95,26 +96,26 @@ def measure(name: str, file: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+def run_alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def main() -> None:
     """Print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("names", nargs="*", default=list(SYSTEMS), metavar="NAME", help=f"of {', '.join(SYSTEMS)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="of stereo audio")
-    parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not os.environ.get("SEPARATION_PARITY"):
         parser.error("SEPARATION_PARITY must name the folder with the parity fixtures")
-    if options.write:
-        return print(write_checkpoint(options.names[0], options.write))
-    if options.measure:
-        return print(json.dumps(measure(options.names[0], options.measure, options.seconds)))
     results, cells = [], []
     for name in options.names:
         with tempfile.TemporaryDirectory() as folder:
-            file, words = str(Path(folder) / f"{name}.ckpt"), (__file__, "--seconds", str(options.seconds), name)
-            tensors = int(run_python(*words, "--write", file))
-            result = {**json.loads(run_python(*words, "--measure", file)), "tensors": tensors}
+            file = Path(folder) / f"{name}.ckpt"
+            tensors = run_alone(write_checkpoint, name, file)
+            result = run_alone(measure, name, file, options.seconds) | {"tensors": tensors}
         results.append(result)
         difference = "no fixture" if result["deviation"] is None else f"{result['deviation']:.1e}"
         loaded, parameters = f"{result['loaded']} of {tensors}", f"{result['parameters'] / 1e6:.1f} M"
