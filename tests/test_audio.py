@@ -25,6 +25,7 @@ from separation.audio import (
     Writer,
     as_rate,
     as_waveform,
+    high_pass,
     read,
     reading,
     resample,
@@ -629,3 +630,19 @@ def test_resampling_keeps_a_tone_where_it_is():
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(observe(folder), indent=1))
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 44100])
+@pytest.mark.parametrize("hertz, decibels", [(15, -80), (20, -60.7), (25, -6.02), (30, 0), (1000, 0)])
+def test_the_high_pass_filter_has_its_stated_response(sample_rate, hertz, decibels):
+    wave = torch.from_numpy(tone(hertz, 3.0, sample_rate))
+    kept = high_pass(wave, sample_rate, 25.0)[:, sample_rate:-sample_rate]
+    gain = 10 * torch.log10(kept.square().mean() / wave.square().mean())
+    assert gain < decibels if decibels < -70 else gain == pytest.approx(decibels, abs=0.3)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 2, 1000, 100_000])
+def test_the_high_pass_filter_removes_an_offset_at_any_length(frames):
+    kept = high_pass(torch.full((2, frames), 3.0), 8000, 25.0)
+    assert kept.shape == (2, frames)
+    assert torch.allclose(kept, torch.zeros(()), atol=1e-5)

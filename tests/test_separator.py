@@ -12,7 +12,7 @@ import torch
 from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
 from separation import Separator
-from separation.audio import AudioError, Reader, as_waveform
+from separation.audio import AudioError, Reader, as_waveform, high_pass
 from separation.models.base import ConditionedModel, Estimate
 from separation.stream import Stream
 
@@ -69,6 +69,50 @@ def check(result, mixture):
     tolerance = 2e-7 * float(mixture.abs().amax() if mixture.numel() else 0)
     assert torch.allclose(result.target + result.residual, mixture, rtol=0, atol=tolerance)
     assert 0 <= result.presence <= 1
+
+
+class FullBand(Gain):
+    """Half of everything, also above the network's Nyquist frequency; rumble is kept from it."""
+
+    high_pass, gain_stride = 25.0, 500
+
+    def separate(self, mixture, conditions):
+        targets, logits, *_ = super().separate(mixture, conditions)
+        frames = mixture.shape[-1] // self.gain_stride + 1
+        return Estimate(targets, logits, high_gain=torch.full((*conditions.shape[:2], frames), 0.5))
+
+
+# --- Rumble and the highest frequencies --------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample_rate", [44100, 48000])
+def test_the_gain_is_carried_on_above_the_networks_band(sample_rate):
+    mixture = noise(3.0, sample_rate, 2)
+    full, half = Separator(FullBand(), TinyEncoder(), "full", "cpu"), gain()
+    inside = slice(sample_rate // 2, -sample_rate // 2)  # rumble is filtered with other content at the ends
+    left = (full(mixture, "dog", sample_rate).target - 0.5 * high_pass(mixture, sample_rate, 25.0))[:, inside]
+    assert left.abs().max() < 1e-3 * mixture.abs().max()
+    without = (half(mixture, "dog", sample_rate).target - 0.5 * mixture)[:, inside]
+    share = 1 - 32000 / sample_rate
+    assert without.square().mean() / (0.5 * mixture[:, inside]).square().mean() == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("seconds", [2.0, 31.0])
+def test_offsets_and_rumble_do_not_reach_the_network(seconds):
+    mixture, separator = noise(seconds, 44100, 2), Separator(FullBand(), TinyEncoder(), "full", "cpu")
+    rumble = 1.0 + sine(15, seconds, 44100)  # ten times as loud as the noise
+    level = separator.level([mixture], 44100)
+    assert separator.level((mixture + rumble).split(10007, dim=1), 44100) == pytest.approx(level, rel=0.05)
+    targets = [separator(each, "dog", 44100).target for each in (mixture, mixture + rumble)]
+    change = (targets[1] - targets[0]).square() / targets[0].square().mean()
+    assert change.mean() < 0.1
+    # Reflection bends the rumble at the ends of the recording; 31 s make two segments, whose ends do not show.
+    assert change[:, 10000:-10000].mean() < 1e-6
+
+
+def test_precision_is_a_name():
+    with pytest.raises(ValueError, match="Unknown precision half"):
+        Separator.from_pretrained("small", precision="half")
 
 
 # --- Segments ----------------------------------------------------------------------------------
