@@ -67,30 +67,6 @@ def root(tmp_path):
     return tmp_path
 
 
-def evaluate(separator, mixtures, root, column="query", every=1):
-    rows = add_recording_ids(read_rows(mixtures)[::every], read_recording_ids(root / MANIFEST))
-    return score_rows(separator, rows, lambda row: root, Plan(column)).scores
-
-
-def test_scores_are_sdri_and_suppression(root):
-    scores = evaluate(LowPass(leak=0.1), root / "list.csv", root)
-    assert [score.kind for score in scores] == ["pair"] * 3 + ["three"] + ["absent"] * 2
-    # Interference lies 20 dB lower in the output; an absent query's highs too, its lows not at all.
-    assert [score.value for score in scores] == pytest.approx([20, 20, 20, 20, 20, 0], abs=0.05)
-    assert [score.esc for score in scores] == [True] + [False] * 5
-    assert [score.label for score in scores] == ["hum", "hum", "drone", "hum", "rain", "rain"]
-    assert scores[0].recording == "audio/esc10/low.wav"
-    assert scores[0].presence == pytest.approx(0.03)
-
-
-def test_every_nth_row_by_phrase(root):
-    separator = LowPass()
-    scores = evaluate(separator, root / "list.csv", root, column="phrase", every=2)
-    assert [score.id for score in scores] == ["pair0", "pair2", "absent4"]
-    assert separator.asked[0] == scores[0].query == "a hum far away"
-    assert scores[0].label == "hum"
-
-
 def score(value, kind="pair", label="dog", recording="a", esc=False):
     return Score("id", kind, label, label, recording, esc, value, 0.5)
 
@@ -123,16 +99,22 @@ def score_list(root, metrics=("sdr", "sdri"), separator=None, first=None, **plan
     return score_rows(separator or LowPass(), rows, lambda row: root, Plan(metrics=metrics, oracle=True, **plan))
 
 
-def test_mixture_and_oracle_are_scored_too(root):
+def test_model_mixture_and_oracle_are_scored(root):
     outcome = score_list(root)
-    assert (outcome.rows, len(outcome.scores)) == (6, 6)
-    for scored in outcome.scores[:3]:
+    scores = outcome.scores
+    assert (outcome.rows, [score.kind for score in scores]) == (6, ["pair"] * 3 + ["three"] + ["absent"] * 2)
+    # Interference lies 20 dB lower in the output; an absent query's highs too, its lows not at all.
+    assert [score.value for score in scores] == pytest.approx([20, 20, 20, 20, 20, 0], abs=0.05)
+    assert [score.esc for score in scores] == [True] + [False] * 5
+    assert [score.label for score in scores] == ["hum", "hum", "drone", "hum", "rain", "rain"]
+    assert (scores[0].recording, scores[0].presence) == ("audio/esc10/low.wav", pytest.approx(0.03))
+    for scored in scores[:3]:
         assert scored.metrics["sdri"] == pytest.approx(scored.value, abs=1e-3) == pytest.approx(20, abs=0.05)
         assert scored.mixture["sdri"] == 0
         assert scored.mixture["sdr"] == pytest.approx(3, abs=0.01)  # the list's SNR
         assert scored.oracle["sdri"] > 30
-    assert outcome.scores[3].mixture["sdr"] == pytest.approx(0, abs=0.02)
-    absent = outcome.scores[4]
+    assert scores[3].mixture["sdr"] == pytest.approx(0, abs=0.02)
+    absent = scores[4]
     assert (absent.mixture, absent.oracle) == ({"suppression": 0.0}, {"suppression": 60.0})
 
 
@@ -174,21 +156,12 @@ def test_missing_and_broken_recordings_are_left_out_and_named(root):
     assert [scored.id for scored in outcome.scores] == ["pair1", "pair2", "absent5"]
 
 
-class Broken(LowPass):
-    """Outputs NaN."""
-
-    def __call__(self, mixture, query, sample_rate):
-        result = super().__call__(mixture, query, sample_rate)
-        result.target[0, 7] = float("nan")
-        return result
-
-
-def test_nan_in_the_output_is_an_error(root):
+def test_nan_in_the_output_and_rows_without_the_wanted_text_are_errors(root):
     with pytest.raises(EvaluationError, match="Row pair0, 'hum': the output of the model contains NaN"):
-        score_list(root, separator=Broken())
-
-
-def test_a_row_without_the_wanted_text_is_an_error(root):
+        score_list(root, separator=LowPass(float("nan")))
+    separator = LowPass()
+    [first, *_] = score_list(root, separator=separator, column="phrase").scores
+    assert separator.asked[0] == first.query == "a hum far away" and first.label == "hum"
     text = (root / "list.csv").read_text().replace("a drone far away", "")
     (root / "list.csv").write_text(text)
     with pytest.raises(EvaluationError, match="Row pair2 has no phrase"):
