@@ -1,13 +1,19 @@
 """Fits the presence rule and the listing rule of a model directory and writes them to its config.
 
-python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv          presence, on mixtures of training clips
-python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     listing, on held-out fixed mixtures
+python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     both, on held-out fixed mixtures
+python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv          presence, on mixtures of clips
+
+It prints how well presence tells sounding from absent queries, and a table of predicted and observed shares; both come
+from rules that were fitted on other recordings.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +22,114 @@ import torch
 import yaml
 
 from separation.data.corpus import Corpus
-from separation.data.fixed_mixtures import read_rows, render
+from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
+from separation.errors import DataError
 from separation.listing import ListingRule, score_seconds
 from separation.pretrained import read_config
 from separation.separator import Separator
-from separation.stream import PresenceRule, energy_ratio_db
+from separation.stream import ABSENT, PRESENT, PresenceRule, presence_word
+from separation.wordings import wordings
+
+FOLDS = 10
+WORDINGS = 3  # of each label, which the background is fitted on beside the label
+SHRINKAGE = 1.0  # of the background's coefficients
+BINS = 10  # of the reliability table
+
+
+@dataclass
+class AskedMixture:
+    """A mixture, queries, and whether each occurs.
+
+    Attributes:
+        waveform: (time,).
+        sample_rate: Hz.
+        queries: a text, the form under which its figures are printed, and whether it occurs.
+        labels: of all that sounds.
+        recordings: names of the recordings in the mixture.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+    queries: list[tuple[str, str, bool]]
+    labels: set[str]
+    recordings: set[str]
+
+
+@dataclass
+class Evidence:
+    """What a network detects in mixtures, and what is true.
+
+    Attributes:
+        responses: largest presence logit of each reference text in each mixture (mixtures, references); -inf where the
+            text describes what sounds.
+        references: conditions of the reference texts (references, dim).
+        detection: largest logit of each query (queries,).
+        conditions: of the queries (queries, dim).
+        present: whether the query occurs (queries,).
+        form, mixture: of each query (queries,).
+        recordings: of each mixture.
+    """
+
+    responses: np.ndarray
+    references: np.ndarray
+    detection: np.ndarray
+    conditions: np.ndarray
+    present: np.ndarray
+    form: np.ndarray
+    mixture: np.ndarray
+    recordings: list[set[str]]
+
+
+def listed_mixtures(path: Path, root: Path) -> Iterator[AskedMixture]:
+    """Mixtures of a list, each asked for by the label and the phrase of its row."""
+    for row in read_rows(path):
+        rendered, occurs = render(row, root), row["kind"] != "absent"
+        queries = [(row[column], form, occurs) for form, column in (("label", "query"), ("phrase", "phrase"))]
+        labels = {row.get(f"{name}_label", "") for name in CLIPS}
+        recordings = {row[name] for name in CLIPS if row.get(name)}
+        yield AskedMixture(rendered.mixture, rendered.sample_rate, [q for q in queries if q[0]], labels, recordings)
+
+
+def drawn_mixtures(corpus: Corpus, sample_rate: int, count: int, seconds: float = 5.0) -> Iterator[AskedMixture]:
+    """Mixtures of two clips, asked for by the labels of both and by an absent one."""
+    length, augment = round(seconds * sample_rate), Augment(level=(0.0, 0.0))
+    mixer = Mixer(corpus, Texts(corpus), length, augment, three=0.0, balance=0.75)
+    for number in range(count):
+        drawn = mixer.mix(mixer.draw(1, torch.Generator().manual_seed(number)))
+        labels, present = [corpus.labels[label] for label in drawn.labels[0]], drawn.has_source()[0].tolist()
+        queries = [(label, "label", occurs) for label, occurs in zip(labels, present, strict=True)]
+        sounding = {label for label, _, occurs in queries if occurs}
+        yield AskedMixture(drawn.sources[0].sum(0).numpy(), sample_rate, queries, sounding, {str(number)})
+
+
+def observe(separator: Separator, mixtures: Iterable[AskedMixture]) -> Evidence:
+    """Detect queries and reference texts, which are the labels that the model lists and some wordings of each."""
+    labels = separator.listing.sounds
+    texts = [text for label in labels for text in (label, *wordings().get(label, ())[:WORDINGS])]
+    owners = np.array([label for label in labels for _ in (label, *wordings().get(label, ())[:WORDINGS])])
+    references, asked, logits, recordings = separator.conditions(texts), [], [], []
+    queries: list[tuple[str, str, bool]] = []
+    for mixture in mixtures:
+        wave, rate = torch.from_numpy(mixture.waveform).float()[None], mixture.sample_rate
+        asked.append(separator.conditions([text for text, _, _ in mixture.queries]))
+        both, level = torch.cat([references, asked[-1]]), separator.level([wave], rate)
+        logits.append(score_seconds(separator.model, both, [wave], rate, level).amax(0).double().numpy())
+        logits[-1][: len(texts)][np.isin(owners, list(mixture.labels))] = -np.inf
+        queries += mixture.queries
+        recordings.append(mixture.recordings)
+    count = len(texts)
+    return Evidence(
+        responses=np.stack([each[:count] for each in logits]),
+        references=references.double().cpu().numpy(),
+        detection=np.concatenate([each[count:] for each in logits]),
+        conditions=torch.cat(asked).double().cpu().numpy(),
+        present=np.array([present for _, _, present in queries]),
+        form=np.array([form for _, form, _ in queries]),
+        mixture=np.repeat(np.arange(len(asked)), [len(each) for each in asked]),
+        recordings=recordings,
+    )
 
 
 def fit_logistic(features: np.ndarray, truth: np.ndarray, weight: np.ndarray | float = 1.0) -> list[float]:
@@ -45,17 +152,114 @@ def fit_logistic(features: np.ndarray, truth: np.ndarray, weight: np.ndarray | f
     return [round(float(value), 4) for value in coefficients]
 
 
-def fit_presence(detections: np.ndarray, ratios_db: np.ndarray, present: np.ndarray) -> PresenceRule:
+def fit_background(responses: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Fit how strongly a network responds to conditions that do not occur, as a linear function of the condition.
+
+    The response is the logarithm of the mean over mixtures of exp(largest logit).
+
+    Args:
+        responses: largest logits (mixtures, texts); -inf where the text occurs.
+        references: conditions of the texts (texts, dim).
+
+    Returns:
+        Its coefficients and a constant (dim + 1,).
+    """
+    absent = np.isfinite(responses).any(0)
+    responses, references = responses[:, absent], references[absent]
+    mean = np.logaddexp.reduce(responses, axis=0) - np.log(np.isfinite(responses).sum(0))
+    features = np.c_[references, np.ones(len(references))]
+    penalty = SHRINKAGE * np.diag(np.r_[np.ones(references.shape[1]), 0.0])
+    coefficients: np.ndarray = np.linalg.solve(features.T @ features + penalty, features.T @ mean)
+    return coefficients
+
+
+def fit_presence(
+    detection: np.ndarray, conditions: np.ndarray, background: np.ndarray, present: np.ndarray
+) -> PresenceRule:
     """Fit the presence rule; present and absent queries have the same total weight.
 
     Args:
-        detections: largest logit of each query (queries,).
-        ratios_db: energy of its target relative to the mixture, dB (queries,).
-        present: whether it occurs in its mixture (queries,), booleans.
+        detection: largest logit of each query (queries,).
+        conditions: of the queries (queries, dim).
+        background: from `fit_background` (dim + 1,).
+        present: whether the query occurs (queries,), booleans.
+
+    Raises:
+        DataError: if there are not both present and absent queries.
     """
+    if present.all() or not present.any():
+        raise DataError("Calibration needs queries that occur and queries that do not, in several recordings.")
     weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
-    features = np.stack([np.ones_like(detections), detections, ratios_db], axis=1)
-    return PresenceRule(*fit_logistic(features, present, weight))
+    response = conditions @ background[:-1] + background[-1]
+    features = np.stack([np.ones_like(detection), detection, response], axis=1)
+    bias, logit, factor = fit_logistic(features, present, weight)
+    vector = tuple(round(float(value), 3) for value in factor * background[:-1])
+    return PresenceRule(round(bias + factor * float(background[-1]), 4), logit, background=vector)
+
+
+def cross_fit(evidence: Evidence) -> np.ndarray:
+    """Probability of each query (queries,) by a rule fitted on mixtures without any of its mixture's recordings."""
+    fold = np.array([zlib.crc32(min(names).encode()) % FOLDS for names in evidence.recordings])
+    probability = np.zeros(len(evidence.detection))
+    for number in np.unique(fold):
+        held_out = fold == number
+        names = set().union(*(evidence.recordings[place] for place in np.flatnonzero(held_out)))
+        disjoint = np.array([not names & each for each in evidence.recordings])
+        background = fit_background(evidence.responses[disjoint], evidence.references)
+        train, test = disjoint[evidence.mixture], held_out[evidence.mixture]
+        detection, conditions = evidence.detection, evidence.conditions
+        rule = fit_presence(detection[train], conditions[train], background, evidence.present[train])
+        tested = torch.from_numpy(detection[test]), torch.from_numpy(conditions[test])
+        probability[test] = rule(*tested).numpy()
+    return probability
+
+
+def area_under_roc(probability: np.ndarray, present: np.ndarray) -> float:
+    """Probability that a present query has a larger value than an absent one."""
+    difference = probability[present][:, None] - probability[~present]
+    return float((difference > 0).mean() + (difference == 0).mean() / 2)
+
+
+def report(probability: np.ndarray, present: np.ndarray, form: np.ndarray) -> Iterator[str]:
+    """Yield lines: figures for each form of query that is both present and absent, and the reliability table.
+
+    The observed share of a bin counts all present and all absent queries with the same weight, as the fit does.
+    """
+    for name in dict.fromkeys(form.tolist()):
+        values, truth = probability[form == name], present[form == name]
+        if truth.all() or not truth.any():
+            continue
+        sounding, absent = (values[truth] >= 0.5).mean(), (values[~truth] >= 0.5).mean()
+        shares = f"{sounding:.1%} of sounding and {absent:.1%} of absent queries"
+        yield f"by {name}: AUC {area_under_roc(values, truth):.3f}; presence is at least 0.5 for {shares}"
+    weight = np.where(present, 1 / present.sum(), 1 / (~present).sum())
+    words = np.array([presence_word(value) for value in probability])
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    groups = [(f"{n / BINS:.1f} to {(n + 1) / BINS:.1f}", bins == n) for n in range(BINS)]
+    limits = {"absent": f" (below {ABSENT})", "uncertain": "", "present": f" (from {PRESENT})"}
+    groups += [(word + limit, words == word) for word, limit in limits.items()]
+    yield f"{'presence':24}{'predicted':>10}{'observed':>10}{'sounding':>10}{'absent':>10}"
+    for name, group in groups:
+        if group.any():
+            predicted = np.average(probability[group], weights=weight[group])
+            observed = weight[group & present].sum() / weight[group].sum()
+            counts = (group & present).sum(), (group & ~present).sum()
+            yield f"{name:24}{predicted:10.2f}{observed:10.2f}{counts[0]:10}{counts[1]:10}"
+
+
+def calibrate_presence(directory: Path, separator: Separator, mixtures: Iterable[AskedMixture]) -> PresenceRule:
+    """Fit the presence rule on mixtures, print its cross-fitted figures and write it to the directory's config.
+
+    Raises:
+        DataError: if there are not both present and absent queries.
+    """
+    evidence = observe(separator, mixtures)
+    for line in report(cross_fit(evidence), evidence.present, evidence.form):
+        print(line)
+    background = fit_background(evidence.responses, evidence.references)
+    rule = fit_presence(evidence.detection, evidence.conditions, background, evidence.present)
+    write_section(directory, "presence", asdict(rule) | {"background": list(rule.background)})
+    return rule
 
 
 def fit_listing(logits: torch.Tensor, present: torch.Tensor) -> tuple[float, float]:
@@ -74,34 +278,12 @@ def fit_listing(logits: torch.Tensor, present: torch.Tensor) -> tuple[float, flo
 
 
 def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
-    """Update a section of a model directory's config."""
-    config = read_config(directory)
+    """Update a section of a model directory's config; the text of the others stays as it is."""
+    path, config = directory / "config.yaml", read_config(directory)
     config[name] = (config.get(name) or {}) | values
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-
-
-def calibrate_presence(directory: Path, corpus: Corpus, count: int, seconds: float = 5.0) -> PresenceRule:
-    """Fit the presence rule on `count` mixtures of two clips and write it to the directory's config.
-
-    Each mixture is queried for the labels of its sources and for an absent one.
-    """
-    separator = Separator.from_pretrained(directory)
-    length = round(seconds * separator.sample_rate)
-    mixer = Mixer(corpus, Texts(corpus), length, Augment(level=(0.0, 0.0)), three=0.0, balance=0.75)
-    detections, ratios, present = [], [], []
-    for number in range(count):
-        drawn = mixer.mix(mixer.draw(1, torch.Generator().manual_seed(number)))
-        mixture = drawn.sources[0].sum(0, keepdim=True)
-        queries = [corpus.labels[label] for label in drawn.labels[0]]
-        stream = separator.stream(queries, separator.sample_rate, 1, separator.level([mixture], separator.sample_rate))
-        stream.push(mixture)
-        stream.flush()
-        detections += stream.logits.tolist()
-        ratios += [energy_ratio_db(float(energy), stream.mixture_energy) for energy in stream.target_energy]
-        present += drawn.has_source()[0].tolist()
-    rule = fit_presence(np.array(detections), np.array(ratios), np.array(present))
-    write_section(directory, "presence", asdict(rule))
-    return rule
+    section = yaml.safe_dump({name: config[name]}, sort_keys=False, default_flow_style=None, width=120)
+    others = re.sub(rf"^{name}:.*\n(?:[ #-].*\n|\n)*", "", path.read_text(encoding="utf-8") + "\n", flags=re.MULTILINE)
+    path.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
 
 
 def score_row(separator: Separator, row: dict[str, str], root: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,20 +310,23 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Fit the presence rule and the listing rule of a model directory.")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--manifest", type=Path, help="clips, or a packed corpus; fits presence on mixtures of them")
-    parser.add_argument("--mixtures", type=Path, help="CSV of held-out fixed mixtures; fits the listing on them")
+    parser.add_argument("--mixtures", type=Path, help="CSV of held-out fixed mixtures; fits both rules on them")
+    parser.add_argument("--manifest", type=Path, help="clips, or a packed corpus; without a list fits presence on them")
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: that of the CSV)")
     parser.add_argument("--foley", type=int, default=0)
-    parser.add_argument("--count", type=int, default=300, help="number of mixtures for presence")
-    arguments = parser.parse_args()
+    parser.add_argument("--count", type=int, default=300, help="number of mixtures of the manifest's clips")
+    options = parser.parse_args()
     torch.manual_seed(0)
-    if arguments.manifest:
-        corpus = Corpus(arguments.manifest, "train", arguments.root, foley=arguments.foley)
-        print(calibrate_presence(arguments.directory, corpus, arguments.count))
-    if arguments.mixtures:
-        root = arguments.root or arguments.mixtures.parent
-        rule = calibrate_listing(arguments.directory, arguments.mixtures, root)
+    separator = Separator.from_pretrained(options.directory)
+    if options.mixtures:
+        root = options.root or options.mixtures.parent
+        calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
+        rule = calibrate_listing(options.directory, options.mixtures, root)
         print(f"listing: slope {rule.slope}, bias {rule.bias}")
+    elif options.manifest:
+        corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
+        drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
+        calibrate_presence(options.directory, separator, drawn)
 
 
 if __name__ == "__main__":

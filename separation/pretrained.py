@@ -11,7 +11,7 @@ import importlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from separation.download import NoConnectionError, fetch, find_file, replace_when_complete
 from separation.errors import ModelError as ModelError
@@ -191,17 +191,17 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
-    """Return a section of a model directory's config as a dataclass of numbers and lists of texts; else its defaults.
+    """Return a section of a model directory's config as a dataclass of numbers and lists; else its defaults.
 
     Raises ModelError if a value is not valid or has an unknown name.
     """
     given = {} if path.is_file() else read_config(path).get(section) or {}
-    default = kind()
+    types = get_type_hints(kind)
     try:
-        lists = {name: isinstance(getattr(default, name), tuple) for name in given}
-        return kind(**{k: tuple(map(str, v)) if lists[k] else float(v) for k, v in given.items()})
-    except (TypeError, ValueError, AttributeError):
-        names = ", ".join(vars(default))
+        items = {name: get_args(types[name]) for name in given}  # empty for a number
+        return kind(**{k: tuple(map(items[k][0], v)) if items[k] else float(v) for k, v in given.items()})
+    except (TypeError, ValueError, AttributeError, KeyError):
+        names = ", ".join(vars(kind()))
         raise ModelError(f"{path / 'config.yaml'}: {section} must give {names}.") from None
 
 

@@ -10,78 +10,162 @@ import yaml
 from tiny import tiny_separator, write_corpus
 
 from separation import Separator
-from separation.calibrate import calibrate_listing, calibrate_presence, fit_listing, fit_presence, score_row
+from separation.calibrate import (
+    AskedMixture,
+    calibrate_listing,
+    calibrate_presence,
+    cross_fit,
+    drawn_mixtures,
+    fit_background,
+    fit_presence,
+    listed_mixtures,
+    observe,
+    report,
+)
 from separation.data.corpus import Corpus
-from separation.data.fixed_mixtures import read_rows
+from separation.errors import DataError
 from separation.listing import ListingRule
 from separation.pretrained import load_settings
+from separation.stream import PresenceRule
 
 SOUNDS = ("rain", "siren", "dog bark")
 
 
+def test_the_background_is_the_mean_odds_as_a_function_of_the_condition():
+    rng = np.random.default_rng(0)
+    references, slope = rng.standard_normal((4000, 8)), rng.standard_normal(8)
+    logits = np.log([[1.0], [3.0], [7.0]]) + references @ slope - 1.5  # of three mixtures; the mean of 1 and 3 is 2
+    logits[2] = -np.inf  # there all occur
+    assert fit_background(logits, references) == pytest.approx([*slope, -1.5 + np.log(2)], abs=1e-3)
+
+
 def test_fit_of_presence_finds_the_boundary():
     rng = np.random.default_rng(0)
-    detections, ratios = rng.normal(0, 3, 4000), rng.uniform(-40, 0, 4000)
-    present = rng.random(4000) < 1 / (1 + np.exp(-(2.0 * detections + 0.3 * ratios + 6.0)))
-    rule = fit_presence(detections, ratios, present)
-    assert rule.logit == pytest.approx(2.0, rel=0.15)
-    assert rule.ratio == pytest.approx(0.3, rel=0.15)
-    assert -rule.bias / rule.ratio == pytest.approx(-20.0, abs=2.0)
+    detection, conditions = rng.normal(0, 3, 8000), rng.standard_normal((8000, 2))
+    background = np.array([1.0, -2.0, 5.0])
+    odds = 2.0 * detection - 0.5 * (conditions @ [1.0, -2.0] + 5.0) + 1.0
+    present = rng.random(8000) < 1 / (1 + np.exp(-odds))
+    rule = fit_presence(detection, conditions, background, present)
+    assert rule.logit == pytest.approx(2.0, rel=0.1)
+    assert rule.background == pytest.approx((-0.5, 1.0), rel=0.15)
+    assert rule.ratio == 0.0
     # Present and absent queries have the same weight: without information the probability is one half.
-    rule = fit_presence(np.zeros(1000), np.zeros(1000), np.arange(1000) % 10 > 0)
-    assert rule(0.0, 0.0) == pytest.approx(0.5, abs=1e-3)
+    zeros = np.zeros((1000, 2))
+    rule = fit_presence(zeros[:, 0], zeros, np.zeros(3), np.arange(1000) % 10 > 0)
+    assert float(rule(torch.zeros(1), torch.zeros(1, 2))) == pytest.approx(0.5, abs=1e-3)
 
 
-def test_fit_of_the_listing_finds_slope_and_bias():
-    """Logits of absent sounds are N(0, 1), of present ones N(4, 1); one in ten is present."""
-    rng = np.random.default_rng(0)
-    present = rng.random((20_000, 3)) < 0.1
-    logits = 4 * present + rng.standard_normal(present.shape)
-    slope, bias = fit_listing(torch.from_numpy(logits), torch.from_numpy(present))
-    assert slope == pytest.approx(4.0, rel=0.05)  # the logarithm of the ratio of both densities is 4 x - 8
-    assert bias == pytest.approx(-8 + np.log(0.1 / 0.9), rel=0.05)
-    assert ListingRule(slope, bias, SOUNDS)(torch.tensor([-bias / slope])).tolist() == pytest.approx([0.5])
+def test_the_report_gives_shares_and_reliability():
+    probability = np.array([0.95, 0.95, 0.55, 0.15, 0.05, 0.05, 0.65, 0.15])
+    present = np.array([True, True, True, True, False, False, False, False])
+    lines = list(report(probability, present, np.array(["label"] * 8)))
+    assert lines[0] == (
+        "by label: AUC 0.844; presence is at least 0.5 for 75.0% of sounding and 25.0% of absent queries"
+    )
+    table = {line[:24].strip(): line[24:].split() for line in lines[1:]}
+    assert table["0.9 to 1.0"] == ["0.95", "1.00", "2", "0"]
+    assert table["0.1 to 0.2"] == ["0.15", "0.50", "1", "1"]
+    assert table["absent (below 0.3)"][1:] == ["0.25", "1", "3"]
+    assert table["uncertain"][1:] == ["1.00", "1", "0"]
+    assert table["present (from 0.6)"][1:] == ["0.67", "2", "1"]
+    assert "0.2 to 0.3" not in table
 
 
 @pytest.fixture
-def directory(tmp_path, monkeypatch):
-    """A model directory with a config; what is loaded from it is a small network."""
-    config = {"model": {}, "encoder": {}, "card": {"licence": "none"}, "listing": {"sounds": list(SOUNDS)}}
+def directory(tmp_path):
+    """A model directory's config."""
+    config = {"model": {}, "card": {"training": "1. a\n\n2. b"}, "listing": {"sounds": list(SOUNDS)}, "encoder": {}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    separator = tiny_separator()
-    separator.listing = ListingRule(sounds=SOUNDS)
-    monkeypatch.setattr(Separator, "from_pretrained", lambda directory: separator)
     return tmp_path
+
+
+@pytest.fixture
+def separator(monkeypatch):
+    """A small network that lists three sounds; it is what is loaded from any directory."""
+    tiny = tiny_separator()
+    separator = Separator(tiny.model, tiny.encoder, "tiny", "cpu", listing=ListingRule(sounds=SOUNDS))
+    monkeypatch.setattr(Separator, "from_pretrained", lambda directory: separator)
+    return separator
+
+
+@pytest.fixture
+def mixtures(directory):
+    """A list of mixtures of two tones each; every second one is asked for a sound that does not occur."""
+    columns = ["id", "kind", "query", "phrase", "snr_db", "target", "target_label", "interference1"]
+    columns += ["interference1_label", "interference2_label"]
+    with (directory / "list.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for number in range(8):
+            for name in ("a", "b"):
+                tone = np.sin(np.arange(16000) * (number + 1) * (ord(name) - 90) / 100)
+                soundfile.write(directory / f"{name}{number}.wav", tone, 32000)
+            absent, files = number % 2, [f"a{number}.wav", "rain", f"b{number}.wav", "siren"]
+            kind, query, phrase = ("absent", "dog bark", "") if absent else ("pair", "rain", "drops")
+            writer.writerow([number, kind, query, phrase, "0", *files, ""])
+    return directory / "list.csv"
 
 
 def read_config(directory):
     return yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
 
 
-def test_the_presence_rule_is_written(directory):
+def test_both_rules_are_fitted_on_a_list_and_written(directory, separator, mixtures, capsys):
     before = read_config(directory)
+    rule = calibrate_presence(directory, separator, listed_mixtures(mixtures, directory))
+    listing = calibrate_listing(directory, mixtures, directory)
+    assert load_settings(directory, "presence", PresenceRule) == rule
+    assert len(rule.background) == separator.model.condition_dim and any(rule.background)
+    assert load_settings(directory, "listing", ListingRule) == listing
+    assert listing.sounds == SOUNDS
+    assert {**read_config(directory), "presence": 0, "listing": 0} == {**before, "presence": 0, "listing": 0}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("by label: AUC ")
+    assert lines[-1].startswith("present (from 0.6)") or lines[-1].startswith(("uncertain", "absent"))
+
+
+def test_what_is_observed_is_what_a_separation_tells(separator, mixtures):
+    asked = list(listed_mixtures(mixtures, mixtures.parent))[:2]
+    assert [each.queries for each in asked] == [
+        [("rain", "label", True), ("drops", "phrase", True)],
+        [("dog bark", "label", False)],
+    ]
+    assert [each.recordings for each in asked] == [{"a0.wav", "b0.wav"}, {"a1.wav", "b1.wav"}]
+    evidence = observe(separator, asked)
+    assert evidence.present.tolist() == [True, True, False]
+    assert evidence.mixture.tolist() == [0, 0, 1]
+    assert np.isneginf(evidence.responses[0]).sum() == np.isneginf(evidence.responses[1]).sum() > 1  # rain and siren
+    for number, mixture in enumerate(asked):
+        chosen = evidence.mixture == number
+        results = separator(mixture.waveform, [text for text, _, _ in mixture.queries], mixture.sample_rate)
+        told = separator.rule(*(torch.from_numpy(x[chosen]) for x in (evidence.detection, evidence.conditions)))
+        assert [result.presence for result in results] == pytest.approx(told.tolist(), abs=5e-3)
+
+
+def test_rules_are_tested_on_other_recordings(separator):
+    """Queries that occur in every second mixture of noise: nothing tells them apart, and the rule finds nothing."""
+    rng = np.random.default_rng(0)
+    mixtures = []
+    for number in range(40):
+        queries = [("rain", "label", number % 4 < 2), ("siren", "label", number % 4 > 1)]
+        noise = rng.standard_normal(8000).astype(np.float32)
+        mixtures.append(AskedMixture(noise, 32000, queries, {"other"}, {f"r{number // 2}"}))
+    evidence = observe(separator, mixtures)
+    probability = cross_fit(evidence)
+    assert probability.shape == (80,) and ((probability > 0) & (probability < 1)).all()
+    assert abs(probability[evidence.present].mean() - probability[~evidence.present].mean()) < 0.2
+
+
+def test_without_a_list_mixtures_are_drawn(directory, separator):
     corpus = Corpus(write_corpus(directory / "clips", labels=3, recordings=1, sample_rate=32000))
-    rule = calibrate_presence(directory, corpus, count=4, seconds=1.0)
-    after = read_config(directory)
-    assert load_settings(directory, "presence", type(rule)) == rule
-    assert rule.logit != 1.0
-    assert after.pop("presence") == {"bias": rule.bias, "logit": rule.logit, "ratio": rule.ratio}
-    assert after == before
+    drawn = list(drawn_mixtures(corpus, 32000, count=12, seconds=1.0))
+    assert all(each.labels < {f"tone {n}" for n in range(3)} and len(each.labels) == 2 for each in drawn)
+    rule = calibrate_presence(directory, separator, drawn)
+    assert rule.logit != 1.0 and load_settings(directory, "presence", PresenceRule) == rule
 
 
-def test_the_listing_rule_is_written_and_the_sounds_stay(directory):
-    for name, hertz in (("a", 300), ("b", 2000)):
-        soundfile.write(directory / f"{name}.wav", np.sin(np.arange(64000) * hertz / 5000), 32000)
-    columns = ["id", "kind", "query", "snr_db", "target", "target_label", "target_start", "target_offset"]
-    columns += [f"interference{n}{part}" for n in (1, 2) for part in ("", "_label", "_start", "_offset")]
-    first = ["0", "pair", "rain", "0", "a.wav", "rain", "0", "1", "b.wav", "siren", "0", "2"]
-    second = ["1", "absent", "rain", "0", "b.wav", "siren", "0", "0", "b.wav", "dog bark", "0", "0"]
-    with (directory / "list.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([columns, [*first, *[""] * 4], [*second, *[""] * 4]])
-    rule = calibrate_listing(directory, directory / "list.csv", directory)
-    assert load_settings(directory, "listing", ListingRule) == rule
-    assert rule.sounds == SOUNDS
-    separator, rows = Separator.from_pretrained(directory), read_rows(directory / "list.csv")
-    logits, present = zip(*(score_row(separator, row, directory) for row in rows), strict=True)
-    assert torch.stack(present).tolist() == [[True, True, False], [False, True, True]]
-    assert (rule.slope, rule.bias) == fit_listing(torch.stack(logits), torch.stack(present))
+def test_queries_of_one_kind_are_refused(directory, separator, mixtures):
+    before = (directory / "config.yaml").read_bytes()
+    with pytest.raises(DataError, match="queries that occur and queries that do not"):
+        calibrate_presence(directory, separator, list(listed_mixtures(mixtures, directory))[::2])
+    assert (directory / "config.yaml").read_bytes() == before

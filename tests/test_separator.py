@@ -32,8 +32,8 @@ class Gain(ConditionedModel):
     def separate(self, mixture, conditions):
         self.seen.append(mixture)
         queries = conditions.shape[1]
-        logits = torch.full((len(mixture), queries, 3), -2.0)
-        logits[..., 1] = 1.0
+        logits = torch.full((len(mixture), queries, mixture.shape[-1] // self.stride + 1), -2.0)
+        logits[..., -1] = 1.0
         return Estimate(0.5 * mixture[:, None].expand(-1, queries, -1, -1), logits)
 
 

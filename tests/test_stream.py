@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from separation.stream import LEVEL_FRAME, OverlapAdd, PresenceRule, energy_ratio_db, measure_level
+from separation.stream import (
+    ABSENT,
+    LEVEL_FRAME,
+    PRESENT,
+    OverlapAdd,
+    PresenceRule,
+    energy_ratio_db,
+    measure_level,
+    presence_word,
+)
 
 SEGMENT, OVERLAP = 100, 40
 
@@ -144,13 +153,23 @@ def test_inconsistent_lengths_are_refused(segment, overlap, fade):
 # --- Presence ----------------------------------------------------------------------------------
 
 
-def test_presence_is_a_logistic_function_of_detection_and_energy_ratio():
-    rule = PresenceRule(bias=1.0, logit=2.0, ratio=0.5)
-    assert rule(0.5, -4.0) == pytest.approx(1 / (1 + math.exp(-(1 + 1 - 2))))
-    assert rule(3.0, 0.0) == pytest.approx(1 / (1 + math.exp(-7)))
-    assert PresenceRule()(-math.inf, -60.0) == 0.0
-    assert PresenceRule(logit=1000.0)(-1000.0, 0.0) == pytest.approx(0.0)
-    assert PresenceRule(logit=1000.0)(1000.0, 0.0) == pytest.approx(1.0)
+def test_presence_is_a_logistic_function_of_detection_energy_ratio_and_condition():
+    rule = PresenceRule(bias=1.0, logit=2.0, ratio=0.5, background=(3.0, -1.0))
+    conditions = torch.tensor([[0.0, 0.0], [0.6, 0.8]])
+    expected = [1 / (1 + math.exp(-(1 + 2 * 0.5 + 0.5 * -4))), 1 / (1 + math.exp(-(1 - 2 + 1.8 - 0.8)))]
+    result = rule(torch.tensor([0.5, -1.0]), conditions, torch.tensor([-4.0, 0.0]))
+    assert result.tolist() == pytest.approx(expected)
+    over_time = rule(torch.tensor([[0.5, -1.0], [2.0, -torch.inf]]), conditions)
+    assert over_time.tolist()[0] == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))])
+    assert over_time[1, 1] == 0.0
+    steep = PresenceRule(logit=1000.0)(torch.tensor([-1000.0, 1000.0]), conditions)
+    assert steep.tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_words_of_presence():
+    words = [presence_word(presence) for presence in (0.0, ABSENT - 1e-6, ABSENT, PRESENT - 1e-6, PRESENT, 1.0)]
+    assert words == ["absent", "absent", "uncertain", "uncertain", "present", "present"]
+    assert presence_word(math.nan) is None
 
 
 @pytest.mark.parametrize(
