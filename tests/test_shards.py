@@ -153,7 +153,7 @@ def test_a_broken_clip_is_left_out_and_reported(tmp_path, capsys):
     assert len(recordings(ShardedClips(tmp_path / "out"))) == len(ShardedClips(tmp_path / "out")) == 99
     (tmp_path / "audio" / "made" / "tone 8" / "1.wav").unlink()
     assert main(["shard", str(manifest), "--out", str(tmp_path / "new"), "--shards", "2"]) == 1
-    assert "2 of 100 clips and more cannot be read; the last: " in capsys.readouterr().err
+    assert "2 of 100 clips cannot be read; the first: " in capsys.readouterr().err
     assert not (tmp_path / "new" / "train.json").exists()
 
 

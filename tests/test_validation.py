@@ -90,11 +90,11 @@ def test_unusable_mixtures_are_reported_and_too_many_broken_recordings_stop(tmp_
         assert (row in good) == (not spoilt and broken not in (row["target"], row["interference1"]))
     assert 0 < len(good) < 12
     said = [
+        f"{12 - len(good)} of 12 validation mixtures are left out: silent or not readable.",
         f"left out: {tmp_path / silent}: the clip is silent or not finite.",
         f"left out: {tmp_path / broken}: the file is damaged or not audio (Format not recognised).",
-        f"{12 - len(good)} of 12 validation mixtures are left out: silent or not readable.",
     ]
-    stop = f"2 of 3 recordings cannot be read; the first: {said[0].removeprefix('left out: ')}"
+    stop = f"2 of 3 recordings cannot be read; the first: {said[1].removeprefix('left out: ')}"
     with pytest.raises(BrokenError, match=f"^{re.escape(stop)}$"):
         draw_usable_rows(clips, tmp_path, 12)
     assert capsys.readouterr().out.splitlines() == said
@@ -130,7 +130,7 @@ def test_a_broken_recording_of_many_is_named_once_and_its_mixtures_are_left_out(
         soundfile.write(folder / broken, samples, 8000, subtype="FLOAT")
     assert draw_usable_rows(clips, folder, 40, notice=said.append) == [row for row in rows if row not in lost]
     left_out = f"{len(lost)} of 40 validation mixtures are left out: silent or not readable."
-    assert said == [f"left out: {folder / broken}: {reason}", left_out]
+    assert said == [left_out, f"left out: {folder / broken}: {reason}"]
 
 
 def test_two_broken_recordings_of_a_hundred_stop(hundred):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from separation.data.corpus import BROKEN_LIMIT, FULL_SCALE, READ_ERRORS, decode, describe_error
+from separation.data.corpus import FULL_SCALE, decode_clips, report_broken
 from separation.data.manifest import Clip, DataError, read_manifest
 from separation.download import replace_when_complete
 
@@ -81,18 +81,15 @@ def write_shards(
         raise DataError(f"{manifest}: {len(clips)} clips cannot be spread over {shards} shards.")
     order = np.random.default_rng(seed).permutation(len(clips))
     out.mkdir(parents=True, exist_ok=True)
-    listed, broken = [], 0
+    listed: list[dict[str, Any]] = []
+    broken: list[str] = []
     for shard in range(shards):
         name = f"{split}-{shard:06d}.tar"
         numbered = [(int(number), clips[number]) for number in order[shard::shards]]
         failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
-        for line in failed:
-            notice(f"left out: {line}")
-        broken += len(failed)
-        if broken > BROKEN_LIMIT * len(clips):
-            (out / name).unlink()
-            raise DataError(f"{broken} of {len(clips)} clips and more cannot be read; the last: {failed[-1]}")
         listed.append({"name": name, "clips": len(numbered) - len(failed)})
+        broken += failed
+    report_broken(broken, len(clips), notice)
     with replace_when_complete(out / f"{split}.json") as partial:
         index = {"sample_rate": sample_rate, "shards": listed}
         partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -109,12 +106,12 @@ def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sampl
         partial.open("wb") as file,
         webdataset.TarWriter(file, encoder=False, mtime=0) as writer,
     ):
-        for number, clip in numbered:
-            try:
-                samples, peak = decode(root / clip.path, sample_rate, clip.start, clip.seconds)
-            except READ_ERRORS as error:
-                failed.append(describe_error(root / clip.path, error))
+        sounds = decode_clips([clip for _, clip in numbered], root, sample_rate)
+        for (number, clip), sound in zip(numbered, sounds, strict=True):
+            if isinstance(sound, str):
+                failed.append(sound)
                 continue
+            samples, peak = sound
             flac = io.BytesIO()
             soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
             row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()

@@ -12,42 +12,20 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from separation.data.corpus import BROKEN_LIMIT, READ_ERRORS, BrokenError, describe_error, read_part, read_samples
-from separation.data.fixed_mixtures import (
-    CLIPS,
-    SECONDS,
-    LeftOut,
-    Rendered,
-    Row,
-    locate_files,
-    read_rows,
-    render,
-    row_files,
-    try_render,
-)
-from separation.data.manifest import (
-    MANIFEST,
-    Clip,
-    DataError,
-    add_recording_ids,
-    read_manifest,
-    read_recording_ids,
-    recording_ids,
-)
+from separation.data import fixed_mixtures as mixtures
+from separation.data.corpus import READ_ERRORS, BrokenError, describe_error, read_part, read_samples, report_broken
+from separation.data.fixed_mixtures import CLIPS, SECONDS, LeftOut, Rendered, Row
+from separation.data.manifest import MANIFEST, Clip, DataError, read_manifest, read_recording_ids, recording_ids
+from separation.data.manifest import add_recording_ids as add_ids
 
 SNR_DB = (-5, 0, 5)
 MAX_ATTEMPTS = 100  # draws of a row until its clips can be mixed
 
 
 class Rows(Dataset[Rendered | LeftOut]):
-    """The mixtures of a fixed list, rendered when they are needed; each rank has its share.
+    """Rows of a list, rendered when they are needed; paths start at `root`, each rank of `world` has its share.
 
     A mixture whose recordings are missing or broken is a `LeftOut` with the reason.
-
-    Args:
-        rows: of the list, see `fixed_mixtures.py`.
-        root: folder that their paths start from.
-        rank, world: number of this process, and number of processes.
     """
 
     def __init__(self, rows: list[Row], root: Path, rank: int = 0, world: int = 1) -> None:
@@ -58,24 +36,15 @@ class Rows(Dataset[Rendered | LeftOut]):
 
     def __getitem__(self, index: int) -> Rendered | LeftOut:
         row = self.rows[index]
-        return try_render(row, locate_files(row, self.root))
+        return mixtures.try_render(row, mixtures.locate_files(row, self.root))
 
 
 @dataclass
 class FixedMixtures:
-    """The mixtures that a training is validated and tested on.
+    """The mixtures that a training is validated and tested on: those of a list, or drawn from the manifest.
 
-    Args:
-        manifest: of the training.
-        root: folder that its paths start from.
-        listed: CSV of mixtures; None = mixtures are drawn from the manifest.
-        listed_root: folder that the list's paths start from; by default its own.
-        every: validation takes every `every`-th mixture of the list.
-        count: number of mixtures that are drawn; 0 = none.
-        absent: share of them whose query occurs in neither source.
-        seed: of the draw.
-        notice: receives a line for whatever is left out.
-        accepts: whether a query can be asked for; None = any.
+    Args are those of `CorpusData`, there called `validation...`; `notice` receives a line for whatever is left out,
+    and `accepts` says whether a query can be asked for (None: any).
     """
 
     manifest: Path | None
@@ -134,20 +103,17 @@ class FixedMixtures:
         assert self.listed is not None
         if not self.listed.is_file():
             raise DataError(f"{self.listed}: there is no such list of validation mixtures.")
-        rows = read_rows(self.listed)
-        if not any(isinstance(locate_files(row, self.folder), Path) for row in rows):
+        rows = mixtures.read_rows(self.listed)
+        if not any(isinstance(mixtures.locate_files(row, self.folder), Path) for row in rows):
             raise DataError(f"{self.listed}: none of its {len(rows)} rows has its recordings in {self.folder}.")
         # Recording ids are in the manifest beside the files, or in that of the training if it starts there.
         beside = self.folder / MANIFEST
         own = self.manifest is not None and self.root.resolve() == self.folder.resolve() and not beside.is_file()
         known = read_recording_ids(self.manifest if own and self.manifest else beside)
-        return self.select(add_examples(add_recording_ids(rows, known)), str(self.listed))
+        return self.select(add_examples(add_ids(rows, known)), str(self.listed))
 
     def draw(self, split: str) -> tuple[list[Row], str]:
-        """Draw rows from a split of the manifest; the same ones each time.
-
-        Returns:
-            the rows, and why there are none, which is empty if there are some.
+        """Draw rows from a split of the manifest, the same ones each time; says why if there are none.
 
         Raises:
             BrokenError: if too many recordings are broken.
@@ -163,7 +129,7 @@ class FixedMixtures:
                 rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.notice)
             except DataError as error:
                 raise type(error)(f"{where}: {error}") from None
-            return self.select(add_recording_ids(rows, recording_ids(clips)), where), ""
+            return self.select(add_ids(rows, recording_ids(clips)), where), ""
         except BrokenError:
             raise
         except DataError as error:
@@ -202,11 +168,7 @@ def add_examples(rows: list[Row]) -> list[Row]:
 
 
 def group_clips(clips: Sequence[Clip]) -> tuple[dict[str, list[Clip]], str]:
-    """Group clips by label or, if no clip has a label, by recording with their captions as labels.
-
-    Returns:
-        the clips of each group, and what the groups are.
-    """
+    """Group clips by label or, without labels, by recording with captions as labels; says what the groups are."""
     captioned = not any(clip.label for clip in clips)
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
@@ -327,12 +289,9 @@ def draw_usable_rows(
     usable = [row for row in rows if is_usable(row, root)]
     if len(usable) < len(rows):
         broken = _broken_recordings([row for row in rows if row not in usable], clips, root)
-        for line in broken:
-            notice(f"left out: {line}")
+        recordings = len({path for row in rows for path in mixtures.row_files(row)})
         notice(f"{len(rows) - len(usable)} of {len(rows)} validation mixtures are left out: silent or not readable.")
-        recordings = len({path for row in rows for path in row_files(row)})
-        if len(broken) > BROKEN_LIMIT * max(recordings, min(len(clips), round(1 / BROKEN_LIMIT))):
-            raise BrokenError(f"{len(broken)} of {recordings} recordings cannot be read; the first: {broken[0]}")
+        report_broken(broken, recordings, notice, "recordings", least=min(len(clips), 100))
     if not usable:
         raise DataError(f"all {len(rows)} mixtures that were drawn are silent or not readable.")
     return usable
@@ -341,7 +300,7 @@ def draw_usable_rows(
 def is_usable(row: Row, root: Path) -> bool:
     """Whether a drawn row can be scored: its files are readable, and target and interference are not silent."""
     try:
-        rendered = render(row, root)
+        rendered = mixtures.render(row, root)
     except (*READ_ERRORS, ValueError):
         return False
     mixed = np.isfinite(rendered.mixture).all() and not np.array_equal(rendered.mixture, rendered.target)

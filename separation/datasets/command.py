@@ -180,7 +180,7 @@ def pack(options: argparse.Namespace) -> int:
     corpus = write(
         options.manifest, options.output, options.root, options.rate, options.wordings, options.foley, options.overwrite
     )
-    hours = len(corpus.samples) / options.rate / 3600
+    hours = sum(corpus.lengths) / options.rate / 3600
     print(f"wrote {options.output}: {hours:.2f} h, {len(corpus)} clips and {len(corpus.labels)} labels to train on")
     return 0
 
