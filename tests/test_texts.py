@@ -12,7 +12,7 @@ from separation.data.corpus import Corpus
 from separation.data.derived import SEVERAL_SOURCES
 from separation.data.foley import SOUNDS
 from separation.data.manifest import read_manifest
-from separation.data.texts import TEMPLATES, Texts, fill_slots, phrases, texts_of
+from separation.data.texts import FRAMES, Texts, fill_slots, phrases, texts_of
 from separation.wordings import wordings
 
 # --- Texts of labels ---------------------------------------------------------------------------
@@ -36,13 +36,13 @@ def test_every_class_has_wordings_that_differ_from_its_label_and_from_one_anothe
 def test_a_labels_texts_are_itself_in_frames_its_wordings_and_captions():
     texts = texts_of("dog bark", ("A dog barks.",))
     assert texts[0] == "dog bark"
-    for frame in TEMPLATES:
+    for frame in FRAMES:
         assert frame.format("dog bark") in texts
     assert set(wordings()["dog bark"]) <= set(texts)
     assert texts[-1] == "A dog barks."
-    assert len(texts) == len(set(texts)) == len(TEMPLATES) + 2 * len(wordings()["dog bark"]) + 1
+    assert len(texts) == len(set(texts)) == len(FRAMES) + 2 * len(wordings()["dog bark"]) + 1
     assert {"dog", "dogs", "puppy"} <= set(texts)
-    assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in TEMPLATES]  # a label without wordings
+    assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in FRAMES]  # a label without wordings
 
 
 def test_every_training_class_has_wordings(data_root):

@@ -127,6 +127,7 @@ class CaptionedData(CorpusData):
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated, self.as_recorded = isolated_manifest, isolated, as_recorded
         self.more_manifests = (isolated_manifest,) if isolated_manifest else ()
+        self.mixer: Any = None  # set with the corpus
         self.isolated_mixer: CaptionMixer | None = None
 
     def set_corpus(self, corpus: Corpus) -> None:

@@ -9,7 +9,7 @@ the accelerator.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -196,11 +196,8 @@ class Draw:
 
     def part(self, first: int, last: int) -> Draw:
         """Some of the mixtures."""
-        return Draw(**{
-            f.name: value if f.name == "bank" or value is None else value[first:last]
-            for f in fields(self)
-            for value in [getattr(self, f.name)]
-        })  # fmt: skip
+        values = {name: value for name, value in vars(self).items() if value is not None and name != "bank"}
+        return replace(self, **{name: value[first:last] for name, value in values.items()})
 
 
 class Mixer:

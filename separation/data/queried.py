@@ -106,6 +106,11 @@ class QueriedData(CorpusData):
         self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
         self.frames, self.margin, self.pictures = frames, margin, Pictures(self.folder)
         self.shards, self.held, self.buffer = shards, held, buffer
+        # Set with the corpus
+        self.clips: list[Clip] = []
+        self.labels: Sequence[str] = ()
+        self.label_weights = np.zeros(0)
+        self.sounds: Any = None
 
     @property
     def has_pictures(self) -> bool:
@@ -124,9 +129,8 @@ class QueriedData(CorpusData):
         if self.frames:
             self.pictures.keep_readable(corpus, self.notice)
         self.corpus, self.clips, self.labels = corpus, corpus.clips, labels or corpus.labels
-        self.sounds: Corpus | Polluted = corpus
-        if self.polluted:
-            self.sounds = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed)
+        polluted = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed) if self.polluted else None
+        self.sounds = polluted or corpus
         self.label_weights = corpus.label_weights(self.balance, self.labels)
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
@@ -134,7 +138,7 @@ class QueriedData(CorpusData):
         sources, levels, texts, labels, pictures = [], [], [], [], []
         for rng in items:
             numbers = self.draw_clips(rng)
-            excerpts = [self.draw_excerpt(number, rng) for number in numbers]
+            excerpts = [self.cut_clip(number, rng) for number in numbers]
             peaks = torch.tensor([self.corpus.peaks[number] if self.as_recorded else 1.0 for number in numbers])
             sources.append(torch.stack([wave for wave, _ in excerpts]) * peaks[:, None])
             levels.append(self.gains.draw(self.sources, rng))
@@ -164,7 +168,7 @@ class QueriedData(CorpusData):
         """Whether two clips may be in one mixture."""
         return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
-    def draw_excerpt(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
+    def cut_clip(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
         """Draw an excerpt (time,) of a clip, and the pictures around its middle."""
         wave = self.sounds.waveform(number)
         pictures = self.pictures.list_pictures(self.clips[number]) if self.frames else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,15 @@ class BalancedSampler:
         return np.random.default_rng((self.seed, which, turn)).permutation(size)
 
 
+def by_class(items: Iterable[tuple[Any, Sequence[int]]]) -> dict[int, list[Any]]:
+    """Group items by class number, from pairs of an item and its classes."""
+    members = defaultdict(list)
+    for item, numbers in items:
+        for number in numbers:
+            members[number].append(item)
+    return members
+
+
 def class_of(label: str, labels: Sequence[str] | str) -> int | None:
     """Number of a label in a list or, for "audioset", among the 527 classes; None if it is not one of them."""
     if labels != AUDIOSET:
@@ -124,6 +133,11 @@ class TaggedData(CorpusData):
         self.labels, self.as_recorded = labels, as_recorded
         self.shards, self.held, self.buffer = shards, held, buffer
         self.numbers_of: dict[str, int | None] = {}
+        # Set with the corpus
+        self.source: Any = None
+        self.numbers: list[list[int]] = []
+        self.present: list[int] = []
+        self.sampler: Any = None
         if labels is not None:
             self.classes = AUDIOSET_CLASSES if labels == AUDIOSET else len(labels)
             self.fixed.accepts = self.is_class
@@ -153,10 +167,7 @@ class TaggedData(CorpusData):
             shown = ", ".join(names[:SHOWN_LABELS] + ["..."] * (len(names) > SHOWN_LABELS))
             count = f"{len(left)} of {len(corpus.clips)}"
             self.notice(f"{count} clips are left out: none of their labels is a class ({shown}).")
-        members = defaultdict(list)
-        for clip, numbers in enumerate(self.numbers):
-            for number in numbers:
-                members[number].append(clip)
+        members = by_class(enumerate(self.numbers))
         self.present = sorted(members)
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
@@ -190,17 +201,15 @@ class TaggedData(CorpusData):
         arrived = 0
         for arrived, (clip, wave) in enumerate(clips, 1):
             if arrived > self.held:
-                yield self._draw_held(held, rng)
+                yield self.draw_held(held, rng)
             if numbers := self.class_numbers(clip.labels):
                 held.append((numbers, wave))
         for _ in range(min(arrived, self.held)):
-            yield self._draw_held(held, rng)
+            yield self.draw_held(held, rng)
 
-    def _draw_held(self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator) -> TaggedItem:
-        members = defaultdict(list)
-        for clip in held:
-            for number in clip[0]:
-                members[number].append(clip)
+    def draw_held(self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator) -> TaggedItem:
+        """Draw a class of the clips that are held, then one of its clips."""
+        members = by_class((clip, clip[0]) for clip in held)
         if not members:
             raise DataError(f"{self.shards}: none of the clips so far has one of the {self.classes} labels.")
         number = sorted(members)[int(rng.integers(len(members)))]

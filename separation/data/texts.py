@@ -17,7 +17,7 @@ from separation.encoders.sentence import SentenceEncoder
 from separation.errors import DataError, reason
 from separation.wordings import wordings
 
-TEMPLATES = (
+FRAMES = (
     "{}",
     "the sound of {}",
     "{} sound",
@@ -62,8 +62,8 @@ def texts_of(
 ) -> list[str]:
     """All texts for a label: the label, its wordings (by default the package's), both in templates, and captions."""
     own = (wordings() if known is None else known).get(label, ())
-    framed = [template.format(label) for template in TEMPLATES]
-    framed_own = [TEMPLATES[1 + i % (len(TEMPLATES) - 1)].format(text) for i, text in enumerate(own)]
+    framed = [frame.format(label) for frame in FRAMES]
+    framed_own = [FRAMES[1 + i % (len(FRAMES) - 1)].format(text) for i, text in enumerate(own)]
     return list(dict.fromkeys([*framed, *own, *framed_own, *captions]))
 
 
