@@ -132,6 +132,24 @@ def print_models(as_json: bool) -> None:
             print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def print_sounds(word: str, as_json: bool) -> None:
+    """Print the sounds that the built-in models know, or those near a word, with three wordings each."""
+    from separation.suggestions import describe_sounds, find_sounds
+
+    if word:
+        from separation.encoders.sentence import SentenceEncoder
+
+        sounds = find_sounds(word, SentenceEncoder())
+    else:
+        sounds = describe_sounds()
+    width = max(map(len, sounds), default=0)
+    for name, texts in sounds.items():
+        if as_json:
+            print_line(json.dumps({"sound": name, "wordings": texts}))
+        else:
+            print_line(f"{name:<{width}}  {'; '.join(texts[:3])}".rstrip())
+
+
 # Running
 
 
@@ -147,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             options, requests = parse(argv)
         if options.list_models:
             print_models(options.json)
+        elif options.sounds is not None:
+            print_sounds(options.sounds, options.json)
         else:
             # Temporary files are removed as after Ctrl-C.
             stop = handle_signals(("SIGTERM", "SIGHUP"), lambda number, _: sys.exit(128 + number))
@@ -255,6 +275,7 @@ class Command:
         plans = plan_paths(self.requests, folder, source.stem, form[0].suffix, options.plot, namer)
         file = self.separator.separate_file(reader, self.queries, self.watch(source.label))
         record.duration, level = round(file.frames / rate, 6), 20 * math.log10(max(file.level, 1e-12))
+        record.hints = self.hints
         size = f"{rate} Hz, {reader.channels} channels, {record.duration:.3f} s"
         self.detail(f"{source.label}: {size}, level {level:.1f} dB.")
         with ExitStack() as stack:
@@ -308,6 +329,14 @@ class Command:
             return [self.separator.encode(request.query) for request in self.requests]
         except (AudioError, ModelError, ValueError) as error:
             raise UsageError(str(error)) from None
+
+    @cached_property
+    def hints(self) -> list[dict[str, Any]]:
+        """Hints for queries that the model may not know; each is printed once."""
+        hints = {hint.query: hint for request in self.requests for hint in self.separator.suggest(request.query)}
+        for hint in hints.values():
+            self.notice(str(hint))
+        return [asdict(hint) for hint in hints.values()]
 
     def watch(self, label: str) -> Watch:
         """Shows a progress bar while a file is read, if standard error is a terminal and the work takes a second."""

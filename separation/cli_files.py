@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME_BYTES = 255  # longest file name of the common file systems
 SLUG_BYTES = 100
-SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "scale")
+SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "hints", "scale")
 
 # Inputs
 
@@ -226,6 +226,7 @@ class Record:
     residuals: dict[str, str] = field(default_factory=dict)
     plots: list[str] = field(default_factory=list)
     presence: dict[str, float | None] = field(default_factory=dict)
+    hints: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, float] = field(default_factory=dict)
     duration: float | None = None
     seconds: float = 0.0

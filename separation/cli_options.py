@@ -42,6 +42,8 @@ examples:
       extracts what sounds like bark.wav (or like the files in a folder); writes mix.bark.wav
   separate --query speech --not music mix.wav
       keeps music out of the result; writes mix.speech_without_music.wav
+  separate --sounds water
+      shows sounds that the model knows near this word, and how they may be called
   separate --list mix.wav
       lists the sounds that are probably in it, of those that the model knows, and when
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
@@ -132,6 +134,13 @@ def build_parser() -> Parser:
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
+    add(
+        "--sounds",
+        nargs="?",
+        const="",
+        metavar="WORD",
+        help="show the sounds that are known, or those near a word",
+    )
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
@@ -159,7 +168,7 @@ def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
     """Return options and requests; raise UsageError if they are wrong or do not go together."""
     options = build_parser().parse_intermixed_args(argv)
-    if options.list_models:
+    if options.list_models or options.sounds is not None:
         return options, []
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):

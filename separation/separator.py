@@ -14,11 +14,13 @@ from torch import Tensor
 
 from separation.audio import AudioError, Reader, as_rate, as_waveform
 from separation.encoders.base import QueryEncoder
+from separation.encoders.joint import JointEncoder
 from separation.listing import LIST_THRESHOLD, DetectedSound, ListingRule, score_seconds, select_sounds
 from separation.models.base import ConditionedModel, NegativeFilter
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
 from separation.stream import PresenceRule, Stream, measure_level, remove_rumble
+from separation.suggestions import Hint, suggest
 
 if TYPE_CHECKING:
     from separation.query import Plain
@@ -290,6 +292,23 @@ class Separator:
         """
         parsed = [Query.parse(query, self.encoder) for query in queries]
         return encode_queries(parsed, self.encoder, self.model.condition_dim).to(self.device)
+
+    def suggest(self, query: Query | Plain) -> list[Hint]:
+        """Return hints for the texts of a query, negatives included, that the model probably does not know.
+
+        Only models of this package with a joint encoder give hints. A hint changes nothing about the separation, which
+        uses the text as typed.
+
+        Raises:
+            ValueError: if the query is empty.
+        """
+        if not isinstance(self.encoder, JointEncoder):
+            return []
+        parsed = [Query.parse(query, self.encoder)]
+        parsed += [Query.parse(each, self.encoder) for each in parsed[0].negatives()]
+        texts = dict.fromkeys(" ".join(text.split()) for each in parsed for text in each.forms().get("text", ()))
+        hints = [suggest(text, self.encoder, self.listing.sounds) for text in texts]
+        return [hint for hint in hints if hint is not None]
 
     def encode(self, query: Query | Plain) -> Query:
         """Replace the values of a query by their embedding, to use it on many recordings.

@@ -71,5 +71,8 @@ class GainSeparator(Separator):
     def list_sounds_in_blocks(self, blocks, sample_rate, level, at_least=0.5, most=None):
         return HEARD[:most] if sum(block.shape[-1] for block in blocks) else []
 
+    def suggest(self, query):
+        return []
+
     def encode(self, query):
         return query if isinstance(query, str) or query.negative else query.name

@@ -172,7 +172,8 @@ class Site:
     def answer(self, result: Result) -> dict[str, Any]:
         """The last item of `separate`."""
         answer = {"state": "done", "job": result.folder.name, **result.summary()}
-        answer |= {"work_seconds": round(result.work_seconds, 2), "warning": result.warning, "view": result.view}
+        answer |= {"work_seconds": round(result.work_seconds, 2), "warning": result.warning}
+        answer |= {"hints": result.hints, "view": result.view}
         answer["mixture"] = file_data(result.mixture, "mixture.wav")
         for number, (sound, name) in enumerate(zip(answer["sounds"], result.names, strict=True)):
             sound["name"] = name

@@ -64,6 +64,7 @@ class Result:
     sounds: list[Sound]
     work_seconds: float = 0.0
     warning: str | None = None
+    hints: list[str] = field(default_factory=list)  # about queries that the model may not know
     view: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -141,6 +142,8 @@ class Work:
         try:
             with self.engine.turn:
                 queries = [read_example(each.query, self.limits) for each in asked]
+                hints = [str(hint) for query in queries for hint in separator.suggest(query)]
+                result.hints = list(dict.fromkeys(hints))
                 file = separator.separate_file(Reader(result.mixture), queries, self.watch)
         except (ModelError, ValueError, OSError) as error:  # of a picture, or of a query without words
             raise Refusal(explain(error, self.folder.parent)) from None

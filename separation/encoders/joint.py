@@ -89,13 +89,19 @@ class JointEncoder(QueryEncoder):
         Raises:
             TypeError: `texts` is a single string.
         """
+        return F.normalize(self.embed_templates(texts).mean(0), dim=-1)
+
+    def embed_templates(self, texts: list[str]) -> Tensor:
+        """Embed texts in each template as (templates, batch, embedding_dim)."""
         if isinstance(texts, str):
             raise TypeError("encode_text takes a list of texts, not one text")
-        embedded = [
-            self.embed_sentences(self.sentence.encode_text([template.format(text) for text in texts]).to(self.device))
-            for template in TEMPLATES
-        ]
-        return F.normalize(torch.stack(embedded).mean(0), dim=-1)
+        sentences = [self.sentence.encode_text([template.format(text) for text in texts]) for template in TEMPLATES]
+        return self.embed_sentences(torch.stack(sentences).to(self.device))
+
+    @torch.inference_mode()
+    def agreement(self, texts: list[str]) -> Tensor:
+        """How much the vectors of each text agree between templates (batch,): length of their mean, at most 1."""
+        return self.embed_templates(texts).mean(0).norm(dim=-1)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """Input of the audio branch for waveforms (batch, time), whatever their level.

@@ -160,6 +160,12 @@ class SentenceEncoder(QueryEncoder):
             self.cached.update(zip(part, self._embed(part), strict=True))
         return torch.stack([self.cached[t] for t in texts]) if texts else torch.zeros(0, self.embedding_dim)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Number of each token; a word that is no token is encoded in pieces."""
+        tokens: dict[str, int] = load_bert()[1].get_vocab()
+        return tokens
+
     @torch.no_grad()
     def _embed(self, texts: list[str]) -> Tensor:
         bert, tokenizer = load_bert()

@@ -16,7 +16,7 @@ export function showResults(result, player) {
   const summary = `${heard} of ${result.sounds.length} ${result.sounds.length === 1 ? "sound" : "sounds"} heard in ${length(result.seconds)}`;
   $("result-body").replaceChildren(
     el("div", { class: "result-head" },
-      el("p", {}, summary, el("span", { class: "hint" }, result.warning ? ` · ${result.warning}` : "")),
+      el("p", {}, summary, el("span", { class: "hint" }, [result.warning, ...result.hints].filter(Boolean).map((text) => ` · ${text}`).join(""))),
       el("a", { class: "button", href: fileUrl("stems.zip"), download: "separation.zip" }, "Download all (zip)")),
     ...result.sounds.map((sound, number) => soundCard(result, sound, number, player, fileUrl)),
     mixer(result, player, fileUrl),
