@@ -38,8 +38,7 @@ def main() -> int:
                 print(f"\r{update['fraction']:4.0%} {update['stage']:<12}", end="", file=sys.stderr)
         print(file=sys.stderr)
         for sound in job.result()["sounds"]:
-            heard = "" if sound["heard"] else " - not heard in this recording"
-            print(f"{sound['query']}: presence {sound['presence']}{heard}")
+            print(f"{sound['query']}: presence {sound['presence']} - {sound['verdict']}")
             shutil.copyfile(sound["target"], options.output / f"{sound['name']}.wav")
             shutil.copyfile(sound["residual"], options.output / f"not_{sound['name']}.wav")
     return 0

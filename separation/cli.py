@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from separation.separator import Separator, Watch
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-NOT_HEARD = 0.5  # a presence below it is reported as "not heard"
+MAX_NAMED = 3  # sounds named when a query is absent
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 PATIENCE = 1.0  # seconds before a progress bar appears
 PROGRESS = "{percentage:3.0f}% |{bar:24}| {remaining} left  {desc}"
@@ -91,10 +91,11 @@ def print_error(sentence: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def presence_text(presence: float) -> str:
-    """For example "presence 0.93"."""
-    # The rounded number decides, so that "presence 0.50" is never followed by "not heard".
-    return f"presence {presence:.2f}" + (" - not heard in this recording" if round(presence, 2) < NOT_HEARD else "")
+def presence_text(record: Record, name: str) -> str:
+    """For example "presence 0.93 - present", or "presence 0.02 - absent; what sounds: rain, speech"."""
+    text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
+    absent = record.verdict[name] == "absent" and record.sounding
+    return f"{text}; what sounds: {', '.join(record.sounding)}" if absent else text
 
 
 def result_lines(record: Record) -> list[str]:
@@ -110,7 +111,7 @@ def result_lines(record: Record) -> list[str]:
     for name, presence in record.presence.items():
         written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]
         if presence is not None:
-            written[0] += f"  {presence_text(presence)}"
+            written[0] += f"  {presence_text(record, name)}"
         lines += written
     return lines + record.plots
 
@@ -289,6 +290,11 @@ class Command:
             commit([pending for output in outputs for pending in output.finish()])
         for output, presence in zip(outputs, file.presence, strict=True):
             output.report(record, presence)
+        if "absent" in record.verdict.values():
+            blocks = self.watch(source.label)(reader.blocks(), "listening to", file.frames)
+            with contextlib.suppress(ModelError):  # the model cannot list sounds
+                sounds = self.separator.list_sounds_in_blocks(blocks, rate, file.level, most=MAX_NAMED)
+                record.sounding = [sound.label for sound in sounds]
 
     def list_sounds(self, source: Input, reader: Reader, record: Record) -> None:
         """List the sounds in one file."""
@@ -372,7 +378,7 @@ class Command:
                     sys.stdout.buffer.flush()
             for name, presence in record.presence.items():
                 if presence is not None:
-                    self.notice(f"“{name}”: {presence_text(presence)}.")
+                    self.notice(f"“{name}”: {presence_text(record, name)}.")
         elif not self.options.quiet:
             for line in result_lines(record):
                 print_line(line)

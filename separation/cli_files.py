@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME_BYTES = 255  # longest file name of the common file systems
 SLUG_BYTES = 100
-SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "hints", "scale")
+SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "verdict", "sounding", "hints", "scale")
 
 # Inputs
 
@@ -226,6 +226,8 @@ class Record:
     residuals: dict[str, str] = field(default_factory=dict)
     plots: list[str] = field(default_factory=list)
     presence: dict[str, float | None] = field(default_factory=dict)
+    verdict: dict[str, str | None] = field(default_factory=dict)
+    sounding: list[str] = field(default_factory=list)
     hints: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, float] = field(default_factory=dict)
     duration: float | None = None
@@ -345,8 +347,11 @@ class QueryOutputs:
 
     def report(self, record: Record, presence: float) -> None:
         """Enter the files, the presence and the gain into the record."""
+        from separation.stream import presence_word
+
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         record.presence[name] = None if math.isnan(presence) else round(presence, 4)
+        record.verdict[name] = presence_word(presence)
         if self.gain != 1.0:
             record.scale[name] = self.gain
         for kind, entries in (("target", record.targets), ("residual", record.residuals)):

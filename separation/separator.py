@@ -19,7 +19,7 @@ from separation.listing import LIST_THRESHOLD, DetectedSound, ListingRule, score
 from separation.models.base import ConditionedModel, NegativeFilter
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
-from separation.stream import PresenceRule, Stream, measure_level, remove_rumble
+from separation.stream import PresenceRule, Stream, measure_level, presence_word, remove_rumble
 from separation.suggestions import Hint, suggest
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Separation:
     residual: Tensor
     sample_rate: int
     presence: float
+
+    @property
+    def verdict(self) -> str | None:
+        """The presence in a word: "present", "uncertain" or "absent"; None if the model does not estimate it."""
+        return presence_word(self.presence)
 
 
 class FileSeparation:

@@ -113,7 +113,8 @@ def presence_word(presence: float) -> str | None:
     """Return "present", "uncertain" or "absent" for a probability; None for NaN."""
     if math.isnan(presence):
         return None
-    return "present" if presence >= PRESENT else "absent" if presence < ABSENT else "uncertain"
+    shown = round(presence, 2)  # as in messages, so that 0.30 is never called absent
+    return "present" if shown >= PRESENT else "absent" if shown < ABSENT else "uncertain"
 
 
 def energy_ratio_db(target: float, mixture: float) -> float:

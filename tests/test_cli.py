@@ -125,7 +125,7 @@ def test_several_queries_share_one_pass(folder, separator, capsys):
     assert [stream[0] for stream in separator.streams] == [("half", "all")]
     assert np.abs(load("out/deep/mix.not_half.wav") - 0.5 * samples).max() < 1e-7
     assert np.abs(load("out/deep/mix.not_all.wav")).max() == 0
-    parts = ("half.wav  presence 0.50", "not_half.wav", "all.wav  presence 1.00", "not_all.wav")
+    parts = ("half.wav  presence 0.50 - uncertain", "not_half.wav", "all.wav  presence 1.00 - present", "not_all.wav")
     assert capsys.readouterr().out.splitlines() == [f"out/deep/mix.{part}" for part in parts]
 
 
@@ -243,7 +243,7 @@ def test_every_invalid_file_is_reported_and_the_others_are_processed(folder, cap
         assert line.startswith(f"separate: {name} ")
         assert line.endswith(".")
     assert everything() == sorted([*before, "good.half.png", "good.half.wav", "good.not_half.wav"])
-    assert out.splitlines()[0] == "good.half.wav  presence 0.50"
+    assert out.splitlines()[0] == "good.half.wav  presence 0.50 - uncertain"
 
 
 def test_a_truncated_file_is_separated_as_far_as_it_goes_with_a_warning(folder, capsys):

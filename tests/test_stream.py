@@ -167,7 +167,7 @@ def test_presence_is_a_logistic_function_of_detection_energy_ratio_and_condition
 
 
 def test_words_of_presence():
-    words = [presence_word(presence) for presence in (0.0, ABSENT - 1e-6, ABSENT, PRESENT - 1e-6, PRESENT, 1.0)]
+    words = [presence_word(presence) for presence in (0.0, ABSENT - 0.01, ABSENT - 0.001, PRESENT - 0.01, PRESENT, 1.0)]
     assert words == ["absent", "absent", "uncertain", "uncertain", "present", "present"]
     assert presence_word(math.nan) is None
 

@@ -137,7 +137,8 @@ class Site:
         {"audio": file, "name": text} for an example recording and {"image": file, "name": text} for a picture;
         model: empty for the default; without: what to keep out of every result, one text with commas. First
         come dictionaries of progress: job, state ("waiting" or "working"), ahead, stage, fraction, left (seconds).
-        The last one has state "done": sounds with query, presence (0 to 1), heard, target and residual (float32 wav
+        The last one has state "done": sounds with query, presence (0 to 1), verdict (present, uncertain or
+        absent), heard, target and residual (float32 wav
         files, target + residual = recording), and the mixture. Cancelling the call stops the work.
         """
         source, model = self.store.upload(recording), model or self.engine.default

@@ -23,10 +23,10 @@ from page.limits import Limits, Refusal, require_disk_space, without_path
 from page.queries import Asked, explain, read_example
 from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
-from separation.cli import NOT_HEARD
 from separation.cli_files import slug
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.pretrained import ModelError
+from separation.stream import presence_word
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from separation.separator import FileSeparation
 
 FAINT_DB = -60.0  # an output this far below the recording counts as silence
+HEARD = 0.5  # presence from which a sound counts as heard
 MAX_GAIN = 4.0  # of the remix, 12 dB
 MAX_LISTED = 6  # sounds suggested for a recording
 
@@ -47,9 +48,16 @@ class Sound:
     level: float = -math.inf  # dB relative to the mixture
 
     @property
+    def verdict(self) -> str | None:
+        """The presence in a word: present, uncertain or absent; an output that is silent counts as absent."""
+        if self.level <= FAINT_DB:
+            return "absent"
+        return None if self.presence is None else presence_word(self.presence)
+
+    @property
     def heard(self) -> bool:
         """Whether the sound occurs in the recording, as far as the model can tell."""
-        return (self.presence is None or self.presence >= NOT_HEARD) and self.level > FAINT_DB
+        return (self.presence is None or self.presence >= HEARD) and self.level > FAINT_DB
 
 
 @dataclass
@@ -96,6 +104,7 @@ class Result:
             {
                 "query": sound.query,
                 "presence": None if sound.presence is None else round(sound.presence, 4),
+                "verdict": sound.verdict,
                 "heard": sound.heard,
                 "level_db": round(sound.level, 1),
             }

@@ -90,8 +90,8 @@ def test_a_separation_gives_the_audio_of_the_api(page, client, recording):
             assert np.array_equal(samples_of(page, link), expected)
     assert np.array_equal(samples_of(page, '.sound[data-number="0"] a >> nth=0'), np.float32(0.5) * samples)
     assert download(page, '.sound[data-number="0"] a >> nth=0').suggested_filename == "half.wav"
-    assert page.inner_text('.sound[data-number="0"] .pill') == "heard, 100 %"
-    assert page.inner_text('.sound[data-number="1"] .pill') == "not heard in this recording"
+    assert page.inner_text('.sound[data-number="0"] .pill') == "present, 100 %"
+    assert page.inner_text('.sound[data-number="1"] .pill') == "absent, 2 %"
     assert download(page, "text=Download all").path().read_bytes().startswith(b"PK")
     assert download(page, '.sound[data-number="0"] a >> nth=2').path().read_bytes().startswith(b"\x89PNG")
     assert float(page.get_attribute("html", "data-shift") or 0) < 0.02

@@ -39,7 +39,7 @@ function soundCard(result, sound, number, player, fileUrl) {
     el("header", {},
       el("h3", {}, sound.query),
       el("span", { class: sound.heard ? "pill" : "pill no", title: `Presence ${percent}` },
-        sound.heard ? (known ? `heard, ${percent}` : "extracted") : "not heard in this recording"),
+        sound.verdict === null ? "extracted" : known ? `${sound.verdict}, ${percent}` : sound.verdict),
       el("div", { class: "links" },
         download("Sound", "target.wav", `${sound.name}.wav`, "sound"),
         download("Everything else", "residual.wav", `not_${sound.name}.wav`, "everything else"),
