@@ -328,6 +328,9 @@ class Mixer:
         A recording is chosen first, so that recordings with many clips do not dominate. A clip that is shorter lies in
         silence. Linear interpolation is good enough for a change of speed as augmentation.
         """
+        if labels.device.type == "cpu" and len(labels) > 1:  # one by one, so that they fit into the processor's cache
+            waves, clips = zip(*map(self.excerpt, labels.split(1), choices.split(1)), strict=True)
+            return torch.cat(waves), torch.cat(clips)
         recording, clip, changed, octaves, place = choices.unbind(1)
         for table, choice in (("labels", recording), ("recordings", clip)):
             first, count = self.tables[table][labels].unbind(1)
