@@ -24,10 +24,10 @@ from separation.separator import Separator
 from separation.training.losses import MaskError
 from separation.training.objectives import bands
 from separation.training.objectives.bands import BandSupervised, hard_negatives
-from separation.training.objectives.base import STATISTICS_BATCHES
+from separation.training.objectives.base import STATISTICS_BATCHES, start_encoder
 from separation.training.objectives.contrastive import Contrastive
 from separation.training.optimiser import AdamW
-from separation.training.teacher import Teacher, add_noise, load_embedded_tagger
+from separation.training.teacher import Teacher, add_noise
 
 pytestmark = pytest.mark.usefixtures("no_sentence_weights")
 
@@ -332,7 +332,7 @@ def test_masked_log_mels_lose_one_band_and_one_stretch():
 def tagged_encoder():
     torch.manual_seed(1)
     encoder = JointEncoder(**ENCODER, tagger=True).eval()
-    load_embedded_tagger(encoder)
+    start_encoder(encoder, None)
     return encoder
 
 

@@ -73,9 +73,8 @@ def pack(
         kept = write_samples(entries, root, partial, sample_rate, notice)
         located = [(split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept]
         write_manifest(partial / MANIFEST, located)
-        labels = {clip.label for _, clip in kept} & set(own)
-        text = json.dumps({label: own[label] for label in sorted(labels)}, ensure_ascii=False, indent=1)
-        (partial / WORDINGS).write_text(text + "\n", encoding="utf-8")
+        used = {label: own[label] for label in sorted({clip.label for _, clip in kept} & own.keys())}
+        (partial / WORDINGS).write_text(json.dumps(used, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         corpus = Corpus(partial, sample_rate=sample_rate)
         if corpus.labels != [""]:
             Texts(corpus, unions=True, store=True)

@@ -12,9 +12,7 @@ from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
 from separation.errors import ModelError
 from separation.ontology import tagger_classes
-from separation.pretrained import WEIGHTS
 from separation.sounds import known_sounds
-from separation.tensors import load_strictly, read_tensors, select
 
 OCCURS, FITS, OTHERS, LISTED = 0.3, 0.5, 0.08, 0.15  # posteriors: see `Teacher` and its methods
 ACTIVE_DB = -30.0  # level of a frame relative to the source's loudest frame
@@ -120,17 +118,6 @@ def add_noise(sentences: Tensor, deviation: float) -> Tensor:
     """Unit sentence vectors (..., dim) with noise of `deviation` times their length: stands for unseen wordings."""
     noise = torch.randn_like(sentences) * deviation / sentences.shape[-1] ** 0.5
     return F.normalize(sentences + noise, dim=-1)
-
-
-def load_embedded_tagger(encoder: nn.Module) -> None:
-    """Give an encoder with a tagger the tagger of the embedded default model; other encoders stay as they are.
-
-    Raises:
-        ModelError: the model's file is missing or damaged.
-    """
-    if isinstance(encoder, JointEncoder) and encoder.tagger is not None:
-        file = WEIGHTS / "default" / "model.safetensors"
-        load_strictly(encoder.tagger, select(read_tensors(file), "encoder.tagger."), file)
 
 
 def check_tagger(encoder: nn.Module, wanted: dict[str, float]) -> None:

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from separation import pretrained
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
 from separation.encoders.base import QueryEncoder
+from separation.encoders.joint import JointEncoder
 from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
 from separation.evaluate.metrics import DEFAULT_METRICS
 from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, merge_outcomes, score_mixture
 from separation.evaluate.tables import compare_systems, describe_skipped, format_tables, summarize
 from separation.models.base import ConditionedModel
 from separation.separator import Separator
-from separation.tensors import read_tensors
+from separation.tensors import load_strictly, read_tensors, select
 from separation.training.optimiser import AdamW
-from separation.training.teacher import load_embedded_tagger
 
 STATISTICS_BATCHES, STATISTICS_QUERIES = 12, 4  # that the batch norm statistics of the averaged weights go over
 RANDOM = "random"
@@ -350,7 +350,9 @@ def start_encoder(encoder: nn.Module, file: str | None) -> None:
     Raises:
         ModelError: a tensor is missing, superfluous or of another shape.
     """
-    load_embedded_tagger(encoder)
+    if isinstance(encoder, JointEncoder) and encoder.tagger is not None:
+        default = pretrained.WEIGHTS / "default" / "model.safetensors"
+        load_strictly(encoder.tagger, select(read_tensors(default), "encoder.tagger."), default)
     if file not in (None, RANDOM):
         pretrained.load_encoder(encoder, read_tensors(Path(str(file))), Path(str(file)))
 
