@@ -8,6 +8,7 @@ import torch
 from tiny import vectors, write_corpus
 
 from separation.data.corpus import Corpus
+from separation.data.manifest import DataError
 from separation.data.mixing import KNOTS, NO_LOW_PASS, SILENCE_RMS, Augment, Mixer, draw_excerpt, treat
 from separation.data.texts import Texts
 
@@ -141,6 +142,13 @@ def test_sources_have_their_gain_and_unused_slots_are_silent(corpus):
 def test_the_share_of_three_sources_can_be_chosen(corpus, slots, three, used):
     batch, _ = drawn(corpus, 500, slots=slots, three=three, count=20)
     assert set(batch.used.tolist()) == {used}
+
+
+@pytest.mark.parametrize(("least", "options"), [(3, {}), (4, {"union": 0.1}), (2, {"slots": 2})])
+def test_a_mixture_needs_enough_labels(corpus, least, options):
+    corpus.keep([n for n, clip in enumerate(corpus.clips) if clip.label in corpus.labels[: least - 1]])
+    with pytest.raises(DataError, match=f"A mixture needs clips of {least} labels, and there are {least - 1}"):
+        drawn(corpus, 500, **options)
 
 
 def test_a_source_is_of_its_label(corpus):

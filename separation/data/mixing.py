@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from separation.data.corpus import FULL_SCALE, Corpus
 from separation.data.texts import Texts
+from separation.errors import DataError
 
 SILENCE_RMS = 1e-3  # excerpts below this level count as silent; clips have a peak of one
 MAX_ATTEMPTS = 5
@@ -214,6 +215,9 @@ class Mixer:
         double: probability that a second clip of the same label is added to a source.
         union: share of mixtures of three sources, two of which are asked for by one caption.
         background: draw single clips, of which 40 % have a quiet sound in the background.
+
+    Raises:
+        DataError: if the corpus has fewer labels than a mixture needs.
     """
 
     def __init__(
@@ -229,6 +233,9 @@ class Mixer:
         union: float = 0.0,
         background: bool = False,
     ) -> None:
+        least = 1 if background else max(slots, 4 if union else 0)
+        if len(corpus.labels) < least:
+            raise DataError(f"A mixture needs clips of {least} labels, and there are {len(corpus.labels)}.")
         self.texts, self.length, self.augment, self.background = texts, length, augment, background
         self.slots, self.three, self.double, self.union = 2 if background else slots, three, double, union
         self.label_weights = torch.from_numpy(corpus.label_weights(balance))
