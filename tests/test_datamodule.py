@@ -52,6 +52,12 @@ def test_impossible_settings_are_named(setting, said):
 FIRST, HELD = "audio/made/tone 0/0.wav", {"split": "validation"}
 
 
+def test_a_cache_of_an_earlier_version_is_explained(manifest, tmp_path, capsys):
+    TaggedData(manifest, cache=tmp_path / "cache", sample_rate=RATE, validation_count=0).load()
+    said = "data.cache is no longer used: give a folder of `separation-data pack` as data.manifest.\n"
+    assert capsys.readouterr().out == said and not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
