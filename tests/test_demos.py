@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny import PARTS, tiny_model
+from tiny import ENCODER, PARTS, tiny_model
 
 from separation import Separation, Separator
 from separation.pretrained import build, save_model
@@ -41,8 +41,10 @@ def stems() -> dict[str, np.ndarray]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of random weights."""
     directory = tmp_path_factory.mktemp("models") / "small"
-    config = {"card": {"sample_rate": 32000, "queries": ["text"]}, **PARTS}
-    save_model(directory, config, tiny_model(), build(PARTS["encoder"]))
+    encoder = PARTS["encoder"] | {"init_args": ENCODER | {"channels": [4]}}  # deeper, all recordings would be alike
+    config = {"card": {"sample_rate": 32000, "queries": ["text"]}, "model": PARTS["model"], "encoder": encoder}
+    network = tiny_model()  # seeds torch
+    save_model(directory, config, network, build(encoder))
     return directory
 
 
