@@ -288,8 +288,9 @@ class Mixer:
     def with_unions(
         self, labels: Tensor, used: Tensor, sentences: Tensor, chances: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Make a share of the mixtures ones of three sources with three queries: for two sources by one caption, for
-        the third one, and for something absent. Returns labels, used, sentences and `Batch.asks`.
+        """Make three sources of a share of the mixtures, with three queries: for two sources, for one, for none.
+
+        Returns labels, used, sentences and `Batch.asks`.
         """
         chosen, pairs = chances < self.union, self.texts.pairs
         likely = self.label_weights[pairs].prod(1).sqrt()

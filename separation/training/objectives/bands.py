@@ -102,14 +102,13 @@ class BandSupervised(Objective):
         """Conditions (batch, slots, dim) of the texts; a share of those for one source are of its own sound."""
         sentences = self.teacher.rename(batch, self.vocabulary) if self.teacher else batch.sentences
         conditions = self.encoder.embed_sentences(add_noise(sentences, self.text_noise))
-        share, asks = (
-            self.audio_share + (self.audio_share_end - self.audio_share) * self.progress(),
-            batch.asked_sources(),
-        )
+        asks = batch.asked_sources()
+        share = self.audio_share + (self.audio_share_end - self.audio_share) * self.progress()
         by_audio = (torch.rand(conditions.shape[:2], device=conditions.device) < share) & (asks.sum(-1) == 1)
         if by_audio.any():
-            conditions, (row, _) = conditions.clone(), by_audio.nonzero(as_tuple=True)
-            conditions[by_audio] = self.encoder.embed_audio(batch.sources[row, asks[by_audio].argmax(-1)])
+            row, source = by_audio.nonzero()[:, 0], asks[by_audio].argmax(-1)
+            conditions = conditions.clone()
+            conditions[by_audio] = self.encoder.embed_audio(batch.sources[row, source])
         return conditions
 
     def with_hard_negatives(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
@@ -150,11 +149,10 @@ class BandSupervised(Objective):
             terms["teacher"] = self.teacher.frame_loss(self.teach(analysis.frames[:, :, 0]), batch, spectra)
         if self.keep_weight:
             terms["kept"] = self.tagger_term(analysis, wave)
-        weights = {"tagging": self.tagging_weight, "teacher": self.teacher_weight, "kept": self.keep_weight}
         ramp = min(1.0, max(0.0, (self.global_step - self.absent_from) / self.absent_ramp))
-        total = terms["snr"] + self.absent_weight * ramp * terms["absent"]
-        for name in weights.keys() & terms.keys():
-            total = total + weights[name] * terms[name]
+        weights = {"snr": 1.0, "absent": self.absent_weight * ramp, "tagging": self.tagging_weight}
+        weights |= {"teacher": self.teacher_weight, "kept": self.keep_weight}
+        total = torch.stack([weight * terms[name] for name, weight in weights.items() if name in terms]).sum()
         for name, value in terms.items():
             self.log(f"train/{name}", value, prog_bar=name == "snr", sync_dist=True)
         return self.skip_invalid(total)
