@@ -26,7 +26,7 @@ from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
 from separation.errors import DataError
-from separation.listing import ListingRule, score_seconds
+from separation.listing import Detector, ListingRule, listing_terms
 from separation.pretrained import read_config
 from separation.separator import Separator
 from separation.stream import ABSENT, PRESENT, PresenceRule, presence_word
@@ -115,7 +115,7 @@ def observe(separator: Separator, mixtures: Iterable[AskedMixture]) -> Evidence:
         wave, rate = torch.from_numpy(mixture.waveform).float()[None], mixture.sample_rate
         asked.append(separator.conditions([text for text, _, _ in mixture.queries]))
         both, level = torch.cat([references, asked[-1]]), separator.level([wave], rate)
-        logits.append(score_seconds(separator.model, both, [wave], rate, level).amax(0).double().numpy())
+        logits.append(separator.detect([wave], rate, level, both).logits.double().numpy())
         logits[-1][: len(texts)][np.isin(owners, list(mixture.labels))] = -np.inf
         queries += mixture.queries
         recordings.append(mixture.recordings)
@@ -262,19 +262,22 @@ def calibrate_presence(directory: Path, separator: Separator, mixtures: Iterable
     return rule
 
 
-def fit_listing(logits: torch.Tensor, present: torch.Tensor) -> tuple[float, float]:
-    """Fit slope and bias of the listing rule.
+def fit_listing(terms: torch.Tensor, present: torch.Tensor) -> dict[str, Any]:
+    """Fit slope, tag, share and bias of the listing rule; a term that never changes gets no weight.
 
-    All samples have the same weight, so the probabilities hold for recordings with about as many sounds as these. The
+    All samples have the same weight, so the values hold for recordings with about as many sounds as these. The
     recordings must be held out of training, because a network is too certain about those it was trained on.
 
     Args:
-        logits: largest logit of each sound in each recording (recordings, sounds).
-        present: whether the sound occurs (recordings, sounds), booleans.
+        terms: see `listing.listing_terms` (recordings, labels, 3).
+        present: whether the label occurs (recordings, labels), booleans.
     """
-    values = logits.flatten().double().numpy()
-    slope, bias = fit_logistic(np.stack([values, np.ones_like(values)], axis=1), present.flatten().numpy())
-    return slope, bias
+    values = terms.flatten(0, 1).double().numpy()
+    varies = np.ptp(values, axis=0) > 0
+    features = np.concatenate([values[:, varies], np.ones((len(values), 1))], axis=1)
+    fitted = iter(fit_logistic(features, present.flatten().numpy()))
+    factors = [next(fitted) if each else 0.0 for each in varies]
+    return dict(zip(("slope", "tag", "share", "bias"), [*factors, *fitted], strict=True))
 
 
 def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
@@ -286,24 +289,27 @@ def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
     path.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
 
 
-def score_row(separator: Separator, row: dict[str, str], root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Largest logit and truth of every known sound (sounds,) for one row of a list of mixtures."""
+def detect_row(separator: Separator, row: dict[str, str], root: Path) -> Detector:
+    """Detect all sounds that can be listed in one row of a list of mixtures."""
     rendered = render(row, root)
     mixture = torch.from_numpy(rendered.mixture).float()[None]
-    conditions = separator.listing_conditions.to(separator.device)
     level = separator.level([mixture], rendered.sample_rate)
-    logits = score_seconds(separator.model, conditions, [mixture], rendered.sample_rate, level)
-    labels = {row[name] for name in ("target_label", "interference1_label", "interference2_label")}
-    return logits.amax(0), torch.tensor([sound in labels for sound in separator.listing.sounds])
+    labels = len(separator.listing.sounds)
+    return separator.detect([mixture], rendered.sample_rate, level, separator.listing_conditions, labels)
 
 
 def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRule:
     """Fit the listing rule on a list of mixtures and write it to the directory's config, which keeps its sounds."""
-    separator = Separator.from_pretrained(directory)
-    scores = [score_row(separator, row, root) for row in read_rows(mixtures)]
-    slope, bias = fit_listing(*(torch.stack(column) for column in zip(*scores, strict=True)))
-    write_section(directory, "listing", {"slope": slope, "bias": bias})
-    return replace(separator.listing, slope=slope, bias=bias)
+    separator, terms, present = Separator.from_pretrained(directory), [], []
+    labels = separator.listing.sounds
+    for row in read_rows(mixtures):
+        found = detect_row(separator, row, root)
+        terms.append(listing_terms(found, separator.listed_sounds)[: len(labels)])
+        sounding = {row.get(f"{name}_label") for name in CLIPS}
+        present.append(torch.tensor([label in sounding for label in labels]))
+    fitted = fit_listing(torch.stack(terms), torch.stack(present))
+    write_section(directory, "listing", fitted)
+    return replace(separator.listing, **fitted)
 
 
 def main() -> None:
@@ -322,7 +328,7 @@ def main() -> None:
         root = options.root or options.mixtures.parent
         calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
         rule = calibrate_listing(options.directory, options.mixtures, root)
-        print(f"listing: slope {rule.slope}, bias {rule.bias}")
+        print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
     elif options.manifest:
         corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
         drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)

@@ -4,6 +4,7 @@
     separate --remove "dog barking" mix.wav       writes mix.not_dog_barking.wav
     separate --query-audio bark.wav mix.wav       writes mix.bark.wav
     separate --list mix.wav                       lists the sounds that are probably in it
+    separate --all mix.wav                        writes each of them, and mix.rest.wav
 
 Results go to standard output (one line per file written, or JSON), everything else to standard error. A file that
 fails costs one sentence and exit status 1; the other files are still processed.
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader
-from separation.audio.writing import commit, handle_signals
+from separation.audio.writing import PendingFile, commit, handle_signals
 from separation.cli_files import (
     Input,
     InputFinder,
@@ -46,6 +47,7 @@ from separation.cli_files import (
 )
 from separation.cli_options import Request, UsageError, parse, writes_to_stdout
 from separation.errors import AudioError, ModelError, reason
+from separation.sounds import known_sounds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from separation.separator import Separator, Watch
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+REST = "rest"  # name of what --all leaves over
 MAX_NAMED = 3  # sounds named when a query is absent
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 PATIENCE = 1.0  # seconds before a progress bar appears
@@ -100,20 +103,20 @@ def presence_text(record: Record, name: str) -> str:
 
 def result_lines(record: Record) -> list[str]:
     """The result for one input: a line for each file written or each sound in it."""
-    if record.heard is not None:
+    if record.heard is not None and not record.rest:
         width = max((len(sound["label"]) for sound in record.heard), default=0)
         lines = []
         for sound in record.heard:
-            times = ", ".join(f"{begin:g}-{end:g} s" for begin, end in sound["times"])
+            times = ", ".join(f"{round(begin, 1):g}-{round(end, 1):g} s" for begin, end in sound["times"])
             lines.append(f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {times}")
-        return lines or [f"{record.input}  none of the known sounds stands out"]
+        return (lines or [f"{record.input}  none of the known sounds stands out"]) + record.plots
     lines = []
     for name, presence in record.presence.items():
         written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]
         if presence is not None:
             written[0] += f"  {presence_text(record, name)}"
         lines += written
-    return lines + record.plots
+    return lines + ([record.rest] if record.rest else []) + record.plots
 
 
 def print_models(as_json: bool) -> None:
@@ -223,6 +226,8 @@ class Command:
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
         parts = {part for request in self.requests for part in (slug(request.name), f"not_{slug(request.name)}")}
+        if options.all:
+            parts = {slug(name) for name in (REST, *known_sounds())}
         sources = InputFinder(options.recursive, parts, self.folder, self.notice).find(options.files)
         examples = [Path(value) for form, value in options.query if form in ("audio", "image", "embedding")]
         inputs = [source.path for source in sources if not source.piped]
@@ -243,10 +248,15 @@ class Command:
             if source.piped:
                 path = copy_pipe(source, self.scratch)
             with Reader(path) as reader:
-                if self.options.list:
-                    self.list_sounds(source, reader, record)
+                if self.options.all:
+                    labels = self.list_sounds(source, reader, record)
+                    requests = [Request(label, label, True, False) for label in (*labels, REST)]
+                    if labels:
+                        self.separate(source, reader, record, namer, requests)
+                elif self.options.list:
+                    self.list_sounds(source, reader, record, namer)
                 else:
-                    self.separate(source, reader, record, namer)
+                    self.separate(source, reader, record, namer, self.requests)
                 if reader.warning:
                     record.warnings.append(reader.warning)
         except (UsageError, BrokenPipeError):
@@ -267,14 +277,19 @@ class Command:
         record.seconds = round(time.monotonic() - began, 3)
         return record
 
-    def separate(self, source: Input, reader: Reader, record: Record, namer: Namer) -> None:
-        """Separate one file: all its outputs appear together at the end, or none."""
+    def separate(
+        self, source: Input, reader: Reader, record: Record, namer: Namer, requests: Sequence[Request]
+    ) -> None:
+        """Separate one file: all its outputs appear together at the end, or none.
+
+        With --all, the last request stands for what is left of the input without all others.
+        """
         options, rate = self.options, reader.sample_rate
         name = options.format or ("wav" if self.to_stdout else None)
         form = choose_format(source.label, reader, name, options.subtype, self.notice)
-        folder = self.folder or (Path() if source.piped else source.path.parent)
-        plans = plan_paths(self.requests, folder, source.stem, form[0].suffix, options.plot, namer)
-        file = self.separator.separate_file(reader, self.queries, self.watch(source.label))
+        plans = plan_paths(requests, self.output_folder(source), source.stem, form[0].suffix, options.plot, namer)
+        queries = [request.query for request in requests[:-1]] if options.all else self.queries
+        file = self.separator.separate_file(reader, queries, self.watch(source.label), share=options.all)
         record.duration, level = round(file.frames / rate, 6), 20 * math.log10(max(file.level, 1e-12))
         record.hints = self.hints
         size = f"{rate} Hz, {reader.channels} channels, {record.duration:.3f} s"
@@ -282,28 +297,69 @@ class Command:
         with ExitStack() as stack:
             outputs = [
                 QueryOutputs(request, paths, source.label, reader, file.frames, form, options.overwrite, stack)
-                for request, paths in zip(self.requests, plans, strict=True)
+                for request, paths in zip(requests, plans, strict=True)
             ]
             for mixture, targets in file:
-                for output, target in zip(outputs, targets, strict=True):
+                for output, target in zip(outputs, targets, strict=False):
                     output.write(mixture, target)
-            commit([pending for output in outputs for pending in output.finish()])
-        for output, presence in zip(outputs, file.presence, strict=True):
+                if options.all:
+                    outputs[-1].write(mixture, mixture - targets.sum(0))
+            peaks = [output.peak for output in outputs]
+            if options.all:
+                peaks = [max(peaks)] * len(peaks)
+            commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])
+        for output, presence in zip(outputs, file.presence, strict=False):
             output.report(record, presence)
-        if "absent" in record.verdict.values():
+        if options.all:
+            record.rest = str(plans[-1]["target"])
+            record.outputs.append(record.rest)
+            record.plots += [str(path) for kind, path in plans[-1].items() if kind == "picture"]
+        elif "absent" in record.verdict.values():
             blocks = self.watch(source.label)(reader.blocks(), "listening to", file.frames)
             with contextlib.suppress(ModelError):  # the model cannot list sounds
                 sounds = self.separator.list_sounds_in_blocks(blocks, rate, file.level, most=MAX_NAMED)
                 record.sounding = [sound.label for sound in sounds]
 
-    def list_sounds(self, source: Input, reader: Reader, record: Record) -> None:
-        """List the sounds in one file."""
+    def list_sounds(self, source: Input, reader: Reader, record: Record, namer: Namer | None = None) -> list[str]:
+        """List the sounds in one file; return their labels. A timeline is drawn if there is a `namer` for it."""
+        from separation import plot
+
+        def record_spectrum(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+            for block in blocks:
+                spectrum.push(block)
+                yield block
+
         watch = self.watch(source.label)
         frames, level = self.separator.measure(reader, watch)
         record.duration = round(frames / reader.sample_rate, 6)
+        spectrum, picture = plot.Spectrogram(reader.sample_rate, frames), None
         blocks = watch(reader.blocks(), "listening to", frames)
-        sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level)
-        record.heard = [asdict(sound) | {"probability": round(sound.probability, 4)} for sound in sounds]
+        with ExitStack() as stack:
+            if namer is not None and self.options.plot:
+                path = namer.claim(self.output_folder(source), source.stem, "sounds", ".png")
+                namer.check_destination(path)
+                picture = PendingFile(path, self.options.overwrite)
+                stack.callback(picture.discard)
+                blocks = record_spectrum(blocks)
+            sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level)
+            if picture is not None:
+                panels, title = {"recording": spectrum.decibels()}, f"Sounds in {Path(source.label).name}"
+                with picture.explained(), open(picture.temporary, "wb") as file:
+                    plot.draw(file, panels, title, record.duration, spectrum.edges, sounds)
+                picture.finish()
+                commit([picture])
+                record.plots.append(str(path))
+        record.heard = [
+            asdict(sound)
+            | {"probability": round(sound.probability, 4)}
+            | {"spans": [{"from": begin, "to": end} for begin, end in sound.times]}
+            for sound in sounds
+        ]
+        return [sound.label for sound in sounds]
+
+    def output_folder(self, source: Input) -> Path:
+        """The folder of the outputs of an input."""
+        return self.folder or (Path() if source.piped else source.path.parent)
 
     @cached_property
     def separator(self) -> Separator:

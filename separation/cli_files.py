@@ -234,11 +234,13 @@ class Record:
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     heard: list[dict[str, Any]] | None = None
+    rest: str | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of a separation, or those of a list of sounds."""
-        hidden = ("heard",) if self.heard is None else SEPARATED
+        """The fields of a separation, those of a list of sounds, or both if everything listed is separated."""
+        hidden = {"heard", "rest"} if self.heard is None else set() if self.rest else {*SEPARATED, "rest"}
+        hidden -= {"plots"} if self.plots else set()
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
 
@@ -322,14 +324,17 @@ class QueryOutputs:
             for kind, spectrum in self.spectra.items():
                 spectrum.push(signals[kind])
 
-    def finish(self) -> list[PendingFile]:
+    @property
+    def peak(self) -> float:
+        """Largest sample of a format that ends at full scale, 0 for other formats."""
+        return max((writer.peak for writer in self.writers.values() if writer.limited), default=0.0)
+
+    def finish(self, peak: float) -> list[PendingFile]:
         """Complete all files under their temporary names and return them, ready to commit.
 
-        Formats that end at full scale get target and residual turned down by one factor if one of them exceeds it.
+        If the peak, that of all files that add up to the input, exceeds full scale, they are turned down by one factor.
         """
-        peak = max(writer.peak for writer in self.writers.values())
-        if peak > 1.0 and any(writer.limited for writer in self.writers.values()):
-            self.gain = 1.0 / peak
+        self.gain = 1.0 / max(1.0, peak)
         for writer in self.writers.values():
             writer.gain = self.gain
             writer.finish()

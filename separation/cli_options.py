@@ -46,6 +46,8 @@ examples:
       shows sounds that the model knows near this word, and how they may be called
   separate --list mix.wav
       lists the sounds that are probably in it, of those that the model knows, and when
+  separate --all mix.wav
+      writes one file for each of these sounds and mix.rest.wav; together they add up to the input
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
       reads from a pipe and writes to one
 
@@ -119,6 +121,7 @@ def build_parser() -> Parser:
     add("--subclasses", action="store_true", help="--query-class includes subclasses (needs AudioSet's ontology.json)")
     add("--remove", help="a sound to remove: write only the rest; repeatable", **more)
     add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
+    add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
 
     add = parser.add_argument_group("what to write").add_argument
@@ -126,7 +129,7 @@ def build_parser() -> Parser:
     add("--residual", action="store_true", help="also write the rest: input minus target")
     add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
-    add("--plot", action="store_true", help="draw spectrograms (PNG) for each query")
+    add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
 
     add = parser.add_argument_group("how").add_argument
@@ -173,11 +176,15 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):
         raise UsageError("--subclasses needs --query-class.")
-    if options.list:
-        for name in ("query", "remove", "negative", "output", "residual", "plot", "format", "subtype"):
+    if options.list or options.all:
+        names = ["query", "remove", "negative", "residual"]
+        if options.list:
+            names += ["all", "format", "subtype"] + ([] if options.plot else ["output"])
+        reason = "--list does not separate" if options.list else "--all separates what it finds"
+        for name in names:
             if getattr(options, name):
                 option = "not" if name == "negative" else name
-                raise UsageError(f"--list does not separate, so it cannot be combined with --{option}.")
+                raise UsageError(f"{reason}, so it cannot be combined with --{option}.")
     elif not requests:
         raise UsageError('Say what to separate, for example --query "dog barking".')
     if not options.files:

@@ -1,7 +1,8 @@
-"""Lists the sounds in a recording. All known labels are scored in one pass over the mixture, without separating it.
+"""Lists the sounds in a recording and when they occur, in one pass over the mixture, without separating it.
 
-The query-independent part of the network runs once; one more condition costs next to nothing. One number is kept for
-each second and label, so the list does not depend on how the recording is cut into blocks.
+The query-independent part of the network runs once; one more sound costs next to nothing. What is kept of each segment
+are maxima and the spans of frames in which a sound is probable, so an hour needs hardly more memory than a minute, and
+the list does not depend on how the recording is cut into blocks.
 """
 
 from __future__ import annotations
@@ -11,22 +12,33 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
-from einops import reduce
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.audio import high_pass, resample
 from separation.models.base import ConditionedModel
-from separation.stream import RESAMPLER_SECONDS, Segmenter
+from separation.sounds import Sound, known_sounds
+from separation.stream import PresenceRule, Segmenter, margin_seconds, network_input
 from separation.wordings import wordings
 
-LIST_THRESHOLD = 0.15
-"""Probability from which a sound is listed; about a third of these sounds occur (`benchmarks/listing.py`)."""
+LIST_THRESHOLD = 0.135
+"""Share of right entries from which a sound is listed; `benchmarks/listing.py` prints what that gives."""
 
-DUPLICATE_COSINE = 0.75
-"""Cosine of the conditions of two labels from which they count as one sound."""
+LIST_PRESENCE = 0.5
+"""Presence from which a sound is listed."""
 
-SMOOTHING_SECONDS = 0.75  # detections are averaged over this time: shorter ones are not reliable
+SAME_COSINE = 0.5
+"""Cosine of the conditions of two sounds from which they count as one."""
+
+SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.7
+"""A sound is taken for a similar one whose logit is larger by the margin and whose spans hold this share of its own."""
+
+CLASS_TAG = 1.0
+"""Logit of the tagger from which a class that is no label is listed."""
+
+TAG_FLOOR = -6.0  # of the tagger's logits; also the value of sounds without a class
+SPAN_PEAK, SPAN_EDGE = 0.5, 0.2  # a span contains the first probability and extends as far as the second
+SHORTEST_SPAN, SHORTEST_GAP = 0.25, 0.5  # seconds
+TYPICAL_RATIO_DB = -10.0  # of a sound to its mixture, for rules of presence that ask for it; nothing is separated here
 SEGMENT_SECONDS = 24
 
 
@@ -35,9 +47,9 @@ class DetectedSound:
     """A sound that probably occurs in a recording.
 
     Attributes:
-        label: what it is.
-        probability: the largest over all seconds, 0 to 1.
-        times: spans (from, to) in seconds in which its probability reaches the threshold.
+        label: what it is; a query for it gives the same probability.
+        probability: presence, 0 to 1.
+        times: spans (from, to) in seconds.
     """
 
     label: str
@@ -47,98 +59,175 @@ class DetectedSound:
 
 @dataclass(frozen=True)
 class ListingRule:
-    """Probability that a sound occurs: sigmoid(slope * largest logit + bias), fitted by `separation.calibrate`.
+    """Decides what is listed, by how likely an entry is right: sigmoid of the sum of the terms.
+
+    Unlike presence, which asks whether a given sound occurs, it has to choose among all sounds, of which rare ones are
+    less likely. `python -m separation.calibrate` fits it.
 
     Attributes:
-        slope: of the logit.
-        bias: added to it.
-        sounds: labels that are looked for.
+        slope: factor of the largest presence logit.
+        bias: constant.
+        tag: factor of the largest logit of the tagger for the sound's classes.
+        share: factor of the largest logarithm of a label's share among all labels at a time.
+        sounds: labels that are looked for; with a tagger its classes without a label are looked for as well.
     """
 
     slope: float = 1.0
     bias: float = 0.0
+    tag: float = 0.0
+    share: float = 0.0
     sounds: tuple[str, ...] = field(default_factory=lambda: tuple(wordings()))
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Return the probabilities of logits of any shape."""
-        return torch.sigmoid(self.slope * logits + self.bias)
+    def certainty(self, terms: Tensor) -> Tensor:
+        """Terms of sounds (..., 3), see `listing_terms`, to logits of being right (...)."""
+        return terms @ torch.tensor([self.slope, self.tag, self.share]) + self.bias
+
+    def candidates(self, tagger: bool) -> list[Sound]:
+        """The labels, then the classes that are none."""
+        table = known_sounds()
+        labels = [table.get(name) or Sound(name, (), frozenset()) for name in self.sounds]
+        named = {name for sound in labels for name in (sound.name, *sound.classes)}
+        unnamed = [sound for sound in table.values() if sound.name not in wordings() and sound.name not in named]
+        return labels + unnamed if tagger else labels
 
 
-@torch.inference_mode()
-def score_seconds(
-    model: ConditionedModel, conditions: Tensor, blocks: Iterable[Tensor], sample_rate: int, level: float
-) -> Tensor:
-    """Compute the largest smoothed presence logit of every second and sound (seconds, sounds).
+class Detector:
+    """Detects sounds in a recording.
 
     Args:
         model: a network that `lists_sounds`.
         conditions: of the sounds (sounds, dim), on the device to compute on.
-        blocks: the recording, (channels, time) each.
-        sample_rate: of the recording, Hz.
-        level: of the recording, see `stream.measure_level`.
+        rule: how presence is computed.
+
+    Attributes:
+        logits: largest presence logit (sounds,).
+        share: largest logarithm of the share of the sound in the sum of all exponentiated logits of a frame (sounds,).
+        presence: largest probability (sounds,).
+        tags: largest logits of the tagger (classes,); None without a tagger.
+        seconds: length of the recording.
     """
-    margin = math.ceil(model.context / model.sample_rate + RESAMPLER_SECONDS)
-    segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
 
-    def score(segment: Tensor) -> Tensor:
+    def __init__(
+        self, model: ConditionedModel, conditions: Tensor, rule: PresenceRule, labels: int | None = None
+    ) -> None:
+        self.model, self.conditions, self.rule = model, conditions, rule
+        self.labels = len(conditions) if labels is None else labels
+        self.logits = torch.full((len(conditions),), -math.inf)
+        self.share, self.presence = self.logits.clone(), torch.zeros(len(conditions))
+        self.tags: Tensor | None = None
+        self.seconds, self.frames = 0.0, 0
+        self.rate = model.sample_rate // model.stride  # frames per second
+        self.runs: dict[int, list[tuple[int, int, float]]] = {}  # sound -> first frame, last frame + 1, peak
+
+    @torch.inference_mode()
+    def run(self, blocks: Iterable[Tensor], sample_rate: int, level: float) -> Detector:
+        """Detect in a recording of a level (see `stream.measure_level`) that is given in blocks (channels, time)."""
+        margin, first = math.ceil(margin_seconds(self.model)), 0
+        segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
+        samples = 0
+        for block in blocks:
+            samples += block.shape[-1]
+            for segment in segmenter.push(block):
+                self.add(segment, sample_rate, level, first, SEGMENT_SECONDS - margin)
+                first = margin
+        self.seconds = samples / sample_rate
+        last = segmenter.flush()
+        if last is not None:
+            self.add(last, sample_rate, level, first, None)
+        return self
+
+    def add(self, segment: Tensor, sample_rate: int, level: float, first: int, end: int | None) -> None:
+        """Add the seconds from `first` to `end`, or to the last, of a segment (channels, time)."""
         if level == 0:
-            return torch.full((math.ceil(segment.shape[-1] / sample_rate), len(conditions)), -math.inf).half()
-        segment = segment * (model.input_level / level)
-        if model.high_pass:
-            segment = high_pass(segment, sample_rate, model.high_pass)
-        wave = resample(segment, sample_rate, model.sample_rate)
-        with model.autocast(conditions.device):
-            logits = model.score_presence(wave[None].to(conditions.device), conditions[None])[0][0].float().cpu()
-        return second_maxima(logits, model.sample_rate / model.stride, wave.shape[-1] / model.sample_rate).half()
+            return
+        _, wave = network_input(self.model, segment, sample_rate, level / self.model.input_level)
+        with self.model.autocast(self.conditions.device):
+            logits, tags = self.model.score_presence(wave[None].to(self.conditions.device), self.conditions[None])
+        inner = logits[0, :, first * self.rate : end and end * self.rate].float().cpu()
+        self.logits = torch.maximum(self.logits, inner.amax(1))
+        self.share = torch.maximum(self.share, (inner - inner[: self.labels].logsumexp(0)).amax(1))
+        if tags is not None:
+            largest = tags[0, 2 * first : end and 2 * end].float().amax(0).cpu()  # patch k is centred on k / 2 seconds
+            self.tags = largest if self.tags is None else torch.maximum(self.tags, largest)
+        probability = self.rule(inner, self.conditions.cpu(), TYPICAL_RATIO_DB)
+        self.presence = torch.maximum(self.presence, probability.amax(1))
+        edges = torch.diff(F.pad((probability >= SPAN_EDGE).int(), (1, 1)))
+        starts, stops = (edges == 1).nonzero().tolist(), (edges == -1).nonzero()[:, 1].tolist()
+        for (sound, start), stop in zip(starts, stops, strict=True):
+            peak, runs = float(probability[sound, start:stop].max()), self.runs.setdefault(sound, [])
+            if start == 0 and runs and runs[-1][1] == self.frames:  # it goes on from the segment before
+                begin, _, before = runs.pop()
+                runs.append((begin, self.frames + stop, max(before, peak)))
+            elif peak >= SPAN_PEAK or start == 0 or stop == inner.shape[1]:
+                runs.append((self.frames + start, self.frames + stop, peak))
+        self.frames += inner.shape[1]
 
-    scores: list[Tensor] = []
-    for block in blocks:
-        scores += [score(segment)[: SEGMENT_SECONDS - margin] for segment in segmenter.push(block)]
-    last = segmenter.flush()
-    if last is not None:
-        scores.append(score(last))
-    if not scores:
-        return torch.zeros(0, len(conditions))
-    return torch.cat([scores[0], *(later[margin:] for later in scores[1:])]).float()
+    def spans(self, sound: int) -> tuple[tuple[float, float], ...]:
+        """Spans (from, to) in seconds in which a sound occurs; the longest one even if it is short."""
+        joined: list[list[float]] = []
+        for start, stop, peak in self.runs.get(sound, ()):
+            begin, end = start / self.rate, min(stop / self.rate, self.seconds)
+            if peak >= SPAN_PEAK and joined and begin - joined[-1][1] < SHORTEST_GAP:
+                joined[-1][1] = end
+            elif peak >= SPAN_PEAK:
+                joined.append([begin, end])
+        shortest = min(SHORTEST_SPAN, max((end - begin for begin, end in joined), default=0.0))
+        return tuple((begin, end) for begin, end in joined if end - begin >= shortest)
 
 
-def second_maxima(logits: Tensor, rate: float, seconds: float) -> Tensor:
-    """Smooth logits (sounds, frames) at `rate` frames per second; return each second's maximum (seconds, sounds)."""
-    width = max(1, round(SMOOTHING_SECONDS * rate) // 2 * 2 + 1)
-    smooth = F.avg_pool1d(logits, width, 1, width // 2, count_include_pad=False)
-    smooth = smooth[:, : max(1, round(seconds * rate))]
-    whole = round(rate)
-    padded = F.pad(smooth, (0, -smooth.shape[-1] % whole), value=-math.inf)
-    return reduce(padded, "sounds (seconds frames) -> seconds sounds", "max", frames=whole)
+def listing_terms(found: Detector, sounds: list[Sound]) -> Tensor:
+    """Largest presence logit, logit of the tagger and share of each sound (sounds, 3), see `ListingRule`."""
+    tags = torch.full((len(sounds),), TAG_FLOOR)
+    if found.tags is not None:
+        for number, sound in enumerate(sounds):
+            if sound.classes:
+                tags[number] = found.tags[list(sound.classes)].max().clamp_min(TAG_FLOOR)
+    return torch.stack([found.logits, tags, found.share], dim=1)
 
 
 def select_sounds(
-    logits: Tensor, conditions: Tensor, rule: ListingRule, at_least: float, most: int | None = None
+    found: Detector, sounds: list[Sound], rule: ListingRule, at_least: float, most: int | None = None
 ) -> list[DetectedSound]:
-    """Select sounds by their logits (seconds, sounds): the most probable first, of near-synonyms only the first.
+    """Select what is listed: first labels, the most certain first, then classes that name something else.
+
+    Of sounds that count as one, the most certain is listed; of a sound and one that includes it, the narrower.
 
     Args:
-        logits: from `score_seconds`.
-        conditions: of the sounds (sounds, dim), of unit length.
-        rule: how their probability is computed.
-        at_least: probability from which a sound is listed.
+        found: what was detected.
+        sounds: its sounds, see `ListingRule.candidates`.
+        rule: decides what is listed.
+        at_least: share of right entries from which a label is listed.
         most: largest number of sounds.
     """
-    if not len(logits):
-        return []
-    probability = rule(logits)
-    best = probability.amax(0)
-    order = best.argsort(descending=True, stable=True)
+    labels, terms = len(rule.sounds), listing_terms(found, sounds)
+    tags = terms[:, 1]
+    certainty = rule.certainty(terms)
+    order = certainty[:labels].argsort(descending=True, stable=True)
+    order = order[torch.sigmoid(certainty[order]) >= at_least]
+    classes = labels + tags[labels:].argsort(descending=True, stable=True)
+    order = torch.cat([order, classes[tags[classes] >= CLASS_TAG]])
+    chosen = order[found.presence[order] >= LIST_PRESENCE].tolist()
+    cosine = (found.conditions @ found.conditions.T).cpu()
+    spans = {number: found.spans(number) for number in chosen}
     listed: list[int] = []
-    for number in order[best[order] >= at_least].tolist():
-        if most is not None and len(listed) == most:
-            break
-        if not listed or float((conditions[listed] @ conditions[number]).max()) < DUPLICATE_COSINE:
-            listed.append(number)
-    return [DetectedSound(rule.sounds[n], float(best[n]), spans(probability[:, n] >= at_least)) for n in listed]
+    for number in chosen:
+        same = any(
+            sounds[other].is_named_by(sounds[number].name)
+            or cosine[other, number] >= SAME_COSINE
+            or (
+                cosine[other, number] >= SIMILAR_COSINE
+                and certainty[other] >= certainty[number] + SIMILAR_MARGIN
+                and overlap(spans[number], spans[other]) >= SIMILAR_OVERLAP
+            )
+            for other in listed
+        )
+        if not same:
+            listed = [other for other in listed if not sounds[number].is_named_by(sounds[other].name)] + [number]
+    return [DetectedSound(sounds[n].name, float(found.presence[n]), spans[n]) for n in listed[:most]]
 
 
-def spans(active: Tensor) -> tuple[tuple[float, float], ...]:
-    """Runs of active seconds (seconds,) as (from, to)."""
-    edges = torch.diff(F.pad(active.int(), (1, 1))).nonzero()[:, 0].tolist()
-    return tuple((float(start), float(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True))
+def overlap(spans: Iterable[tuple[float, float]], others: Iterable[tuple[float, float]]) -> float:
+    """Share of the length of `spans` that lies within `others`."""
+    spans = list(spans)
+    shared = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in spans for b in others)
+    return shared / max(sum(end - begin for begin, end in spans), 1e-9)

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from separation.listing import DetectedSound
 
 COLUMNS = 900
 ROWS = 240
@@ -86,15 +90,24 @@ class Spectrogram:
 
 
 def draw(
-    file: BinaryIO, panels: dict[str, NDArray[np.float64]], title: str, seconds: float, edges: NDArray[np.float64]
+    file: BinaryIO,
+    panels: dict[str, NDArray[np.float64]],
+    title: str,
+    seconds: float,
+    edges: NDArray[np.float64],
+    sounds: Sequence[DetectedSound] | None = None,
 ) -> None:
-    """Write a PNG of panels (name -> levels (ROWS, columns) in dB, from top to bottom) over `seconds`."""
+    """Write a PNG of panels (name -> levels (ROWS, columns) in dB, from top to bottom) over `seconds`.
+
+    With `sounds`, the last panel shows when each of them occurs.
+    """
     from matplotlib.figure import Figure
 
     top = max(float(levels.max()) for levels in panels.values())
-    figure = Figure(figsize=(10.0, 1.0 + 2.3 * len(panels)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (name, levels) in zip(axes, panels.items(), strict=True):
+    heights = [2.3] * len(panels) + ([] if sounds is None else [0.5 + 0.25 * max(1, len(sounds))])
+    figure = Figure(figsize=(10.0, 1.0 + sum(heights)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axis, (name, levels) in zip(axes, panels.items(), strict=False):
         image = axis.imshow(
             levels, origin="lower", aspect="auto", cmap="magma", vmin=top - RANGE, vmax=top, interpolation="nearest",
             extent=(0.0, seconds, math.log2(edges[0]), math.log2(edges[-1])),
@@ -103,8 +116,17 @@ def draw(
         axis.set_yticks([math.log2(tick) for tick in ticks], [f"{tick / 1000:g}" for tick in ticks])
         axis.set_ylabel("frequency (kHz)")
         axis.set_title(name, loc="left", fontsize="medium", parse_math=False)
+    for row, sound in enumerate(sounds or ()):
+        bars = [(begin, end - begin) for begin, end in sound.times]
+        axes[-1].broken_barh(bars, (row - 0.35, 0.7), color="tab:blue", alpha=0.3 + 0.7 * sound.probability)
+    if sounds is not None:
+        names = [f"{sound.label} {sound.probability:.2f}" for sound in sounds]
+        axes[-1].set_yticks(range(len(names)), names, parse_math=False)
+        axes[-1].set_ylim(max(0, len(names) - 1) + 0.5, -0.5)
+        axes[-1].set_title("sounds", loc="left", fontsize="medium")
+        axes[-1].grid(axis="x", alpha=0.4)
     axes[-1].set_xlabel("time (s)")
-    figure.colorbar(image, ax=list(axes), label="level (dB, 0 = full-scale sine)", pad=0.01)
+    figure.colorbar(image, ax=list(axes[: len(panels)]), label="level (dB, 0 = full-scale sine)", pad=0.01)
     figure.suptitle(title, parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # scripts that the font lacks are drawn as boxes

@@ -15,10 +15,11 @@ from torch import Tensor
 from separation.audio import AudioError, Reader, as_rate, as_waveform
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
-from separation.listing import LIST_THRESHOLD, DetectedSound, ListingRule, score_seconds, select_sounds
-from separation.models.base import ConditionedModel, NegativeFilter
+from separation.listing import LIST_THRESHOLD, DetectedSound, Detector, ListingRule, select_sounds
+from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
+from separation.sounds import Sound
 from separation.stream import PresenceRule, Stream, measure_level, presence_word, remove_rumble
 from separation.suggestions import Hint, suggest
 
@@ -235,7 +236,9 @@ class Separator:
         level = self.level(blocks(), reader.sample_rate)
         return frames, level
 
-    def separate_file(self, reader: Reader, queries: Sequence[Query | Plain], watch: Watch = pass_on) -> FileSeparation:
+    def separate_file(
+        self, reader: Reader, queries: Sequence[Query | Plain], watch: Watch = pass_on, share: bool = False
+    ) -> FileSeparation:
         """Separate a file of any length block by block.
 
             file = separator.separate_file(Reader("mix.wav"), ["dog barking"])
@@ -249,6 +252,7 @@ class Separator:
             reader: the file.
             queries: what to extract, as in `__call__`; at least one.
             watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
+            share: no two targets take the same energy, see `models.base.SharedTargets`.
 
         Raises:
             AudioError: if the file cannot be read.
@@ -256,11 +260,13 @@ class Separator:
             ModelError: if the model does not take such a query, or something that encodes it is missing.
         """
         frames, level = self.measure(reader, watch)
-        stream = self.stream(queries, reader.sample_rate, reader.channels, level)
+        stream = self.stream(queries, reader.sample_rate, reader.channels, level, share)
         return FileSeparation(stream, reader, frames, level, watch)
 
-    def stream(self, queries: Sequence[Query | Plain], sample_rate: int, channels: int, level: float) -> Stream:
-        """Separate a recording of known level that arrives in blocks.
+    def stream(
+        self, queries: Sequence[Query | Plain], sample_rate: int, channels: int, level: float, share: bool = False
+    ) -> Stream:
+        """Separate a recording of known level that arrives in blocks, see `separate_file`.
 
         Raises:
             ValueError: if a query is empty or the rate is not a positive whole number.
@@ -270,6 +276,8 @@ class Separator:
             raise ValueError("The recording has no channels.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
         model = self._model_for(parsed)
+        if share:
+            model = SharedTargets(model, self.device)
         return Stream(model, self.conditions(parsed), as_rate(sample_rate), level, self.rule)
 
     def _model_for(self, queries: Sequence[Query]) -> ConditionedModel:
@@ -337,22 +345,21 @@ class Separator:
         at_least: float = LIST_THRESHOLD,
         most: int | None = None,
     ) -> list[DetectedSound]:
-        """List the sounds that probably occur in a recording, of those in `listing`, the most probable first.
+        """List the sounds that probably occur in a recording and when, the most certain first.
+
+        A query for a listed sound gives the same probability. Near-synonyms are listed once.
 
         Args:
             mixture: (time,) or (channels, time), as in `__call__`.
             sample_rate: of the mixture, Hz.
-            at_least: probability from which a sound is listed.
+            at_least: share of right entries from which a sound is listed, 0 to 1: larger values give shorter lists.
             most: largest number of sounds.
 
         Raises:
             ValueError: if the mixture or the rate is not valid.
             ModelError: if the model cannot list sounds.
         """
-        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        return self.list_sounds_in_blocks(
-            wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate), at_least, most
-        )
+        return self.list_sounds_in_blocks(*self._blocks(mixture, sample_rate), at_least, most)
 
     hear = list_sounds  # the earlier name
 
@@ -369,15 +376,50 @@ class Separator:
         Raises:
             ModelError: if the model cannot list sounds.
         """
+        found = self.detect(blocks, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
+        return select_sounds(found, self.listed_sounds, self.listing, at_least, most)
+
+    def when(
+        self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int
+    ) -> tuple[tuple[float, float], ...]:
+        """Find the spans (from, to), in seconds, in which a query occurs in a recording; none if it does not.
+
+        Args:
+            mixture: as in `__call__`.
+            query: as in `__call__`; negatives are ignored.
+            sample_rate: of the mixture, Hz.
+
+        Raises:
+            ValueError, ModelError: as `__call__`.
+        """
+        return self.detect(*self._blocks(mixture, sample_rate), self.conditions([query])).spans(0)
+
+    def detect(
+        self, blocks: Iterable[Tensor], sample_rate: int, level: float, conditions: Tensor, labels: int | None = None
+    ) -> Detector:
+        """Detect conditions (queries, dim) in a recording of known level that is given in blocks (channels, n).
+
+        Raises:
+            ModelError: if the model only separates.
+        """
         if not self.model.lists_sounds:
             raise ModelError(f"The model {self.name} cannot list the sounds in a recording.")
-        logits = score_seconds(self.model, self.listing_conditions.to(self.device), blocks, as_rate(sample_rate), level)
-        return select_sounds(logits, self.listing_conditions, self.listing, at_least, most)
+        return Detector(self.model, conditions.to(self.device), self.rule, labels).run(blocks, sample_rate, level)
+
+    def _blocks(self, mixture: Tensor | np.ndarray, sample_rate: int) -> tuple[Iterable[Tensor], int, float]:
+        """A recording in blocks, its rate and its level."""
+        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
+        return wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate)
+
+    @cached_property
+    def listed_sounds(self) -> list[Sound]:
+        """The sounds that `list_sounds` looks for: the labels in `listing`, then the tagger's other classes."""
+        return self.listing.candidates(self.model.has_tagger)
 
     @cached_property
     def listing_conditions(self) -> Tensor:
-        """Conditions (sounds, dim) of the labels in `listing`, on the CPU."""
-        return self.conditions(list(self.listing.sounds)).cpu()
+        """Conditions (sounds, dim) of `listed_sounds`, on the CPU."""
+        return self.conditions([sound.name for sound in self.listed_sounds]).cpu()
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

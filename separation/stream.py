@@ -217,6 +217,20 @@ def remove_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> I
     yield from runner.flush()
 
 
+def margin_seconds(model: ConditionedModel) -> float:
+    """Seconds on either side of a sample that can influence its estimate, with all filters before the network."""
+    high_pass_seconds = HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
+    return model.context / model.sample_rate + RESAMPLER_SECONDS + high_pass_seconds
+
+
+def network_input(model: ConditionedModel, mixture: Tensor, sample_rate: int, level: float) -> tuple[Tensor, Tensor]:
+    """Divide a mixture (channels, time) by its level and filter it; return it at its own and at the model's rate."""
+    levelled = mixture / level
+    if model.high_pass:
+        levelled = high_pass(levelled, sample_rate, model.high_pass)
+    return levelled, resample(levelled, sample_rate, model.sample_rate)
+
+
 class Stream:
     """Separates a recording that arrives in blocks. Made by `Separator.stream`.
 
@@ -243,9 +257,7 @@ class Stream:
         self.rule = rule or PresenceRule()
         self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
         self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
-        margin = model.context / model.sample_rate + RESAMPLER_SECONDS
-        if model.high_pass:
-            margin += HIGH_PASS_PERIODS / model.high_pass
+        margin = margin_seconds(model)
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
         segment += -(segment - overlap) % model.grid_seconds
@@ -312,10 +324,7 @@ class Stream:
         if self.level == 0:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
-        levelled = mixture / self.level
-        if model.high_pass:
-            levelled = high_pass(levelled, rate, model.high_pass)
-        wave = resample(levelled, rate, model.sample_rate)
+        levelled, wave = network_input(model, mixture, rate, self.level)
         with model.autocast(self.conditions.device):
             estimate = model.separate(wave[None].to(self.conditions.device), self.conditions[None])
         if model.estimates_presence:

@@ -59,13 +59,14 @@ class GainSeparator(Separator):
 
     def __init__(self):
         self.sample_rate, self.name = 32000, "fake"
-        self.streams = []
+        self.streams, self.shared = [], []
 
     def level(self, blocks, sample_rate):
         return max((float(block.abs().max()) for block in blocks if block.numel()), default=0.0)
 
-    def stream(self, queries, sample_rate, channels, level):
+    def stream(self, queries, sample_rate, channels, level, share=False):
         self.streams.append((tuple(queries), sample_rate, channels, level))
+        self.shared.append(share)
         return self.stream_class(queries, channels)
 
     def list_sounds_in_blocks(self, blocks, sample_rate, level, at_least=0.5, most=None):

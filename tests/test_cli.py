@@ -561,7 +561,9 @@ def test_help_has_examples(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     text = capsys.readouterr().out
-    options = "query query-audio query-class query-image query-embedding not subclasses remove list recursive output"
+    options = (
+        "query query-audio query-class query-image query-embedding not subclasses remove list all recursive output"
+    )
     options += " residual format subtype plot overwrite model faithful offline list-models device threads json quiet"
     for option in [*options.split(), "verbose", "version"]:
         assert f"--{option}" in text
@@ -575,3 +577,55 @@ def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys
     assert run("--list", "mix.wav") == 0
     assert capsys.readouterr().out == "mix.wav  none of the known sounds stands out\n"
     assert everything() == ["mix.wav"]
+
+
+# Everything that is listed
+
+
+def test_all_writes_what_is_listed_and_the_rest_and_they_add_up_to_the_input(folder, separator, monkeypatch, capsys):
+    monkeypatch.setattr("gains.GAINS", {"rain": 0.25, "door knock": 0.5})
+    mixture = save("mix.flac", noise(level=0.2), subtype="PCM_24")
+    assert run("--all", "mix.flac") == 0
+    assert everything() == ["mix.door_knock.flac", "mix.flac", "mix.rain.flac", "mix.rest.flac"]
+    stems = [load(name) for name in ("mix.rain.flac", "mix.door_knock.flac", "mix.rest.flac")]
+    assert np.abs(stems[0] - 0.25 * mixture).max() < 1e-6
+    assert np.abs(sum(stems) - mixture).max() < 4 / 2**23  # each is rounded to 24 bits
+    assert capsys.readouterr().out.splitlines() == [
+        "mix.rain.flac  presence 0.25 - absent", "mix.door_knock.flac  presence 0.50 - uncertain",
+        "mix.rest.flac",
+    ]  # fmt: skip
+    assert run("--all", "--json", "--overwrite", "-r", ".") == 0  # stems of an earlier run are left alone
+    [record] = map(json.loads, capsys.readouterr().out.splitlines())
+    assert record["rest"] == "mix.rest.flac"
+    assert record["targets"] == {"rain": "mix.rain.flac", "door knock": "mix.door_knock.flac"}
+    assert record["heard"][1]["spans"] == [{"from": 1.0, "to": 2.0}, {"from": 3.0, "to": 4.0}]
+    assert separator.shared == [True, True]
+
+
+def test_stems_that_exceed_full_scale_are_turned_down_together(folder, separator, monkeypatch):
+    monkeypatch.setattr("gains.GAINS", {"rain": 2.0, "door knock": 0.5})
+    mixture = save("mix.flac", 0.9 * np.sign(noise()), subtype="PCM_24")
+    assert run("--all", "-q", "mix.flac") == 0
+    stems = [load(name) for name in ("mix.rain.flac", "mix.door_knock.flac", "mix.rest.flac")]
+    assert np.abs(sum(stems) * 1.8 - mixture).max() < 1e-5
+    assert np.abs(stems[0]).max() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [("--query", "half"), ("--remove", "half"), ("--residual",), ("--not", "half")])
+def test_all_takes_no_queries(folder, capsys, options):
+    save("mix.wav")
+    assert run("--all", *options, "mix.wav") == 2
+    assert f"cannot be combined with {options[0]}" in capsys.readouterr().err
+    assert everything() == ["mix.wav"]
+
+
+def test_a_timeline_of_the_listed_sounds_is_drawn(folder, capsys):
+    pytest.importorskip("matplotlib")
+    save("mix.wav")
+    assert run("--list", "--plot", "mix.wav", "-o", "out") == 0
+    assert Path("out/mix.sounds.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.splitlines() == [
+        "mix.wav  0.90  rain        0-2 s", "mix.wav  0.60  door knock  1-2 s, 3-4 s", "out/mix.sounds.png",
+    ]  # fmt: skip
+    assert run("--list", "--plot", "mix.wav", "-o", "out") == 1  # nothing is overwritten
+    assert "already exists" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from tiny import TinyEncoder, noise, tiny_model, vectors
 
 from separation import Query, Separator
 from separation.models import bimodal_unet, resunet
-from separation.models.base import ConditionedModel, Estimate, NegativeFilter, Windows
+from separation.models.base import ConditionedModel, Estimate, NegativeFilter, SharedTargets, Windows
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
@@ -52,6 +52,18 @@ def test_energy_of_target_and_negative_is_halved_and_the_rest_stays():
     [target] = separate((LOW + HIGH)[None], [[0.0, 2000.0]], [[1000.0, 4000.0]])
     # Target and negative have equal power at the shared tone: the gain is 1/2 there.
     assert torch.allclose(target[0, 1000:-1000], (LOW + HIGH / 2)[1000:-1000], atol=0.02)
+
+
+def test_targets_that_claim_the_same_energy_share_it_and_others_stay():
+    mixture = (LOW + HIGH)[None]
+    model = SharedTargets(BandPass(), torch.device("cpu"))
+    conditions = torch.tensor([[[0.0, 2000.0], [1000.0, 4000.0], [3000.0, 4000.0]]])
+    both, high, nothing = model.separate(mixture[None], conditions)[0][0]
+    assert torch.allclose(both[0, 1000:-1000], (LOW + HIGH / 2)[1000:-1000], atol=0.02)
+    assert torch.allclose(high[0, 1000:-1000], (HIGH / 2)[1000:-1000], atol=0.02)
+    assert energy(nothing) < 1e-3 * energy(mixture)
+    [alone] = model.separate(mixture[None], conditions[:, :1])[0][0]
+    assert torch.allclose(alone, mixture, atol=5e-3)
 
 
 def test_a_negative_that_does_not_occur_changes_nothing():
@@ -114,8 +126,9 @@ NETWORKS = {
     "clipsep": lambda: CLIPSepUNet(width=1),
     "bimodal": lambda: BiModalUNet(channels=8),
     "negatives": lambda: NegativeFilter(tiny_model(), vectors(["rain"]), torch.tensor([[True]])),
+    "shared": lambda: SharedTargets(tiny_model(), torch.device("cpu")),
 }
-every_network = pytest.mark.parametrize("network", [name for name in NETWORKS if name != "negatives"])
+every_network = pytest.mark.parametrize("network", [name for name in NETWORKS if name not in ("negatives", "shared")])
 
 
 def build(network, monkeypatch):
@@ -124,7 +137,7 @@ def build(network, monkeypatch):
     monkeypatch.setattr(bimodal_unet, "MULTIPLES", (1,) * 7)
     monkeypatch.setattr(resunet, "CHANNELS", (2, 2, 2, 3, 3, 4, 4))
     model = NETWORKS[network]()
-    for name, module in model.named_modules() if network not in ("band_unet", "negatives") else ():
+    for name, module in model.named_modules() if network not in ("band_unet", "negatives", "shared") else ():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)

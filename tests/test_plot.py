@@ -89,3 +89,16 @@ def test_the_picture_is_drawn_with_any_title_and_one_scale(monkeypatch):
     assert width == 1100
     assert height > 700
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
+
+
+def test_a_timeline_takes_any_number_of_sounds():
+    from separation.listing import DetectedSound
+
+    spectrum, levels = spectrum_of(tone(500.0, 1.0, 8000), 8000, 8000)
+    sizes = []
+    for count in (0, 1, 12):
+        sounds = [DetectedSound(f"${number}", 0.5, ((0.0, 0.25), (0.5, 1.0))) for number in range(count)]
+        file = io.BytesIO()
+        draw(file, {"recording": levels}, "Sounds", 1.0, spectrum.edges, sounds)
+        sizes.append(int.from_bytes(file.getvalue()[20:24], "big"))  # height in pixels
+    assert sizes[0] == sizes[1] < sizes[2]

@@ -218,7 +218,7 @@ class BandUNet(ConditionedModel):
         if tagger and sample_rate != FRAMES_PER_SECOND * 8 * hop:
             raise ValueError(f"A network with a tagger needs a hop of {sample_rate // 64} samples, not {hop}.")
         self.sample_rate, self.condition_dim = sample_rate, condition_dim
-        self.high_pass, self.carry_high, self.gain_stride = high_pass, carry_high, hop
+        self.high_pass, self.carry_high, self.gain_stride, self.has_tagger = high_pass, carry_high, hop, tagger
         self.stride, self.context = hop * 8, 5 * sample_rate // 2
         self.stft = STFT(n_fft, hop, frame_multiple=8)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)

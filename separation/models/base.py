@@ -47,6 +47,7 @@ class ConditionedModel(nn.Module):
             network and their level is measured. 0: nothing is removed.
         gain_stride: samples between two values of `Estimate.high_gain`.
         lists_sounds: whether `score_presence` is implemented.
+        has_tagger: whether `Estimate.tags` has logits.
         prefers_bfloat16: whether convolutions in bfloat16 change estimates so little that they are used by default
             on processors that compute with them.
         use_bfloat16: whether inference uses them, see `autocast`.
@@ -65,6 +66,7 @@ class ConditionedModel(nn.Module):
     gain_stride: int = 1
     estimates_presence: bool = True
     lists_sounds: bool = False
+    has_tagger: bool = False
     prefers_bfloat16: bool = False
     use_bfloat16: bool = False
     has_published_inference: bool = False
@@ -95,7 +97,46 @@ class ConditionedModel(nn.Module):
         raise NotImplementedError
 
 
-class NegativeFilter(ConditionedModel):
+class TargetFilter(ConditionedModel):
+    """A network whose targets are multiplied by gains that depend on all of its estimates.
+
+    At each point of time and frequency they come from powers summed over channels, which keeps the stereo image.
+    """
+
+    def __init__(self, model: ConditionedModel, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        for name in ("sample_rate", "condition_dim", "stride", "segment_seconds", "grid_seconds", "input_level"):
+            setattr(self, name, getattr(model, name))
+        self.estimates_presence, self.faithful = model.estimates_presence, model.faithful
+        self.high_pass, self.gain_stride, self.use_bfloat16 = model.high_pass, model.gain_stride, model.use_bfloat16
+        hop = model.sample_rate // 100  # whole seconds lie on the grid of the frames, so segments equal the whole
+        self.context = model.context + 4 * hop
+        self.stft = STFT(4 * hop, hop, None).to(device)
+
+    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
+        """See `ConditionedModel.separate`."""
+        queries, length = conditions.shape[1], mixture.shape[-1]
+        estimate = self.model.separate(mixture, self.all_conditions(conditions))
+        spectra, total = (self.stft(F.pad(x, (0, 2 * self.stft.hop))) for x in (estimate.targets, mixture))
+        gain = self.gain(spectra.abs().square().sum(2), total.abs().square().sum(1, keepdim=True))
+        high_gain = estimate.high_gain
+        if high_gain is not None:
+            power = high_gain.square()[:, :, None]
+            high_gain = high_gain[:, :queries] * self.gain(power, torch.ones_like(power[:, :1]))[:, :, 0]
+        targets = self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length)
+        return Estimate(targets, estimate.logits[:, :queries], estimate.tags, high_gain)
+
+    def all_conditions(self, conditions: Tensor) -> Tensor:
+        """Conditions of the queries (batch, queries, dim) followed by those of other estimates that the gains need."""
+        return conditions
+
+    def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
+        """Powers of estimates (batch, n, bins, frames) and mixture (batch, 1, bins, frames) to gains of the queries."""
+        raise NotImplementedError
+
+
+class NegativeFilter(TargetFilter):
     """A network whose targets are attenuated where other queries, the negatives, claim the signal.
 
     Targets and negatives are separated together. The target is then multiplied by a Wiener filter with the power of
@@ -113,34 +154,31 @@ class NegativeFilter(ConditionedModel):
     """
 
     def __init__(self, model: ConditionedModel, negatives: Tensor, excluded: Tensor) -> None:
-        super().__init__()
-        self.model, self.negatives, self.excluded = model, negatives, excluded
-        for name in ("sample_rate", "condition_dim", "stride", "segment_seconds", "grid_seconds", "input_level"):
-            setattr(self, name, getattr(model, name))
-        self.estimates_presence, self.faithful = model.estimates_presence, model.faithful
-        self.high_pass, self.gain_stride, self.use_bfloat16 = model.high_pass, model.gain_stride, model.use_bfloat16
-        hop = model.sample_rate // 100  # whole seconds lie on the grid of the frames, so segments equal the whole
-        self.context = model.context + 4 * hop
-        self.stft = STFT(4 * hop, hop, None).to(negatives.device)
+        super().__init__(model, negatives.device)
+        self.negatives, self.excluded = negatives, excluded
 
-    def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
-        queries, length = conditions.shape[1], mixture.shape[-1]
-        negatives = self.negatives[None].expand(len(mixture), -1, -1)
-        estimate = self.model.separate(mixture, torch.cat([conditions, negatives], dim=1))
-        spectra = self.stft(F.pad(estimate.targets, (0, 2 * self.stft.hop)))
-        # The power of all channels together, which keeps the stereo image.
-        gain = self.wiener_gain(spectra.abs().square().sum(2), queries)
-        high_gain = estimate.high_gain
-        if high_gain is not None:
-            high_gain = high_gain[:, :queries] * self.wiener_gain(high_gain.square()[:, :, None], queries)[:, :, 0]
-        targets = self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length)
-        return Estimate(targets, estimate.logits[:, :queries], estimate.tags, high_gain)
+    def all_conditions(self, conditions: Tensor) -> Tensor:
+        """See `TargetFilter.all_conditions`."""
+        return torch.cat([conditions, self.negatives[None].expand(len(conditions), -1, -1)], dim=1)
 
-    def wiener_gain(self, power: Tensor, queries: int) -> Tensor:
-        """Power of queries and negatives (batch, n, bins, frames) to gains of the queries (batch, q, bins, frames)."""
-        target, negative = power[:, :queries], power[:, queries:]
+    def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
+        """See `TargetFilter.gain`."""
+        target, negative = power.split(self.excluded.shape, dim=1)
         return target / (target + torch.einsum("qn,bnft->bqft", self.excluded.to(power), negative) + 1e-12)
+
+
+class SharedTargets(TargetFilter):
+    """A network whose targets together never claim more than the mixture, so that no energy is taken twice.
+
+    Where their magnitudes add up to more than that of the mixture, all are multiplied by the same gain:
+
+        result = target * min(1, |mixture| / sum over targets |target|)
+    """
+
+    def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
+        """See `TargetFilter.gain`."""
+        claimed = power.sqrt().sum(1, keepdim=True)
+        return (mixture.sqrt() / (claimed + 1e-12)).clamp_max(1.0)
 
 
 @dataclass(frozen=True)
