@@ -27,6 +27,7 @@ RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
 HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequency
+RUMBLE = 0.01  # energy below the high-pass filter's frequency, relative to the rest, from which it is separated too
 RATIO_FLOOR_DB = -60.0
 PRESENT, ABSENT = 0.6, 0.3
 """Presence from which a query is called present, and below which absent. Of the queries above the first, 92 % occur, of
@@ -325,10 +326,18 @@ class Stream:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
         levelled, wave = network_input(model, mixture, rate, self.level)
+        # Presence does not depend on rumble. Targets do where it is loud: then it is part of what is to be separated.
+        heard, whole = wave, mixture / self.level
+        rumbles = model.high_pass > 0 and bool(energy(whole - levelled) > RUMBLE * energy(levelled))
+        if rumbles:
+            levelled, wave = whole, resample(whole, rate, model.sample_rate)
         with model.autocast(self.conditions.device):
             estimate = model.separate(wave[None].to(self.conditions.device), self.conditions[None])
+            logits = estimate.logits
+            if rumbles and model.estimates_presence:
+                logits, _ = model.score_presence(heard[None].to(self.conditions.device), self.conditions[None])
         if model.estimates_presence:
-            self._collect_logits(estimate.logits[0].float().cpu())
+            self._collect_logits(logits[0].float().cpu())
         length, gains = mixture.shape[-1], None if rate <= model.sample_rate else estimate.high_gain
         if gains is not None:  # what the network does not hear, and the place of its gain's values
             high = levelled - resample(wave, model.sample_rate, rate)[:, :length]

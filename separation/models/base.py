@@ -43,8 +43,8 @@ class ConditionedModel(nn.Module):
         grid_seconds: segments start at multiples of this many seconds, which lie on the network's grid.
         input_level: level to which mixtures are scaled before they enter the network, see `stream.measure_level`.
         estimates_presence: whether `separate` estimates presence; otherwise its logits are zero.
-        high_pass: frequencies below this, in Hz, and constant offsets are removed from mixtures before they enter the
-            network and their level is measured. 0: nothing is removed.
+        high_pass: presence and the level of mixtures do not depend on frequencies below this, in Hz, and on constant
+            offsets, which are removed before; targets contain them where they are loud. 0: nothing is removed.
         gain_stride: samples between two values of `Estimate.high_gain`.
         lists_sounds: whether `score_presence` is implemented.
         has_tagger: whether `Estimate.tags` has logits.
@@ -126,6 +126,10 @@ class TargetFilter(ConditionedModel):
             high_gain = high_gain[:, :queries] * self.gain(power, torch.ones_like(power[:, :1]))[:, :, 0]
         targets = self.stft.inverse(spectra[:, :queries] * gain[:, :, None], length)
         return Estimate(targets, estimate.logits[:, :queries], estimate.tags, high_gain)
+
+    def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See `ConditionedModel.score_presence`."""
+        return self.model.score_presence(mixture, conditions)
 
     def all_conditions(self, conditions: Tensor) -> Tensor:
         """Conditions of the queries (batch, queries, dim) followed by those of other estimates that the gains need."""
