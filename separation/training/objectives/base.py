@@ -123,7 +123,9 @@ class Objective(TrainingModule):
         self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         start_encoder(self.encoder, encoder_weights)
         if start_from is not None:
-            load_start(self.model, self.encoder, Path(start_from))
+            source, own = Path(start_from), Path(start_from).is_dir()
+            state = read_tensors(source / "model.safetensors" if own else source)
+            pretrained.load_parts(self.model, self.encoder, state if own else pretrained.average_weights(state), source)
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.ema, self.backend = ema, compile
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=STATISTICS_BATCHES)
@@ -355,17 +357,6 @@ def start_encoder(encoder: nn.Module, file: str | None) -> None:
         load_strictly(encoder.tagger, select(read_tensors(default), "encoder.tagger."), default)
     if file not in (None, RANDOM):
         pretrained.load_encoder(encoder, read_tensors(Path(str(file))), Path(str(file)))
-
-
-def load_start(model: nn.Module, encoder: nn.Module, source: Path) -> None:
-    """Load separator and encoder from a model directory, or from a checkpoint, whose averaged weights are used.
-
-    Raises:
-        ModelError: a tensor is missing, superfluous or of another shape.
-    """
-    state = read_tensors(source / "model.safetensors" if source.is_dir() else source)
-    state = state if source.is_dir() else pretrained.average_weights(state)
-    pretrained.load_parts(model, encoder, state, source)
 
 
 def compile_layers(module: nn.Module, backend: str | Callable[..., Any]) -> None:
