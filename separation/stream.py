@@ -27,7 +27,9 @@ RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
 HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequency
-RUMBLE = 0.01  # energy below the high-pass filter's frequency, relative to the rest, from which it is separated too
+FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
+"""Energy below the high-pass filter, relative to the rest. Presence is always estimated without it. So are targets if
+it is below the first or, as a fault of the recording, above the second (validation rows reach 1.7)."""
 RATIO_FLOOR_DB = -60.0
 PRESENT, ABSENT = 0.6, 0.3
 """Presence from which a query is called present, and below which absent. Of the queries above the first, 92 % occur, of
@@ -326,9 +328,10 @@ class Stream:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
         levelled, wave = network_input(model, mixture, rate, self.level)
-        # Presence does not depend on rumble. Targets do where it is loud: then it is part of what is to be separated.
+        # Presence does not depend on rumble. Targets do where it is part of a sound.
         heard, whole = wave, mixture / self.level
-        rumbles = model.high_pass > 0 and bool(energy(whole - levelled) > RUMBLE * energy(levelled))
+        rumble = float(energy(whole - levelled) / energy(levelled).clamp_min(1e-9))
+        rumbles = FAINT_RUMBLE < rumble < EXCESSIVE_RUMBLE
         if rumbles:
             levelled, wave = whole, resample(whole, rate, model.sample_rate)
         with model.autocast(self.conditions.device):

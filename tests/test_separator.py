@@ -77,7 +77,7 @@ class FullBand(Gain):
     high_pass, gain_stride = 25.0, 500
 
     def separate(self, mixture, conditions):
-        targets, logits, *_ = super().separate(mixture, conditions)
+        targets, logits = super().separate(mixture, conditions).targets, self.score_presence(mixture, conditions)[0]
         frames = mixture.shape[-1] // self.gain_stride + 1
         return Estimate(targets, logits, high_gain=torch.full((*conditions.shape[:2], frames), 0.5))
 
@@ -93,7 +93,7 @@ class FullBand(Gain):
 def test_the_gain_is_carried_on_above_the_networks_band(sample_rate):
     mixture = noise(3.0, sample_rate, 2)
     full, half = Separator(FullBand(), TinyEncoder(), "full", "cpu"), gain()
-    inside = slice(sample_rate // 2, -sample_rate // 2)  # rumble is filtered with other content at the ends
+    inside = slice(sample_rate // 2, -sample_rate // 2)  # the resampler rings at the ends
     left = (full(mixture, "dog", sample_rate).target - 0.5 * high_pass(mixture, sample_rate, 25.0))[:, inside]
     assert left.abs().max() < 1e-3 * mixture.abs().max()
     without = (half(mixture, "dog", sample_rate).target - 0.5 * mixture)[:, inside]
@@ -107,10 +107,15 @@ def test_offsets_and_rumble_change_targets_but_not_presence(seconds):
     rumble = 1.0 + sine(15, seconds, 44100)  # ten times as loud as the noise
     level = separator.level([mixture], 44100)
     assert separator.level((mixture + rumble).split(10007, dim=1), 44100) == pytest.approx(level, rel=0.05)
-    louder, offset = (separator(mixture + each, "dog", 44100) for each in (rumble, torch.ones_like(mixture)))
-    assert louder.presence == pytest.approx(offset.presence, abs=0.02)
+    clean, faulty, rumbling = (separator(mixture + each, "dog", 44100) for each in (0, rumble, 0.1 * rumble))
+    change = (faulty.target - clean.target).square() / clean.target.square().mean()
+    assert change.mean() < 0.1
+    # Reflection bends the rumble at the ends of the recording; 31 s make two segments, whose ends do not show.
     inside = slice(10000, -10000)
-    assert torch.allclose(louder.target[:, inside], 0.5 * (mixture + rumble)[:, inside], atol=5e-3)
+    assert change[:, inside].mean() < 1e-6
+    assert torch.allclose(rumbling.target[:, inside], 0.5 * (mixture + 0.1 * rumble)[:, inside], atol=5e-3)
+    assert faulty.presence == pytest.approx(clean.presence, abs=0.02)
+    assert rumbling.presence == pytest.approx(clean.presence, abs=0.02)
 
 
 def test_precision_is_a_name():
