@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from separation.models.base import ConditionedModel
 from separation.sounds import Sound, known_sounds
-from separation.stream import PresenceRule, Segmenter, margin_seconds, network_input
+from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
 from separation.wordings import wordings
 
 LIST_THRESHOLD = 0.135
@@ -104,6 +104,7 @@ class Detector:
         share: largest logarithm of the share of the sound in the sum of all exponentiated logits of a frame (sounds,).
         presence: largest probability (sounds,).
         tags: largest logits of the tagger (classes,); None without a tagger.
+        silence: seconds before the first sound.
         seconds: length of the recording.
     """
 
@@ -115,7 +116,7 @@ class Detector:
         self.logits = torch.full((len(conditions),), -math.inf)
         self.share, self.presence = self.logits.clone(), torch.zeros(len(conditions))
         self.tags: Tensor | None = None
-        self.seconds, self.frames = 0.0, 0
+        self.silence, self.seconds, self.frames = 0.0, 0.0, 0
         self.rate = model.sample_rate // model.stride  # frames per second
         self.runs: dict[int, list[tuple[int, int, float]]] = {}  # sound -> first frame, last frame + 1, peak
 
@@ -124,13 +125,16 @@ class Detector:
         """Detect in a recording of a level (see `stream.measure_level`) that is given in blocks (channels, time)."""
         margin, first = math.ceil(margin_seconds(self.model)), 0
         segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
-        samples = 0
+        samples = silent = 0
         for block in blocks:
             samples += block.shape[-1]
+            if silent + block.shape[-1] == samples:  # nothing has sounded; segments start where it does, as in a Stream
+                silence = leading_silence(block, level)
+                silent, block = silent + silence, block[:, silence:]
             for segment in segmenter.push(block):
                 self.add(segment, sample_rate, level, first, SEGMENT_SECONDS - margin)
                 first = margin
-        self.seconds = samples / sample_rate
+        self.silence, self.seconds = silent / sample_rate, samples / sample_rate
         last = segmenter.flush()
         if last is not None:
             self.add(last, sample_rate, level, first, None)
@@ -166,7 +170,7 @@ class Detector:
         """Spans (from, to) in seconds in which a sound occurs; the longest one even if it is short."""
         joined: list[list[float]] = []
         for start, stop, peak in self.runs.get(sound, ()):
-            begin, end = start / self.rate, min(stop / self.rate, self.seconds)
+            begin, end = (min(self.silence + frame / self.rate, self.seconds) for frame in (start, stop))
             if peak >= SPAN_PEAK and joined and begin - joined[-1][1] < SHORTEST_GAP:
                 joined[-1][1] = end
             elif peak >= SPAN_PEAK:

@@ -30,6 +30,7 @@ HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequ
 FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
 """Energy below the high-pass filter, relative to the rest. Presence is always estimated without it. So are targets if
 it is below the first or, as a fault of the recording, above the second (validation rows reach 1.7)."""
+SILENCE = 1e-5  # samples 100 dB below the level are silent
 RATIO_FLOOR_DB = -60.0
 PRESENT, ABSENT = 0.6, 0.3
 """Presence from which a query is called present, and below which absent. Of the queries above the first, 92 % occur, of
@@ -69,6 +70,12 @@ def _frame_power(frames: Tensor) -> Tensor:
     variance, mean = torch.var_mean(frames, -1, correction=0)
     # Below this lies the rounding of an offset.
     return torch.where(variance > 1e-12 * mean.square(), variance, 0).sum(0)
+
+
+def leading_silence(block: Tensor, level: float) -> int:
+    """Number of samples (channels, time) before the first that is not silent in a recording of this level."""
+    sounding = (block.abs().amax(0) > SILENCE * level).nonzero()
+    return int(sounding[0]) if len(sounding) else block.shape[-1]
 
 
 def energy(waveform: Tensor) -> Tensor:
@@ -268,13 +275,23 @@ class Stream:
         # Of the frames in an overlap, the first half is the earlier segment's and the second half the later one's.
         self.shared_frames = overlap * model.sample_rate // model.stride // 2
         self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
+        self.silence: float | None = level  # level by which leading silence is found, until sound has come
         if model.faithful:  # published inference processes the whole at once
+            self.silence = None
             self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
 
     def push(self, block: Tensor) -> Tensor:
-        """Add (channels, n); return the targets that have become final (queries, channels, m)."""
+        """Add (channels, n); return the targets that have become final (queries, channels, m).
+
+        Segments start at the first sample that is not silent, so silence before a recording changes no estimate.
+        """
         self.mixture_energy += float(energy(block))
-        return self._collect(self.runner.push(block), block.shape[0])
+        silent = 0 if self.silence is None else leading_silence(block, self.silence)
+        pieces = [torch.zeros(len(self.conditions), len(block), silent)] if silent else []
+        if silent < block.shape[-1]:
+            self.silence = None
+            pieces += self.runner.push(block[:, silent:])
+        return self._collect(pieces, block.shape[0])
 
     def flush(self) -> Tensor:
         """Return the remaining targets (queries, channels, m)."""
