@@ -129,7 +129,7 @@ class Detector:
         for block in blocks:
             samples += block.shape[-1]
             if silent + block.shape[-1] == samples:  # nothing has sounded; segments start where it does, as in a Stream
-                silence = leading_silence(block, level)
+                silence = leading_silence(block, sample_rate, level)
                 silent, block = silent + silence, block[:, silence:]
             for segment in segmenter.push(block):
                 self.add(segment, sample_rate, level, first, SEGMENT_SECONDS - margin)

@@ -72,10 +72,14 @@ def _frame_power(frames: Tensor) -> Tensor:
     return torch.where(variance > 1e-12 * mean.square(), variance, 0).sum(0)
 
 
-def leading_silence(block: Tensor, level: float) -> int:
-    """Number of samples (channels, time) before the first that is not silent in a recording of this level."""
+def leading_silence(block: Tensor, sample_rate: int, level: float) -> int:
+    """Number of silent samples before the first sound in the first block (channels, time) of a recording.
+
+    0 if they last less than 10 ms, which matters to no estimate.
+    """
     sounding = (block.abs().amax(0) > SILENCE * level).nonzero()
-    return int(sounding[0]) if len(sounding) else block.shape[-1]
+    silent = int(sounding[0]) if len(sounding) else block.shape[-1]
+    return silent if silent == block.shape[-1] or silent >= sample_rate // 100 else 0
 
 
 def energy(waveform: Tensor) -> Tensor:
@@ -286,7 +290,7 @@ class Stream:
         Segments start at the first sample that is not silent, so silence before a recording changes no estimate.
         """
         self.mixture_energy += float(energy(block))
-        silent = 0 if self.silence is None else leading_silence(block, self.silence)
+        silent = 0 if self.silence is None else leading_silence(block, self.sample_rate, self.silence)
         pieces = [torch.zeros(len(self.conditions), len(block), silent)] if silent else []
         if silent < block.shape[-1]:
             self.silence = None

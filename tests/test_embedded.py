@@ -48,6 +48,28 @@ def test_very_short_recordings(separator, length):
     assert torch.allclose(result.target + result.residual, mixture, atol=1e-7)
 
 
+def test_offset_rumble_and_silence_change_no_presence(separator):
+    mixture = recording(4 * RATE)
+    rms = float(mixture.square().mean().sqrt())
+    time = torch.arange(mixture.shape[1]) / RATE
+    silence = torch.zeros(2, round(1.83 * RATE))
+    changed = {
+        "offset": mixture + 10 * rms,
+        "rumble": mixture + 10 * rms * torch.sin(2 * torch.pi * 9 * time),
+        "silence": torch.cat([silence, mixture, silence], dim=1),
+    }
+    queries = ["dog barking", "rain", "violin"]
+    plain = torch.tensor([result.presence for result in separator(mixture, queries, RATE)])
+    assert plain[:2].min() > 0.5 > plain[2]
+    for name, other in changed.items():
+        presence = torch.tensor([result.presence for result in separator(other, queries, RATE)])
+        assert (presence - plain).abs().max() < 0.05, name
+    level = separator.level([changed["silence"]], RATE)
+    found = separator.detect([changed["silence"]], RATE, level, separator.conditions(queries))
+    assert torch.allclose(found.presence, plain, atol=0.02)  # asked and listed with one probability
+    assert found.spans(0)[0][0] >= 1.8 and found.spans(0)[-1][1] <= 5.9  # seconds of the recording with its silence
+
+
 def test_every_stem_of_the_demo_gains_eight_decibels(separator, monkeypatch):
     monkeypatch.syspath_prepend(str(DEMOS))
     from score import score
