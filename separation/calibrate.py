@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
@@ -299,9 +300,16 @@ def detect_row(separator: Separator, row: dict[str, str], root: Path) -> Detecto
 
 
 def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRule:
-    """Fit the listing rule on a list of mixtures and write it to the directory's config, which keeps its sounds."""
+    """Fit the listing rule on a list of mixtures and write it to the directory's config, which keeps its sounds.
+
+    The conditions of all sounds are written to `sounds.safetensors`, so that they need not be encoded for every list.
+    """
+    (directory / "sounds.safetensors").unlink(missing_ok=True)
     separator, terms, present = Separator.from_pretrained(directory), [], []
     labels = separator.listing.sounds
+    names = [sound.name for sound in separator.listed_sounds]
+    conditions = {name: row.clone() for name, row in zip(names, separator.listing_conditions, strict=True)}
+    save_file(conditions, directory / "sounds.safetensors")
     for row in read_rows(mixtures):
         found = detect_row(separator, row, root)
         terms.append(listing_terms(found, separator.listed_sounds)[: len(labels)])

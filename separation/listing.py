@@ -20,8 +20,8 @@ from separation.sounds import Sound, known_sounds
 from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
 from separation.wordings import wordings
 
-LIST_THRESHOLD = 0.135
-"""Share of right entries from which a sound is listed; `benchmarks/listing.py` prints what that gives."""
+LIST_THRESHOLD = 0.11
+"""Share of right entries from which a sound is listed; `benchmarks/listing.py` prints what this gives."""
 
 LIST_PRESENCE = 0.5
 """Presence from which a sound is listed."""
@@ -29,7 +29,7 @@ LIST_PRESENCE = 0.5
 SAME_COSINE = 0.5
 """Cosine of the conditions of two sounds from which they count as one."""
 
-SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.7
+SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.5
 """A sound is taken for a similar one whose logit is larger by the margin and whose spans hold this share of its own."""
 
 CLASS_TAG = 1.0

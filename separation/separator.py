@@ -22,6 +22,7 @@ from separation.query import Query, encode_queries
 from separation.sounds import Sound
 from separation.stream import PresenceRule, Stream, measure_level, presence_word, remove_rumble
 from separation.suggestions import Hint, suggest
+from separation.tensors import read_tensors
 
 if TYPE_CHECKING:
     from separation.query import Plain
@@ -136,6 +137,7 @@ class Separator:
         self.rule, self.listing = rule or PresenceRule(), listing or ListingRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
+        self.stored_sounds: Path | None = None  # conditions of the sounds that can be listed, by name
 
     @classmethod
     def from_pretrained(
@@ -170,6 +172,8 @@ class Separator:
         model.eval().fold_norms()
         rule, listing = load_settings(path, "presence", PresenceRule), load_settings(path, "listing", ListingRule)
         separator = cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
+        if (path / "sounds.safetensors").is_file():
+            separator.stored_sounds = path / "sounds.safetensors"
         if precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
         native = separator.device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, BFLOAT16_PROCESSORS))
@@ -418,8 +422,12 @@ class Separator:
 
     @cached_property
     def listing_conditions(self) -> Tensor:
-        """Conditions (sounds, dim) of `listed_sounds`, on the CPU."""
-        return self.conditions([sound.name for sound in self.listed_sounds]).cpu()
+        """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
+        names = [sound.name for sound in self.listed_sounds]
+        stored = read_tensors(self.stored_sounds) if self.stored_sounds else {}
+        return (
+            torch.stack([stored[name] for name in names]) if set(names) <= set(stored) else self.conditions(names).cpu()
+        )
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from safetensors.torch import load_file
 from tiny import tiny_separator, write_corpus
 
 from separation import Separator
@@ -118,6 +119,9 @@ def test_both_rules_are_fitted_on_a_list_and_written(directory, separator, mixtu
     assert len(rule.background) == separator.model.condition_dim and any(rule.background)
     assert load_settings(directory, "listing", ListingRule) == listing
     assert listing.sounds == SOUNDS
+    stored = load_file(directory / "sounds.safetensors")
+    assert set(stored) >= set(SOUNDS)
+    assert torch.equal(stored[SOUNDS[0]], Separator.from_pretrained(directory).listing_conditions[0])
     assert {**read_config(directory), "presence": 0, "listing": 0} == {**before, "presence": 0, "listing": 0}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("by label: AUC ")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from separation import Separator
@@ -80,3 +81,22 @@ def test_every_stem_of_the_demo_gains_eight_decibels(separator, monkeypatch):
     assert min(result.presence for result in results) > 0.5
     assert max(result.rounding for result in results) < 1e-6
     sys.modules.pop("score")
+
+
+def test_the_demos_sounds_are_listed_with_the_presence_of_a_query(separator):
+    samples, rate = soundfile.read(DEMOS / "mix.wav", dtype="float32", always_2d=True)
+    found = {sound.label: sound for sound in separator.list_sounds(samples.T, rate)}
+    assert set(found) == {"dog bark", "alarm clock", "engine"}
+    presence = separator(samples.T, "alarm clock", rate).presence
+    assert found["alarm clock"].probability == pytest.approx(presence, abs=1e-3)
+    [(begin, end)] = found["alarm clock"].times  # it sounds from 1.5 to 9 s
+    assert abs(begin - 1.5) < 0.5 and abs(end - 9.0) < 0.5
+    assert separator.when(samples.T, "alarm clock", rate) == ((begin, end),)
+    assert separator.when(samples.T, "violin", rate) == ()
+
+
+def test_stored_conditions_of_the_sounds_are_those_of_their_names(separator):
+    names = [sound.name for sound in separator.listed_sounds]
+    assert separator.stored_sounds is not None and len(names) == 557
+    fresh = separator.conditions(names[::40]).cpu()
+    assert torch.allclose(separator.listing_conditions[::40], fresh, atol=1e-5)
