@@ -159,8 +159,7 @@ def suggest(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> Hint | N
         correction = None
     if known >= KNOWN and correction is None:
         return None
-    conditions = encoder.embed_sentences(encoder.sentence.encode_text(list(sounds)).to(encoder.device))
-    cosines = dict(zip(sounds, (conditions @ encoder.encode_text([text])[0]).tolist(), strict=True))
+    cosines = dict(zip(sounds, (encoder.embed_labels(sounds) @ encoder.encode_text([text])[0]).tolist(), strict=True))
     nearest = {name: round(cosines[name], 3) for name in sorted(cosines, key=cosines.__getitem__)[:-4:-1]}
     return Hint(text, round(known, 3), correction, nearest)
 

@@ -5,9 +5,11 @@ import pytest
 import torch
 from tiny import noise, vectors
 
+from separation.encoders.base import select_sounding
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import mel_filters
+from separation.wordings import wordings
 
 EDGES = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 16000 / 700), 66)
 
@@ -109,10 +111,34 @@ def test_short_and_silent_examples_give_finite_vectors(encoder, wave):
 
 
 def test_a_long_example_is_the_mean_of_its_segments(encoder):
-    wave = torch.cat([noise(6.0), chord(32000).repeat(1, 6)], 1)
+    wave = torch.cat([noise(6.0), 0.2 * noise(6.0, seed=1)], 1)
     halves = encoder.encode_audio(wave.reshape(2, -1), 32000).mean(0, keepdim=True)
     expected = halves / halves.norm()
     assert torch.allclose(encoder.encode_examples((wave, 32000)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_only_the_part_of_an_example_that_sounds_counts(rate):
+    loud, faint = noise(1.5, rate)[0], 10 ** (-30 / 20) * noise(2.0, rate, seed=1)[0]
+    quiet = 10 ** (-60 / 20) * noise(1.0, rate, seed=2)[0]
+    around = torch.cat([torch.zeros(2 * rate), quiet, loud, quiet, torch.zeros(2 * rate + 7)])
+    assert torch.equal(select_sounding(around, rate), loud)
+    assert torch.equal(select_sounding(torch.cat([loud, faint, loud]), rate), torch.cat([loud, loud]))
+    long = torch.cat([loud.repeat(50), 10 * loud.repeat(40)])  # the loudest minute
+    assert torch.equal(select_sounding(long, rate), 10 * loud.repeat(40))
+    assert torch.equal(select_sounding(torch.zeros(9), rate), torch.zeros(9))
+
+
+def test_silence_around_an_example_changes_nothing_and_labels_draw_it(encoder):
+    torch.manual_seed(0)
+    for tested in (encoder, JointEncoder(hidden=16, embedding_dim=24, tagger=True).eval()):
+        wave = noise(1.0, 32000)
+        expected = tested.encode_examples((wave, 32000))
+        padded = torch.nn.functional.pad(wave, (2 * 32000, 2 * 32000))
+        assert torch.allclose(tested.encode_examples((padded, 32000)), expected, atol=1e-5)
+    plain, labels = tested.encode_audio(wave, 32000), tested.embed_labels(list(wordings()))
+    nearest = (plain @ labels.T).amax()
+    assert (expected @ labels.T).amax() > nearest and (expected @ plain.T) > 0.5
 
 
 def test_a_text_is_the_mean_over_templates(encoder):

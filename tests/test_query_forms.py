@@ -1,4 +1,4 @@
-"""The benchmark of query forms, on tones and with a separator that finds a tone by its frequency."""
+"""The benchmarks of queries: on tones, with a separator that finds a tone by its frequency, and of hints."""
 
 import csv
 import importlib
@@ -15,7 +15,9 @@ from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel, Estimate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-query_forms = importlib.import_module("query_forms")
+query_forms, example_recordings, typed_queries = map(
+    importlib.import_module, ("query_forms", "example_recordings", "typed_queries")
+)
 
 RATE = 32000
 HERTZ = [300 * 1.6**label for label in range(3)]  # as `write_corpus` has them
@@ -83,3 +85,43 @@ def test_query_forms_with_known_scores(folder, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2 + len(lines)
     assert printed[2].startswith("| pair | label | 2 | ")
+
+
+def test_example_recordings_with_known_scores(folder, monkeypatch, capsys):
+    write_corpus(folder, labels=3, sample_rate=RATE, split="validation")
+    separator = Separator(ByFrequency(), Frequency(), "tones", "cpu")
+    monkeypatch.setattr(example_recordings.Separator, "from_pretrained", lambda name: separator)
+    example_recordings.main(["--data", str(folder), "--json", str(folder / "examples.json")])
+    figures = json.loads((folder / "examples.json").read_text())
+    assert set(figures) == {"label", "as it is", "2 s of silence on both sides", "another sound 10 dB below"}
+    for each in figures.values():
+        assert each["sdri"] > 25 and abs(each["sdri_loss"]) < 1
+    assert capsys.readouterr().out.startswith("2 mixtures\n")
+
+
+def test_hints_are_rare_for_known_and_usual_for_unknown_texts(tmp_path, monkeypatch, capsys):
+    captions = [
+        "A man talks while birds sing",
+        "Rain falls on a roof",
+        "An engine idles nearby",
+        "Water runs in a sink",
+    ]
+    for name, column, texts in (
+        ("validation_mixtures.csv", "phrase", ["a brook flowing over stones", "scrunching aluminium wrap"]),
+        ("text/audiocaps/test.csv", "caption", captions[:2]),
+        ("text/audiosep_eval/clotho_eval.csv", "caption", captions[2:]),
+        ("text/vggsound/stat.csv", "dog barking", ["zebra braying", "playing piano"]),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("\n".join([column, *texts]) + "\n", encoding="utf-8")
+    monkeypatch.setattr(typed_queries, "CAPTIONS", 2)
+    known, unknown, meant = typed_queries.read_lists(tmp_path)
+    known["everyday queries"] = known["everyday queries"][:9]
+    unknown = {kind: texts[:6] for kind, texts in unknown.items()} | {"typing errors": list(meant)[:12]}
+    monkeypatch.setattr(typed_queries, "read_lists", lambda data: (known, unknown, meant))
+    typed_queries.main(["--data", str(tmp_path), "--json", str(tmp_path / "hints.json")])
+    figures = json.loads((tmp_path / "hints.json").read_text())
+    assert figures["all known"]["hints"] <= 0.05 * figures["all known"]["number"]
+    assert figures["all unknown"]["hints"] >= 0.8 * figures["all unknown"]["number"]
+    assert figures["typing errors"]["as meant"] >= 0.8 * figures["typing errors"]["number"]
+    assert "in use: [-1.68, -4.61, -3.04], -4.63" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class SentenceEncoder(QueryEncoder):
             self.cached.update(zip(part, self._embed(part), strict=True))
         return torch.stack([self.cached[t] for t in texts]) if texts else torch.zeros(0, self.embedding_dim)
 
-    @property
+    @cached_property
     def vocabulary(self) -> dict[str, int]:
         """Number of each token; a word that is no token is encoded in pieces."""
         tokens: dict[str, int] = load_bert()[1].get_vocab()
