@@ -44,8 +44,9 @@ class Query:
     Args:
         text: one or more descriptions.
         label: one or more classes by name, id or number.
-        audio: one or more example recordings: a file, a folder, or a waveform with its sample rate. A tagger (USS)
-            removes silent frames and averages over segments of 2 s, as published.
+        audio: one or more example recordings: a file, a folder, or a waveform with its sample rate. The built-in models
+            use the part that sounds; a tagger (USS) removes silent frames and averages over segments of 2 s, as
+            published.
         image: one or more pictures of the sound source, files or arrays.
         embedding: a condition vector (dim,), or a .npy or .safetensors file; needs no encoder.
         negative: one or more queries of any kind that must not be in the result, see `models.base.NegativeFilter`.
