@@ -35,7 +35,7 @@ from separation.wordings import wordings
 
 FOLDS = 10
 WORDINGS = 3  # of each label, which the background is fitted on beside the label
-SHRINKAGE = 1.0  # of the background's coefficients
+SHRINKAGE = 0.3  # of the background's coefficients
 BINS = 10  # of the reliability table
 
 
