@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 import re
@@ -358,6 +359,10 @@ def main(argv: list[str] | None = None) -> int:
     for title in ("skipped", "failed"):
         for name, why in report[title].items():
             print(f"\n{title.capitalize()}: {name}: {why}.")
+    if options.json and options.json.exists():  # parts that were measured before with these weights are kept
+        before = json.loads(options.json.read_text(encoding="utf-8"))
+        kept = {name: before[name] for name in PARTS if name in before and before["model"] == report["model"]}
+        report = kept | report
     write_json(options.json, report)
     return int(bool(report["failed"]))
 
