@@ -26,7 +26,7 @@ from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
-from separation.errors import DataError
+from separation.errors import DataError, ModelError
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.pretrained import read_config
 from separation.separator import Separator
@@ -60,7 +60,7 @@ class AskedMixture:
 
 @dataclass
 class Evidence:
-    """What a network detects in mixtures, and what is true.
+    """Detections of a network in mixtures, and the true answers.
 
     Attributes:
         responses: largest presence logit of each reference text in each mixture (mixtures, references); -inf where the
@@ -327,20 +327,25 @@ def main() -> None:
     parser.add_argument("--mixtures", type=Path, help="CSV of held-out fixed mixtures; fits both rules on them")
     parser.add_argument("--manifest", type=Path, help="clips, or a packed corpus; without a list fits presence on them")
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: that of the CSV)")
-    parser.add_argument("--foley", type=int, default=0)
+    parser.add_argument("--foley", type=int, default=0, help="procedural clips of each kind to add to the manifest's")
     parser.add_argument("--count", type=int, default=300, help="number of mixtures of the manifest's clips")
     options = parser.parse_args()
+    if not (options.mixtures or options.manifest or options.foley):
+        parser.error("give --mixtures, --manifest or --foley")
     torch.manual_seed(0)
-    separator = Separator.from_pretrained(options.directory)
-    if options.mixtures:
-        root = options.root or options.mixtures.parent
-        calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
-        rule = calibrate_listing(options.directory, options.mixtures, root)
-        print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
-    elif options.manifest:
-        corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
-        drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
-        calibrate_presence(options.directory, separator, drawn)
+    try:
+        separator = Separator.from_pretrained(options.directory)
+        if options.mixtures:
+            root = options.root or options.mixtures.parent
+            calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
+            rule = calibrate_listing(options.directory, options.mixtures, root)
+            print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
+        else:
+            corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
+            drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
+            calibrate_presence(options.directory, separator, drawn)
+    except (DataError, ModelError) as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

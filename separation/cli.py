@@ -95,10 +95,10 @@ def print_error(sentence: str) -> None:
 
 
 def presence_text(record: Record, name: str) -> str:
-    """For example "presence 0.93 - present", or "presence 0.02 - absent; what sounds: rain, speech"."""
+    """For example "presence 0.93 - present", or "presence 0.02 - absent; sounds found: rain, speech"."""
     text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
     absent = record.verdict[name] == "absent" and record.sounding
-    return f"{text}; what sounds: {', '.join(record.sounding)}" if absent else text
+    return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
 
 
 def result_lines(record: Record) -> list[str]:
@@ -109,7 +109,7 @@ def result_lines(record: Record) -> list[str]:
         for sound in record.heard:
             times = ", ".join(f"{round(begin, 1):g}-{round(end, 1):g} s" for begin, end in sound["times"])
             lines.append(f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {times}")
-        return (lines or [f"{record.input}  none of the known sounds stands out"]) + record.plots
+        return (lines or [f"{record.input}  no known sound found"]) + record.plots
     lines = []
     for name, presence in record.presence.items():
         written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]

@@ -21,22 +21,23 @@ from separation.stream import PresenceRule, Segmenter, leading_silence, margin_s
 from separation.wordings import wordings
 
 LIST_THRESHOLD = 0.11
-"""Share of right entries from which a sound is listed; `benchmarks/listing.py` prints what this gives."""
+"""Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""
 
 LIST_PRESENCE = 0.5
-"""Presence from which a sound is listed."""
+"""Presence from which a sound is listed; every span reaches it."""
 
 SAME_COSINE = 0.5
 """Cosine of the conditions of two sounds from which they count as one."""
 
 SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.5
-"""A sound is taken for a similar one whose logit is larger by the margin and whose spans hold this share of its own."""
+"""A sound is dropped if a listed one has at least this cosine, a certainty larger by the margin, and this share of its
+spans."""
 
 CLASS_TAG = 1.0
-"""Logit of the tagger from which a class that is no label is listed."""
+"""Tagger logit from which a class without a label is listed."""
 
 TAG_FLOOR = -6.0  # of the tagger's logits; also the value of sounds without a class
-SPAN_PEAK, SPAN_EDGE = 0.5, 0.2  # a span contains the first probability and extends as far as the second
+SPAN_EDGE = 0.2  # a span extends as far as this probability
 SHORTEST_SPAN, SHORTEST_GAP = 0.25, 0.5  # seconds
 TYPICAL_RATIO_DB = -10.0  # of a sound to its mixture, for rules of presence that ask for it; nothing is separated here
 SEGMENT_SECONDS = 24
@@ -59,7 +60,7 @@ class DetectedSound:
 
 @dataclass(frozen=True)
 class ListingRule:
-    """Decides what is listed, by how likely an entry is right: sigmoid of the sum of the terms.
+    """Decides which sounds are listed: the sigmoid of the sum of the terms is the probability of a correct entry.
 
     Unlike presence, which asks whether a given sound occurs, it has to choose among all sounds, of which rare ones are
     less likely. `python -m separation.calibrate` fits it.
@@ -98,10 +99,11 @@ class Detector:
         model: a network that `lists_sounds`.
         conditions: of the sounds (sounds, dim), on the device to compute on.
         rule: how presence is computed.
+        labels: number of the first sounds that are labels, among which `share` is computed; None: all.
 
     Attributes:
         logits: largest presence logit (sounds,).
-        share: largest logarithm of the share of the sound in the sum of all exponentiated logits of a frame (sounds,).
+        share: largest logarithm of a sound's share of the exponentiated logits of all labels in a frame (sounds,).
         presence: largest probability (sounds,).
         tags: largest logits of the tagger (classes,); None without a tagger.
         silence: seconds before the first sound.
@@ -129,7 +131,7 @@ class Detector:
         for block in blocks:
             samples += block.shape[-1]
             if silent + block.shape[-1] == samples:  # nothing has sounded; segments start where it does, as in a Stream
-                silence = leading_silence(block, sample_rate, level)
+                silence = leading_silence(block, sample_rate, level, silent)
                 silent, block = silent + silence, block[:, silence:]
             for segment in segmenter.push(block):
                 self.add(segment, sample_rate, level, first, SEGMENT_SECONDS - margin)
@@ -162,7 +164,7 @@ class Detector:
             if start == 0 and runs and runs[-1][1] == self.frames:  # it goes on from the segment before
                 begin, _, before = runs.pop()
                 runs.append((begin, self.frames + stop, max(before, peak)))
-            elif peak >= SPAN_PEAK or start == 0 or stop == inner.shape[1]:
+            elif peak >= LIST_PRESENCE or stop == inner.shape[1]:
                 runs.append((self.frames + start, self.frames + stop, peak))
         self.frames += inner.shape[1]
 
@@ -171,9 +173,9 @@ class Detector:
         joined: list[list[float]] = []
         for start, stop, peak in self.runs.get(sound, ()):
             begin, end = (min(self.silence + frame / self.rate, self.seconds) for frame in (start, stop))
-            if peak >= SPAN_PEAK and joined and begin - joined[-1][1] < SHORTEST_GAP:
+            if peak >= LIST_PRESENCE and joined and begin - joined[-1][1] < SHORTEST_GAP:
                 joined[-1][1] = end
-            elif peak >= SPAN_PEAK:
+            elif peak >= LIST_PRESENCE:
                 joined.append([begin, end])
         shortest = min(SHORTEST_SPAN, max((end - begin for begin, end in joined), default=0.0))
         return tuple((begin, end) for begin, end in joined if end - begin >= shortest)
@@ -200,7 +202,7 @@ def select_sounds(
         found: what was detected.
         sounds: its sounds, see `ListingRule.candidates`.
         rule: decides what is listed.
-        at_least: share of right entries from which a label is listed.
+        at_least: least probability of a correct entry.
         most: largest number of sounds.
     """
     labels, terms = len(rule.sounds), listing_terms(found, sounds)

@@ -286,6 +286,7 @@ def save_model(
     with replace_when_complete(directory / "model.safetensors") as part:
         save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part)
         part.chmod(0o644)  # save_file lets only the owner read
+    (directory / "sounds.safetensors").unlink(missing_ok=True)  # conditions by earlier weights
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     if readme:
         (directory / "README.md").write_text(readme, encoding="utf-8")

@@ -20,7 +20,7 @@ from separation.models.base import ConditionedModel, NegativeFilter, SharedTarge
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
 from separation.sounds import Sound
-from separation.stream import PresenceRule, Stream, measure_level, presence_word, remove_rumble
+from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble, presence_word
 from separation.suggestions import Hint, suggest
 from separation.tensors import read_tensors
 
@@ -164,6 +164,8 @@ class Separator:
             ValueError: if the precision is unknown.
             ModelError: if the model is unknown, cannot be downloaded, or its files are not usable.
         """
+        if precision not in PRECISIONS:
+            raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
         path = find_model(str(name), offline)
         model, encoder = load_model(path)
         if faithful and not model.has_published_inference:
@@ -174,9 +176,8 @@ class Separator:
         separator = cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
         if (path / "sounds.safetensors").is_file():
             separator.stored_sounds = path / "sounds.safetensors"
-        if precision not in PRECISIONS:
-            raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
-        native = separator.device.type == "cpu" and any(map(torch.cpu.get_capabilities().get, BFLOAT16_PROCESSORS))
+        capabilities = torch.cpu.get_capabilities() if separator.device.type == "cpu" else {}
+        native = any(capabilities.get(name) for name in BFLOAT16_PROCESSORS)
         model.use_bfloat16 = precision == "bfloat16" or (precision == "auto" and model.prefers_bfloat16 and native)
         return separator
 
@@ -215,12 +216,12 @@ class Separator:
         return results[0] if single else results
 
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
-        """Measure the level of a recording from its blocks (channels, n), without what the network is not given.
+        """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.
 
-        See `stream.measure_level`.
+        If the network has a high-pass filter, it is a `stream.Level` without the rumble.
         """
         if self.model.high_pass:
-            blocks = remove_rumble(blocks, sample_rate, self.model.high_pass)
+            return measure_level_and_rumble(blocks, sample_rate, self.model.high_pass)
         return measure_level(blocks)
 
     def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
@@ -356,7 +357,7 @@ class Separator:
         Args:
             mixture: (time,) or (channels, time), as in `__call__`.
             sample_rate: of the mixture, Hz.
-            at_least: share of right entries from which a sound is listed, 0 to 1: larger values give shorter lists.
+            at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
             most: largest number of sounds.
 
         Raises:

@@ -28,13 +28,28 @@ LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
 HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequency
 FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
-"""Energy below the high-pass filter, relative to the rest. Presence is always estimated without it. So are targets if
-it is below the first or, as a fault of the recording, above the second (validation rows reach 1.7)."""
+"""Energy of a recording below the high-pass filter relative to the rest. Presence never depends on it. Targets contain
+it between these limits: below the first it is inaudible, above the second a fault (validation rows reach 1.7)."""
 SILENCE = 1e-5  # samples 100 dB below the level are silent
 RATIO_FLOOR_DB = -60.0
 PRESENT, ABSENT = 0.6, 0.3
 """Presence from which a query is called present, and below which absent. Of the default's queries above the first, 91 %
 occur, of those below the second 10 %, of those between 39 % (`python -m separation.calibrate` prints this)."""
+
+
+class Level(float):
+    """Level of a recording, see `measure_level`.
+
+    Attributes:
+        rumble: energy below the network's high-pass filter relative to the rest; 0 if it is not known.
+    """
+
+    rumble: float
+
+    def __new__(cls, level: float, rumble: float = 0.0) -> Level:
+        self = super().__new__(cls, level)
+        self.rumble = rumble
+        return self
 
 
 def measure_level(blocks: Iterable[Tensor]) -> float:
@@ -72,14 +87,14 @@ def _frame_power(frames: Tensor) -> Tensor:
     return torch.where(variance > 1e-12 * mean.square(), variance, 0).sum(0)
 
 
-def leading_silence(block: Tensor, sample_rate: int, level: float) -> int:
-    """Number of silent samples before the first sound in the first block (channels, time) of a recording.
+def leading_silence(block: Tensor, sample_rate: int, level: float, before: int = 0) -> int:
+    """Number of silent samples before the first sound in a block (channels, time) after `before` silent ones.
 
-    0 if they last less than 10 ms, which matters to no estimate.
+    0 if the silence lasts less than 10 ms, which matters to no estimate.
     """
     sounding = (block.abs().amax(0) > SILENCE * level).nonzero()
     silent = int(sounding[0]) if len(sounding) else block.shape[-1]
-    return silent if silent == block.shape[-1] or silent >= sample_rate // 100 else 0
+    return silent if silent == block.shape[-1] or before + silent >= sample_rate // 100 else 0
 
 
 def energy(waveform: Tensor) -> Tensor:
@@ -100,7 +115,7 @@ class PresenceRule:
         logit: factor of the detection, the network's presence logit.
         ratio: factor of the energy of the estimate relative to the mixture; only older configs have one.
         background: (dim,); how strongly the network responds to a condition in mixtures of any kind depends on the
-            condition, and this takes it off.
+            condition, which this term compensates for.
     """
 
     bias: float = 0.0
@@ -222,13 +237,22 @@ class OverlapAdd:
         return output
 
 
-def remove_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Iterator[Tensor]:
-    """Apply `high_pass` to a recording that is given in blocks (channels, n)."""
+def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Level:
+    """Measure level and rumble of a recording that is given in blocks (channels, n), with `high_pass` at `hertz`."""
     overlap = 2 * math.ceil(HIGH_PASS_PERIODS / hertz) * sample_rate
     runner = OverlapAdd(partial(high_pass, sample_rate=sample_rate, hertz=hertz), 12 * overlap, overlap, 0)
-    for block in blocks:
-        yield from runner.push(block)
-    yield from runner.flush()
+    whole = filtered = 0.0
+
+    def filter_blocks() -> Iterator[Tensor]:
+        nonlocal whole, filtered
+        for block in chain(blocks, [None]):
+            whole += 0.0 if block is None else float(energy(block))
+            for piece in runner.flush() if block is None else runner.push(block):
+                filtered += float(energy(piece))
+                yield piece
+
+    level = measure_level(filter_blocks())
+    return Level(level, max(0.0, whole - filtered) / max(filtered, 1e-12))
 
 
 def margin_seconds(model: ConditionedModel) -> float:
@@ -252,7 +276,7 @@ class Stream:
         model: the network.
         conditions: (queries, dim), on the device to compute on.
         sample_rate: of the recording, Hz.
-        level: of the recording, see `measure_level`.
+        level: of the recording, see `measure_level`; with its rumble if the network has a high-pass filter.
         rule: how presence is estimated.
         segment_seconds: length of the segments; by default the model's.
     """
@@ -268,6 +292,7 @@ class Stream:
     ) -> None:
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
         self.level = 1.0 if model.faithful else level / model.input_level
+        self.keeps_rumble = FAINT_RUMBLE < getattr(level, "rumble", 0.0) < EXCESSIVE_RUMBLE
         self.rule = rule or PresenceRule()
         self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
         self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
@@ -279,9 +304,10 @@ class Stream:
         # Of the frames in an overlap, the first half is the earlier segment's and the second half the later one's.
         self.shared_frames = overlap * model.sample_rate // model.stride // 2
         self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
-        self.silence: float | None = level  # level by which leading silence is found, until sound has come
+        self.silence_level: float | None = level  # until sound has come
+        self.silent = 0  # samples before it
         if model.faithful:  # published inference processes the whole at once
-            self.silence = None
+            self.silence_level = None
             self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
 
     def push(self, block: Tensor) -> Tensor:
@@ -290,10 +316,13 @@ class Stream:
         Segments start at the first sample that is not silent, so silence before a recording changes no estimate.
         """
         self.mixture_energy += float(energy(block))
-        silent = 0 if self.silence is None else leading_silence(block, self.sample_rate, self.silence)
+        silent, level = 0, self.silence_level
+        if level is not None:
+            silent = leading_silence(block, self.sample_rate, level, self.silent)
+            self.silent += silent
         pieces = [torch.zeros(len(self.conditions), len(block), silent)] if silent else []
         if silent < block.shape[-1]:
-            self.silence = None
+            self.silence_level = None
             pieces += self.runner.push(block[:, silent:])
         return self._collect(pieces, block.shape[0])
 
@@ -349,21 +378,19 @@ class Stream:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
         levelled, wave = network_input(model, mixture, rate, self.level)
-        # Presence does not depend on rumble. Targets do where it is part of a sound.
-        heard, whole = wave, mixture / self.level
-        rumble = float(energy(whole - levelled) / energy(levelled).clamp_min(1e-9))
-        rumbles = FAINT_RUMBLE < rumble < EXCESSIVE_RUMBLE
-        if rumbles:
-            levelled, wave = whole, resample(whole, rate, model.sample_rate)
+        filtered = wave
+        if self.keeps_rumble:
+            levelled = mixture / self.level
+            wave = resample(levelled, rate, model.sample_rate)
         with model.autocast(self.conditions.device):
             estimate = model.separate(wave[None].to(self.conditions.device), self.conditions[None])
             logits = estimate.logits
-            if rumbles and model.estimates_presence:
-                logits, _ = model.score_presence(heard[None].to(self.conditions.device), self.conditions[None])
+            if self.keeps_rumble and model.estimates_presence:
+                logits, _ = model.score_presence(filtered[None].to(self.conditions.device), self.conditions[None])
         if model.estimates_presence:
             self._collect_logits(logits[0].float().cpu())
         length, gains = mixture.shape[-1], None if rate <= model.sample_rate else estimate.high_gain
-        if gains is not None:  # what the network does not hear, and the place of its gain's values
+        if gains is not None:  # the band above the network's, and where the values of its gain lie
             high = levelled - resample(wave, model.sample_rate, rate)[:, :length]
             place = np.arange(length) * (model.sample_rate / rate / model.gain_stride)
 

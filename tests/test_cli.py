@@ -575,7 +575,7 @@ def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys
     monkeypatch.setattr(separator, "list_sounds_in_blocks", lambda blocks, *_: [] if list(blocks) else None)
     save("mix.wav")
     assert run("--list", "mix.wav") == 0
-    assert capsys.readouterr().out == "mix.wav  none of the known sounds stands out\n"
+    assert capsys.readouterr().out == "mix.wav  no known sound found\n"
     assert everything() == ["mix.wav"]
 
 

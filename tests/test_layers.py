@@ -25,6 +25,10 @@ FORBIDDEN = {
     "released": USE - {"released"} | TRAIN,
     "pretrained": USE - {"released", "pretrained"} | TRAIN,
     **dict.fromkeys(["query", "separator", "listing", "plot", "cli"], TRAIN | {"calibrate", "convert", "export"}),
+    **dict.fromkeys(
+        ["stream", "sounds", "suggestions", "ontology"],
+        TRAIN | {"separator", "listing", "plot", "cli", "calibrate", "convert", "export"},
+    ),
     "data": {"datasets", "training", "evaluate"},
     "datasets": {"training", "evaluate"},
     "evaluate": {"datasets", "training"},

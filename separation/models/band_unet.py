@@ -296,8 +296,9 @@ class BandUNet(ConditionedModel):
 
     def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
         """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
-        keys = self.detect(self.unit_variance(conditions))
-        return keys @ analysis.frames[:, :, 0].to(keys.dtype) / keys.shape[-1] ** 0.5 + self.detect_bias
+        with torch.autocast(conditions.device.type, enabled=False):
+            keys = self.detect(self.unit_variance(conditions.float()))
+            return keys @ analysis.frames[:, :, 0].float() / keys.shape[-1] ** 0.5 + self.detect_bias
 
     def unit_variance(self, conditions: Tensor) -> Tensor:
         """Scale conditions of unit length to components of unit variance."""

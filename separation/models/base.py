@@ -43,8 +43,8 @@ class ConditionedModel(nn.Module):
         grid_seconds: segments start at multiples of this many seconds, which lie on the network's grid.
         input_level: level to which mixtures are scaled before they enter the network, see `stream.measure_level`.
         estimates_presence: whether `separate` estimates presence; otherwise its logits are zero.
-        high_pass: presence and the level of mixtures do not depend on frequencies below this, in Hz, and on constant
-            offsets, which are removed before; targets contain them where they are loud. 0: nothing is removed.
+        high_pass: frequencies below this, in Hz, and constant offsets affect neither level nor presence; targets may
+            contain them, see `stream.FAINT_RUMBLE`. 0: no filter.
         gain_stride: samples between two values of `Estimate.high_gain`.
         lists_sounds: whether `score_presence` is implemented.
         has_tagger: whether `Estimate.tags` has logits.
@@ -168,7 +168,8 @@ class NegativeFilter(TargetFilter):
     def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
         """See `TargetFilter.gain`."""
         target, negative = power.split(self.excluded.shape, dim=1)
-        return target / (target + torch.einsum("qn,bnft->bqft", self.excluded.to(power), negative) + 1e-12)
+        claimed = torch.stack([negative[:, applies].sum(1) for applies in self.excluded], dim=1)
+        return target / (target + claimed + 1e-12)
 
 
 class SharedTargets(TargetFilter):
