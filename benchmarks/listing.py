@@ -12,7 +12,6 @@ with the one it is used on.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -21,13 +20,12 @@ import torch
 from common import list_rows, make_parser, write_json
 
 from separation import Separator
-from separation.calibrate import detect_row, fit_listing
+from separation.calibrate import detect_row, fit_listing, recording_folds
 from separation.data.fixed_mixtures import CLIPS
 from separation.evaluate.tables import markdown
 from separation.listing import LIST_THRESHOLD, listing_terms, select_sounds
 from separation.sounds import Sound, known_sounds
 
-FOLDS = 5
 THRESHOLDS = (0.1, LIST_THRESHOLD, 0.2, 0.3, 0.5)
 
 
@@ -67,14 +65,10 @@ def main(argv: list[str] | None = None) -> None:
     found = [detect_row(separator, row, root) for row in rows]
     terms = torch.stack([listing_terms(each, sounds)[: len(labels)] for each in found])
     present = torch.tensor([[label in right for label in labels] for right in truth])
-    fold = np.array([zlib.crc32(min(names).encode()) % FOLDS for names in recordings])
     rules, certainty = [separator.listing] * len(rows), np.zeros(present.shape)
-    for number in np.unique(fold):
-        held_out = np.flatnonzero(fold == number)
-        names = set().union(*(recordings[place] for place in held_out))
-        train = torch.tensor([not names & each for each in recordings])
+    for train, held_out in recording_folds(recordings):
         fitted = fit_listing(terms[train], present[train])
-        for place in held_out:
+        for place in np.flatnonzero(held_out):
             rules[place] = replace(separator.listing, **fitted)
             certainty[place] = rules[place].certainty(terms[place]).numpy()
     known = [place for place, label in enumerate(labels) if present[:, place].any()]
@@ -85,15 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         figures["thresholds"][threshold] = count_right([[entry.label for entry in listed] for listed in lists], truth)
     print(f"{len(rows)} mixtures, {len(sounds)} sounds to choose from, {len(known)} labels")
     print(f"mean average precision over the labels, strict: {figures['map']:.3f}\n")
-    columns = (
-        "entries",
-        "precision",
-        "recall",
-        "precision_of_labels",
-        "precision_by_table",
-        "recall_by_table",
-        "empty",
-    )
+    columns = tuple(next(iter(figures["thresholds"].values())))
     cells = [
         (f"{threshold:g}", f"{each['entries']:.2f}", *(f"{each[name]:.1%}" for name in columns[1:]))
         for threshold, each in figures["thresholds"].items()

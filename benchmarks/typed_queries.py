@@ -15,11 +15,11 @@ import json
 import random
 from pathlib import Path
 
-import torch
+import numpy as np
 from common import make_parser, write_json
-from torch.nn import functional as F
 
 from separation import Separator
+from separation.calibrate import fit_logistic
 from separation.evaluate.tables import markdown
 from separation.suggestions import BIAS, WEIGHTS, observe
 
@@ -42,27 +42,6 @@ def read_lists(data: Path) -> tuple[dict[str, list[str]], dict[str, list[str]], 
     return known, {kind: list(texts) for kind, texts in unknown.items()}, unknown["typing errors"]
 
 
-def fit(known: list[torch.Tensor], unknown: list[torch.Tensor]) -> tuple[list[float], float]:
-    """Fit a logistic regression of known against unknown observations; the lists of a side have equal weights."""
-    x = torch.cat([*known, *unknown])
-    y = torch.cat([torch.ones(sum(map(len, known))), torch.zeros(sum(map(len, unknown)))])
-    share = torch.cat([torch.full((len(x),), 1 / len(x) / len(side)) for side in (known, unknown) for x in side])
-    parameters = torch.zeros(x.shape[1] + 1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([parameters], max_iter=500, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        logits = x @ parameters[:-1] + parameters[-1]
-        loss = F.binary_cross_entropy_with_logits(logits, y, weight=share, reduction="sum")
-        loss = loss + 0.001 * parameters[:-1].square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    *weights, bias = (round(each, 2) for each in parameters.tolist())
-    return weights, bias
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print the fitted weights and the table."""
     parser = make_parser(__doc__)
@@ -71,8 +50,14 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     separator = Separator.from_pretrained(options.model, device="cpu")
     known, unknown, meant = read_lists(options.data)
-    observed = [[observe(texts[::2], separator.encoder) for texts in side.values()] for side in (known, unknown)]
-    weights, bias = fit(*observed)
+    observed, truth, weight = [], [], []  # the lists of a side have equal weights
+    for is_known, side in ((True, known), (False, unknown)):
+        for texts in side.values():
+            observed.append(np.pad(observe(texts[::2], separator.encoder).numpy(), ((0, 0), (0, 1)), constant_values=1))
+            truth += len(observed[-1]) * [is_known]
+            weight += len(observed[-1]) * [1 / len(observed[-1]) / len(side)]
+    share = np.array(weight) * len(weight) / 2
+    *weights, bias = fit_logistic(np.concatenate(observed), np.array(truth), share)
     print(f"fitted: {weights}, {bias}; in use: {list(WEIGHTS)}, {BIAS}\n")
     figures = {}
     with (options.data / "text/vggsound/stat.csv").open(newline="", encoding="utf-8") as rows:

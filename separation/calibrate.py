@@ -198,14 +198,21 @@ def fit_presence(
     return PresenceRule(round(bias + factor * float(background[-1]), 4), logit, background=vector)
 
 
+def recording_folds(recordings: list[set[str]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Divide mixtures by the names of their recordings; yield masks (mixtures,) to fit on and to test on.
+
+    Mixtures that share a recording with the test are in neither.
+    """
+    fold = np.array([zlib.crc32(min(names).encode()) % FOLDS for names in recordings])
+    for number in np.unique(fold):
+        names = set().union(*(recordings[place] for place in np.flatnonzero(fold == number)))
+        yield np.array([not names & each for each in recordings]), fold == number
+
+
 def cross_fit(evidence: Evidence) -> np.ndarray:
     """Probability of each query (queries,) by a rule fitted on mixtures without any of its mixture's recordings."""
-    fold = np.array([zlib.crc32(min(names).encode()) % FOLDS for names in evidence.recordings])
     probability = np.zeros(len(evidence.detection))
-    for number in np.unique(fold):
-        held_out = fold == number
-        names = set().union(*(evidence.recordings[place] for place in np.flatnonzero(held_out)))
-        disjoint = np.array([not names & each for each in evidence.recordings])
+    for disjoint, held_out in recording_folds(evidence.recordings):
         background = fit_background(evidence.responses[disjoint], evidence.references)
         train, test = disjoint[evidence.mixture], held_out[evidence.mixture]
         detection, conditions = evidence.detection, evidence.conditions

@@ -55,7 +55,7 @@ class Hint:
     nearest: dict[str, float]
 
     def __str__(self) -> str:
-        begin = f"The model may not know “{self.query}” (probability {self.known:.2f})."
+        begin = f"The model probably does not know “{self.query}”."
         if self.correction:
             begin = f"Did you mean “{self.correction}”? “{self.query}” is used as typed."
         near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in self.nearest.items())
@@ -71,9 +71,7 @@ def find_words(text: str) -> list[str]:
 @cache
 def described_words() -> Counter[str]:
     """Count the words in names and wordings of all sounds and in the tagger's classes."""
-    texts = [*known_sounds(), *(each.name for each in tagger_classes())]
-    texts += [text for label, several in wordings().items() for text in (label, *several)]
-    return Counter(word for text in texts for word in find_words(text))
+    return Counter(word for text in described_texts() for word in text.split())
 
 
 @cache

@@ -43,7 +43,7 @@ def test_an_unknown_text_gets_the_nearest_sounds(separator, text):
     assert hint.known < 0.5 and hint.correction is None
     assert len(hint.nearest) == 3 and set(hint.nearest) <= set(separator.listing.sounds)
     assert list(hint.nearest.values()) == sorted(hint.nearest.values(), reverse=True)
-    assert str(hint).startswith(f"The model may not know “{text}” (probability 0.")
+    assert str(hint).startswith(f"The model probably does not know “{text}”.")
 
 
 def test_another_language_is_near_the_sound_that_it_names(separator):
