@@ -137,13 +137,7 @@ def build_parser() -> Parser:
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
-    add(
-        "--sounds",
-        nargs="?",
-        const="",
-        metavar="WORD",
-        help="show the sounds that are known, or those near a word",
-    )
+    add("--sounds", nargs="?", const="", metavar="WORD", help="show the sounds that are known, or those near a word")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")

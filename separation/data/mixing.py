@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.corpus import FULL_SCALE, Corpus
-from separation.data.texts import Texts
 from separation.errors import DataError
+
+if TYPE_CHECKING:
+    from separation.data.texts import Texts
 
 SILENCE_RMS = 1e-3  # excerpts below this level count as silent; clips have a peak of one
 MAX_ATTEMPTS = 5
