@@ -35,6 +35,7 @@ from performance import MINUTES, cost_table, measure_cost, measure_memory, measu
 from tqdm import tqdm
 
 from separation import ModelError, Query, Separator, __version__
+from separation.calibrate import area_under_roc
 from separation.data.fixed_mixtures import CLIPS, SECONDS, Row, locate_files, read_rows, render
 from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
 from separation.evaluate import Plan, Score, score_mixture, summarize
@@ -145,8 +146,8 @@ def presence_figures(scores: list[Score]) -> dict[str, Any]:
             figures[name] = dict(zip(("share", "low", "high"), (present.mean(), *bounds), strict=True))
     if len(figures) == len(groups):
         sounding, absent = (np.array([score.presence for score in group]) for group in groups.values())
-        difference = sounding[:, None] - absent
-        figures["auc"] = np.mean(difference > 0) + np.mean(difference == 0) / 2
+        truth = np.arange(len(sounding) + len(absent)) < len(sounding)
+        figures["auc"] = area_under_roc(np.concatenate([sounding, absent]), truth)
     return figures
 
 

@@ -332,7 +332,7 @@ class Command:
         watch = self.watch(source.label)
         frames, level = self.separator.measure(reader, watch)
         record.duration = round(frames / reader.sample_rate, 6)
-        spectrum, picture = plot.Spectrogram(reader.sample_rate, frames), None
+        picture = None
         blocks = watch(reader.blocks(), "listening to", frames)
         with ExitStack() as stack:
             if namer is not None and self.options.plot:
@@ -340,6 +340,7 @@ class Command:
                 namer.check_destination(path)
                 picture = PendingFile(path, self.options.overwrite)
                 stack.callback(picture.discard)
+                spectrum = plot.Spectrogram(reader.sample_rate, frames)
                 blocks = record_spectrum(blocks)
             sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level)
             if picture is not None:

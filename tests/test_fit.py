@@ -223,7 +223,7 @@ def test_rows_that_have_no_score_are_counted_and_named(fitted, data, listed, tmp
     assert all(line in printed for line in LEFT_OUT)
     [line] = [line for line in printed.splitlines() if line.startswith("| pair | 3 | ")]
     assert "nan" not in printed
-    separator, drawn = Separator.from_pretrained(fitted), draw(data, 6, absent=0.0)
+    separator, drawn = Separator.from_pretrained(fitted, precision="float32"), draw(data, 6, absent=0.0)
     values = [score_mixture(separator, render(drawn[number], data)).value for number in (0, 4, 5)]
     assert float(line.split("|")[3]) == pytest.approx(np.mean(values), abs=0.006)
 
@@ -264,7 +264,7 @@ def test_a_run_without_its_own_folder_for_logs_writes_them_to_its_folder(fitted,
 
 
 def test_a_run_folder_is_a_model(fitted, data, capsys):
-    separator = Separator.from_pretrained(fitted)
+    separator = Separator.from_pretrained(fitted, precision="float32")
     assert f"{fitted} is a run folder: best.ckpt is used." in capsys.readouterr().err
     pairs = [row for row in draw(data) if row["kind"] == "pair"]
     mean = np.mean([score_mixture(separator, render(row, data)).value for row in pairs])
@@ -300,7 +300,7 @@ def test_the_separate_command_takes_a_run_folder(fitted, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "mix.wav", wave, RATE, subtype="FLOAT")
     assert cli.main(["--model", str(fitted), "--query", "tone 1", str(tmp_path / "mix.wav")]) == 0
     found, rate = soundfile.read(tmp_path / "mix.tone_1.wav", dtype="float32")
-    wanted = Separator.from_pretrained(fitted)(wave, "tone 1", RATE).target[0]
+    wanted = Separator.from_pretrained(fitted, precision="float32")(wave, "tone 1", RATE).target[0]
     assert rate == RATE
     assert np.abs(found - wanted.numpy()).max() < 1e-5
 
