@@ -350,7 +350,7 @@ class Separator:
         at_least: float = LIST_THRESHOLD,
         most: int | None = None,
     ) -> list[DetectedSound]:
-        """List the sounds that probably occur in a recording and when, the most certain first.
+        """List the sounds that probably occur in a recording and when, the most certain entries first.
 
         A query for a listed sound gives the same probability. Near-synonyms are listed once.
 

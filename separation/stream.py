@@ -378,7 +378,7 @@ class Stream:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
         levelled, wave = network_input(model, mixture, rate, self.level)
-        filtered = wave
+        filtered = wave  # presence comes from this, targets from the segment with its rumble if that is kept
         if self.keeps_rumble:
             levelled = mixture / self.level
             wave = resample(levelled, rate, model.sample_rate)

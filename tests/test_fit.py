@@ -300,7 +300,7 @@ def test_the_separate_command_takes_a_run_folder(fitted, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "mix.wav", wave, RATE, subtype="FLOAT")
     assert cli.main(["--model", str(fitted), "--query", "tone 1", str(tmp_path / "mix.wav")]) == 0
     found, rate = soundfile.read(tmp_path / "mix.tone_1.wav", dtype="float32")
-    wanted = Separator.from_pretrained(fitted, precision="float32")(wave, "tone 1", RATE).target[0]
+    wanted = Separator.from_pretrained(fitted)(wave, "tone 1", RATE).target[0]
     assert rate == RATE
     assert np.abs(found - wanted.numpy()).max() < 1e-5
 
