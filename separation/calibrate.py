@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -341,6 +342,7 @@ def main() -> None:
         parser.error("give --mixtures, --manifest or --foley")
     torch.manual_seed(0)
     try:
+        read_config(options.directory)  # a name is no directory to write to
         separator = Separator.from_pretrained(options.directory)
         if options.mixtures:
             root = options.root or options.mixtures.parent
@@ -353,6 +355,8 @@ def main() -> None:
             calibrate_presence(options.directory, separator, drawn)
     except (DataError, ModelError) as error:
         parser.exit(1, f"{error}\n")
+    except soundfile.SoundFileError as error:
+        parser.exit(1, f"{error} --root names the folder that the paths start from.\n")
 
 
 if __name__ == "__main__":

@@ -165,7 +165,11 @@ def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
     """Return options and requests; raise UsageError if they are wrong or do not go together."""
     options = build_parser().parse_intermixed_args(argv)
-    if options.list_models or options.sounds is not None:
+    if options.list_models:
+        return options, []
+    if options.sounds is not None:
+        if options.query or options.remove or options.files:
+            raise UsageError("--sounds shows what is known; it takes a word and no query or file.")
         return options, []
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):
@@ -245,6 +249,8 @@ def writes_to_stdout(options: argparse.Namespace) -> bool:
 def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
     """Raise UsageError if the results cannot go where the options say."""
     output, files = options.output, options.files
+    if options.list and output == STANDARD:
+        raise UsageError("--list prints to standard output by itself; -o names the folder of its pictures.")
     if writes_to_stdout(options):
         if len(files) != 1 or len(requests) != 1 or (requests[0].target and requests[0].residual):
             raise UsageError("Standard output takes one result of one file. Use -o FOLDER for more.")

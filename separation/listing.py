@@ -29,7 +29,7 @@ LIST_PRESENCE = 0.5
 SAME_COSINE = 0.5
 """Cosine of the conditions of two sounds from which they count as one."""
 
-SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.5
+SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.8
 """A sound is dropped if a listed one has at least this cosine, a certainty larger by the margin, and this share of its
 spans."""
 

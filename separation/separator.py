@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -274,15 +275,19 @@ class Separator:
         """Separate a recording of known level that arrives in blocks, see `separate_file`.
 
         Raises:
-            ValueError: if a query is empty or the rate is not a positive whole number.
+            ValueError: if a query is empty, the rate is not a positive whole number, or the level is not valid.
             ModelError: if the model does not take such a query, or something that encodes it is missing.
         """
         if channels < 1:
             raise ValueError("The recording has no channels.")
+        if isinstance(queries, str):
+            raise ValueError("The queries must be a list, not one text.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
         model = self._model_for(parsed)
         if share:
             model = SharedTargets(model, self.device)
+        if not 0 <= level < math.inf:
+            raise ValueError(f"The level of a recording must be a finite number from 0 on, not {level}.")
         return Stream(model, self.conditions(parsed), as_rate(sample_rate), level, self.rule)
 
     def _model_for(self, queries: Sequence[Query]) -> ConditionedModel:
@@ -308,6 +313,8 @@ class Separator:
             ValueError: if there is none, one is empty, or an embedding has another size.
             ModelError: if the model does not take such queries, or something that encodes them is missing.
         """
+        if isinstance(queries, str):
+            raise ValueError("The queries must be a list, not one text.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
         return encode_queries(parsed, self.encoder, self.model.condition_dim).to(self.device)
 
@@ -379,8 +386,11 @@ class Separator:
         """List the sounds of a recording of known level that is given in blocks (channels, n), see `list_sounds`.
 
         Raises:
+            ValueError: if `most` is not a number of sounds.
             ModelError: if the model cannot list sounds.
         """
+        if most is not None and (most < 0 or most != int(most)):
+            raise ValueError(f"The largest number of sounds must be a whole number from 0 on, not {most}.")
         found = self.detect(blocks, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
         return select_sounds(found, self.listed_sounds, self.listing, at_least, most)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.audio import high_pass, resample
+from separation.audio import as_waveform, high_pass, resample
 from separation.models.base import ConditionedModel
 
 RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
@@ -306,6 +306,7 @@ class Stream:
         self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
         self.silence_level: float | None = level  # until sound has come
         self.silent = 0  # samples before it
+        self.channels = 0  # of the blocks
         if model.faithful:  # published inference processes the whole at once
             self.silence_level = None
             self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
@@ -314,7 +315,14 @@ class Stream:
         """Add (channels, n); return the targets that have become final (queries, channels, m).
 
         Segments start at the first sample that is not silent, so silence before a recording changes no estimate.
+
+        Raises:
+            ValueError: if the block is not valid, or has another number of channels than those before it.
         """
+        block = as_waveform(block, "block")
+        self.channels = self.channels or len(block)
+        if len(block) != self.channels:
+            raise ValueError(f"The block has {len(block)} channels, those before it had {self.channels}.")
         self.mixture_energy += float(energy(block))
         silent, level = 0, self.silence_level
         if level is not None:

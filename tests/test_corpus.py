@@ -264,7 +264,7 @@ def test_an_existing_corpus_is_replaced_only_if_asked_for(tmp_path, capsys, enco
     assert len(Corpus(out, sample_rate=8000)) == len(first) == 4
     assert main([*command, "--overwrite"]) == 0 and len(Corpus(out, sample_rate=8000)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "packed"]
-    with pytest.raises(DataError, match=r"data already exists\. It is not a packed corpus\."):
+    with pytest.raises(DataError, match=r"data already exists\. It holds other files than a packed corpus\."):
         pack(manifest, tmp_path / "data", overwrite=True)
 
 

@@ -118,6 +118,20 @@ def test_offsets_and_rumble_change_targets_but_not_presence(seconds):
     assert rumbling.presence == pytest.approx(clean.presence, abs=0.02)
 
 
+def test_streams_refuse_what_is_not_valid(separator):
+    for level in (float("nan"), -1.0):
+        with pytest.raises(ValueError, match="must be a finite number from 0 on"):
+            separator.stream(["dog"], 8000, 1, level)
+    with pytest.raises(ValueError, match="must be a list, not one text"):
+        separator.stream("dog", 8000, 1, 0.1)
+    stream = separator.stream(["dog"], 8000, 1, 0.1)
+    stream.push(np.zeros(100, np.int16))
+    with pytest.raises(ValueError, match="The block has 2 channels, those before it had 1"):
+        stream.push(torch.zeros(2, 100))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        stream.push(torch.full((1, 100), float("nan")))
+
+
 def test_precision_is_a_name():
     with pytest.raises(ValueError, match="Unknown precision half"):
         Separator.from_pretrained("small", precision="half")

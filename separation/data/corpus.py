@@ -306,7 +306,9 @@ def read_index(folder: Path, sample_rate: int) -> dict[str, Any]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         counts = {len(index[name]) for name in ("starts", "lengths", "peaks")}
-        complete = counts == {index["clips"]} and (folder / SAMPLES).stat().st_size == 2 * index["samples"]
+        ends = [start + length for start, length in zip(index["starts"], index["lengths"], strict=True)]
+        complete = counts == {index["clips"]} and max(ends, default=0) <= index["samples"]
+        complete = complete and (folder / SAMPLES).stat().st_size == 2 * index["samples"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{folder}: not a corpus that separation-data pack has written.") from None
     if not complete:

@@ -59,10 +59,17 @@ def pack(
             to train on, or `out` cannot be written.
         BrokenError: if more than 1 % of the recordings cannot be read.
     """
-    if out.exists() and not (overwrite and (out / INDEX).is_file()):
-        more = "Add --overwrite to replace it." if (out / INDEX).is_file() else "It is not a packed corpus."
-        raise DataError(f"{out} already exists. {more}")
-    entries, root, own = list(read_entries(manifest)), root or manifest.parent, read_wordings(wordings)
+    if sample_rate < 1 or foley < 0:
+        raise DataError(f"The rate must be positive and foley not negative, not {sample_rate} Hz and {foley}.")
+    present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
+    if present:
+        packed = INDEX in present and all(
+            name in (SAMPLES, INDEX, MANIFEST, WORDINGS) or name.startswith("texts_") for name in present
+        )
+        more = "Add --overwrite to replace it." if packed else "It holds other files than a packed corpus."
+        if not (packed and overwrite):
+            raise DataError(f"{out} already exists. {more}")
+    entries, root, described = list(read_entries(manifest)), root or manifest.parent, read_wordings(wordings)
     refuse_leaks(manifest, entries)
     if "train" not in {split for split, _ in entries}:
         raise DataError(f"{manifest}: the manifest has no rows with split train.")
@@ -73,7 +80,7 @@ def pack(
         kept = write_samples(entries, root, partial, sample_rate, notice)
         located = [(split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept]
         write_manifest(partial / MANIFEST, located)
-        used = {label: own[label] for label in sorted({clip.label for _, clip in kept} & own.keys())}
+        used = {label: described[label] for label in sorted({clip.label for _, clip in kept} & described.keys())}
         (partial / WORDINGS).write_text(json.dumps(used, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         corpus = Corpus(partial, sample_rate=sample_rate)
         if corpus.labels != [""]:
