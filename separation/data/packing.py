@@ -61,14 +61,7 @@ def pack(
     """
     if sample_rate < 1 or foley < 0:
         raise DataError(f"The rate must be positive and foley not negative, not {sample_rate} Hz and {foley}.")
-    present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
-    if present:
-        packed = INDEX in present and all(
-            name in (SAMPLES, INDEX, MANIFEST, WORDINGS) or name.startswith("texts_") for name in present
-        )
-        more = "Add --overwrite to replace it." if packed else "It holds other files than a packed corpus."
-        if not (packed and overwrite):
-            raise DataError(f"{out} already exists. {more}")
+    refuse_existing(out, overwrite)
     entries, root, described = list(read_entries(manifest)), root or manifest.parent, read_wordings(wordings)
     refuse_leaks(manifest, entries)
     if "train" not in {split for split, _ in entries}:
@@ -96,6 +89,18 @@ def pack(
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(earlier, ignore_errors=True)
     return Corpus(out, sample_rate=sample_rate)
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Raise DataError if `out` exists, unless it is an empty folder, or a packed corpus that may be replaced."""
+    present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
+    if present:
+        packed = INDEX in present and all(
+            name in (SAMPLES, INDEX, MANIFEST, WORDINGS) or name.startswith("texts_") for name in present
+        )
+        more = "Add --overwrite to replace it." if packed else "It holds other files than a packed corpus."
+        if not (packed and overwrite):
+            raise DataError(f"{out} already exists. {more}")
 
 
 def write_samples(
