@@ -6,6 +6,7 @@
 #   make check    lint, format, types, tests
 #   make bench    speed, memory, SDRi, as tables and in benchmarks/bench.json; DATA=FOLDER holds the recordings and
 #                 their lists, ARGS="--only speed" chooses
+#   make fuzz     damage files for five minutes and check what the command and the page say; ARGS="--seed 7" chooses
 #   make clean    remove .venv and what tools leave behind
 #
 # PYTHON=python3.12 chooses the Python that .venv is made with.
@@ -28,7 +29,7 @@ TEST := .venv/stamp-test
 DEV := .venv/stamp-dev
 APP := .venv/stamp-app
 
-.PHONY: demo app test check lint types bench format clean
+.PHONY: demo app test check lint types bench fuzz format clean
 .DELETE_ON_ERROR:
 
 demo: $(CORE)
@@ -56,6 +57,9 @@ format: $(DEV)
 
 bench: $(CORE)
 	$(BIN)/python benchmarks/bench.py --json benchmarks/bench.json $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+fuzz: $(APP)
+	$(BIN)/python benchmarks/fuzz.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
