@@ -187,22 +187,6 @@ def test_chained_ogg_files_are_read_to_their_end(tmp_path, subtype):
     assert (wave[:, -20000:-5000] - second[:, -20000:-5000]).abs().max() < 0.1
 
 
-def test_joined_recordings_of_different_rates_are_resampled(tmp_path):
-    """All of an mp3 is read at one rate; what cannot be decoded costs a warning."""
-    for suffix in ("mp3", "ogg"):
-        first = save(tmp_path / f"1.{suffix}", torch.from_numpy(tone(440, 1.0, 48000)), 48000)
-        second = save(tmp_path / f"2.{suffix}", torch.from_numpy(tone(440, 1.0, 24000, 2)), 24000)
-        (tmp_path / f"a.{suffix}").write_bytes(first.read_bytes() + second.read_bytes())
-    wave, rate = read(tmp_path / "a.mp3")
-    assert wave.shape[1] / rate == pytest.approx(2.0, abs=0.1)
-    for second in (0.2, 1.3):
-        start = round(second * rate)
-        assert np.abs(np.fft.rfft(wave[0, start : start + rate // 2])).argmax() == 220  # a bin is 2 Hz
-    wave, warning = blocks(tmp_path / "a.ogg")
-    assert wave.shape[1] > 47000
-    assert "is cut short or damaged" in str(warning)
-
-
 PLAYLISTS = {
     "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{path}\n#EXT-X-ENDLIST\n",
     "concat": "ffconcat version 1.0\nfile '{path}'\n",

@@ -7,11 +7,13 @@ allowed, and only the protocol "file"; playlists, scripts and network addresses 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from separation.audio.joining import Piece, Span, open_view, unify, warn_of_loss
+from separation.audio.layouts import describe_layout
 from separation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -27,19 +29,24 @@ SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengt
 JPEG_SCALE = 3  # as ffmpeg's -q:v
 
 
-def truncation_warning(path: Path, seconds: float, of: float | None, detail: str = "") -> str:
-    """Return the warning about a file of which only `seconds` could be read."""
-    total = "" if of is None else f" of {of:.3f} s"
-    return f"{path} is cut short or damaged{detail}: only the first {seconds:.3f} s{total} can be read and are used."
+@contextmanager
+def open_container(path: Path, spans: Sequence[Span] = ()) -> Iterator[Any]:
+    """Open a media file, or spans of it, with PyAV.
+
+    Raises:
+        AudioError: if that fails or the format is not one of the allowed ones.
+    """
+    options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+    with ExitStack() as stack:
+        source = stack.enter_context(open_view(path, spans)) if spans else f"file:{path}"
+        yield stack.enter_context(_open(path, source, options))
 
 
-def open_container(path: Path) -> Any:
-    """Open a media file with PyAV; raise AudioError if that fails or its format is not one of the allowed ones."""
+def _open(path: Path, source: Any, options: dict[str, str]) -> Any:
     import av
 
-    options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
-        return av.open(f"file:{path}", options=options, metadata_errors="ignore")
+        return av.open(source, options=options, metadata_errors="ignore")
     except av.error.ArgumentError:  # not in the list of formats
         raise AudioError(f"{path} holds no audio that can be read (ffmpeg: its format is not supported).") from None
     except (av.error.FFmpegError, UnicodeError) as error:
@@ -70,67 +77,75 @@ class ContainerDecoder:
     Args:
         path: the file.
         stream: which of its audio streams, from 0.
-        exact: whether the header of an mp3 file states its length.
+        spans: parts of the file to read instead of all of it.
+        damaged: whether some of it is known to be missing.
 
     Raises:
         AudioError: if the file cannot be opened or has no such stream.
     """
 
-    def __init__(self, path: Path, stream: int = 0, exact: bool = False) -> None:
-        self.path, self._index = path, stream
+    def __init__(self, path: Path, stream: int = 0, spans: Sequence[Span] = (), damaged: bool = False) -> None:
+        self.path, self._index, self._spans, self._cut = path, stream, spans, damaged
         self.warning: str | None = None
         self._damage: str | None = None
+        self._last = 0.0  # where the last frame ends, s
         self.container: str | None = None
         self.subtype: str | None = None
         self._end: float | None
-        with open_container(path) as container:
+        with open_container(path, spans) as container:
             audio = _audio_stream(container, path, stream)
             self.sample_rate: int = audio.rate
             self.channels: int = audio.channels
+            self.channel_mask, self._order = describe_layout([channel.name for channel in audio.layout.channels])
             start, self._end = float((audio.start_time or 0) * audio.time_base), None
             clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", audio.metadata.get("DURATION", ""))  # Matroska
-            if exact or container.format.name not in NO_LENGTH:
+            if container.format.name not in NO_LENGTH:
                 if audio.duration:
                     self._end = start + float(audio.duration * audio.time_base)
                 elif clock:
                     self._end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
             self.frames = None if self._end is None else round((self._end - start) * audio.rate)
             codec = audio.codec_context.name
-            if container.format.name == "mp3":
-                self.container, self.subtype = "MP3", "MPEG_LAYER_II" if codec.startswith("mp2") else "MPEG_LAYER_III"
-            elif container.format.name == "ogg" and codec in ("vorbis", "opus", "flac"):  # Speex has no output format
+            if container.format.name == "ogg" and codec in ("vorbis", "opus", "flac"):  # Speex has no output format
                 self.container, self.subtype = "OGG", codec.upper()
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels) of any length."""
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
+        self.warning, self._damage, self._last = None, None, 0.0
+        notes: list[str] = []
+        frames = 0
+        for chunk in unify(self.path, self._pieces(), self.sample_rate, self.channels, notes):
+            frames += len(chunk)
+            if frames > start:
+                yield chunk[max(0, len(chunk) - frames + start) :]
+        detail = f" (ffmpeg: {self._damage})" if self._damage else ""
+        short = self._end is not None and max(self._last, frames / self.sample_rate) < self._end - SHORTFALL
+        if detail and not frames:
+            raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
+        stated = round(self._end * self.sample_rate) if short and self._end is not None else None
+        damaged = self._cut or bool(detail)
+        self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes, detail)
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Yield samples as they are, with their rate, channels in the order of wav files."""
         import av
 
-        self.warning = self._damage = None
-        frames, end = 0, 0.0
-        with open_container(self.path) as container:
+        with open_container(self.path, self._spans) as container:
             stream = _audio_stream(container, self.path, self._index)
             if (stream.rate, stream.channels) != (self.sample_rate, self.channels):
                 raise AudioError(f"{self.path} changed while it was being read.")
-            kind, resampler = None, av.AudioResampler("flt", stream.layout, stream.rate)
-            for frame in chain(self._decode(container, stream), [None]):
-                new = frame and (frame.format.name, frame.layout.name, frame.sample_rate)
-                parts: list[Any] = []
-                if new != kind:  # where recordings of different kinds were joined, and at the end
-                    parts += resampler.resample(None) if kind else []
-                    kind, resampler = new, av.AudioResampler("flt", stream.layout, stream.rate)
-                if frame:
-                    parts += resampler.resample(frame)
-                    end = frame.time + frame.samples / frame.sample_rate if frame.time is not None else end
-                for part in parts:
-                    frames += part.samples
-                    yield part.to_ndarray().reshape(-1, self.channels)
-        seconds = frames / self.sample_rate
-        detail = f" (ffmpeg: {self._damage})" if self._damage else ""
-        short = self._end is not None and max(end, seconds) < self._end - SHORTFALL
-        if detail and not frames:
-            raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
-        if detail or short:
-            self.warning = truncation_warning(self.path, seconds, self._end if short else None, detail)
+            kind, resampler = None, None
+            for frame in self._decode(container, stream):
+                if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
+                    resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
+                    count = frame.layout.nb_channels
+                    names = [channel.name for channel in frame.layout.channels]
+                    order = describe_layout(names)[1] if count != self.channels else self._order
+                if frame.time is not None:
+                    self._last = frame.time + frame.samples / frame.sample_rate
+                for part in resampler.resample(frame) if resampler else ():
+                    samples = part.to_ndarray().reshape(-1, count)
+                    yield frame.sample_rate, samples if order is None else samples[:, order]
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         """Yield decoded frames; packets that cannot be decoded are skipped."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import ContainerDecoder, truncation_warning
+from separation.audio.containers import ContainerDecoder, open_container
 from separation.audio.formats import READABLE
+from separation.audio.joining import Decoder, JoinedDecoder, Span, open_view, warn_of_loss
+from separation.audio.layouts import MASKS, SPEAKERS, VORBIS_ORDER, describe_layout
+from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder, measure_tag, parse_frame
+from separation.audio.ogg import find_links
+from separation.audio.sizes import repair_sizes
+from separation.audio.waveform import MAX_CHANNELS
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
@@ -23,16 +28,18 @@ CHUNK = 16_384  # frames per call of libsndfile
 BLOCK_SECONDS = 10.0
 BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
-DECLARED_SIZE = re.compile(
-    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
-)  # in libsndfile's log of a header
+MAX_RATE = 2_000_000  # Hz
+OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM", b"\x1aE\xdf\xa3", b"\0\0\1\xba")
+"""How files of other kinds begin, whatever their suffix says."""
 
 
 class Reader:
     """An audio file that can be read block by block, any number of times.
 
-    libsndfile reads it, except for what it reads wrongly or not at all: MPEG audio (a file without a length header, or
-    made of several, would be cut), chained Ogg (all but its first part would be lost), and other containers.
+    libsndfile reads it, except for what it reads wrongly or not at all: MPEG audio (`mpeg.py`) and other containers
+    (`containers.py`). Of Ogg files it gets each of the joined recordings, or FFmpeg does if they are damaged. Sizes in
+    headers that were never finished are put right for it (`sizes.py`). Recordings of different kinds that were joined
+    are converted to the kind of the first.
 
     Args:
         path: the file.
@@ -41,7 +48,8 @@ class Reader:
     Attributes:
         path: the file.
         sample_rate: in Hz.
-        channels: number of channels.
+        channels: number of channels, in the order of wav files.
+        channel_mask: their loudspeakers, as in a wav file; 0 if not known.
         frames: samples per channel according to the header, None if unknown. For compressed and damaged files this
             is an estimate; count what `blocks` yields where it matters.
         container, subtype: libsndfile's names for the kind of file; None for containers that only PyAV reads.
@@ -55,13 +63,17 @@ class Reader:
         self._decoder = _open_decoder(self.path, stream)
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
+        if self.channels > MAX_CHANNELS or self.sample_rate > MAX_RATE:
+            claim = f"{self.channels} channels at {self.sample_rate} Hz"
+            raise AudioError(f"{self.path} claims {claim}; at most {MAX_CHANNELS} at {MAX_RATE} Hz can be read.")
+        self.channel_mask = self._decoder.channel_mask
         self.frames = self._decoder.frames
         self.container = self._decoder.container
         self.subtype = self._decoder.subtype
 
     @property
     def warning(self) -> str | None:
-        """A sentence if the file turned out to be cut short or damaged when it was read to its end, else None."""
+        """A sentence if the file, read to its end, turned out to be damaged, cut short or of several kinds, or None."""
         return self._decoder.warning
 
     def chunks(self) -> Iterator[np.ndarray]:
@@ -139,23 +151,24 @@ def _regroup(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
-def _open_decoder(path: Path, stream: int) -> SoundFileDecoder | ContainerDecoder:
-    head, size = _read_head(path)
+def _open_decoder(path: Path, stream: int) -> Decoder:
+    head = _read_head(path)
+    other = head.startswith(OTHER_MAGIC) or head[4:8] == b"ftyp"
     # MPEG audio: eleven bits of ones, then a version and a layer, which AAC does not have.
-    if path.suffix.lower() == ".mp3" or (head[:1] == b"\xff" and len(head) > 1 and head[1] > 0xE1 and head[1] & 6):
-        # A header may state the length of the whole file, not of the first of several that were joined.
-        at = max(head[:200].find(b"Xing"), head[:200].find(b"Info"))
-        has_frames_and_bytes = at >= 0 and head[at + 7 : at + 8] != b"" and head[at + 7] & 3 == 3
-        exact = has_frames_and_bytes and size < 1.1 * int.from_bytes(head[at + 12 : at + 16], "big")
-        return ContainerDecoder(path, stream, exact)
+    if not other and (path.suffix.lower() in MPEG_SUFFIXES or parse_frame(head[:4])):
+        with suppress(AudioError):
+            return MpegDecoder(path)
+        if path.suffix.lower() in MPEG_SUFFIXES:  # libsndfile would read what is in other containers as MPEG audio
+            return ContainerDecoder(path, stream)
     if stream:
         return ContainerDecoder(path, stream)
     import soundfile
 
     try:
-        if head[:4] == b"OggS" and _is_chained(path):
-            return ContainerDecoder(path, stream)
-        return SoundFileDecoder(path)
+        if head[:4] == b"OggS":
+            return _open_ogg(path)
+        spans, note, cut = repair_sizes(path)
+        return SoundFileDecoder(path, spans, note, cut)
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile raises TypeError for .raw, which has no header.
         if head[:4] in (b"RIFF", b"RF64") and head.partition(b"fmt ")[2][6:8] == b"\0\0":
@@ -169,46 +182,59 @@ def _open_decoder(path: Path, stream: int) -> SoundFileDecoder | ContainerDecode
         raise AudioError(f"{path} is damaged or not audio: it cannot be read as {path.suffix} ({detail}).") from None
 
 
-def _read_head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes behind ID3 tags and the number of all bytes there; raise AudioError if there is none."""
+def _open_ogg(path: Path) -> Decoder:
+    """Open each of the recordings that an Ogg file consists of."""
+    import soundfile
+
+    parts: list[Decoder] = []
+    failed = False
+    for link in find_links(path):
+        try:
+            if link.streams == 1 and not link.damaged:
+                with suppress(soundfile.LibsndfileError):
+                    parts.append(SoundFileDecoder(path, link.spans))
+                    continue
+            parts.append(ContainerDecoder(path, 0, link.spans, link.damaged))
+        except AudioError:
+            if not parts:
+                raise
+            failed = True
+    if len(parts) == 1 and not failed:
+        return parts[0]
+    return JoinedDecoder(path, parts, failed) if parts else ContainerDecoder(path)
+
+
+def _read_head(path: Path) -> bytes:
+    """Return the first bytes behind ID3 tags; raise AudioError if there is nothing in the file."""
     try:
         with open(path, "rb") as file:
             head = file.read(4096)
             if not head:
                 raise AudioError(f"{path} is empty: it has 0 bytes.")
-            size = os.fstat(file.fileno()).st_size
-            while head[:3] == b"ID3" and len(head) >= 10:
-                tag = 10 + functools.reduce(lambda total, byte: total << 7 | byte & 127, head[6:10], 0)
+            while head[:3] == b"ID3" and (tag := measure_tag(head, 0)):
                 file.seek(tag - len(head), os.SEEK_CUR)
                 head = file.read(4096)
-                size -= tag
     except FileNotFoundError:
         raise AudioError(f"{path} does not exist.") from None
     except IsADirectoryError:
         raise AudioError(f"{path} is a folder, not an audio file.") from None
     except OSError as error:
         raise AudioError(f"{path} cannot be read: {reason(error)}.") from None
-    return head, size
-
-
-def _is_chained(path: Path) -> bool:
-    """Whether an Ogg file consists of several recordings: a stream begins behind pages of another one."""
-    began = False
-    with open(path, "rb") as file:
-        while len(header := file.read(27)) == 27 and header[:4] == b"OggS":
-            first = bool(header[5] & 2)
-            if first and began:
-                return True
-            began |= not first
-            file.seek(sum(file.read(header[26])), os.SEEK_CUR)
-    return False
+    return head
 
 
 class SoundFileDecoder:
-    """Decodes a file with libsndfile; see `Reader` for the attributes."""
+    """Decodes a file, or spans of it, with libsndfile; see `Reader` for the attributes.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        spans: parts of the file, and other bytes, to read instead of it.
+        note: a sentence about what is not read.
+        cut: whether it is known to be cut short.
+    """
+
+    def __init__(self, path: Path, spans: Sequence[Span] = (), note: str | None = None, cut: bool = False) -> None:
+        self.path, self._spans, self._notes, self._cut = path, spans, [note] if note else [], cut
         self.warning: str | None = None
         with self._open() as file:
             self.sample_rate: int = file.samplerate
@@ -216,43 +242,66 @@ class SoundFileDecoder:
             self.frames: int | None = file.frames if file.frames < UNKNOWN_FRAMES else None
             self.container: str | None = file.format
             self.subtype: str | None = file.subtype
-            log = file.extra_info
-        # A program that writes into a pipe cannot know the size and states the largest number.
-        sizes = [(int(stated), int(actual)) for stated, actual in DECLARED_SIZE.findall(log)]
-        self._cut_short = "lacks an end-of-stream" in log or any(
-            stated > actual and stated % 2**31 <= 2**31 - 2**16 for stated, actual in sizes
-        )
+        self.channel_mask, self._order = 0, None
+        if self.container == "OGG":
+            self.channel_mask, self._order = MASKS.get(self.channels, 0), VORBIS_ORDER.get(self.channels)
+        elif 2 < self.channels <= len(SPEAKERS):
+            with suppress(AudioError), open_container(path) as container:
+                names = [channel.name for channel in container.streams.audio[0].layout.channels]
+                self.channel_mask, self._order = describe_layout(names)
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         import soundfile
 
-        file = soundfile.SoundFile(str(self.path) if sys.platform == "win32" else os.fsencode(self.path))
-        # soundfile seeks after every read to where it already is, and the Opus decoder starts anew there: some 1,600
-        # samples after each seam come out wrong.
-        file.seekable = lambda: False
-        return file
+        with ExitStack() as stack:
+            name = str(self.path) if sys.platform == "win32" else os.fsencode(self.path)
+            view = stack.enter_context(open_view(self.path, self._spans)) if self._spans else None
+            file = stack.enter_context(soundfile.SoundFile(view or name))
+            # soundfile seeks after every read to where it already is, and the Opus decoder starts anew there: some
+            # 1,600 samples after each seam come out wrong.
+            file.seekable = lambda: False
+            yield file
 
     def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels)."""
+        """Yield all samples from the start, in arrays (time, channels).
+
+        FFmpeg reads on where libsndfile gives up.
+        """
         import soundfile
 
         self.warning = None
-        got, damaged = 0, self._cut_short
+        got = 0
         with self._open() as file:
             while True:
                 try:
                     chunk = file.read(CHUNK, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError as error:
-                    if got == 0:
-                        detail = str(error.error_string).rstrip(".")
-                        raise AudioError(f"{self.path} is damaged and cannot be decoded ({detail}).") from None
-                    damaged = True
+                    detail = str(error.error_string).rstrip(".")
                     break
                 if not len(chunk):
+                    detail = ""
                     break
                 got += len(chunk)
-                yield chunk
+                yield chunk if self._order is None else chunk[:, self._order]
+        if detail:
+            yield from self._read_on(got, detail)
+            return
         total = self.frames if self.frames is not None and got < self.frames else None
-        if damaged or total is not None:
-            of = None if total is None else total / self.sample_rate
-            self.warning = truncation_warning(self.path, got / self.sample_rate, of)
+        self.warning = warn_of_loss(self.path, got, self.sample_rate, total, self._cut, self._notes)
+
+    def _read_on(self, start: int, detail: str) -> Iterator[np.ndarray]:
+        """Yield what FFmpeg decodes from sample `start` on."""
+        got = start
+        try:
+            decoder = ContainerDecoder(self.path, 0, self._spans, damaged=True)
+            if (decoder.sample_rate, decoder.channels) == (self.sample_rate, self.channels):
+                for chunk in decoder.chunks(start):
+                    got += len(chunk)
+                    yield chunk
+        except AudioError:
+            pass
+        if not got:
+            raise AudioError(f"{self.path} is damaged and cannot be decoded ({detail}).")
+        total = self.frames if self.frames is not None and got < self.frames else None
+        self.warning = warn_of_loss(self.path, got, self.sample_rate, total, True, self._notes)

@@ -1,0 +1,26 @@
+"""Which loudspeaker each channel is for, and the order of channels: everywhere in this package that of wav files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()  # noqa: SIM905
+"""FFmpeg's names of the bits of a channel mask, from the lowest; channels of wav files are in this order."""
+MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+"""The usual mask by number of channels, also that of Vorbis, Opus and flac; one and two channels need none."""
+VORBIS_ORDER = {
+    3: [0, 2, 1], 5: [0, 2, 1, 3, 4], 6: [0, 2, 1, 5, 3, 4], 7: [0, 2, 1, 6, 5, 3, 4], 8: [0, 2, 1, 7, 5, 6, 3, 4],
+}  # fmt: skip
+"""By number of channels: where Vorbis and Opus have each channel of a wav file."""
+
+
+def describe_layout(names: Sequence[str]) -> tuple[int, list[int] | None]:
+    """Return the channel mask of loudspeakers, and the order that makes them wav's (None: they are in it).
+
+    The mask is 0 if it is not known.
+    """
+    if not all(name in SPEAKERS for name in names) or len(set(names)) < len(names):
+        return 0, None
+    bits = [SPEAKERS.index(name) for name in names]
+    order = sorted(range(len(bits)), key=bits.__getitem__)
+    return sum(1 << bit for bit in bits), None if order == list(range(len(bits))) else order
