@@ -294,3 +294,10 @@ def test_a_run_learns_and_leaves_plain_data(manifest, tmp_path):
     assert all(torch.equal(stored["state_dict"][f"encoder.{name}"], value) for name, value in before.items())
     result = module.separator()(torch.randn(RATE), "tone 2", RATE)
     assert torch.isfinite(result.target).all()
+
+
+def test_the_projection_of_the_query_starts_nearly_at_zero():
+    torch.manual_seed(0)
+    project = BiModalUNet(channels=8).net_clap["fc"]
+    assert float(project.weight.detach().std()) == pytest.approx(1e-4, rel=0.05)
+    assert float(project.bias.detach().abs().max()) > 1e-3  # drawn as usual

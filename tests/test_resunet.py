@@ -101,3 +101,48 @@ def test_published_gate_on_classes(tiny):
     expected = model(mixture[None, :, :2000], condition)[0]
     assert torch.allclose(one.target[:, :2000], expected, atol=1e-5)
     assert three.target[:, 2000:4000].abs().max() > 0
+
+
+def train_once(model, mixture, condition):
+    """Gradients and batch norm statistics after one training step."""
+    model.train().requires_grad_(True)
+    model(mixture, condition).square().mean().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return gradients, {name: b.clone() for name, b in model.named_buffers() if "running" in name}
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["trained", "statistics of averaged weights"])
+def test_in_training_batch_norm_sees_the_whole_excerpt(tiny, monkeypatch, average):
+    mixture, condition = noise(2, 1, 160 * 100), noise(2, 4)
+    results = []
+    for tile in (10**6, 32):  # one tile, and four
+        monkeypatch.setattr(resunet, "TILE", tile)
+        model = tiny()
+        if average:  # as objectives measure them: a network in inference mode with batch norms that are not
+            for part in model.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.train()
+            model(mixture, condition)
+            results.append(({}, {name: b for name, b in model.named_buffers() if "running" in name}))
+        else:
+            results.append(train_once(model, mixture, condition))
+    (gradients, statistics), (tiled_gradients, tiled_statistics) = results
+    for whole, tiled in ((gradients, tiled_gradients), (statistics, tiled_statistics)):
+        assert set(whole) == set(tiled)
+        for name, value in whole.items():
+            assert torch.equal(value, tiled[name]), name
+
+
+def test_starts_from_xavier():
+    torch.manual_seed(0)
+    model = ResUNet30(condition_dim=8, n_fft=512, hop=160)
+    linear, conv = model.film["conv_block7a->conv_block1->beta1"], model.base.decoder_block1.conv1
+    for layer, inputs, outputs in ((linear, 8, 384), (model.base.conv_block7a.conv_block1.conv1, 384 * 9, 384 * 9)):
+        bound = (6 / (inputs + outputs)) ** 0.5
+        assert bound * 0.97 < float(layer.weight.abs().max()) <= bound
+    assert float(conv.weight.std()) == pytest.approx((2 / (384 * 2 + 384 * 2)) ** 0.5, rel=0.02)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            assert (part.weight == 1).all() and (part.bias == 0).all()
+        elif getattr(part, "bias", None) is not None:
+            assert (part.bias == 0).all()

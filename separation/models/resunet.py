@@ -30,7 +30,7 @@ CHANNELS = (32, 32, 64, 128, 256, 384, 384)  # before the encoder, and after eac
 POOLS = ((2, 2), (2, 2), (2, 2), (2, 2), (2, 2), (1, 2))  # (time, frequency)
 HALVINGS = 5
 CONTEXT_FRAMES = 348  # on either side: two 3x3 convolutions at each resolution, and the cells of the coarsest grid
-TILE = 256  # frames processed at once; affects memory only
+TILE = 256  # frames processed at once where batch norm does not measure statistics; affects memory only
 HALO = 2  # context of a block's two 3x3 convolutions, frames
 SEGMENTS_AT_ONCE = 8
 
@@ -43,11 +43,14 @@ def activate(norm: nn.BatchNorm2d, x: Tensor, beta: Tensor) -> Tensor:
     return F.leaky_relu(norm(x).add_(beta[:, :, None, None]), SLOPE, inplace=True)
 
 
-def process_in_tiles(frames: int, compute: Callable[[slice], Tensor]) -> Tensor:
+def process_in_tiles(frames: int, norm: nn.BatchNorm2d, compute: Callable[[slice], Tensor]) -> Tensor:
     """Compute (batch, channels, frames, frequency) in spans of frames with a halo, which takes less memory.
 
-    The result is exact if no output frame depends on more than the halo.
+    The result is exact if no output frame depends on more than the halo. While `norm` measures statistics, every frame
+    depends on all others, so all are computed at once.
     """
+    if norm.training:
+        return compute(slice(0, frames))
     out = torch.empty(0)
     for start in range(0, frames, TILE):
         stop = min(start + TILE, frames)
@@ -91,7 +94,9 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, betas: Betas, name: str) -> tuple[Tensor, Tensor]:
         """(batch, inputs, time, frequency) to the map for the decoder (batch, outputs, time, frequency), and pooled."""
         name = f"{name}->conv_block1"
-        kept = process_in_tiles(x.shape[2], lambda span: self.conv_block1(x[:, :, span], betas, name))
+        kept = process_in_tiles(
+            x.shape[2], self.conv_block1.bn1, lambda span: self.conv_block1(x[:, :, span], betas, name)
+        )
         return kept, F.avg_pool2d(kept, self.pool)
 
 
@@ -118,7 +123,7 @@ class DecoderBlock(nn.Module):
             up = self.conv1(activate(self.bn1, coarse, betas[f"{name}->beta1"]))
             return self.conv_block2(torch.cat([up, kept[:, :, span]], dim=1), betas, f"{name}->conv_block2")
 
-        return process_in_tiles(kept.shape[2], compute)
+        return process_in_tiles(kept.shape[2], self.bn1, compute)
 
 
 class Base(nn.Module):
@@ -192,6 +197,11 @@ class ResUNet30(ConditionedModel):
             for name, block in self.base.named_modules()
             for site, channels in getattr(block, "sites", {}).items()
         })  # fmt: skip
+        for part in self.modules():  # batch norms start at one and zero by themselves
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
 
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, bins, frames) and condition (batch, dim) to the complex mask (batch, bins, frames)."""
