@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -215,6 +216,21 @@ class Separator:
             target = torch.cat(target_pieces, dim=-1)
             results.append(Separation(target, wave - target, sample_rate, presence))
         return results[0] if single else results
+
+    def as_scored(self) -> Separator:
+        """Return this separator with the inference of the system's published evaluation; both share their weights.
+
+        It processes the whole recording at its own level, as with `faithful`; masks that `faithful` makes binary are
+        soft where the published scores were measured with soft ones (CLIPSep).
+
+        Raises:
+            ModelError: if the model was published with this package's own inference.
+        """
+        if not self.model.has_published_inference:
+            raise ModelError(f"{self.name} was published with this package's own inference; leave faithful out.")
+        other = copy(self)
+        other.model = self.model.as_scored()
+        return other
 
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
         """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.

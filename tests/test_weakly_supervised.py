@@ -380,6 +380,24 @@ def test_an_encoder_that_takes_recordings_alone_is_validated_by_another_recordin
     assert {score.kind for score in module.outcome.scores} == {"pair", "absent"}
 
 
+def test_the_published_validation_asks_by_the_clean_reference(tmp_path):
+    manifest = write_corpus(tmp_path, labels=4, recordings=2, seconds=1.5, split="validation")
+    source = TaggedData(manifest, sample_rate=RATE, labels=LABELS, validation_count=4)
+    source.setup("validate")
+    encoder = Ears()
+    encoder.modalities = frozenset({"audio", "label"})  # as the probabilities of USS
+    module = WeaklySupervised(model(), encoder, detector=tagger(), reference_queries=True)
+    module._trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
+    module.on_validation_start()
+    [loader] = source.val_dataloader()
+    items = [item for item in loader if item.row["kind"] == "pair"]
+    for index, item in enumerate(items):
+        module.validation_step(item, index)
+        [wave], rate = encoder.heard[index]
+        assert (rate, wave.tolist()) == (item.sample_rate, torch.from_numpy(item.target).float().tolist())
+    assert len(module.outcome.scores) == len(items) == len(encoder.heard) > 0
+
+
 def asked(encoder):
     """An objective on an encoder, in a validation of a training."""
     module = Objective(model(), encoder)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.tensors import Tensors, select_first
+from separation.tensors import Tensors, read_tensors, select_first
 
 Label = str | int
 
@@ -25,8 +25,8 @@ def as_labels(entry: Label | Sequence[Label]) -> list[Label]:
 
 
 def normalize_label(label: str) -> str:
-    """A label for comparison: published lists of one dataset differ in case, commas and spaces."""
-    return " ".join(label.replace(",", " ").split()).lower()
+    """A label for comparison: published lists of one dataset differ in case, commas, underscores and spaces."""
+    return " ".join(label.replace(",", " ").replace("_", " ").split()).lower()
 
 
 class LabelEncoder(QueryEncoder):
@@ -110,22 +110,53 @@ class OneHotEncoder(LabelEncoder):
 
 
 class NamedEmbeddings(QueryEncoder):
-    """Looks up the embedding stored under a name: models that are queried by recordings only are validated with it."""
+    """Looks up the embedding stored under a name, such as the mean condition of a class's examples.
+
+    Case, commas, underscores and repeated spaces of names do not matter.
+
+    Args:
+        embedding_dim: length of the embeddings.
+        unit_length: whether they have unit length.
+        source: file that they were read from; a name that is not in it is an error. Without a file its embedding is
+            zero.
+    """
 
     modalities = frozenset({"text"})
 
-    def __init__(self, embedding_dim: int, unit_length: bool) -> None:
+    def __init__(self, embedding_dim: int, unit_length: bool, source: str | Path | None = None) -> None:
         super().__init__()
-        self.embedding_dim, self.unit_length = embedding_dim, unit_length
+        self.embedding_dim, self.unit_length, self.source = embedding_dim, unit_length, source
         self.vectors: dict[str, Tensor] = {}
+
+    @classmethod
+    def from_file(cls, path: Path, embedding_dim: int, unit_length: bool) -> NamedEmbeddings:
+        """Read a .safetensors file with an embedding (embedding_dim,) for each name.
+
+        Raises:
+            ModelError: the file is missing or damaged, or is another file.
+            EncoderError: an embedding has another size, or holds NaN or infinite numbers.
+        """
+        if path.suffix != ".safetensors":
+            raise EncoderError(f"{path} is not a .safetensors file of embeddings by name.")
+        encoder = cls(embedding_dim, unit_length, path)
+        for name, vector in read_tensors(path).items():
+            if vector.shape != (embedding_dim,) or not torch.isfinite(vector).all():
+                shape = "x".join(map(str, vector.shape))
+                raise EncoderError(f"{path}: {name} is not {embedding_dim} finite numbers, but has the shape {shape}.")
+            encoder.store(name, vector.float())
+        return encoder
 
     def store(self, name: str, embedding: Tensor) -> None:
         """Store an embedding (embedding_dim,) under a name and replace an earlier one."""
-        self.vectors[" ".join(name.split())] = embedding
+        self.vectors[normalize_label(name)] = embedding
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Return the embeddings of names as (batch, embedding_dim); unknown names are zeros."""
-        return torch.stack([self.vectors.get(text, torch.zeros(self.embedding_dim)).cpu() for text in texts])
+        """Return the embeddings of names as (batch, embedding_dim)."""
+        unknown = [text for text in texts if normalize_label(text) not in self.vectors]
+        if unknown and self.source:
+            raise EncoderError(f"{self.source} has no embedding of {', '.join(dict.fromkeys(unknown))}.")
+        none = torch.zeros(self.embedding_dim)
+        return torch.stack([self.vectors.get(normalize_label(text), none).cpu() for text in texts])
 
 
 class RandomEncoder(QueryEncoder):

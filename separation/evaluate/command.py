@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from tqdm import tqdm
 
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
 from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest, read_recording_ids
+from separation.encoders.base import EncoderError, UnsupportedQueryError
+from separation.encoders.table import NamedEmbeddings
 from separation.errors import DataError, ModelError, reason
+from separation.evaluate.class_embeddings import list_class_examples, write_class_embeddings
 from separation.evaluate.metrics import (
     DEFAULT_METRICS,
     METRICS,
@@ -28,7 +31,7 @@ from separation.evaluate.metrics import (
     is_installed,
 )
 from separation.evaluate.protocols.base import Protocol, ProtocolError, all_protocols, find_protocol, fingerprint
-from separation.evaluate.scoring import EvaluationError, Plan, score_rows
+from separation.evaluate.scoring import EvaluationError, Plan, Score, score_rows
 from separation.evaluate.tables import (
     class_means,
     compare_systems,
@@ -38,6 +41,7 @@ from separation.evaluate.tables import (
     markdown,
     resampling_unit,
 )
+from separation.ontology import OntologyError
 from separation.pretrained import find_model
 from separation.separator import Separator
 
@@ -53,7 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         ]
         print(markdown(("protocol", "version", "rows", "sha256 of the rows", "recordings", "what"), table))
         return 0
+    if options.embed_classes and not options.class_embeddings:
+        parser.error("--embed-classes needs --class-embeddings FILE, which it writes")
     try:
+        if options.embed_classes:
+            return embed_classes(options)
         if options.mixtures:
             rows, root = read_rows(options.mixtures), options.root or options.mixtures.parent
             protocol = find_protocol("validation")
@@ -85,6 +93,15 @@ def build_parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
         return int(text)
 
+    def seconds(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < 3600:
+            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        return value
+
     parser = argparse.ArgumentParser(
         prog="python -m separation.evaluate", description="Score a model on fixed mixtures, beside an oracle mask."
     )
@@ -94,10 +111,17 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--mixtures", type=Path, metavar="FILE", help="CSV, one mixture a row")
     what.add_argument("--protocol", metavar="NAME", help="a published list of mixtures")
     what.add_argument("--list-protocols", action="store_true", help="list the protocols")
+    examples = "compute --class-embeddings from a manifest's train rows or a folder with a folder per class"
+    what.add_argument("--embed-classes", type=Path, metavar="SOURCE", help=examples)
     where = "where the recordings' paths start (default: the list's folder, or the protocol's environment variable)"
     add("--root", type=Path, metavar="FOLDER", help=where)
     add("--lists", type=Path, metavar="FOLDER", help="holds the published lists (default: $SEPARATION_LISTS)")
     add("--query", choices=["query", "phrase"], default="query", help="ask by label or by phrase")
+    named = "safetensors with the condition of each class by name, which is the query (see --embed-classes)"
+    add("--class-embeddings", type=Path, metavar="FILE", help=named)
+    first = "--embed-classes: the first seconds of each recording only, silence included (USS: 2)"
+    add("--example-seconds", type=seconds, default=0.0, metavar="S", help=first)
+    add("--faithful", action="store_true", help="also score the inference of the system's published evaluation")
     add("--metrics", type=metric_names, metavar="NAME,...", help="what to measure")
     add("--no-oracle", dest="oracle", action="store_false", help="leave the oracle mask out")
     add("--every", type=positive, default=1, metavar="N", help="score every N-th row only")
@@ -114,13 +138,16 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     if options.mixtures or protocol.name == "validation":
         with suppress(DataError):  # the train clips only serve optional rows of the table
             clips = Counter(clip.label for clip in read_manifest(root / MANIFEST, "train"))
-    plan = Plan(options.query, choose_metrics(protocol, options), options.oracle, protocol.mixing, protocol.window)
+    metrics = choose_metrics(protocol, options)
+    plan = Plan(options.query, metrics, options.oracle, protocol.mixing, protocol.window, options.faithful)
     began = time.perf_counter()
     chosen = add_recording_ids(rows[:: options.every], read_recording_ids(root / MANIFEST), protocol.folders)
+    if options.class_embeddings:
+        chosen = [row | {plan.column: row.get("label") or row["query"]} for row in chosen]
     separator: Any = None
     if any(isinstance(protocol.locate(row, root), Path) for row in chosen):
-        device = {"device": options.device} if options.device else {}
-        separator = Separator.from_pretrained(options.model, **device)
+        separator = load_separator(options)
+        check_queries(separator, chosen, plan.column)
     bar = tqdm(chosen, "mixtures", leave=False, disable=None)
     outcome = score_rows(separator, bar, lambda row: protocol.locate(row, root), plan)
     scores, weights = outcome.scores, "unknown"
@@ -134,7 +161,7 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
         "rows_sha256": fingerprint(rows, protocol.mixing),
         "model": Path(options.model).name,
         "weights_sha256": weights,
-        "asked_by": options.query,
+        "asked_by": "class embedding" if options.class_embeddings else options.query,
         "every": options.every,
         "rows": len(rows),
         "scored": len(scores),
@@ -145,13 +172,14 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     cells = compare_systems(scores, plan.metrics, protocol.aggregate)
     kind = next((score.kind for score in scores if score.kind != "absent"), "pair")  # of the tables by class
     if options.json:
-        write_json(options.json, [asdict(score) for score in scores])
+        names = [each.name for each in fields(Score) if each.name != "faithful" or options.faithful]
+        write_json(options.json, [{name: asdict(score)[name] for name in names} for score in scores])
     if options.report:
         figures = {"aggregate": protocol.aggregate, "rows_resampled_by": resampling_unit(scores), "figures": cells}
         classes = [{"class": name, "rows": count, "sdri": mean} for name, count, mean in class_means(scores, kind)]
         write_json(options.report, facts | figures | {"classes": classes})
     if scores:
-        print(f"{separator!r}, asked by {options.query}, {time.perf_counter() - began:.0f} s\n")
+        print(f"{separator!r}, asked by {facts['asked_by']}, {time.perf_counter() - began:.0f} s\n")
     selected = f", 1 in {options.every} taken" if options.every > 1 else ""
     skipped, silent = len(outcome.missing) + len(outcome.broken), len(outcome.silent)
     print(f"Protocol {facts['protocol']}, version {facts['version']}, rows' sha256 {facts['rows_sha256']}.")
@@ -163,6 +191,58 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     if scores and options.classes:
         print(f"\n{format_classes(scores, kind)}")
     return 0 if scores else 1
+
+
+def load_separator(options: argparse.Namespace) -> Separator:
+    """Load the model; with --class-embeddings, its queries are the names in the file.
+
+    Raises:
+        ModelError: the model or the file cannot be used, or --faithful is given and there is no published inference.
+    """
+    device = {"device": options.device} if options.device else {}
+    separator = Separator.from_pretrained(options.model, **device)
+    if options.faithful:
+        separator.as_scored()
+    if options.class_embeddings and not options.embed_classes:
+        dim, unit = separator.model.condition_dim, separator.encoder.unit_length
+        separator.encoder = NamedEmbeddings.from_file(options.class_embeddings, dim, unit)
+    return separator
+
+
+def check_queries(separator: Any, rows: list[Row], column: str) -> None:
+    """Raise EvaluationError if a model that is asked by name knows some of the rows' names not."""
+    encoder: Any = getattr(separator, "encoder", None)
+    by_file = isinstance(encoder, NamedEmbeddings)
+    if not by_file and (encoder is None or "label" not in encoder.modalities or "text" in encoder.modalities):
+        return
+    names, unknown = list(dict.fromkeys(row[column] for row in rows if row.get(column))), []
+    for name in names:
+        try:
+            separator.conditions([name])
+        except (OntologyError, EncoderError) as error:
+            if not by_file and isinstance(error, UnsupportedQueryError):
+                raise
+            unknown.append(name)
+    if unknown:
+        listed = ", ".join(unknown[:6]) + (f" and {len(unknown) - 6} more" if len(unknown) > 6 else "")
+        hint = "" if by_file else "; --class-embeddings FILE gives it conditions of them"
+        who = encoder.source if by_file else separator.name
+        raise EvaluationError(f"{who} lacks {len(unknown)} of the {len(names)} classes: {listed}{hint}.")
+
+
+def embed_classes(options: argparse.Namespace) -> int:
+    """Compute the file of --class-embeddings; print what it is made of."""
+    examples = list_class_examples(options.embed_classes, options.root)
+    file, separator = options.class_embeddings, load_separator(options)
+    if file.suffix != ".safetensors":
+        raise EvaluationError(f"{file}: name a file that ends in .safetensors.")
+    counts, reasons = write_class_embeddings(separator, examples, file, options.example_seconds)
+    print(*(f"Left out, {each}" for each in reasons), sep="\n", end="\n" if reasons else "", file=sys.stderr)
+    left = sorted(set(examples) - set(counts))
+    print(f"{file}: {len(counts)} classes from {sum(counts.values())} recordings, {len(reasons)} left out.")
+    if left:
+        print(f"Classes without a usable recording: {', '.join(left)}.")
+    return 0
 
 
 def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str, ...]:

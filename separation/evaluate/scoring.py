@@ -34,6 +34,7 @@ class Plan:
         oracle: also score an oracle mask.
         mixing: how rows become audio.
         window: seconds of BSS Eval's windows; None: one window.
+        faithful: also score the model with the inference of its published evaluation.
     """
 
     column: str = "query"
@@ -41,6 +42,7 @@ class Plan:
     oracle: bool = False
     mixing: Mixing = VALIDATION
     window: float | None = None
+    faithful: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Score:
         esc: whether the target comes from ESC-50.
         value: SDRi in dB; for absent queries how far the output lies below the mixture.
         metrics, mixture, oracle: the plan's metrics of the model, the unprocessed mixture and the oracle mask.
+        faithful: those of the model with its published inference.
         file: path of the target.
     """
 
@@ -66,6 +69,7 @@ class Score:
     metrics: dict[str, float] = field(default_factory=dict)
     mixture: dict[str, float] = field(default_factory=dict)
     oracle: dict[str, float] = field(default_factory=dict)
+    faithful: dict[str, float] = field(default_factory=dict)
     file: str = ""
 
 
@@ -119,10 +123,13 @@ def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan())
         raise EvaluationError(f"Row {row['id']} has no {plan.column}.")
     result = separator(torch.from_numpy(mixture), query, rendered.sample_rate)
     estimate = result.target[0].numpy()
-    if not np.isfinite(estimate).all():
+    outputs = {"metrics": estimate, "mixture": mixture}
+    if plan.faithful:
+        published = separator.as_scored()(torch.from_numpy(mixture), query, rendered.sample_rate)
+        outputs["faithful"] = published.target[0].numpy()
+    if not all(np.isfinite(output).all() for output in outputs.values()):
         raise EvaluationError(f"Row {row['id']}, {query!r}: the output of the model contains NaN or infinity.")
     absent = row["kind"] == "absent"
-    outputs = {"metrics": estimate, "mixture": mixture}
     if plan.oracle:
         outputs["oracle"] = oracle_estimate(target, mixture, rendered.sample_rate)
     window = None if plan.window is None else round(plan.window * rendered.sample_rate)

@@ -12,7 +12,10 @@ from separation.evaluate.metrics import METRICS, SUPPRESSION, Array, bootstrap
 from separation.evaluate.scoring import Outcome, Score
 
 FEW = 4  # classes with fewer train clips are reported separately
-SYSTEMS = {"mixture": "mixture (nothing done)", "oracle": "oracle mask", "metrics": "model"}
+SYSTEMS = {
+    "mixture": "mixture (nothing done)", "oracle": "oracle mask", "metrics": "model",
+    "faithful": "model, published inference",
+}  # fmt: skip
 PRINTED_REASONS = 5
 AGGREGATES = {
     "mean": "mean over rows; 95 % interval by {unit}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ class ConditionedModel(nn.Module):
         prefers_bfloat16: whether convolutions in bfloat16 change estimates so little that they are used by default
             on processors that compute with them.
         use_bfloat16: whether inference uses them, see `autocast`.
-        has_published_inference: whether the published inference differs from this package's.
+        has_published_inference: whether the published inference differs from this package's, see `as_scored`.
         faithful: use the published inference: the whole recording at once, at its own level.
     """
 
@@ -82,6 +83,12 @@ class ConditionedModel(nn.Module):
     def autocast(self, device: torch.device) -> torch.autocast:
         """Context in which inference runs the network: convolutions in bfloat16 if `use_bfloat16` is set."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16)
+
+    def as_scored(self) -> ConditionedModel:
+        """Return this network with the inference of the published evaluation; both share their weights."""
+        other = copy(self)
+        other.faithful = True
+        return other
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """Separate several queries from each mixture.

@@ -173,9 +173,10 @@ class BiModalUNet(ConditionedModel):
         self.faithful = faithful
         self.stft = STFT(N_FFT, HOP, None, "reflect")
         self.net_sound = NormalisedUNet(1, Level(0, 1, MAPS, channels or CHANNELS))
-        self.net_clap = nn.ModuleDict({"fc": nn.Linear(EMBEDDING, MAPS)})
+        project = nn.Linear(EMBEDDING, MAPS)
+        nn.init.normal_(project.weight, 0.0, 1e-4)  # as published: queries start out nearly equal
+        self.net_clap = nn.ModuleDict({"fc": project})
         self.net_synthesizer = InnerProduct(MAPS)
-        nn.init.normal_(self.net_clap["fc"].weight, 0.0, 1e-4)  # as published: queries start out nearly equal
 
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, 512, frames) and condition (batch, 59648) to the soft mask (batch, 512, frames)."""

@@ -15,6 +15,7 @@ Only in the last two do the maps depend on the query; elsewhere several queries 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -127,6 +128,7 @@ class CLIPSepUNet(ConditionedModel):
     input_level = 0.1
     has_published_inference = True
     estimates_presence = False
+    binary = True  # masks of the published inference; its evaluation has soft ones
 
     def __init__(
         self,
@@ -217,6 +219,12 @@ class CLIPSepUNet(ConditionedModel):
         """Magnitude (batch, n, 513, frames) to the log-frequency axis (batch, n, 256, frames)."""
         return resample_rows(magnitude, self.among_bins)
 
+    def as_scored(self) -> CLIPSepUNet:
+        """See `ConditionedModel.as_scored`."""
+        other: Any = super().as_scored()
+        other.binary = False
+        return other
+
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
         return Estimate(self._apply_masks(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1))
@@ -242,7 +250,7 @@ class CLIPSepUNet(ConditionedModel):
 
         mask = at_least_single(compute(features) if at_once else WINDOWS.process(features, compute))
         mask = resample_rows(mask, self.among_rows)
-        if self.faithful:
+        if self.faithful and self.binary:
             mask = (mask > 0.5).to(mask.dtype)
         targets = self.stft.inverse(mask[:, :, None] * spectrum[:, None], length)
         if self.faithful:

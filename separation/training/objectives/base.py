@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
@@ -233,6 +234,10 @@ class Objective(TrainingModule):
         """Whether the encoder takes recordings, but neither texts nor labels."""
         return "audio" in self.encoder.modalities and not {"text", "label"} & self.encoder.modalities
 
+    def read_example(self, rendered: Rendered) -> np.ndarray | LeftOut:
+        """The recording (time,) that a mixture is queried by, where `queried_by_audio`."""
+        return read_example(rendered)
+
     def score(self, rendered: Rendered) -> Score:
         """Score of one mixture."""
         return score_mixture(self.separator(), rendered, self.plan)
@@ -245,7 +250,7 @@ class Objective(TrainingModule):
         """
         with torch.autocast(self.device.type, enabled=False):
             if isinstance(item, Rendered) and self.queried_by_audio():
-                found = read_example(item)
+                found = self.read_example(item)
                 if isinstance(found, LeftOut):
                     item = found
                 else:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from separation.data.anchors import choose_partners, cut_segments, energy, find_anchors, mix_segments, random_anchors
+from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
@@ -35,6 +37,8 @@ class WeaklySupervised(Objective):
         loss: "l1" of waveforms (published) or "snr".
         own_level: scale every mixture to the input level of the separator; the published training did not.
         faithful: draw random anchors from the first seconds of a clip only, like the published code.
+        reference_queries: query held-out mixtures by their clean targets, as the published validation does, instead of
+            by label.
         common: see `Objective`; with `encoder_weights` "random", anchors are random as well.
 
     Raises:
@@ -52,6 +56,7 @@ class WeaklySupervised(Objective):
         loss: str = "l1",
         own_level: bool = False,
         faithful: bool = False,
+        reference_queries: bool = False,
         **common: Any,
     ) -> None:
         for value, known in ((anchors, ANCHORS), (loss, LOSSES)):
@@ -65,6 +70,7 @@ class WeaklySupervised(Objective):
         self.anchors = "random" if common.get("encoder_weights") == RANDOM else anchors
         self.loss, self.faithful, self.own_level = WAVEFORM_LOSSES[loss], faithful, own_level
         self.length, self.sources = round(seconds * model.sample_rate), sources
+        self.reference_queries = reference_queries
 
     @property
     def frame_detector(self) -> Any:
@@ -77,6 +83,15 @@ class WeaklySupervised(Objective):
         if getattr(self, "detector", None) is not None:
             self.detector.eval()  # type: ignore[union-attr]
         return self
+
+    def queried_by_audio(self) -> bool:
+        """See `Objective.queried_by_audio`."""
+        return self.reference_queries or super().queried_by_audio()
+
+    def read_example(self, rendered: Rendered) -> np.ndarray | LeftOut:
+        """See `Objective.read_example`."""
+        by_target = self.reference_queries and rendered.row["kind"] != "absent"
+        return rendered.target if by_target else super().read_example(rendered)
 
     @torch.no_grad()
     def segments(self, batch: TaggedBatch) -> Tensor:

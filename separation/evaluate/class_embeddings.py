@@ -1,0 +1,117 @@
+"""Mean conditions of classes over example recordings, with which USS's own evaluations query a class."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from separation.data.corpus import READ_ERRORS, read_samples
+from separation.data.manifest import Clip, DataError, read_manifest
+from separation.download import replace_when_complete
+from separation.encoders.base import EXAMPLE_SUFFIXES
+from separation.errors import ModelError
+from separation.ontology import classes
+from separation.separator import Separator
+
+USS_FOLDER = re.compile(r"(?:label|class_id)=(.*)")  # as USS's scripts write them
+WRITTEN_SOURCE = "source.wav"  # how the targets in them end
+
+
+def list_class_examples(source: Path, root: Path | None = None) -> dict[str, list[Clip]]:
+    """List the example recordings of each class, with absolute paths.
+
+    Args:
+        source: a manifest, of which the train rows count, by their main label; or a folder with one folder per class.
+            Folders `label=NAME` and `class_id=NUMBER` with files `*source.wav` are those of USS's scripts.
+        root: where the manifest's paths start; None: its folder.
+
+    Raises:
+        DataError: the manifest cannot be read, or there are no recordings.
+    """
+    found: dict[str, list[Clip]] = defaultdict(list)
+    if source.is_dir():
+        for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXAMPLE_SUFFIXES)
+            files = [path for path in files if path.name.endswith(WRITTEN_SOURCE)] or files
+            name = match[1] if (match := USS_FOLDER.fullmatch(folder.name)) else folder.name
+            if folder.name.startswith("class_id=") and name.isdecimal() and int(name) < len(classes()):
+                name = classes()[int(name)].name
+            found[name] += [Clip(str(path), name, "", str(path), "", 0.0) for path in files]
+    else:
+        for clip in read_manifest(source, "train"):
+            if clip.label:
+                found[clip.label].append(Clip(
+                    str((root or source.parent) / clip.path), clip.label, "", clip.recording, "", clip.seconds,
+                    start=clip.start,
+                ))  # fmt: skip
+    found = {name: clips for name, clips in found.items() if clips}
+    if not found:
+        raise DataError(f"{source}: no example recordings of classes.")
+    return found
+
+
+def embed_clips(separator: Separator, clips: Iterable[Clip], seconds: float) -> tuple[list[Tensor], list[str]]:
+    """Compute the conditions (dim,) of recordings, and the reasons why others have none.
+
+    Args:
+        separator: gives the encoder.
+        clips: with absolute paths.
+        seconds: the condition is that of the first seconds, repeated where a recording is shorter, silence included;
+            0: that of an example query, the mean over its segments without silent frames.
+    """
+    vectors, reasons = [], []
+    for clip in clips:
+        try:
+            samples, rate = read_samples(Path(clip.path), clip.start, clip.seconds)
+            wave = torch.from_numpy(samples).mean(1)
+            if seconds and len(wave):
+                length = round(seconds * rate)
+                wave = wave.repeat(-(-length // len(wave)))[:length]
+                vector = separator.encoder.encode_audio(wave[None], rate)
+            else:
+                vector = separator.encoder.encode_examples([(wave, rate)])
+            vectors.append(vector[0].detach().float().cpu())
+        except (*READ_ERRORS, ModelError, ValueError) as error:
+            reasons.append(f"{clip.path}: {error}")
+    return vectors, reasons
+
+
+def write_class_embeddings(
+    separator: Separator, examples: dict[str, list[Clip]], file: Path, seconds: float = 0.0
+) -> tuple[dict[str, int], list[str]]:
+    """Write the mean condition (dim,) of each class as safetensors, by class name.
+
+    Args:
+        separator: gives the encoder.
+        examples: of each class, from `list_class_examples`.
+        file: appears when it is complete.
+        seconds: see `embed_clips`.
+
+    Returns:
+        Number of recordings of each class in the file, and the reasons why others are left out.
+
+    Raises:
+        ModelError: the model is not queried by recordings, or no recording can be used.
+        OSError: the file cannot be written.
+    """
+    if "audio" not in separator.encoder.modalities:
+        raise ModelError(f"{separator.name} is not queried by recordings, so it has no conditions of classes.")
+    means, counts, reasons = {}, {}, []
+    with torch.inference_mode():
+        for name, clips in examples.items():
+            vectors, failed = embed_clips(separator, clips, seconds)
+            reasons += failed
+            if vectors:
+                means[name] = separator.encoder.mean(torch.stack(vectors))[0].clone()
+                counts[name] = len(vectors)
+    if not means:
+        raise ModelError(f"No recording of the classes can be used. {reasons[0]}")
+    with replace_when_complete(file) as partial:
+        save_file(means, partial)
+    return counts, reasons
