@@ -13,7 +13,7 @@ from pathlib import Path
 
 from separation import ModelError, Separation, Separator, read, write
 from separation.audio import AudioError
-from separation.cli_files import slug
+from separation.outputs import slug
 
 
 def separate_file(separator: Separator, recording: Path, query: str, folder: Path) -> tuple[Separation, list[Path]]:

@@ -34,19 +34,20 @@ from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit, handle_signals
-from separation.cli_files import (
-    Input,
-    InputFinder,
-    Namer,
-    QueryOutputs,
-    Record,
-    choose_format,
-    copy_pipe,
-    plan_paths,
-    slug,
+from separation.cli_files import Input, InputFinder, copy_pipe
+from separation.cli_options import UsageError, parse, writes_to_stdout
+from separation.cli_print import (
+    StandardOutputError,
+    presence_text,
+    print_error,
+    print_line,
+    print_models,
+    print_sounds,
+    result_lines,
+    standard_output,
 )
-from separation.cli_options import Request, UsageError, parse, writes_to_stdout
-from separation.errors import AudioError, ModelError, reason
+from separation.errors import AudioError, ModelError
+from separation.outputs import Namer, QueryOutputs, Record, Request, choose_format, plan_paths, slug
 from separation.sounds import known_sounds
 
 if TYPE_CHECKING:
@@ -57,104 +58,9 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 REST = "rest"  # name of what --all leaves over
 MAX_NAMED = 3  # sounds named when a query is absent
-CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 PATIENCE = 1.0  # seconds before a progress bar appears
 PROGRESS = "{percentage:3.0f}% |{bar:24}| {remaining} left  {desc}"
 PROGRESS_WITHOUT_TOTAL = "{elapsed}  {desc}"
-
-# Printing
-
-
-class StandardOutputError(Exception):
-    """Standard output cannot be written; the text says why."""
-
-
-@contextlib.contextmanager
-def standard_output() -> Iterator[None]:
-    """Turn an OSError into StandardOutputError; a reader that has left (BrokenPipeError) is not an error to report."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
-
-
-def print_line(line: str) -> None:
-    """Print a line to standard output. Characters that its encoding lacks are escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    with standard_output():
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def print_error(sentence: str) -> None:
-    """Print a sentence to standard error."""
-    encoding = sys.stderr.encoding or "utf-8"
-    line = f"separate: {sentence}".encode(encoding, "backslashreplace").decode(encoding)
-    print(line, file=sys.stderr, flush=True)
-
-
-def presence_text(record: Record, name: str) -> str:
-    """For example "presence 0.93 - present", or "presence 0.02 - absent; sounds found: rain, speech"."""
-    text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
-    absent = record.verdict[name] == "absent" and record.sounding
-    return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
-
-
-def result_lines(record: Record) -> list[str]:
-    """The result for one input: a line for each file written or each sound in it."""
-    if record.heard is not None and not record.rest:
-        width = max((len(sound["label"]) for sound in record.heard), default=0)
-        lines = []
-        for sound in record.heard:
-            times = ", ".join(f"{round(begin, 1):g}-{round(end, 1):g} s" for begin, end in sound["times"])
-            lines.append(f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {times}")
-        return (lines or [f"{record.input}  no known sound found"]) + record.plots
-    lines = []
-    for name, presence in record.presence.items():
-        written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]
-        if presence is not None:
-            written[0] += f"  {presence_text(record, name)}"
-        lines += written
-    return lines + ([record.rest] if record.rest else []) + record.plots
-
-
-def print_models(as_json: bool) -> None:
-    """Print the table of models."""
-    from separation.pretrained import list_models
-
-    rows = [("name", "queries", "rate", "size", "licence", "on disk", "scores")]
-    for card in list_models():
-        if as_json:
-            print_line(json.dumps({name: getattr(card, name) for name in CARD_FIELDS}))
-        on_disk = ("yes" if card.verified else "yes, unverified") if card.on_disk else "no"
-        queries, rate = ", ".join(card.queries), f"{card.sample_rate} Hz"
-        rows.append((card.name, queries, rate, card.size, card.licence, on_disk, card.scores))
-    if not as_json:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def print_sounds(word: str, as_json: bool) -> None:
-    """Print the sounds that the built-in models know, or those near a word, with three wordings each."""
-    from separation.suggestions import describe_sounds, find_sounds
-
-    if word:
-        from separation.encoders.sentence import SentenceEncoder
-
-        sounds = find_sounds(word, SentenceEncoder())
-    else:
-        sounds = describe_sounds()
-    width = max(map(len, sounds), default=0)
-    for name, texts in sounds.items():
-        if as_json:
-            print_line(json.dumps({"sound": name, "wordings": texts}))
-        else:
-            print_line(f"{name:<{width}}  {'; '.join(texts[:3])}".rstrip())
-
-
-# Running
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from separation import __version__
 from separation.audio.formats import FORMATS, find_format, find_subtype
 from separation.errors import AudioError
+from separation.outputs import Request
 from separation.query import Query, has_word
 
 STANDARD = "-"
@@ -63,16 +63,6 @@ queries:
 presence is the probability that the sound is in the recording at all, from 0 to 1.
 exit status: 0 success, 1 a file failed (the others are done), 2 wrong usage, 130 interrupted.
 """
-
-
-@dataclass(frozen=True)
-class Request:
-    """One query, its unique name in file names and records, and whether target and residual are written."""
-
-    name: str
-    query: str | Query
-    target: bool
-    residual: bool
 
 
 class UsageError(Exception):

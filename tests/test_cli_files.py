@@ -9,7 +9,8 @@ import pytest
 
 from separation import cli_files
 from separation.audio import AudioError
-from separation.cli_files import InputFinder, Namer, copy_pipe, looks_like_output, output_name, slug
+from separation.cli_files import InputFinder, copy_pipe
+from separation.outputs import Namer, looks_like_output, output_name, slug
 
 
 @pytest.mark.parametrize(

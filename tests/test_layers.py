@@ -15,7 +15,19 @@ from separation.moved import MOVED, resolve, resolve_text
 PACKAGE = Path(__file__).resolve().parents[1] / "separation"
 
 # What a file or folder of separation/ never imports, at its head, in its functions, or for its types.
-USE = {"pretrained", "released", "query", "separator", "listing", "plot", "cli", "calibrate", "convert", "export"}
+USE = {
+    "pretrained",
+    "released",
+    "query",
+    "separator",
+    "listing",
+    "outputs",
+    "plot",
+    "cli",
+    "calibrate",
+    "convert",
+    "export",
+}
 TRAIN = {"data", "datasets", "training", "evaluate"}
 BASE = {"errors", "audio", "models", "encoders", "tensors", "download", "moved", "compat", "wordings"}
 FORBIDDEN = {
@@ -24,7 +36,9 @@ FORBIDDEN = {
     "encoders": USE | TRAIN,
     "released": USE - {"released"} | TRAIN,
     "pretrained": USE - {"released", "pretrained"} | TRAIN,
-    **dict.fromkeys(["query", "separator", "listing", "plot", "cli"], TRAIN | {"calibrate", "convert", "export"}),
+    **dict.fromkeys(
+        ["query", "separator", "listing", "outputs", "plot", "cli"], TRAIN | {"calibrate", "convert", "export"}
+    ),
     **dict.fromkeys(
         ["stream", "sounds", "suggestions", "ontology"],
         TRAIN | {"separator", "listing", "plot", "cli", "calibrate", "convert", "export"},

@@ -23,7 +23,7 @@ from page.limits import Limits, Refusal, require_disk_space, without_path
 from page.queries import Asked, explain, read_example
 from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
-from separation.cli_files import slug
+from separation.outputs import slug
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.pretrained import ModelError
 from separation.stream import presence_word

@@ -1,0 +1,266 @@
+"""The output files of a separation: their names, their formats, and their writers."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from separation.audio import Reader, Writer, formats
+from separation.audio.writing import PendingFile
+from separation.errors import AudioError, reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from separation.query import Query
+
+NAME_BYTES = 255  # longest file name of the common file systems
+SLUG_BYTES = 100
+SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "verdict", "sounding", "hints", "scale")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One query, its unique name in file names and records, and whether target and residual are written."""
+
+    name: str
+    query: str | Query
+    target: bool
+    residual: bool
+
+
+@dataclass
+class Record:
+    """The result for one input. `as_json` is the line that --json prints."""
+
+    input: str
+    outputs: list[str] = field(default_factory=list)
+    targets: dict[str, str] = field(default_factory=dict)
+    residuals: dict[str, str] = field(default_factory=dict)
+    plots: list[str] = field(default_factory=list)
+    presence: dict[str, float | None] = field(default_factory=dict)
+    verdict: dict[str, str | None] = field(default_factory=dict)
+    sounding: list[str] = field(default_factory=list)
+    hints: list[dict[str, Any]] = field(default_factory=list)
+    scale: dict[str, float] = field(default_factory=dict)
+    duration: float | None = None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    heard: list[dict[str, Any]] | None = None
+    rest: str | None = None
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of a separation, those of a list of sounds, or both if everything listed is separated."""
+        hidden = {"heard", "rest"} if self.heard is None else set() if self.rest else {*SEPARATED, "rest"}
+        hidden -= {"plots"} if self.plots else set()
+        return {name: value for name, value in vars(self).items() if name not in hidden}
+
+
+# Names
+
+
+def slug(query: str) -> str:
+    """Convert a query to a part of a file name: lower case, letters and digits of any script, words joined by "_".
+
+    A query without letters and digits becomes "query"; a long one is cut after a word.
+    """
+    text = unicodedata.normalize("NFC", query).lower()
+    # Marks (M) are parts of letters in many scripts.
+    words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in text).split()
+    while len("_".join(words).encode()) > SLUG_BYTES and len(words) > 1:
+        words.pop()
+    return cut_name("_".join(words), SLUG_BYTES) or "query"
+
+
+def cut_name(text: str, limit: int) -> str:
+    """The longest beginning of `text` that takes at most `limit` bytes in a file name."""
+    while len(os.fsencode(text)) > limit:
+        text = text[:-1]
+    return text
+
+
+def output_name(stem: str, part: str, suffix: str, number: int = 1) -> str:
+    """`stem.part.suffix`, or `stem.part.number.suffix` from the second on; a stem that is too long is cut."""
+    tail = f".{part}{suffix}" if number == 1 else f".{part}.{number}{suffix}"
+    return cut_name(stem, NAME_BYTES - len(os.fsencode(tail))) + tail
+
+
+def looks_like_output(path: Path, parts: set[str]) -> bool:
+    """Whether a file is named like an earlier output of these slugs: mix.dog_barking.wav beside some mix.*."""
+    pieces = path.name.split(".")[:-1]
+    if len(pieces) > 2 and pieces[-1].isdecimal():
+        pieces.pop()
+    if len(pieces) < 2 or pieces[-1] not in parts:
+        return False
+    stem = ".".join(pieces[:-1])
+    return any(other.stem == stem and other != path for other in path.parent.iterdir())
+
+
+class Namer:
+    """Assigns output paths, each only once and none that is an input; `notice` is told when a name needs a number."""
+
+    def __init__(
+        self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
+        self.assigned: set[str] = set()
+
+    def claim(self, folder: Path, stem: str, part: str, suffix: str) -> Path:
+        """Return `folder/stem.part.suffix`, with a number if this run has assigned that path already."""
+        number, path = 1, folder / output_name(stem, part, suffix)
+        while identity(path) in self.assigned:
+            number += 1
+            path = folder / output_name(stem, part, suffix, number)
+        self.assigned.add(identity(path))
+        if number > 1:
+            first = output_name(stem, part, suffix)
+            self.notice(f"{first} is already the name of another output, so this one is called {path.name}.")
+        return path
+
+    def check_destination(self, path: Path) -> None:
+        """Create the folder of an output; raise AudioError if the output is an input, exists or cannot be written."""
+        if identity(path) in self.inputs:
+            raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
+        if path.exists() and not self.overwrite:
+            raise AudioError(f"{path} already exists. Add --overwrite to replace it.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AudioError(f"The folder {path.parent} cannot be created: {reason(error)}.") from None
+
+
+def identity(path: Path) -> str:
+    """The same text for two paths that are one file on some file system: links resolved, case and accents folded."""
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+
+
+# Formats and files
+
+
+def choose_format(
+    label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
+) -> tuple[formats.Format, str]:
+    """Format and sample type of an input's outputs: the requested ones (AudioError if impossible), its own, or wav."""
+    if name:
+        entry = formats.find_format(name)
+        chosen = formats.find_subtype(entry, subtype)
+        if why := formats.refusal(entry, chosen, reader.sample_rate, reader.channels):
+            raise AudioError(f"{label} cannot be written as {entry.name}: {why}.")
+        return entry, chosen
+    natural = formats.natural_format(reader.container, reader.subtype, reader.path.suffix)
+    entry, default = natural or (formats.FORMATS["wav"], "FLOAT")
+    chosen = formats.find_subtype(entry, subtype) if subtype else default
+    why = formats.refusal(entry, chosen, reader.sample_rate, reader.channels)
+    if why or (natural is None and reader.container is not None):
+        notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
+        return formats.FORMATS["wav"], "FLOAT"
+    return entry, chosen
+
+
+def plan_paths(
+    requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
+) -> list[dict[str, Path]]:
+    """Output paths of every request on one input, by kind of file; raise AudioError if one is taken."""
+    plans = []
+    for request in requests:
+        part = slug(request.name)
+        rest = f"not_{part}"
+        wanted = {
+            "target": (request.target, part, suffix),
+            "residual": (request.residual, rest, suffix),
+            "picture": (plot, part if request.target else rest, ".png"),
+        }
+        plans.append({kind: namer.claim(folder, stem, *names) for kind, (yes, *names) in wanted.items() if yes})
+    for path in (path for paths in plans for path in paths.values()):
+        namer.check_destination(path)
+    return plans
+
+
+@dataclass
+class QueryOutputs:
+    """The output files of one query on one input: those of "target", "residual" and "picture" that are in `paths`.
+
+    Closing `stack` removes whatever has not been committed.
+    """
+
+    request: Request
+    paths: dict[str, Path]
+    label: str
+    reader: Reader
+    frames: int
+    form: tuple[formats.Format, str]
+    overwrite: bool
+    stack: ExitStack
+    gain: float = 1.0
+    picture: PendingFile | None = None
+
+    def __post_init__(self) -> None:
+        rate, (entry, subtype) = self.reader.sample_rate, self.form
+        common = (rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames)
+        self.writers: dict[str, Writer] = {}
+        for kind in (kind for kind in ("target", "residual") if kind in self.paths):
+            self.writers[kind] = Writer(self.paths[kind], *common)
+            self.stack.callback(self.writers[kind].discard)
+        if "picture" in self.paths:
+            from separation.plot import Spectrogram
+
+            self.picture = PendingFile(self.paths["picture"], self.overwrite)
+            self.stack.callback(self.picture.discard)
+            self.spectra = {kind: Spectrogram(rate, self.frames) for kind in ("mixture", "target", "residual")}
+
+    def write(self, mixture: Tensor, target: Tensor) -> None:
+        """Append samples (channels, time) of both; the residual is their difference."""
+        signals = {"mixture": mixture, "target": target, "residual": mixture - target}
+        for kind, writer in self.writers.items():
+            writer.write(signals[kind])
+        if self.picture:
+            for kind, spectrum in self.spectra.items():
+                spectrum.push(signals[kind])
+
+    @property
+    def peak(self) -> float:
+        """Largest sample of a format that ends at full scale, 0 for other formats."""
+        return max((writer.peak for writer in self.writers.values() if writer.limited), default=0.0)
+
+    def finish(self, peak: float) -> list[PendingFile]:
+        """Complete all files under their temporary names and return them, ready to commit.
+
+        If the peak, that of all files that add up to the input, exceeds full scale, they are turned down by one factor.
+        """
+        self.gain = 1.0 / max(1.0, peak)
+        for writer in self.writers.values():
+            writer.gain = self.gain
+            writer.finish()
+        files = [writer.pending for writer in self.writers.values()]
+        if self.picture:
+            from separation.plot import draw
+
+            panels = {kind: spectrum.decibels() for kind, spectrum in self.spectra.items()}
+            title = f"“{self.request.name}” in {Path(self.label).name}"
+            with self.picture.explained(), open(self.picture.temporary, "wb") as file:
+                draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
+            self.picture.finish()
+            files.append(self.picture)
+        return files
+
+    def report(self, record: Record, presence: float) -> None:
+        """Enter the files, the presence and the gain into the record."""
+        from separation.stream import presence_word
+
+        name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
+        record.presence[name] = None if math.isnan(presence) else round(presence, 4)
+        record.verdict[name] = presence_word(presence)
+        if self.gain != 1.0:
+            record.scale[name] = self.gain
+        for kind, entries in (("target", record.targets), ("residual", record.residuals)):
+            if kind in paths:
+                entries[name] = paths[kind]
+                record.outputs.append(paths[kind])
+        record.plots += [paths["picture"]] if "picture" in paths else []
