@@ -21,6 +21,7 @@ from separation.data.captioned import CaptionedData, CaptionMixer
 from separation.data.corpus import Corpus
 from separation.data.derived import Mixed
 from separation.data.manifest import DataError
+from separation.data.texts import draw_published_phrases, published_phrases
 from separation.encoders.base import EncoderError
 from separation.encoders.table import RandomEncoder
 from separation.models.bimodal_unet import BiModalUNet, CrossAttention
@@ -150,6 +151,44 @@ def test_recorded_clips_are_cut_off_at_full_scale_as_published(manifest):
     assert 2 * waves.abs().max() == 1
 
 
+@pytest.mark.parametrize(
+    ("caption", "wanted"),
+    [
+        ("A dog barks and a man speaks, then music plays", ["A dog barks", "A man speaks", "Music plays"]),
+        ("Rain falls while thunder roars nearby a road", ["Rain falls", "Thunder roars", "A road"]),
+        ("A man and woman talk over a PA", ["A man and woman talk", "A pa"]),
+        ("A bell and is followed by a horn", ["A bell", "A horn"]),
+        ("Water runs", ["Water runs"]),
+        (" , and ", []),
+    ],
+)
+def test_published_phrases(caption, wanted):
+    assert published_phrases(caption) == wanted
+
+
+def test_published_phrases_fill_slots():
+    rng = np.random.default_rng(0)
+    drawn = [draw_published_phrases(["a", "b", "c", "d"], 2, rng) for _ in range(40)]
+    assert {tuple(sorted(texts)) for texts, _ in drawn} == {(x, y) for x in "abcd" for y in "abcd" if x < y}
+    assert all(weights == [1, 1] for _, weights in drawn)
+    for _ in range(9):
+        texts, weights = draw_published_phrases(["a", "b"], 3, rng)
+        assert texts[:2] == ["a", "b"] and texts[2] in "ab"
+        assert weights == [1 / texts.count(text) for text in texts]
+
+
+def test_published_clips_are_middles_between_zeros(manifest):
+    module = data(manifest, sources=0, as_recorded=True, published=True, seconds=0.5)
+    waves, numbers = module.mixer.draw(np.random.default_rng(1))
+    for wave, number in zip(waves, numbers, strict=True):
+        clip = module.mixer.source.waveform(number) * module.mixer.peaks[number]
+        gain = 2 * float(wave.abs().max() / clip[1200:5200].abs().max())
+        assert 0.5 <= gain <= 1.5 and torch.allclose(wave, gain * clip[1200:5200] / 2, atol=1e-5)
+    long = data(manifest, sources=0, published=True, seconds=1.0)
+    [wave, *_], _ = long.mixer.draw(np.random.default_rng(2))
+    assert not wave[:800].any() and not wave[-800:].any() and wave[800:-800].abs().max() > 0.1
+
+
 def test_too_few_captions_are_refused(manifest):
     corpus = Corpus(manifest, "train", sample_rate=RATE)
     corpus.clips = [SimpleNamespace(caption="") for _ in corpus.clips]
@@ -265,6 +304,20 @@ def test_half_precision_changes_little(manifest):
         half = module.training_step(batch, 0)
     assert half.item() == pytest.approx(whole.item(), rel=0.05)
     half.backward()
+
+
+def test_cnt_compares_the_phrases_of_two_items_as_published(manifest):
+    batch = batch_of(manifest, batch_size=5)
+    module = objective(compared=2, faithful=True)
+    module.gather = module.gather_objects = None  # other devices have no part in it
+    estimates, _, _, wave = module.estimate(batch.clips, module.conditions(batch.phrases, 5, 4))
+    found = module.contrast_term(estimates, wave, batch)
+    whole, wanted = objective(faithful=True), 0.0
+    for first, last in ((0, 2), (2, 4), (4, 5)):
+        part = SimpleNamespace(shares=batch.shares[first:last], phrases=batch.phrases[4 * first : 4 * last])
+        wanted += (last - first) / 5 * whole.contrast_term(estimates[first:last], wave[first:last], part)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert found.item() < whole.contrast_term(estimates, wave, batch).item()  # fewer negatives
 
 
 def test_mix_and_separate_asks_for_no_phrase(manifest):

@@ -13,8 +13,10 @@ from scipy import signal, stats
 from separation.compat import make_importable
 from separation.evaluate import metrics
 from separation.evaluate.metrics import (
+    METRICS,
     PUBLISHED_EPSILON,
     PUBLISHED_FLOOR,
+    Signals,
     bootstrap,
     bss_eval,
     energy,
@@ -143,6 +145,30 @@ def sources(channels=1, length=8000):
     first = true[0] + 0.3 * true[1] + 0.1 * rng.standard_normal((channels, length))
     second = true[1] + 0.4 * np.roll(true[1], 5, -1) + 0.2 * true[0]
     return true, np.stack([first, second])
+
+
+@pytest.mark.filterwarnings("ignore:mir_eval.separation.bss_eval_sources")
+def test_bss_eval_version_3_equals_mir_eval():
+    mir_eval = pytest.importorskip("mir_eval.separation")
+    rng = np.random.default_rng(4)
+    references = rng.standard_normal((2, 9000))
+    filtered = np.convolve(references[0], [0.2, 0.0, 0.7])[:9000]
+    estimates = np.stack(
+        [
+            filtered + 0.3 * references[1] + 0.1 * rng.standard_normal(9000),
+            references.sum(0) + 0.2 * rng.standard_normal(9000),
+        ]
+    )
+    theirs = mir_eval.bss_eval_sources(references, estimates, compute_permutation=False)[:3]
+    mixture = references.sum(0)
+    for source in range(2):
+        signals = Signals(references[source], mixture, estimates[source], mixture - estimates[source], 16000)
+        ours = [METRICS[f"bss3_{name}"].compute(signals) for name in ("sdr", "sir", "sar")]
+        assert ours == pytest.approx([each[source] for each in theirs], abs=1e-6)
+        before = mir_eval.bss_eval_sources(references, np.stack([mixture] * 2), compute_permutation=False)[0][source]
+        assert METRICS["bss3_sdri"].compute(signals) == pytest.approx(theirs[0][source] - before, abs=1e-6)
+    silent = Signals(0 * mixture, mixture, mixture, mixture, 16000)
+    assert np.isnan([METRICS[f"bss3_{name}"].compute(silent) for name in ("sdr", "sdri", "sir", "sar")]).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2])

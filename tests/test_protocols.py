@@ -1,5 +1,6 @@
 """Protocols: rows of small and of published lists, and the mixtures rendered from them."""
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -175,6 +176,55 @@ SEGMENT = "evaluation/data/audioset/class_id=3/class_id=3,index=000"
 )  # fmt: skip
 def test_a_row_of_a_list(tmp_path, name, text, row):
     assert rows_of_list(name, tmp_path, text) == [row]
+
+
+# Bi-modal
+
+
+def test_bimodal_asks_for_both_clips_of_a_pair(tmp_path):
+    lists = {
+        "music/annotations/test_sep_2.csv": "/flute/a.wav,/acoustic_guitar/b.wav\n",
+        "music/annotations/test.csv": "/acoustic_guitar/b.wav,frames,41\n/flute/a.wav,frames,30\n",
+    }
+    for path, text in lists.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    protocol = find_protocol("bimodal/music")
+    first, second = protocol.rows(tmp_path)
+    assert (first["query"], second["query"]) == ("The sound of flute", "The sound of acoustic guitar")
+    assert (first["target"], first["interference1"]) == (second["interference1"], second["target"])
+    flute, guitar = noise(30, 16000), noise(41, 16000, seed=1)
+    write_wave(tmp_path / "audio" / "flute" / "a.wav", flute, 16000)
+    write_wave(tmp_path / "audio" / "acoustic_guitar" / "b.wav", guitar, 16000)
+    rendered = render(second, protocol.locate(second, tmp_path), protocol.mixing)
+    starts = [int(middle * 16000) - 65535 for middle in (20.5, 15.5)]
+    parts = [wave[start:][:131070] / 2 for wave, start in zip((guitar, flute), starts, strict=True)]
+    assert np.allclose(rendered.target, parts[0]) and np.allclose(rendered.mixture, sum(parts), atol=1e-7)
+    (tmp_path / "music/annotations/test_sep_2.csv").write_text("/flute/a.wav,/flute/z.wav\n")
+    with pytest.raises(DataError, match=r"test_sep_2\.csv, row 1: /flute/z\.wav is not in .*test\.csv\."):
+        protocol.rows(tmp_path)
+
+
+def test_bimodal_vggsound_and_audiocaps(tmp_path):
+    (tmp_path / "test_sep_2.csv").write_text("a.wav,b.wav\n")
+    (tmp_path / "test.csv").write_text('a.wav,"bird chirping, tweeting"\nb.wav,rope skipping\n')
+    first, _ = find_protocol("bimodal/vggsound").rows(tmp_path)
+    assert first["query"] == "The sound of bird chirping, tweeting"
+    assert float(first["target_start"]) == pytest.approx(4.5 - 65535 / 16000, abs=1e-4)
+    (tmp_path / "test_sep2_ids.csv").write_text("7,9\n")
+    captions = {"7": {"file_id": "x_0", "caption": "Rain falls"}, "9": {"file_id": "y_0", "caption": "A dog barks"}}
+    (tmp_path / "parsed_all_caps.json").write_text(json.dumps(captions))
+    protocol = find_protocol("bimodal/audiocaps")
+    first, second = protocol.rows(tmp_path)
+    assert (second["query"], second["target"], second["interference1"]) == ("A dog barks", "y_0.wav", "x_0.wav")
+    long, short = noise(10, 16000), noise(5, 16000, seed=1)[:-1]
+    write_wave(tmp_path / "audio" / "x_0.wav", long, 16000)
+    write_wave(tmp_path / "audio" / "y_0.wav", short, 16000)
+    rendered = render(first, tmp_path / "audio", protocol.mixing)
+    assert np.allclose(rendered.target, long[80000 - 65535 :][:131070] / 2)
+    other = np.zeros(131070, np.float32)  # zeros on both sides
+    other[65535 - 79999 // 2 :][:79999] = short / 2
+    assert np.allclose(rendered.mixture - rendered.target, other, atol=1e-7)
 
 
 # CLIPSep

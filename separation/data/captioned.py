@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData
@@ -17,7 +18,7 @@ from separation.data.derived import Mixed
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt, repeat_to
-from separation.data.texts import fill_slots, phrases
+from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
 
 MAX_ATTEMPTS = 50
 GAINS = RandomGains(0.5, 1.5)
@@ -53,15 +54,20 @@ class CaptionMixer:
         length: samples of a clip.
         as_recorded: clips at their recorded levels, clipped to [-1, 1] after the gain, as published; otherwise at the
             levels that the source gives them.
+        published: phrases by the published rules, the middle of each clip with zeros around shorter ones, and captions
+            with a common phrase in one mixture, as in the published AudioCaps training.
 
     Raises:
         DataError: if fewer than `count` clips have a caption.
     """
 
-    def __init__(self, source: Corpus | Mixed, count: int, length: int, as_recorded: bool = False) -> None:
-        self.source, self.count, self.length = source, count, length
+    def __init__(
+        self, source: Corpus | Mixed, count: int, length: int, as_recorded: bool = False, published: bool = False
+    ) -> None:
+        self.source, self.count, self.length, self.published = source, count, length, published
         self.peaks = source.peaks if as_recorded and isinstance(source, Corpus) else None
-        self.phrases = [phrases(clip.caption) for clip in source.clips]
+        split = published_phrases if published else phrases
+        self.phrases = [split(clip.caption) for clip in source.clips]
         self.usable = [number for number, found in enumerate(self.phrases) if found]
         if len(self.usable) < count:
             raise DataError(f"{len(self.usable)} clips have a caption; {count} are needed for a mixture.")
@@ -69,20 +75,29 @@ class CaptionMixer:
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
         """Draw a mixture: clips (clips, time), whose sum is the mixture, and their numbers.
 
-        No two clips have a phrase in common, unless none are found in 50 attempts.
+        No two clips have a phrase in common, unless none are found in 50 attempts or `published` is set.
         """
         for _ in range(MAX_ATTEMPTS):
             numbers = [self.usable[i] for i in rng.choice(len(self.usable), self.count, replace=False)]
             said = [phrase.lower() for number in numbers for phrase in self.phrases[number]]
-            if len(set(said)) == len(said):
+            if self.published or len(set(said)) == len(said):
                 break
-        clips = [repeat_to(self.source.waveform(number), self.length) for number in numbers]
-        waves = torch.stack([draw_excerpt(clip, self.length, rng) for clip in clips])
+        clips = [self.source.waveform(number) for number in numbers]
+        if self.published:
+            waves = torch.stack([cut_middle(clip, self.length) for clip in clips])
+        else:
+            waves = torch.stack([draw_excerpt(repeat_to(clip, self.length), self.length, rng) for clip in clips])
         gains = GAINS.draw(self.count, rng)
         if self.peaks is None:
             return waves * gains[:, None] / self.count, numbers
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
         return GAINS.apply(waves * peaks, gains), numbers
+
+
+def cut_middle(clip: Tensor, length: int) -> Tensor:
+    """Cut (length,) samples around the middle of a clip (time,), with zeros around a shorter one."""
+    before = length // 2 - len(clip) // 2  # negative: samples that are cut off
+    return F.pad(clip, (before, length - before - len(clip)))
 
 
 class CaptionedData(CorpusData):
@@ -96,6 +111,8 @@ class CaptionedData(CorpusData):
         made: number of clips that are made.
         isolated_manifest: recordings of one sound each, for semi-supervised training.
         isolated: number of mixtures of those per batch, in addition to `batch_size` others; at most `batch_size`.
+        published: phrases, excerpts and pairs as in the published AudioCaps training, see `CaptionMixer`; more than
+            `slots` phrases are drawn from instead of joined.
         as_recorded: the manifest's clips at their recorded levels; otherwise with a peak of one. Clips that are made
             have no recorded level.
         common: see `CorpusData`; `seconds` is the length of a clip.
@@ -115,6 +132,7 @@ class CaptionedData(CorpusData):
         isolated_manifest: Path | None = None,
         isolated: int = 0,
         as_recorded: bool = False,
+        published: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(*args, **common)
@@ -126,6 +144,7 @@ class CaptionedData(CorpusData):
             raise ValueError("clips made of several sources have no recorded level: as_recorded must be false")
         self.clips, self.slots, self.sources, self.made = clips, slots, sources, made
         self.isolated_manifest, self.isolated, self.as_recorded = isolated_manifest, isolated, as_recorded
+        self.published = published
         self.more_manifests = (isolated_manifest,) if isolated_manifest else ()
         self.mixer: Any = None  # set with the corpus
         self.isolated_mixer: CaptionMixer | None = None
@@ -134,7 +153,7 @@ class CaptionedData(CorpusData):
         """See `CorpusData`."""
         seconds = self.length / self.sample_rate
         source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
-        self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded)
+        self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded, self.published)
         if self.isolated_manifest is not None:
             singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, notice=self.notice)
             single = Mixed(singles, 1, self.made, seconds, self.seed + 1)
@@ -146,7 +165,11 @@ class CaptionedData(CorpusData):
         """See `CorpusData`."""
         mixtures = [self.mixer.draw(rng) for rng in items]
         numbers = [number for _, chosen in mixtures for number in chosen]
-        filled = [fill_slots(self.mixer.phrases[number], self.slots) for number in numbers]
+        found = [(rng, self.mixer.phrases[number]) for rng, (_, n) in zip(items, mixtures, strict=True) for number in n]
+        filled = [
+            draw_published_phrases(each, self.slots, rng) if self.published else fill_slots(each, self.slots)
+            for rng, each in found
+        ]
         isolated, names = [torch.zeros(0, self.clips, self.length)], []
         if self.isolated_mixer is not None:
             for rng in shared.spawn((rank + 1) * self.isolated)[rank * self.isolated :]:

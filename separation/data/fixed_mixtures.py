@@ -44,6 +44,7 @@ class Mixing:
         sample_rate: Hz; clips of other rates are resampled.
         seconds: length of every mixture; None: that of the target.
         repeat: repeat shorter clips instead of padding them with silence.
+        centre: cut longer clips around their middle, and pad shorter ones at both ends; rows' starts do not count.
         peak: mixture and target are scaled together if the peak of the mixture is above this; None: never.
         peak_to: the peak after that scaling.
         gains: smallest and largest factor of an interference on its way to its SNR.
@@ -57,6 +58,7 @@ class Mixing:
     peak_to: float = PEAK
     gains: tuple[float, float] = (0.0, float("inf"))
     scale: float = 1.0
+    centre: bool = False
 
 
 VALIDATION = Mixing()
@@ -182,9 +184,12 @@ def read_row_clip(
         length = len(clip) if mixing.seconds is None else round(mixing.seconds * mixing.sample_rate)
     if mixing.repeat and 0 < len(clip) < length:
         clip = np.tile(clip, -(-length // len(clip)))
-    if len(clip) > length:
-        clip, offset = clip[int(start * mixing.sample_rate) :], 0.0
     first = int(offset * mixing.sample_rate)
+    if mixing.centre:
+        before = length // 2 - len(clip) // 2
+        clip, first = clip[max(0, -before) :], max(0, before)
+    elif len(clip) > length:
+        clip, first = clip[int(start * mixing.sample_rate) :], 0
     clip = clip[: max(0, length - first)]
     wave = np.zeros(length, dtype=np.float32)
     wave[first : first + len(clip)] = clip

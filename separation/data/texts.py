@@ -209,6 +209,41 @@ def phrases(caption: str) -> list[str]:
     return list(found.values())
 
 
+# The published rules (Mahmud et al., 2024), which split more often and in this order.
+PUBLISHED_JOINTS = (
+    " and is followed by", " followed by ", " after which", " which is ", " proceeded by ", " at a close distance",
+    " and ", ", ", " as ", " while ", " then ", " with ", " before ", " after ", " during ", " nearby ", " over ",
+    " among ", " precedes ", " proceeded ", " which ",
+)  # fmt: skip
+PUBLISHED_EXCEPTIONS = (  # keep an "and" together
+    "on and off", "man and woman", "and is", "bells and a horn", "clanking and clunking", "and continuously",
+)  # fmt: skip
+
+
+def published_phrases(caption: str) -> list[str]:
+    """Split a caption by the rules that the bi-modal paper's AudioCaps phrases were made with."""
+    parts = [caption]
+    for joint in PUBLISHED_JOINTS:
+        whole = PUBLISHED_EXCEPTIONS if joint == " and " else ()
+        parts = [piece for part in parts for piece in ([part] if any(e in part for e in whole) else part.split(joint))]
+    for words, case in ((("then ", "then", ","), str.capitalize), (("And ",), str.capitalize)):
+        for word in words:
+            parts = [part.strip().replace(word, "") for part in parts]
+        parts = [case(part).strip() for part in parts if part.strip()]
+    return parts
+
+
+def draw_published_phrases(found: Sequence[str], count: int, rng: np.random.Generator) -> tuple[list[str], list[float]]:
+    """Fill `count` slots as published: some of the phrases, or all and random ones again; and their weights.
+
+    Phrases that are left out are not asked for; the weights of a repeated phrase add up to one.
+    """
+    if len(found) > count:
+        return [found[i] for i in rng.choice(len(found), count, replace=False)], [1.0] * count
+    numbers = [*range(len(found)), *rng.integers(len(found), size=count - len(found)).tolist()]
+    return [found[i] for i in numbers], [1 / numbers.count(i) for i in numbers]
+
+
 def _belong_together(before: str, joint: str, part: str, may_lead: bool) -> bool:
     """Whether a part is one phrase with what precedes it; `may_lead`: it may be one with what follows instead."""
     first, second = (re.findall(r"[\w'-]+", text.lower()) for text in (before, part))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from separation.evaluate.bss3 import BSS3, bss_eval_3
 
 Array = NDArray[np.floating]
 CAP_DB = 60.0
@@ -291,6 +293,11 @@ class Signals:
         references = np.stack([self.target, self.mixture - self.target])
         return bss_eval(references, np.stack([self.estimate, self.rest]), self.window)
 
+    @cached_property
+    def bss3(self) -> BSS3:
+        """BSS Eval version 3 of the target among itself and everything else, over the whole signal."""
+        return bss_eval_3(np.stack([self.target, self.mixture - self.target]), self.estimate)
+
 
 def finite_median(values: Array) -> float:
     """Return the median without NaN; NaN if nothing is left."""
@@ -346,6 +353,10 @@ METRICS = {
     "bss_isr": Metric("BSS ISR", lambda s: finite_median(s.bss.isr[0])),
     "bss_sir": Metric("BSS SIR", lambda s: finite_median(s.bss.sir[0])),
     "bss_sar": Metric("BSS SAR", lambda s: finite_median(s.bss.sar[0])),
+    "bss3_sdr": Metric("BSS v3 SDR", lambda s: s.bss3.sdr),
+    "bss3_sdri": Metric("BSS v3 SDRi", lambda s: s.bss3.sdr - replace(s, estimate=s.mixture).bss3.sdr),
+    "bss3_sir": Metric("BSS v3 SIR", lambda s: s.bss3.sir),
+    "bss3_sar": Metric("BSS v3 SAR", lambda s: s.bss3.sar),
     "bss_sdr_swapped": Metric("BSS SDR, swapped as in USS", partial(bss_sdr, swapped=True)),
     "bss_sdri_swapped": Metric("BSS SDRi, swapped as in USS", partial(bss_sdr, improvement=True, swapped=True)),
 }

@@ -46,6 +46,8 @@ class BiModal(Objective):
         isolated_weight: weight of the URL of isolated clips in semi-supervised training.
         scale: inverse temperature of the joint space in CNT.
         own_level: scale every mixture to the input level of the separator.
+        compared: items of a device whose phrases CNT compares a recording with, 2 as published (16 on 8 devices); 0
+            compares with all phrases of all devices.
         faithful: count equal phrases of other items as negatives, like the published code.
         common: see `Objective`.
 
@@ -65,6 +67,7 @@ class BiModal(Objective):
         isolated_weight: float = 1.0,
         scale: float = 20.0,
         own_level: bool = True,
+        compared: int = 0,
         faithful: bool = False,
         **common: Any,
     ) -> None:
@@ -75,7 +78,7 @@ class BiModal(Objective):
         self.weights = {"url": reconstruction, "crl": consistency, "cnt": contrast}
         self.mixtures_weight, self.isolated_weight = mixtures_weight, isolated_weight
         self.vectors = EmbeddingCache(CACHED_NUMBERS // encoder.embedding_dim)
-        self.scale, self.own_level, self.faithful = scale, own_level, faithful
+        self.scale, self.own_level, self.compared, self.faithful = scale, own_level, compared, faithful
 
     @property
     def joint(self) -> Any:
@@ -142,18 +145,25 @@ class BiModal(Objective):
             for clip in range(count):
                 audio = self.embed_audio(waves[:, clip].flatten(0, 1), self.model.sample_rate)
                 starts = [(item * count + clip) * slots for item in range(size)]
-                total = total + self.phrase_loss(
-                    audio, [p for start in starts for p in batch.phrases[start : start + slots]]
-                )
+                own = [phrase for start in starts for phrase in batch.phrases[start : start + slots]]
+                group = (self.compared or size) * slots
+                losses = [self.phrase_loss(audio[i : i + group], own[i : i + group]) for i in range(0, len(own), group)]
+                sizes = torch.tensor([min(group, len(own) - i) for i in range(0, len(own), group)])
+                total = total + torch.stack(losses) @ (sizes / len(own)).to(audio)
         return total
 
     def phrase_loss(self, audio: Tensor, own: list[str]) -> Tensor:
-        """Cross-entropy of audio (items, dim) with its phrases among those of all devices. Equal phrases match."""
+        """Cross-entropy of audio (items, dim) with its phrases among those of all devices. Equal phrases match.
+
+        With `compared`, among its own phrases alone.
+        """
         with torch.no_grad():
-            text = self.gather(self.joint.encode_text(own).to(audio.device)).flatten(0, 1)
-        phrases = self.gather_objects(own)
+            text, phrases, first = self.joint.encode_text(own).to(audio.device), own, 0
+            if not self.compared:
+                text, phrases = self.gather(text).flatten(0, 1), self.gather_objects(own)
+                first = self.global_rank * len(own)
         if self.faithful:
-            same = torch.eye(len(phrases))[self.global_rank * len(own) :][: len(own)]
+            same = torch.eye(len(phrases))[first : first + len(own)]
         else:
             same = torch.tensor([[float(mine == other) for other in phrases] for mine in own])
         return matching_loss(self.scale * audio @ text.T, same.to(audio.device))
