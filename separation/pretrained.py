@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
@@ -142,7 +143,11 @@ def find_released(system: System, offline: bool | None) -> Path:
         alternative = f" (or keep it as {system.own_file} and use this name)"
     else:
         try:
-            return fetch(system.file, offline)
+            checkpoint = fetch(system.file, offline)
+            if system.config is not None:
+                with suppress(NoConnectionError):  # without it the usual rate is taken
+                    fetch(system.config, offline)
+            return checkpoint
         except NoConnectionError as error:
             reason, address = str(error), system.file.url
     size = "" if system.size == "unknown" else f" ({system.size})"

@@ -44,6 +44,7 @@ def cache(monkeypatch, tmp_path, hub_cache):
 
 NETWORKS = {
     "audiosep": (lambda: ResUNet30(512), "ss_model."),
+    "audiosep-hive": (lambda: ResUNet30(512), "ss_model."),
     "dcase2024": (lambda: ResUNet30(512, 16000, 1024, 160), "ss_model."),
     "uss": (lambda: ResUNet30(527, segment=64000), "ss_model."),
     "uss-embedding": (lambda: ResUNet30(2048, segment=64000), "model.ss_model."),
@@ -68,7 +69,7 @@ def state(name):
 
 
 def write(folder, name, content=None):
-    file = folder / f"{name}.ckpt"
+    file = folder / (SYSTEMS[name].checkpoint_name if name == "audiosep-hive" else f"{name}.ckpt")
     torch.save({"state_dict": state(name) if content is None else content, "epoch": 1}, file)
     return file
 
@@ -209,6 +210,36 @@ def test_a_file_without_known_address_is_used_from_the_cache(tmp_path, cache):
     assert 'Unknown model "bertsep"' in refusal("bertsep")  # a variant that is known as a file only
     write(tmp_path, "audiosep").rename(cache / SYSTEMS["audiosep"].checkpoint_name)
     assert "bytes instead of 1264844076" in refusal("audiosep", offline=True)  # not the published file
+
+
+HIVE_CONFIG = "data: {sampling_rate: %s}\nmodel: {query_net: CLAP, condition_size: %s, model_type: ResUNet30}\n"
+
+
+def test_audiosep_hive_reads_its_rate_from_its_config(tmp_path, cache):
+    file = write(tmp_path, "audiosep-hive")
+    assert Separator.from_pretrained(file).sample_rate == 32000  # no config beside it
+    for name in ("config.yaml", "audiosep_hive.yaml"):  # as published, and in the cache
+        (tmp_path / name).write_text(HIVE_CONFIG % (44100, 512))
+        separator = Separator.from_pretrained(file)
+        assert (separator.encoder.family, separator.sample_rate) == ("audiosep-hive", 44100)
+        (tmp_path / name).unlink()
+    for text, words in (
+        (HIVE_CONFIG % ("fast", 512), "the sampling rate 'fast' is not valid."),
+        (HIVE_CONFIG % (32000, 527), "describes ResUNet30 for 527 numbers, which audiosep-hive is not."),
+        ("data: 3\n", "is not the configuration of audiosep-hive: it gives no rate and network."),
+        ("data: [\n", "is not the configuration of audiosep-hive: it gives no rate and network."),
+    ):
+        (tmp_path / "config.yaml").write_text(text)
+        assert words in refusal(file)
+    other = file.rename(tmp_path / "mine.ckpt")
+    assert Separator.from_pretrained(other).encoder.family == "audiosep"  # tensors alone do not tell
+    assert "1264846755" in refusal_of_a_file_in_the_cache(cache)
+
+
+def refusal_of_a_file_in_the_cache(cache):
+    """The sentence about a file under the name of audiosep-hive's checkpoint that is another file."""
+    write(cache, "audiosep-hive")
+    return refusal("audiosep-hive", offline=True)
 
 
 # --- Queries -----------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from separation.errors import ModelError
-from separation.released.systems import SIGNS, SYSTEMS, resunet_size
+from separation.released.systems import SIGNS, SYSTEMS, System, resunet_size
 from separation.tensors import StoredModel, Tensors, join_names
 
 COMPUTED = re.compile(r"(?:base\.)?i?stft\.")  # frozen transforms, which are computed here
@@ -19,6 +20,32 @@ OTHER_NETWORKS = {
     "visual.conv1.weight": "the encoder CLIP",
     "encoder.seen": "a tagger",  # a training with the objective Tagging
 }
+
+
+def read_published_config(system: System, checkpoint: Path) -> dict[str, Any]:
+    """Read the network's arguments from the configuration published with a checkpoint; {} if it is not beside it.
+
+    Raises:
+        ModelError: the file cannot be read, or describes another network.
+    """
+    import yaml
+
+    assert system.config is not None
+    places = [checkpoint.with_name(system.config.filename), checkpoint.with_name(Path(system.config.url).name)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rate, model = content["data"]["sampling_rate"], content["model"]
+        kind, condition = model["model_type"], model["condition_size"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        raise ModelError(f"{path} is not the configuration of {system.name}: it gives no rate and network.") from None
+    if not isinstance(rate, int) or not 8000 <= rate <= 192000:
+        raise ModelError(f"{path}: the sampling rate {rate!r} is not valid.")
+    if (kind, condition) != (system.network.rpartition(".")[2], system.condition_dim):
+        raise ModelError(f"{path} describes {kind} for {condition} numbers, which {system.name} is not.")
+    return {"sample_rate": rate}
 
 
 def recognise(state: Tensors, source: str | Path) -> StoredModel:
@@ -48,7 +75,10 @@ def recognise(state: Tensors, source: str | Path) -> StoredModel:
             f"{source} is a ResUNet30 for conditions of {dim} numbers and {bins} frequency bins, "
             "which no published system has."
         )
-    system, arguments = matches[-1]
+    named = [match for match in matches if match[0].by_name and match[0].checkpoint_name == Path(source).name]
+    system, arguments = (named or [match for match in matches if not match[0].by_name])[-1]
+    if system.config is not None:
+        arguments = arguments | read_published_config(system, Path(source))
     encoder |= {name: value for name, value in tensors.items() if name.startswith("label_net.")}
     queries = {"family": system.name, "embedding_dim": arguments.get("condition_dim", system.condition_dim)}
     description = {

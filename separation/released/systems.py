@@ -62,6 +62,8 @@ class System:
         home: page of its checkpoint.
         file: its checkpoint, if the address is known.
         filename: published name of its checkpoint, if there is no `file`.
+        config: its published configuration, which gives the sample rate, if it lies beside the checkpoint.
+        by_name: its tensors are those of another system: a file is taken for this one if it has the published name.
     """
 
     name: str
@@ -80,6 +82,8 @@ class System:
     home: str = ""
     file: RemoteFile | None = None
     filename: str = ""
+    config: RemoteFile | None = None
+    by_name: bool = False
 
     @property
     def queries(self) -> tuple[str, ...]:
@@ -126,6 +130,7 @@ def with_noise_heads(tensors: Tensors) -> dict[str, Any] | None:
 
 MIT, APACHE = (f"code {licence}, weights not stated" for licence in ("MIT", "Apache-2.0"))
 NIT_ONLY = "not available: only the NIT weights are announced"
+HIVE_HOME = "https://huggingface.co/AlayaLab/AudioSep-hive"
 USS_HOME = "https://huggingface.co/RSNuts/Universal_Source_Separation"
 NO_CLASSES = (
     "This model takes no class ids: its condition is the tagger's embedding, whose 2048 numbers stand for no classes, "
@@ -164,6 +169,29 @@ SYSTEMS = {
                 # As Hugging Face shows it for this file at the Space's commit 0a03745.
                 sha256="f8cda01bfd0ebd141eef45d41db7a3ada23a56568465840d3cff04b8010ce82c",
             ),
+        ),
+        System(
+            "audiosep-hive",
+            RESUNET,
+            match_resunet(512, 32000),
+            encoders={"text": "clap", "audio": "clap"},
+            encoder_file=CLAP,
+            unit_length=True,
+            description="AudioSep trained on Hive (Li et al., 2026): ResUNet30 queried by CLAP",
+            sample_rate=32000,
+            licence="Apache-2.0",
+            scores="Hive dB, not verified here: SDR 5.67, SI-SDR 5.02",
+            size="1.26 GB",
+            home=HIVE_HOME,
+            file=RemoteFile(
+                f"{HIVE_HOME}/resolve/main/audiosep_hive.ckpt",
+                "audiosep_hive.ckpt",
+                size=1264846755,
+                # As two repositories quote it for revision 113d2e4.
+                sha256="a13fff5fa4ece1a8bc13e42e1c7b8d90e21603075302ca89e4339c9471973300",
+            ),
+            config=RemoteFile(f"{HIVE_HOME}/resolve/main/config.yaml", "audiosep_hive.yaml"),
+            by_name=True,
         ),
         System(
             "dcase2024",
