@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from separation.errors import ModelError
-from separation.pretrained import build, load_parts, read_stored, save_model
+from separation.pretrained import build_parts, read_stored, save_model
 from separation.released.systems import SYSTEMS
 
 README = """# {name}
@@ -31,8 +31,7 @@ def convert(file: Path, directory: Path) -> str:
     stored = read_stored(file)
     if not stored.system:
         raise ModelError(f"{file} is not a published checkpoint; python -m separation.export converts others.")
-    model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
-    load_parts(model, encoder, stored.tensors, file)
+    model, encoder = build_parts(stored, file)
     system = SYSTEMS[stored.system]
     card = {
         "description": system.description or system.name,

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from separation.configs import read_yaml
 from separation.errors import ModelError
-from separation.pretrained import average_weights, build, describe_objective, load_parts, save_model
+from separation.pretrained import average_weights, build_parts, describe_objective, save_model
 
 LICENCE = "CC BY 4.0"
 
@@ -35,18 +36,12 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
 
     `config` is the YAML that Lightning wrote into the log folder; `card` is shown by `separate --list-models`.
     """
-    import yaml
+    from separation.tensors import StoredModel, read_tensors
 
-    from separation.tensors import read_tensors
-
-    try:
-        described = describe_objective(yaml.safe_load(config.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"{config} cannot be read: {type(error).__name__}.") from None
+    described = describe_objective(read_yaml(config))
     if described is None:
         raise ModelError(f"{config} does not describe a separator and an encoder.")
-    model, encoder = build(described["model"]), build(described["encoder"])
-    load_parts(model, encoder, average_weights(read_tensors(checkpoint)), checkpoint)
+    model, encoder = build_parts(StoredModel(described, average_weights(read_tensors(checkpoint))), checkpoint)
     save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 

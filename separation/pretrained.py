@@ -7,16 +7,16 @@ unpickled, and only classes of this package are built.
 
 from __future__ import annotations
 
-import importlib
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
+from separation.configs import BUILT as BUILT
+from separation.configs import Settings, build, check_keys, fits, make_settings, read_yaml
 from separation.download import NoConnectionError, fetch, find_file, replace_when_complete
 from separation.errors import ModelError as ModelError
-from separation.moved import resolve
 from separation.released.systems import LISTED, SYSTEMS, System
 
 if TYPE_CHECKING:
@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from separation.tensors import StoredModel
 
 WEIGHTS = Path(__file__).with_name("weights")
-BUILT = ("separation.models.", "separation.encoders.", "separation.released.")  # packages whose classes are built
 EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
 DESCRIPTION = "separation"  # entry of a training checkpoint with the description of its separator and encoder
+SECTIONS = ("card", "model", "encoder", "presence", "listing")  # of a config
+CARD_TYPES: dict[str, Any] = {
+    "queries": list[str],
+    "sample_rate": int,
+    "description": str,
+    "licence": str,
+    "scores": str,
+}
 LOGS = ("", "version_*/", "*/version_*/")  # log folders inside a run folder
-
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -86,17 +91,17 @@ def read_card(path: Path) -> Card:
         stored = read_stored(path)
         if stored.system:
             return replace(released_card(SYSTEMS[stored.system]), name=path.stem, size=size, on_disk=True)
-        model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
+        model, encoder = build_parts(stored, path)
         queries = (*sorted(encoder.modalities, reverse=True), "embedding")
         card = {"description": "training checkpoint", "queries": queries, "sample_rate": model.sample_rate}
     return Card(
         name=path.name if path.is_dir() else path.stem,
-        description=card.get("description", ""),
-        queries=tuple(card.get("queries", ())),
-        sample_rate=int(card.get("sample_rate", 0)),
+        description=card.get("description") or "",
+        queries=tuple(card.get("queries") or ()),
+        sample_rate=card.get("sample_rate") or 0,
         size=size,
-        licence=card.get("licence", "unknown"),
-        scores=card.get("scores", "unknown"),
+        licence=card.get("licence") or "unknown",
+        scores=card.get("scores") or "unknown",
         on_disk=weights.is_file(),
     )
 
@@ -161,37 +166,21 @@ def find_released(system: System, offline: bool | None) -> Path:
 # Loading and saving
 
 
-def build(description: Any) -> Any:
-    """Build what a `class_path` with `init_args` describes; raise ModelError if it is no network or encoder of ours."""
-    from torch import nn
-
-    path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
-    module, _, name = resolve(path).rpartition(".")
-    if not module.startswith(BUILT):
-        raise ModelError(f"The model's config names the class {path!r}, which is not one of this package.")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise TypeError("not a network")
-        return kind(**(description.get("init_args") or {}))
-    except Exception as error:  # a constructor may raise anything for invalid arguments
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"The model's config cannot be built: {path}: {reason}.") from None
-
-
 def read_config(directory: Path) -> dict[str, Any]:
     """Return the content of a model directory's `config.yaml`; raise ModelError if it describes no model."""
-    import yaml
-
     file = directory / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{directory} is not a model directory: config.yaml is missing.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(f"{file} cannot be read: {type(error).__name__}.") from None
+    if not file.exists():
+        raise ModelError(f"{directory} is not a model directory: config.yaml is missing.")
+    config = read_yaml(file)
     if not isinstance(config, dict) or not {"model", "encoder"} <= set(config):
         raise ModelError(f"{file} does not describe a model and an encoder.")
+    check_keys(config, SECTIONS, str(file))
+    card = config.get("card") or {}
+    if not isinstance(card, dict):
+        raise ModelError(f"{file}: the card is not a mapping.")
+    for name, kind in CARD_TYPES.items():
+        if not fits(card.get(name), kind | None):
+            raise ModelError(f"{file}: {name} of the card is not valid: {str(card[name])[:60]}.")
     return config
 
 
@@ -200,14 +189,8 @@ def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
 
     Raises ModelError if a value is not valid or has an unknown name.
     """
-    given = {} if path.is_file() else read_config(path).get(section) or {}
-    types = get_type_hints(kind)
-    try:
-        items = {name: get_args(types[name]) for name in given}  # empty for a number
-        return kind(**{k: tuple(map(items[k][0], v)) if items[k] else float(v) for k, v in given.items()})
-    except (TypeError, ValueError, AttributeError, KeyError):
-        names = ", ".join(vars(kind()))
-        raise ModelError(f"{path / 'config.yaml'}: {section} must give {names}.") from None
+    given = None if path.is_file() else read_config(path).get(section)
+    return make_settings(given, kind, f"{path / 'config.yaml'}: {section}")
 
 
 def read_stored(path: Path) -> StoredModel:
@@ -238,10 +221,36 @@ def load_model(path: Path) -> tuple[ConditionedModel, QueryEncoder]:
     Raises:
         ModelError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
     """
-    stored = read_stored(path)
-    model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
-    load_parts(model, encoder, stored.tensors, path / "model.safetensors" if path.is_dir() else path)
+    from separation.tensors import own_defaults
+
+    with own_defaults():
+        model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
+
+
+def build_parts(stored: StoredModel, source: Path) -> tuple[ConditionedModel, QueryEncoder]:
+    """Build the network and encoder of a stored model and load their tensors; memory is allocated once these fit.
+
+    Raises ModelError if the description is not valid, or as `load_model`.
+    """
+    from separation.encoders.base import QueryEncoder
+    from separation.models.base import ConditionedModel
+    from separation.tensors import Outline, has_outlines
+
+    check_keys(stored.description, ("model", "encoder"), f"The description in {source}")
+    with Outline():
+        model, encoder = build(stored.description.get("model")), build(stored.description.get("encoder"))
+    dims = getattr(model, "condition_dim", None), getattr(encoder, "embedding_dim", None)
+    if not isinstance(model, ConditionedModel) or not isinstance(encoder, QueryEncoder) or None in dims:
+        names = f"{type(model).__name__} and {type(encoder).__name__}"
+        raise ModelError(f"{source}: {names} are not a network and an encoder.")
+    if dims[0] != dims[1]:
+        raise ModelError(f"{source}: the conditions of the network have {dims[0]} numbers, the encoder's {dims[1]}.")
+    load_parts(model, encoder, stored.tensors, source)
+    if has_outlines(model) or has_outlines(encoder):  # of tensors that are in no file
+        model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
+        load_parts(model, encoder, stored.tensors, source)
+    return model, encoder
 
 
 def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
@@ -310,13 +319,11 @@ def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def find_description(checkpoint: Path) -> dict[str, Any]:
     """Return the description of an older checkpoint's model from the newest `config.yaml` of its run."""
-    import yaml
-
     folder = checkpoint.parent
     folders = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
     found = {config for folder in folders for log in LOGS for config in folder.glob(f"{log}config.yaml")}
     for config in sorted(found, key=lambda config: config.stat().st_mtime, reverse=True):
-        description = describe_objective(yaml.safe_load(config.read_text(encoding="utf-8")))
+        description = describe_objective(read_yaml(config))
         if description is not None:
             return description
     raise ModelError(f"{checkpoint} is a training checkpoint, but no config.yaml in its folder or log describes it.")

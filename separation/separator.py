@@ -175,6 +175,10 @@ class Separator:
         model.faithful = model.faithful or faithful
         model.eval().fold_norms()
         rule, listing = load_settings(path, "presence", PresenceRule), load_settings(path, "listing", ListingRule)
+        if len(rule.background) not in (0, model.condition_dim):
+            raise ModelError(
+                f"{path}: presence gives a background of {len(rule.background)} numbers, not {model.condition_dim}."
+            )
         separator = cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
         if (path / "sounds.safetensors").is_file():
             separator.stored_sounds = path / "sounds.safetensors"

@@ -11,7 +11,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from separation.errors import ModelError
 
@@ -30,6 +32,8 @@ NESTED_KEYS = ("state_dict", "model", "model_state_dict")
 NUMPY_KINDS = "?bBhHiIlLqQefd"  # booleans, integers and floats; no objects, no texts
 UNSUPPORTED = re.compile(r"GLOBAL ([\w.]+)")
 LISTED_NAMES = 4  # in an error
+MAX_HEADER = 1 << 23  # bytes in a safetensors file: of some 60,000 tensors
+MAX_PICKLE = 1 << 26  # bytes of a checkpoint beside its tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         return tensors_of(read_pickle(path), path)
     try:
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") > MAX_HEADER:
+                raise ModelError(f"{path} is damaged: it says that its header has more than {MAX_HEADER >> 20} MiB.")
         return tensors_of(load_file(path), path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
@@ -68,21 +75,39 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
     found = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not found:
         raise ModelError(f"{path} holds no named tensors, so it is not a model checkpoint.")
+    for name, value in found.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
+        # A view may repeat a few values in its file to any size.
+        if not plain or value.nbytes > value.untyped_storage().nbytes():
+            raise ModelError(f"{path}: the tensor {name[:100]} is not stored as plain numbers.")
     return found
+
+
+def check_archive(path: Path) -> bool:
+    """Return whether a file is a zip archive; raise ModelError if it unfolds to much more than its own size."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        unfolded = sum(max(0, entry.file_size - entry.compress_size) for entry in archive.infolist())
+    if unfolded > MAX_PICKLE:
+        raise ModelError(f"{path} was not opened: it unfolds to {unfolded >> 20} MiB more than it has.")
+    return True
 
 
 def read_pickle(path: Path) -> Any:
     """Return what `torch.save` or pickle wrote; raise ModelError unless it is tensors and plain values."""
-    mapped = zipfile.is_zipfile(path)  # then an optimizer's state in the file takes no memory
     rebuild: Any = np.empty(0).__reduce__()[0]
     allowed: list[Any] = [np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in NUMPY_KINDS}]
     for core in ("core", "_core"):  # depends on the version of NumPy
         allowed.append((numpy_number, f"numpy.{core}.multiarray.scalar"))
         allowed.append((rebuild, f"numpy.{core}.multiarray._reconstruct"))
     try:
+        mapped = check_archive(path)  # then an optimizer's state in the file takes no memory
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         asked = UNSUPPORTED.search(str(error))
         if asked is None:
@@ -112,26 +137,65 @@ def select_first(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict
     return next((select(tensors, prefix) for prefix in prefixes if f"{prefix}{sign}" in tensors), {})
 
 
+class Outline(TorchFunctionMode):
+    """Context in which networks are built without memory for their weights, and without initial values.
+
+    Their parameters are on the meta device, for `load_strictly` to replace. What constructors compute is not.
+    """
+
+    ALLOCATIONS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(function, "__name__", ""), dict(kwargs or {})
+        changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"  # a tensor in place
+        if changes and args and getattr(args[0], "is_meta", False):
+            return args[0]
+        if function in self.ALLOCATIONS and (kwargs.get("dtype") or torch.float32).is_floating_point:
+            kwargs["device"] = kwargs.get("device") or "meta"
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def own_defaults() -> Iterator[None]:
+    """Context in which a caller's default device and inference mode have no effect."""
+    elsewhere = torch.get_default_device().type != "cpu"
+    with torch.inference_mode(False), torch.device("cpu") if elsewhere else nullcontext():
+        yield
+
+
+def has_outlines(module: nn.Module) -> bool:
+    """Whether a network that was built in `Outline` has tensors that were not loaded."""
+    return any(value.is_meta for value in (*module.parameters(), *module.buffers()))
+
+
 def load_strictly(
     module: nn.Module, tensors: Tensors, source: str | Path, ignore: Callable[[str], object] = lambda name: False
 ) -> None:
-    """Load tensors into a network, converted to its data types; none may be missing, left over or of another shape.
+    """Load tensors into a network, in single precision; none may be missing, left over or of another shape or kind.
 
     The batch counters of batch norms may be missing; tensors whose name satisfies `ignore` are left out on both sides.
-    Raises ModelError, which names the tensors.
+    Raises ModelError, which names the tensors, also if one holds NaN or infinite numbers.
     """
+    module.float()  # whatever torch's default is
     expected = {k: v for k, v in module.state_dict().items() if not ignore(k)}
     given = {k: v for k, v in tensors.items() if not ignore(k)}
-    misshapen = [k for k, v in given.items() if k in expected and v.shape != expected[k].shape]
+    known = {k: v for k, v in given.items() if k in expected}
+    misshapen = [k for k, v in known.items() if v.shape != expected[k].shape]
+    others = [k for k, v in known.items() if v.is_floating_point() != expected[k].is_floating_point() or v.is_complex()]
     faults = {
         "missing": [k for k in expected if k not in given and not k.endswith("num_batches_tracked")],
         "unexpected": [k for k in given if k not in expected],
         "of another shape": [f"{k} ({tuple(given[k].shape)} instead of {tuple(expected[k].shape)})" for k in misshapen],
+        "of another type": [f"{k} ({given[k].dtype})" for k in others],
     }
     found = [f"{len(names)} {fault}: {join_names(names)}" for fault, names in faults.items() if names]
     if found:
         raise ModelError(f"{source} does not fit {type(module).__name__}: tensors {'; '.join(found)}.")
-    module.load_state_dict({k: v.to(expected[k].dtype) for k, v in given.items()}, strict=False)
+    # Copies, because the file may change while they are used.
+    converted = {k: v.to(expected[k].dtype, copy=True) for k, v in given.items()}
+    if broken := [k for k, v in converted.items() if not torch.isfinite(v).all()]:
+        raise ModelError(f"{source} cannot be used: NaN or infinite numbers in {join_names(broken)}.")
+    module.load_state_dict(converted, strict=False, assign=has_outlines(module))
 
 
 def join_names(names: Iterable[str]) -> str:

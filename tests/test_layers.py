@@ -34,6 +34,7 @@ FORBIDDEN = {
     **{name: BASE - {name, "errors"} | USE | TRAIN for name in BASE - {"encoders"}},
     "models": BASE - {"models"} | USE | TRAIN,
     "encoders": USE | TRAIN,
+    "configs": BASE - {"errors", "moved"} | USE | TRAIN,
     "released": USE - {"released"} | TRAIN,
     "pretrained": USE - {"released", "pretrained"} | TRAIN,
     **dict.fromkeys(

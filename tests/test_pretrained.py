@@ -1,7 +1,10 @@
 """Model directories and names: written, found, read back, and refused if they are not valid."""
 
+import json
 import os
+import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -222,6 +225,157 @@ def test_arguments_that_do_not_fit_are_refused(directory, init_args):
     for part in ("separation.models.band_unet.BandUNet", 7, None, []):  # not a description
         configure(directory, model=part)
         assert "config" in refusal(directory)
+
+
+# --- Hostile -----------------------------------------------------------------------------------
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LAUGHS, "aliases unfolded"),
+        (MERGES, "aliases unfolded"),
+        ("card: &a [*a]", "aliases unfolded"),
+        ("card: " + "[" * 200_000, "nest"),
+        ("card: " + "{a: " * 40 + "1" + "}" * 40, "nested more than 32 levels"),
+        ("card: " + "x" * 600_000, "more than 512 KiB"),
+        ("card: " + "x" * 20_000, "more than 16384 characters"),
+        ("card: " + "1" * 5000, "4300 digits"),
+        ("card: 2001-99-99", "month must be in"),
+        ("colour: 1", "unknown key, colour"),
+        ("card: 7", "card is not a mapping"),
+        ("card: {sample_rate: fast}", "sample_rate of the card is not valid: fast"),
+        ("card: {queries: [[text]]}", "queries of the card"),
+    ],
+)
+def test_a_hostile_config_is_refused(directory, text, reason):
+    rest = yaml.safe_dump(PARTS, default_flow_style=True)[1:] if text.startswith("{") else yaml.safe_dump(PARTS)
+    (directory / "config.yaml").write_text(f"{text}\n{rest}")
+    message = refusal(directory)
+    assert str(directory / "config.yaml") in message and reason in message and len(message) < 400
+
+
+CLAP, CLIP = "separation.encoders.clap.ClapEncoder", "separation.encoders.clip.ClipEncoder"
+UNET, JOINT = (PARTS[part]["class_path"] for part in ("model", "encoder"))
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "reason"),
+    [
+        *((UNET, {name: value}, name) for name, value in [
+            ("n_fft", 2**31), ("n_fft", -3), ("n_fft", 0), ("n_fft", 1600.0), ("n_fft", "1600"), ("n_fft", True),
+            ("sample_rate", 2**40), ("sample_rate", 0), ("sample_rate", float("nan")), ("sample_rate", 32001),
+            ("hop", 2**14), ("bands", 2**20), ("linear_bands", -1), ("stream_dim", 10**6), ("condition_dim", 2**31),
+            ("channels", [8, 8, 8, 30000]), ("channels", [8, 8, 8, -1]), ("channels", [8] * 4000), ("channels", None),
+            ("high_pass", float("nan")), ("high_pass", float("inf")), ("high_pass", -1.0), ("tagger", 1),
+            ("colour", "red"),
+        ]),
+        *((JOINT, {name: value}, name) for name, value in [
+            ("sample_rate", 2**40), ("embedding_dim", 2**31), ("channels", [4] * 100), ("hidden", 0), ("dropout", 2.0),
+        ]),
+        (CLAP, {"text_config": {"attn_implementation": "somebody/kernel"}}, "text_config"),
+        (CLAP, {"audio_config": {"num_hidden_layers": 10**6}}, "num_hidden_layers"),
+        (CLIP, {"text": {"hf_model_name": "somebody/model"}}, "text"),
+        (CLIP, {"vision": {"timm_model_name": "hf-hub:somebody/model", "timm_model_pretrained": True}}, "vision"),
+        ("separation.released.encoder.StatesEncoder", {"clap": {"class_path": CLAP}}, "clap"),
+        ("separation.encoders.taggers.FrameTagger", {"labels": "abc"}, "labels"),
+    ],
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused_before_anything_is_built(directory, path, arguments, reason):
+    part = "model" if path == UNET else "encoder"
+    known = CONFIG[part]["init_args"] if path in (UNET, JOINT) else {}
+    configure(directory, **{part: {"class_path": path, "init_args": known | arguments}})
+    message = refusal(directory)
+    assert f"cannot be built: {path}: " in message and reason in message
+
+
+def test_parts_that_are_no_separator_are_refused(directory):
+    configure(directory, model=PARTS["encoder"])
+    assert "JointEncoder and JointEncoder are not a network and an encoder" in refusal(directory)
+    configure(directory, encoder={"class_path": JOINT, "init_args": ENCODER | {"embedding_dim": 17}})
+    assert "the conditions of the network have 16 numbers, the encoder's 17" in refusal(directory)
+    configure(directory, model=CONFIG["model"] | {"source": "hub"})
+    assert "unknown key, source" in refusal(directory)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["model.head.weight", "model.stem.1.running_var", "encoder.text.0.bias"])
+def test_weights_that_are_not_finite_are_refused(directory, name, value):
+    tensor = load_file(directory / "model.safetensors")[name]
+    tensor.view(-1)[-1] = value
+    change(directory, **{name: tensor})
+    message = refusal(directory)
+    assert "NaN or infinite" in message and name.split(".", 1)[1] in message
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_type_are_refused(directory, dtype):
+    change(directory, **{"model.head.bias": torch.ones(12, dtype=dtype)})
+    assert f"1 of another type: head.bias ({dtype})" in refusal(directory)
+
+
+@pytest.mark.parametrize("case", ["length", "overlap", "shape"])
+def test_headers_that_lie_are_refused(directory, case):
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    header = {"model.a": entry, "model.b": entry if case == "overlap" else entry | {"data_offsets": [8, 16]}}
+    if case == "shape":
+        header["model.b"]["shape"] = [2**62, 2**62]
+    text = json.dumps(header).encode()
+    length = 2**63 if case == "length" else len(text)
+    (directory / "model.safetensors").write_bytes(length.to_bytes(8, "little") + text + bytes(16))
+    assert "is damaged" in refusal(directory)
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "name"),
+    [
+        *(("presence", {name: value}, name) for name, value in [
+            ("bias", float("nan")), ("logit", float("inf")), ("ratio", True), ("bias", "1.5"), ("bias", [1.0]),
+            ("background", [float("nan")] * 16), ("background", 1.0), ("background", ["a"]), ("colour", 1),
+        ]),
+        *(("listing", {name: value}, name) for name, value in [
+            ("slope", float("nan")), ("sounds", "abc"), ("sounds", [1, 2]), ("sounds", [" "]),
+        ]),
+        ("presence", {"background": [1.0, 2.0]}, "background of 2 numbers, not 16"),
+    ],
+)  # fmt: skip
+def test_rules_that_are_not_finite_numbers_are_refused(directory, section, given, name):
+    configure(directory, **{section: given})
+    with pytest.raises(ModelError, match=name):
+        Separator.from_pretrained(directory, device="cpu")
+
+
+def test_a_refusal_takes_neither_time_nor_memory(directory, tmp_path):
+    """Each of these took gigabytes or half a minute before it was refused, if it was."""
+    for number, arguments in enumerate([{"n_fft": 2**31}, {"bands": 2**20}, {"channels": [8192] * 4}]):
+        copy = shutil.copytree(directory, tmp_path / f"bad{number}")
+        configure(copy, model={"class_path": UNET, "init_args": MODEL | arguments})
+    (shutil.copytree(directory, tmp_path / "bad3") / "config.yaml").write_text(MERGES + yaml.safe_dump(PARTS))
+    code = """
+import resource, sys, time
+import separation.encoders.joint
+from separation import ModelError, Separator
+for name in sys.argv[1:]:
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 200 * 2**20, resource.RLIM_INFINITY))
+    began = time.process_time()
+    try:
+        Separator.from_pretrained(name, device="cpu")
+    except ModelError as error:
+        print(f"{time.process_time() - began:.2f}", error)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+    names = [str(directory / "nothing"), *(str(tmp_path / f"bad{number}") for number in range(4))]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    for word, line in zip(["Unknown", "n_fft", "bands", "another shape", "unfolded"], lines, strict=True):
+        assert word in line
+    assert all(float(line.split()[0]) < 1 for line in lines), lines
 
 
 # --- Names -------------------------------------------------------------------------------------

@@ -119,3 +119,22 @@ def test_cut_missing_and_empty_files(tmp_path, refusal):
     for content in ({"state_dict": {}, "epoch": 1}, [torch.ones(1)]):
         torch.save(content, file)
         assert "holds no named tensors" in refusal(file)
+
+
+def test_an_archive_that_unfolds_to_gigabytes_is_not_opened(tmp_path, refusal):
+    torch.save({"a": torch.ones(2)}, tmp_path / "good.pt")
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(tmp_path / "bad.pt", "w", 8) as bad:
+        for name in good.namelist():
+            bad.writestr(
+                name, good.read(name) + bytes(100_000_000 if name.endswith("data.pkl") else 0), compresslevel=1
+            )
+    assert (tmp_path / "bad.pt").stat().st_size < 1_000_000
+    assert "was not opened: it unfolds to 94 MiB more" in refusal(tmp_path / "bad.pt")
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.ones(1).expand(2**40), torch.ones(3).to_sparse(), torch.empty(2**40, device="meta")]
+)
+def test_tensors_larger_than_their_file_are_refused(tmp_path, refusal, tensor):
+    torch.save({"a": torch.ones(2), "b": tensor}, tmp_path / "x.pt")
+    assert "the tensor b is not stored as plain numbers" in refusal(tmp_path / "x.pt")

@@ -128,7 +128,7 @@ class TaggerBranch(nn.Module):
 
 def interpolate_patches(x: Tensor, frames: int) -> Tensor:
     """Interpolate features (batch, patches, dim) linearly to the frames of the coarsest grid (batch, dim, frames)."""
-    position = torch.arange(frames, device=x.device) * (PATCHES_PER_SECOND / FRAMES_PER_SECOND)
+    position = torch.arange(frames, device=x.device, dtype=torch.float32) * (PATCHES_PER_SECOND / FRAMES_PER_SECOND)
     left = position.long().clamp_max(x.shape[1] - 1)
     right = (left + 1).clamp_max(x.shape[1] - 1)
     return torch.lerp(x[:, left], x[:, right], (position - left).to(x.dtype)[:, None]).transpose(1, 2)
@@ -190,7 +190,8 @@ class BandUNet(ConditionedModel):
         carry_high: whether the gain of the highest bands is carried on above the network's Nyquist frequency.
 
     Raises:
-        ValueError: with a tagger, if the coarsest grid does not have 8 frames per second.
+        ValueError: if `n_fft` or `sample_rate` do not fit the hop, or with a tagger, if the coarsest grid does not have
+            8 frames per second.
     """
 
     lists_sounds = True
@@ -215,6 +216,10 @@ class BandUNet(ConditionedModel):
         carry_high: bool = False,
     ) -> None:
         super().__init__()
+        if n_fft < 2 * hop or sample_rate % (8 * hop):
+            raise ValueError(
+                f"hop {hop} must be half of n_fft {n_fft} or less; 8 * hop must divide sample_rate {sample_rate}."
+            )
         if tagger and sample_rate != FRAMES_PER_SECOND * 8 * hop:
             raise ValueError(f"A network with a tagger needs a hop of {sample_rate // 64} samples, not {hop}.")
         self.sample_rate, self.condition_dim = sample_rate, condition_dim
@@ -224,8 +229,8 @@ class BandUNet(ConditionedModel):
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
         self.register_buffer("to_bins", to_bins, persistent=False)
         self.register_buffer("to_bands", (to_bins / to_bins.sum(0)).T.contiguous(), persistent=False)
-        advance = torch.exp(-2j * torch.pi * torch.arange(n_fft // 2 + 1) * hop / n_fft)
-        self.register_buffer("advance", advance.to(torch.complex64)[:, None], persistent=False)
+        turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
+        self.register_buffer("advance", torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None], persistent=False)
 
         c1, c2, c3, c4 = channels
         self.stem = ConvNorm(FEATURES * PATCH**2, c1)

@@ -41,7 +41,8 @@ class STFT(nn.Module):
         super().__init__()
         self.n_fft, self.hop, self.frame_multiple = n_fft, hop, frame_multiple
         self.pad_mode, self.double_precision = pad_mode, double
-        self.register_buffer("window", torch.hann_window(window_length or n_fft), persistent=False)
+        window = torch.hann_window(window_length or n_fft, dtype=torch.float32, device="cpu")
+        self.register_buffer("window", window, persistent=False)
 
     def frames(self, length: int) -> int:
         """Number of frames of a signal of `length` samples."""

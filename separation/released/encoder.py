@@ -39,7 +39,7 @@ class ReleasedEncoder(QueryEncoder):
         self.unit_length = SYSTEMS[family].unit_length
         self.tensors: dict[str, Tensor] = {}
         self.parts: dict[str, QueryEncoder] = {}  # not submodules: they are built late and stay out of checkpoints
-        self.register_buffer("place", torch.zeros(()), persistent=False)
+        self.register_buffer("place", torch.zeros((), device="cpu"), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ReleasedEncoder:
         """Move or convert the parts too."""
