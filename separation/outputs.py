@@ -203,7 +203,9 @@ class QueryOutputs:
 
     def __post_init__(self) -> None:
         rate, (entry, subtype) = self.reader.sample_rate, self.form
-        common = (rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames)
+        common = (
+            rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask
+        )  # fmt: skip
         self.writers: dict[str, Writer] = {}
         for kind in (kind for kind in ("target", "residual") if kind in self.paths):
             self.writers[kind] = Writer(self.paths[kind], *common)

@@ -125,8 +125,8 @@ def test_only_the_first_rank_reports_clips_that_are_left_out(hundred, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"left out: {hundred.parent}/audio/made/tone 0/7.wav: there is no such file.",
         f"{lost} of 100 validation mixtures are left out: silent or not readable.",
-        f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: the file is damaged or not audio "
-        "(Format not recognised).",
+        f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: the file is damaged or not audio: "
+        "it cannot be read as .wav (Format not recognised).",
     ]
     second = of_rank(1, hundred)
     assert capsys.readouterr().out == ""

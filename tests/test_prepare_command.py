@@ -59,7 +59,7 @@ def test_one_file_of_a_hundred_may_be_missing(tmp_path, capsys):
     assert run("prepare", "esc50", "--root", tmp_path) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"left out: {tmp_path}/audio/{names[3]}: no such file."
-    assert said[1].startswith(f"left out: {tmp_path}/audio/{names[7]}: damaged or not audio (")
+    assert said[1].startswith(f"left out: {tmp_path}/audio/{names[7]}: the file is damaged or not audio: it cannot")
     assert len(list(read_entries(tmp_path / "manifest.csv"))) == 198
     (tmp_path / "audio" / names[9]).write_bytes(b"")
     assert run("prepare", "esc50", "--root", tmp_path, "-o", tmp_path / "new.csv") == 1

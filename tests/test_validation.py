@@ -92,7 +92,8 @@ def test_unusable_mixtures_are_reported_and_too_many_broken_recordings_stop(tmp_
     said = [
         f"{12 - len(good)} of 12 validation mixtures are left out: silent or not readable.",
         f"left out: {tmp_path / silent}: the clip is silent or not finite.",
-        f"left out: {tmp_path / broken}: the file is damaged or not audio (Format not recognised).",
+        f"left out: {tmp_path / broken}: the file is damaged or not audio: "
+        "it cannot be read as .wav (Format not recognised).",
     ]
     stop = f"2 of 3 recordings cannot be read; the first: {said[1].removeprefix('left out: ')}"
     with pytest.raises(BrokenError, match=f"^{re.escape(stop)}$"):
@@ -111,7 +112,7 @@ def hundred(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (None, "the file is damaged or not audio (Format not recognised)."),
+        (None, "the file is damaged or not audio: it cannot be read as .wav (Format not recognised)."),
         (np.full(800, np.nan), "the clip is silent or not finite."),
     ],
 )

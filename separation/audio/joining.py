@@ -33,8 +33,8 @@ class Decoder(Protocol):
     channel_mask: int
     warning: str | None
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels) of any length."""
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
 
 
 class _View(io.RawIOBase):
@@ -169,8 +169,8 @@ class JoinedDecoder:
         lengths = [part.frames and round(part.frames * self.sample_rate / part.sample_rate) for part in parts]
         self.frames = None if None in lengths else sum(length or 0 for length in lengths)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels)."""
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on, in arrays (time, channels)."""
         self.warning = None
         notes: list[str] = []
         frames, damaged = 0, self._damaged
@@ -186,5 +186,6 @@ class JoinedDecoder:
 
         for chunk in unify(self.path, pieces(), self.sample_rate, self.channels, notes):
             frames += len(chunk)
-            yield chunk
+            if frames > start:
+                yield chunk[max(0, len(chunk) - frames + start) :]
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, None, damaged, notes)

@@ -35,6 +35,7 @@ LARGEST_FRAME, SMALLEST_FRAME = 2881, 24  # bytes
 WINDOW = 1 << 14  # bytes to look ahead: more than three frames
 LANDMARK = re.compile(rb"\xff[\xe2-\xff]|ID3[\2-\4]|APETAGEX|TAG|LYRICSBEGIN|3DI[\2-\4]")
 DECODER_DELAY = 529  # samples that every decoder adds at the start
+PREROLL = 10  # frames that a decoder needs before what it decodes is right
 
 
 class Frame(NamedTuple):
@@ -105,6 +106,15 @@ def measure_tag(data: bytes, at: int) -> int:
         end = max(data.find(word, at, at + WINDOW) for word in (b"LYRICS200", b"LYRICSEND"))
         return end + 9 - at if end > 0 else 0
     return 0
+
+
+def skip_tags(file: BinaryIO, at: int) -> int:
+    """Return where the tags that begin at a place end."""
+    file.seek(at)
+    while tag := measure_tag(file.read(32), 0):
+        at += tag
+        file.seek(at)
+    return at
 
 
 def find_frames(file: BinaryIO) -> Iterator[tuple[Frame | None, bytes]]:
@@ -187,29 +197,36 @@ class MpegDecoder:
         self.warning: str | None = None
         self.frames: int | None = None
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
             frame, data = next((item for item in find_frames(file) if item[0]), (None, b""))
+            header = parse_header(data)
+            end = skip_tags(file, skip_tags(file, 0) + (header.size or 0)) if header else 0
+            size = os.fstat(file.fileno()).st_size
         if frame is None:
             raise AudioError(f"{path} holds no audio that can be read: there are no MPEG audio frames in it.")
         self.sample_rate, self.channels = frame.rate, frame.channels
         self.subtype: str | None = f"MPEG_LAYER_{'I' * frame.layer}"
-        header = parse_header(data)
-        if header and header.frames and header.frames * SMALLEST_FRAME < size < 1.1 * (header.size or 0):
+        self._samples, self._delay = frame.samples, header.delay if header else 0
+        # A header may state the length of the whole file, not of the first of several that were joined.
+        if header and header.frames and end >= size > header.frames * SMALLEST_FRAME:
             self.frames = max(0, header.frames * frame.samples - header.delay - header.padding)
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels) of any length."""
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
         self.warning, self._lost, self._short = None, b"", False
         notes: list[str] = []
-        frames = 0
-        for chunk in unify(self.path, self._pieces(), self.sample_rate, self.channels, notes):
+        # Nothing is decoded that is far before the start, if all frames are of one kind.
+        passed = 0 if self.frames is None else max(0, (start + self._delay) // self._samples - PREROLL)
+        frames = passed and passed * self._samples - self._delay
+        for chunk in unify(self.path, self._pieces(passed), self.sample_rate, self.channels, notes):
             frames += len(chunk)
-            yield chunk
+            if frames > start:
+                yield chunk[max(0, len(chunk) - frames + start) :]
         stated = self.frames if self._short else None
-        self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, bool(self._lost) or self._short, notes)
+        damaged = bool(self._lost) or self._short
+        self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes)
 
-    def _pieces(self) -> Iterator[Piece]:
-        """Yield samples as they are, with their rate."""
+    def _pieces(self, passed: int) -> Iterator[Piece]:
+        """Yield samples as they are, with their rate, from frame `passed` on."""
         import av
         import numpy as np
 
@@ -235,6 +252,9 @@ class MpegDecoder:
                     part = _Recording(header, size=frame.size)
                     continue
                 part.frames, part.size = part.frames + 1, part.size + frame.size
+                if passed > 0:
+                    passed, part.skipped = passed - 1, part.header.delay
+                    continue
                 try:
                     frames = decoder.decode(av.Packet(data)) if decoder else []
                 except av.error.FFmpegError:

@@ -76,9 +76,12 @@ class Reader:
         """A sentence if the file, read to its end, turned out to be damaged, cut short or of several kinds, or None."""
         return self._decoder.warning
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start as arrays (time, channels) of any length, unchecked."""
-        return self._decoder.chunks()
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on as arrays (time, channels) of any length, unchecked.
+
+        Where the kind of file allows it, what is before the start is not decoded.
+        """
+        return self._decoder.chunks(start)
 
     def blocks(self, seconds: float | None = None) -> Iterator[Tensor]:
         """Yield all samples from the start as tensors (channels, time) of `seconds`, the last one shorter.
@@ -263,27 +266,26 @@ class SoundFileDecoder:
             file.seekable = lambda: False
             yield file
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield all samples from the start, in arrays (time, channels).
+    def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yield all samples from sample `start` on, in arrays (time, channels).
 
         FFmpeg reads on where libsndfile gives up.
         """
         import soundfile
 
-        self.warning = None
-        got = 0
+        self.warning, detail = None, ""
+        got = start
         with self._open() as file:
-            while True:
-                try:
-                    chunk = file.read(CHUNK, dtype="float32", always_2d=True)
-                except soundfile.LibsndfileError as error:
-                    detail = str(error.error_string).rstrip(".")
-                    break
-                if not len(chunk):
-                    detail = ""
-                    break
-                got += len(chunk)
-                yield chunk if self._order is None else chunk[:, self._order]
+            try:
+                skip = 0 if self.frames else start
+                if start and self.frames:
+                    file.seek(min(start, self.frames))
+                while len(chunk := file.read(CHUNK, dtype="float32", always_2d=True)):
+                    chunk, skip = chunk[skip:], max(0, skip - len(chunk))
+                    got += len(chunk)
+                    yield chunk if self._order is None else chunk[:, self._order]
+            except soundfile.LibsndfileError as error:
+                detail = str(error.error_string).rstrip(".")
         if detail:
             yield from self._read_on(got, detail)
             return

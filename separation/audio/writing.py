@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from separation.audio.formats import SAMPLE_BYTES, find_format, find_subtype, refusal
+from separation.audio.layouts import MASKS, VORBIS_ORDER
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Writer:
         subtype: libsndfile's name of the sample type; None: the format's default (wav: FLOAT, flac: PCM_24).
         overwrite: whether an existing file may be replaced.
         frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
+        channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav files with
+            more than two channels hold it.
 
     Attributes:
         peak: largest absolute sample so far.
@@ -166,6 +169,7 @@ class Writer:
         subtype: str | None = None,
         overwrite: bool = False,
         frames: int | None = None,
+        channel_mask: int = 0,
     ) -> None:
         self.path = Path(path)
         self.sample_rate, self.channels = sample_rate, channels
@@ -173,6 +177,10 @@ class Writer:
         self.subtype = find_subtype(self.format, subtype)
         if why := refusal(self.format, self.subtype, sample_rate, channels):
             raise AudioError(f"{self.path} cannot be written: {why}.")
+        known = channel_mask.bit_count() == channels
+        self.channel_mask = channel_mask if known else MASKS.get(channels, 0)
+        order = VORBIS_ORDER.get(channels) if self.format.container == "OGG" else None
+        self._order = order and sorted(range(channels), key=order.__getitem__)
         self.limited = self.subtype not in ("FLOAT", "DOUBLE")
         self.peak = 0.0
         self.frames = 0
@@ -223,6 +231,7 @@ class Writer:
                 while data := self._spool.read(CHUNK * 4 * self.channels):
                     self._encode(np.frombuffer(data, np.float32).reshape(-1, self.channels) * np.float32(gain))
         self._encoder.close()
+        self._write_mask()
         self.pending.finish()
         # Some encoders ignore a failed write. libsndfile does not read every file without samples.
         try:
@@ -239,6 +248,8 @@ class Writer:
         size = (frames or 0) * self.channels * SAMPLE_BYTES.get(self.subtype, 0)
         if container == "WAV" and size > RF64_BYTES:
             container = "RF64"
+        elif container == "WAV" and self.channels > 2:
+            container = "WAVEX"
         try:
             self._encoder = soundfile.SoundFile(
                 os.fsencode(self.pending.temporary), "w", self.sample_rate, self.channels, subtype=self.subtype,
@@ -254,6 +265,7 @@ class Writer:
 
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
+            chunk = chunk if self._order is None else chunk[:, self._order]
             if self.subtype.startswith("PCM_"):
                 # libsndfile multiplies by 2 ** (bits - 1) - 1 on writing but divides by 2 ** (bits - 1) on reading.
                 # With one power of two for both, samples that were integers stay the same.
@@ -265,6 +277,14 @@ class Writer:
                 self._encoder.write(chunk)
             except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that a write was whole
                 self._explain_failure(str(error))
+
+    def _write_mask(self) -> None:
+        """Enter the channel mask into the header of a wav file that has a place for it."""
+        if self.format.container == "WAV" and self.channels > 2:
+            with self.pending.explained(), open(self.pending.temporary, "rb+") as file:
+                at = file.read(256).find(b"fmt ")
+                file.seek(at + 28)
+                file.write(self.channel_mask.to_bytes(4, "little"))
 
     def _explain_failure(self, otherwise: str) -> None:
         """Raise what the system says about one more write: libsndfile does not keep the reason."""
@@ -302,9 +322,10 @@ def write(
     format: str | None = None,
     subtype: str | None = None,
     overwrite: bool = False,
+    channel_mask: int = 0,
 ) -> None:
     """Write a waveform (channels, time) or (time,); arguments and errors as `Writer`."""
     waveform = waveform[None] if waveform.ndim == 1 else waveform
     channels, frames = waveform.shape
-    with Writer(path, sample_rate, channels, format, subtype, overwrite, frames) as writer:
+    with Writer(path, sample_rate, channels, format, subtype, overwrite, frames, channel_mask) as writer:
         writer.write(waveform)

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from separation.audio import Reader
-from separation.audio.formats import FFMPEG_SUFFIXES
 from separation.data.manifest import Clip, DataError, read_entries, read_manifest
 from separation.errors import AudioError
 
@@ -54,33 +53,20 @@ def read_samples(path: Path, start: float = 0.0, seconds: float = 0.0, slack: fl
         samples (time, channels), fewer if the file ends before the part does, and their rate, Hz.
 
     Raises:
-        RuntimeError: if libsndfile cannot read the file.
-        AudioError: if another container cannot be decoded.
+        AudioError: if the file cannot be read.
     """
-    if path.suffix.lower().lstrip(".") in FFMPEG_SUFFIXES:
-        reader = Reader(path)
-        rate, chunks, got = reader.sample_rate, [np.zeros((0, reader.channels), np.float32)], 0
-        end = round((start + seconds + 2 * slack) * rate) if seconds else math.inf
-        for chunk in reader.chunks():  # from the start: these containers cannot be searched exactly
-            chunks.append(chunk)
-            got += len(chunk)
-            if got >= end:
-                break
-        first, count = _frame_range(rate, start, seconds, slack, got)
-        return np.concatenate(chunks)[first : first + count], rate
-    import soundfile
-
-    with soundfile.SoundFile(path) as file:
-        first, count = _frame_range(file.samplerate, start, seconds, slack, file.frames)
-        file.seek(min(first, file.frames))
-        return file.read(count, dtype="float32", always_2d=True), file.samplerate
-
-
-def _frame_range(rate: int, start: float, seconds: float, slack: float, length: int) -> tuple[int, int]:
-    """First frame and number of frames of a part of a file of `length` frames."""
+    reader = Reader(path)
+    rate = reader.sample_rate
     first, count = round(start * rate), round(seconds * rate)
-    rest = max(0, length - first)
-    return first, rest if not seconds or rest <= count + slack * rate else count
+    most, got = count + math.floor(slack * rate), 0
+    chunks = [np.zeros((0, reader.channels), np.float32)]
+    for chunk in reader.chunks(first):
+        chunks.append(chunk)
+        got += len(chunk)
+        if seconds and got > most:
+            break
+    samples = np.concatenate(chunks)
+    return samples[:count] if seconds and got > most else samples, rate
 
 
 def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.ndarray, int]:
@@ -91,7 +77,6 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
     Raises:
         DataError: if the file is missing, empty or damaged, ends before the clip does, is silent there, or contains
             NaN or infinity. The message names the file.
-        AudioError: as `read_samples`.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
@@ -99,9 +84,8 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
         raise DataError(f"{path}: the file is empty (0 bytes).")
     try:
         samples, rate = read_samples(path, start, seconds, ROUNDING)
-    except RuntimeError as error:
-        detail = getattr(error, "error_string", str(error)).rstrip(".")
-        raise DataError(f"{path}: the file is damaged or not audio ({detail}).") from None
+    except AudioError as error:
+        raise DataError(str(error).replace(str(path), f"{path}: the file", 1)) from None
     found = len(samples) / rate
     if not found:
         raise DataError(f"{path}: there is no sound at {start:g} s." if start else f"{path}: the file has no samples.")

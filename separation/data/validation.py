@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from separation.audio import Reader
 from separation.data import fixed_mixtures as mixtures
 from separation.data.corpus import READ_ERRORS, BrokenError, describe_error, read_part, read_samples, report_broken
 from separation.data.fixed_mixtures import CLIPS, SECONDS, LeftOut, Rendered, Row
@@ -181,11 +182,10 @@ def group_clips(clips: Sequence[Clip]) -> tuple[dict[str, list[Clip]], str]:
 
 def measure(path: Path) -> float:
     """Length of a file, s; 0 if it cannot be read. Containers are decoded: the lengths in their headers are rounded."""
-    import soundfile
-
-    with suppress(OSError, RuntimeError):
-        return float(soundfile.info(path).duration)
     with suppress(*READ_ERRORS):
+        reader = Reader(path)
+        if reader.container and reader.frames is not None:
+            return reader.frames / reader.sample_rate
         samples, rate = read_samples(path)
         return len(samples) / rate
     return 0.0
