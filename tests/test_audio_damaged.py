@@ -11,7 +11,7 @@ import soundfile
 import torch
 from media import save_media, tone
 
-from separation.audio import Reader, read
+from separation.audio import Reader, read, write, writing
 from separation.data.corpus import read_samples
 
 RATE = 48000
@@ -386,3 +386,109 @@ def test_a_damaged_flac_gives_all_frames_that_are_whole(tmp_path, damage):
     assert least < result.shape[1] / rate <= 6
     assert np.abs(result[:, :8000] - noise(6, 8000)[:, :8000]).max() < 1e-4
     assert "is cut short or damaged" in warning
+
+
+# Channels
+
+LAYOUTS = {3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+
+
+def one_tone_each(channels, seconds=0.6):
+    """A tone of its own in each channel; that of the subwoofer is low, as encoders remove the rest."""
+    hertz = [60 if n == 3 and channels > 5 else 400 + 200 * n for n in range(channels)]
+    return torch.from_numpy(np.concatenate([tone(each, seconds, RATE) for each in hertz])), hertz
+
+
+def strongest(wave):
+    """The strongest frequency, Hz, of each channel."""
+    middle = wave[:, RATE // 10 : RATE // 2] * np.hanning(RATE // 2 - RATE // 10)
+    return [round(each.argmax() * 2.5) for each in np.abs(np.fft.rfft(middle))]
+
+
+def save_layout(path, wave, layout, codec):
+    """Write a container with FFmpeg, whose channels are those of a layout."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE, layout=layout)
+        frame = av.AudioFrame.from_ndarray(wave.T.contiguous().numpy().reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 0
+        resampler = av.AudioResampler(stream.codec_context.format.name, layout, RATE)
+        for part in resampler.resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+def stored_mask(path):
+    """The channel mask in the header of a wav file."""
+    head = path.read_bytes()[:300]
+    at = head.index(b"fmt ")
+    assert head[at + 8 : at + 10] == b"\xfe\xff"
+    return struct.unpack("<I", head[at + 28 : at + 32])[0]
+
+
+@pytest.mark.parametrize("channels", LAYOUTS)
+@pytest.mark.parametrize("source", ["ogg", "opus", "wav", "flac", "aiff", "caf", "w64", "m4a", "mkv", "webm"])
+def test_each_channel_stays_in_its_place(tmp_path, source, channels):
+    wave, hertz = one_tone_each(channels)
+    path = tmp_path / f"a.{source}"
+    if source in ("m4a", "mkv", "webm"):
+        if source == "webm" and channels in (5, 7):
+            pytest.skip("FFmpeg's Opus encoder itself swaps channels")
+        codec = {"m4a": "aac", "mkv": "flac", "webm": "libopus"}[source]
+        save_layout(path, wave, LAYOUTS[channels], codec)
+    else:
+        write(path, wave, RATE)
+    found, rate = read(path)
+    assert (rate, strongest(found.numpy())) == (RATE, hertz)
+    with av.open(str(path)) as container:  # another decoder agrees
+        stream = container.streams.audio[0]
+        if stream.layout.name in (LAYOUTS[channels], f"{LAYOUTS[channels]}(side)"):
+            packed = av.AudioResampler("flt", stream.layout, RATE)
+            parts = [part for frame in container.decode(stream) for part in packed.resample(frame)]
+            samples = np.concatenate([part.to_ndarray().reshape(-1, channels) for part in parts])
+            assert strongest(samples.T) == hertz
+    targets = ("wav", "flac", "ogg", "opus") if source in ("ogg", "opus", "wav", "flac") else ("wav", "ogg")
+    for target in targets:
+        write(tmp_path / f"b.{target}", found.clip(-0.9, 0.9), RATE, channel_mask=Reader(path).channel_mask)
+        assert strongest(read(tmp_path / f"b.{target}")[0].numpy()) == hertz
+    mask = stored_mask(tmp_path / "b.wav")
+    assert mask == (Reader(path).channel_mask or MASKS[channels])
+    assert Reader(tmp_path / "b.flac" if "flac" in targets else tmp_path / "b.wav").channel_mask.bit_count() == channels
+
+
+@pytest.mark.parametrize(("mask", "layout"), [(0x60F, "5.1(side)"), (0x3F, "5.1"), (0x107, "4.0"), (0x33, "quad")])
+def test_the_mask_of_a_wav_file_is_kept(tmp_path, mask, layout, monkeypatch):
+    wave = one_tone_each(mask.bit_count())[0]
+    save_layout(tmp_path / "a.wav", wave, layout, "pcm_f32le")
+    reader = Reader(tmp_path / "a.wav")
+    assert reader.channel_mask == mask
+    for size in (writing.RF64_BYTES, 1000):
+        monkeypatch.setattr(writing, "RF64_BYTES", size)
+        write(tmp_path / "b.wav", wave, RATE, channel_mask=reader.channel_mask, overwrite=True)
+        assert (stored_mask(tmp_path / "b.wav"), Reader(tmp_path / "b.wav").channel_mask) == (mask, mask)
+        assert torch.equal(read(tmp_path / "b.wav")[0], wave)
+
+
+def test_channels_in_another_order_are_put_in_that_of_wav_files(tmp_path):
+    """The layout of a CAF file says left, right, rear left, rear right, centre, subwoofer (MPEG 5.1 B)."""
+    wave, hertz = one_tone_each(6)
+    order = [0, 1, 4, 5, 2, 3]
+    soundfile.write(tmp_path / "a.caf", wave[order].T.numpy(), RATE, subtype="PCM_16")
+    data = (tmp_path / "a.caf").read_bytes()
+    at = data.index(b"free" if b"free" in data[:100] else b"data")
+    chan = b"chan" + struct.pack(">qIII", 12, 122 << 16 | 6, 0, 0)
+    (tmp_path / "a.caf").write_bytes(data[:at] + chan + data[at:])
+    found, _ = read(tmp_path / "a.caf")
+    assert strongest(found.numpy()) == hertz
+
+
+def test_a_quicktime_file_may_have_its_channels_in_any_order(tmp_path):
+    """FFmpeg's own description of such an order would end the process: PyAV frees it twice."""
+    wave, hertz = one_tone_each(6)
+    path = save_layout(tmp_path / "a.mov", wave, "5.1", "pcm_s16le")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"chan")
+    data[at + 8 : at + 12] = struct.pack(">I", 124 << 16 | 6)  # MPEG 5.1 D
+    path.write_bytes(data)
+    assert strongest(read(path)[0].numpy()) == hertz  # as stored

@@ -6,9 +6,11 @@ allowed, and only the protocol "file"; playlists, scripts and network addresses 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,10 @@ DEMUXERS = (
 )
 NO_LENGTH = frozenset({"aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "loas", "mp3"})
 """Demuxers whose files have no header: FFmpeg guesses the length from the first bytes."""
+BOX = re.compile(rb"\0\0..ch(?:an|nl)(?=[\0\1]\0\0)", re.DOTALL)
+CHUNK = re.compile(rb"chan(?=\0{6})|CHAN(?=\0\0)")
+"""Descriptions of channels: in MP4 with a small size in front, in CAF and AIFF with one behind."""
+MAX_BOXES, MAX_INDEX = 100, 1 << 26  # boxes, and bytes of one, that are looked at
 SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengths to whole frames
 JPEG_SCALE = 3  # as ffmpeg's -q:v
 
@@ -37,9 +43,41 @@ def open_container(path: Path, spans: Sequence[Span] = ()) -> Iterator[Any]:
         AudioError: if that fails or the format is not one of the allowed ones.
     """
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+    spans = spans or _hide_layouts(path)
     with ExitStack() as stack:
         source = stack.enter_context(open_view(path, spans)) if spans else f"file:{path}"
         yield stack.enter_context(_open(path, source, options))
+
+
+def _hide_layouts(path: Path) -> list[Span]:
+    """Return a file without its boxes that put channels into any order, over which PyAV ends the process.
+
+    They are in the index of QuickTime and MP4 files and at the start of CAF and AIFF files. Decoders of compressed
+    audio know the order without them. Nothing is returned if there are none.
+    """
+    with suppress(OSError), open(path, "rb") as file:
+        head, start, box = file.read(8), 0, BOX
+        if head[:4] in (b"caff", b"FORM"):
+            box, size = CHUNK, 4096
+        elif head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return []
+        else:
+            end = os.fstat(file.fileno()).st_size
+            for _ in range(MAX_BOXES):
+                file.seek(start)
+                head = file.read(16)
+                size = int.from_bytes(head[:4], "big")
+                size = int.from_bytes(head[8:16], "big") if size == 1 else size or end
+                if head[4:8] == b"moov" or size < 8 or start + size >= end:
+                    break
+                start += size
+        file.seek(start)
+        places = [start + found.end() - 4 for found in box.finditer(file.read(min(size, MAX_INDEX)))]
+        spans: list[Span] = []
+        for first, last in pairwise([-4, *places, os.fstat(file.fileno()).st_size]):
+            spans += [(first + 4, last), b"free"]
+        return spans[:-1] if places else []
+    return []
 
 
 def _open(path: Path, source: Any, options: dict[str, str]) -> Any:

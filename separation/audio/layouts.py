@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 SPEAKERS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()  # noqa: SIM905
 """FFmpeg's names of the bits of a channel mask, from the lowest; channels of wav files are in this order."""
+SNDFILE = dict(enumerate(["FL", "FR", "FC", "FL", "FR", "FC", "BC", "BL", "BR", "LFE", "FLC", "FRC", "SL", "SR"], 2))
+"""The same loudspeakers by libsndfile's numbers."""
 MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 """The usual mask by number of channels, also that of Vorbis, Opus and flac; one and two channels need none."""
 VORBIS_ORDER = {

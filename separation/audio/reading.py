@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import ContainerDecoder, open_container
+from separation.audio.containers import ContainerDecoder
 from separation.audio.formats import READABLE
 from separation.audio.joining import Decoder, JoinedDecoder, Span, open_view, warn_of_loss
-from separation.audio.layouts import MASKS, SPEAKERS, VORBIS_ORDER, describe_layout
+from separation.audio.layouts import MASKS, SNDFILE, VORBIS_ORDER, describe_layout
 from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder, measure_tag, parse_frame
 from separation.audio.ogg import find_links
 from separation.audio.sizes import repair_sizes
@@ -28,6 +28,7 @@ CHUNK = 16_384  # frames per call of libsndfile
 BLOCK_SECONDS = 10.0
 BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
+GET_CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO, which soundfile has no function for
 MAX_RATE = 2_000_000  # Hz
 OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM", b"\x1aE\xdf\xa3", b"\0\0\1\xba")
 """How files of other kinds begin, whatever their suffix says."""
@@ -245,13 +246,19 @@ class SoundFileDecoder:
             self.frames: int | None = file.frames if file.frames < UNKNOWN_FRAMES else None
             self.container: str | None = file.format
             self.subtype: str | None = file.subtype
-        self.channel_mask, self._order = 0, None
-        if self.container == "OGG":
-            self.channel_mask, self._order = MASKS.get(self.channels, 0), VORBIS_ORDER.get(self.channels)
-        elif 2 < self.channels <= len(SPEAKERS):
-            with suppress(AudioError), open_container(path) as container:
-                names = [channel.name for channel in container.streams.audio[0].layout.channels]
-                self.channel_mask, self._order = describe_layout(names)
+            self.channel_mask, self._order = self._find_layout(file)
+
+    def _find_layout(self, file: Any) -> tuple[int, list[int] | None]:
+        """Return the channel mask of an open file and the order that makes its channels those of wav files."""
+        import soundfile
+
+        if self.container in ("OGG", "FLAC"):
+            return MASKS.get(self.channels, 0), VORBIS_ORDER.get(self.channels) if self.container == "OGG" else None
+        numbers = soundfile._ffi.new("int[]", self.channels)
+        size = self.channels * soundfile._ffi.sizeof("int")
+        if self.container == "AIFF" or not soundfile._snd.sf_command(file._file, GET_CHANNEL_MAP, numbers, size):
+            return 0, None
+        return describe_layout([SNDFILE.get(number, "") for number in numbers])
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
