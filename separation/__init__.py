@@ -11,6 +11,7 @@ Importing this package loads nothing else. Each public name is loaded from its m
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ _MODULES = {
     "read": "separation.audio",
     "write": "separation.audio",
 }
+
+if sys.argv[:1] == ["-m"] and (_module := sys.orig_argv[sys.orig_argv.index("-m") + 1]).startswith("separation."):
+    from separation.process import begin
+
+    begin(_module)  # of `python -m separation.evaluate`, before the module's own imports
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,9 +28,11 @@ from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
+from separation.download import replace_when_complete
 from separation.errors import DataError, ModelError
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.pretrained import read_config
+from separation.process import call
 from separation.separator import Separator
 from separation.stream import ABSENT, PRESENT, PresenceRule, presence_word
 from separation.wordings import wordings
@@ -295,7 +298,8 @@ def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
     config[name] = (config.get(name) or {}) | values
     section = yaml.safe_dump({name: config[name]}, sort_keys=False, default_flow_style=None, width=120)
     others = re.sub(rf"^{name}:.*\n(?:[ #-].*\n|\n)*", "", path.read_text(encoding="utf-8") + "\n", flags=re.MULTILINE)
-    path.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
+    with replace_when_complete(path) as partial:
+        partial.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
 
 
 def detect_row(separator: Separator, row: dict[str, str], root: Path) -> Detector:
@@ -360,4 +364,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call("separation.calibrate", main))

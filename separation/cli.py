@@ -19,10 +19,8 @@ import contextlib
 import importlib.util
 import json
 import math
-import os
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,21 +31,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader
-from separation.audio.writing import PendingFile, commit, handle_signals
+from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
 from separation.cli_options import UsageError, parse, writes_to_stdout
-from separation.cli_print import (
-    StandardOutputError,
-    presence_text,
-    print_error,
-    print_line,
-    print_models,
-    print_sounds,
-    result_lines,
-    standard_output,
-)
+from separation.cli_print import presence_text, print_error, print_line, print_models, print_sounds, result_lines
 from separation.errors import AudioError, ModelError
 from separation.outputs import Namer, QueryOutputs, Record, Request, choose_format, plan_paths, slug
+from separation.process import (
+    DONE,
+    FAILED,
+    StandardOutputError,
+    call,
+    printable,
+    standard_output,
+    temporary_folder,
+)
 from separation.sounds import known_sounds
 
 if TYPE_CHECKING:
@@ -55,7 +53,7 @@ if TYPE_CHECKING:
 
     from separation.separator import Separator, Watch
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+USAGE = 2
 REST = "rest"  # name of what --all leaves over
 MAX_NAMED = 3  # sounds named when a query is absent
 PATIENCE = 1.0  # seconds before a progress bar appears
@@ -65,35 +63,26 @@ PROGRESS_WITHOUT_TOTAL = "{elapsed}  {desc}"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `separate`; return its exit status (0 success, 1 a file failed, 2 wrong usage, 130 interrupted)."""
-    if sys.stderr is None:  # closed, as by 2>&-
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    if sys.stdout is None:
-        print_error("standard output is closed.")
-        return FAILED
+    return call("separate", lambda: run(argv))
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Do what the options say."""
     try:
-        with standard_output():  # of --help and --version
-            options, requests = parse(argv)
+        options, requests = parse(argv)
         if options.list_models:
             print_models(options.json)
         elif options.sounds is not None:
             print_sounds(options.sounds, options.json)
         else:
-            # Temporary files are removed as after Ctrl-C.
-            stop = handle_signals(("SIGTERM", "SIGHUP"), lambda number, _: sys.exit(128 + number))
-            with stop, tempfile.TemporaryDirectory(prefix="separate-") as scratch:
-                return Command(options, requests, Path(scratch)).run()
+            with ExitStack() as stack:
+                return Command(options, requests, stack).run()
         return DONE
     except UsageError as error:
-        print_error(f"{error}\n(See separate --help.)" if sys.stderr.isatty() else str(error))
+        print_error(str(error), *["(See separate --help.)"] * sys.stderr.isatty())
         return USAGE
-    except KeyboardInterrupt:
-        print_error("interrupted; no incomplete files are left.")
-        return INTERRUPTED
-    except (BrokenPipeError, StandardOutputError) as error:
-        if isinstance(error, StandardOutputError):
-            print_error(str(error))
-        with contextlib.suppress(OSError, ValueError):  # otherwise Python complains at exit about unwritten output
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except AudioError as error:  # of the temporary folder
+        print_error(str(error))
         return FAILED
 
 
@@ -115,13 +104,13 @@ def check_model(model: str, device: str) -> None:
 
 
 class Command:
-    """One run of `separate` with the options and requests of `parse`, and a temporary folder `scratch`."""
+    """One run of `separate` with the options and requests of `parse`; closing `stack` removes temporary files."""
 
-    def __init__(self, options: argparse.Namespace, requests: list[Request], scratch: Path) -> None:
-        self.options, self.requests, self.scratch = options, requests, scratch
+    def __init__(self, options: argparse.Namespace, requests: list[Request], stack: ExitStack) -> None:
+        self.options, self.requests, self.stack = options, requests, stack
         self.to_stdout = writes_to_stdout(options)
         folder = Path(options.output) if options.output else None
-        self.folder = scratch / "out" if self.to_stdout else folder
+        self.folder = self.scratch / "out" if self.to_stdout else folder
 
     def run(self) -> int:
         """Process every input; return the exit status."""
@@ -165,7 +154,7 @@ class Command:
                     self.separate(source, reader, record, namer, self.requests)
                 if reader.warning:
                     record.warnings.append(reader.warning)
-        except (UsageError, BrokenPipeError):
+        except (UsageError, StandardOutputError):
             raise
         except (AudioError, ModelError) as error:
             record.error = str(error)
@@ -269,6 +258,11 @@ class Command:
         return self.folder or (Path() if source.piped else source.path.parent)
 
     @cached_property
+    def scratch(self) -> Path:
+        """A temporary folder, for what comes from a pipe or goes to standard output."""
+        return self.stack.enter_context(temporary_folder())
+
+    @cached_property
     def separator(self) -> Separator:
         """The model, loaded for the first readable file."""
         import torch
@@ -314,7 +308,8 @@ class Command:
             from tqdm import tqdm
 
             with tqdm(
-                total=frames, desc=f"{stage} {label}", bar_format=PROGRESS if frames else PROGRESS_WITHOUT_TOTAL,
+                total=frames, desc=printable(f"{stage} {label}"),
+                bar_format=PROGRESS if frames else PROGRESS_WITHOUT_TOTAL,
                 leave=False, delay=PATIENCE, dynamic_ncols=True, disable=True if self.options.quiet else None,
             ) as bar:  # fmt: skip
                 for block in blocks:

@@ -207,6 +207,8 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
 
 def tidy_text(text: str, option: str) -> str:
     """Return the text on one line, with single spaces; raise UsageError if it has no letter or digit."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise UsageError(f"{option} is not text in this locale, which LC_ALL=C.UTF-8 would change.")
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if not has_word(text):
         problem = f'{option} "{text}" contains no word' if text else f"{option} is empty"

@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from functools import partial
 
-from separation.errors import reason
 from separation.outputs import Record
+from separation.process import printable, say, standard_output
 
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 
 
-class StandardOutputError(Exception):
-    """Standard output cannot be written; the text says why."""
-
-
-@contextlib.contextmanager
-def standard_output() -> Iterator[None]:
-    """Turn an OSError into StandardOutputError; a reader that has left (BrokenPipeError) is not an error to report."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
-
-
 def print_line(line: str) -> None:
-    """Print a line to standard output. Characters that its encoding lacks are escaped."""
+    """Print a line to standard output. Control characters, and characters that its encoding lacks, are escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     with standard_output():
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        print(printable(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def print_error(sentence: str) -> None:
-    """Print a sentence to standard error."""
-    encoding = sys.stderr.encoding or "utf-8"
-    line = f"separate: {sentence}".encode(encoding, "backslashreplace").decode(encoding)
-    print(line, file=sys.stderr, flush=True)
+print_error = partial(say, "separate")
 
 
 def presence_text(record: Record, name: str) -> str:

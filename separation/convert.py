@@ -13,6 +13,7 @@ from pathlib import Path
 
 from separation.errors import ModelError
 from separation.pretrained import build_parts, read_stored, save_model
+from separation.process import call
 from separation.released.systems import SYSTEMS
 
 README = """# {name}
@@ -65,4 +66,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("separation-convert", main))

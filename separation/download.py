@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 from separation.errors import ModelError
+from separation.process import remove, temporary_path
 
 OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
 TIMEOUT = 30.0
@@ -50,13 +52,21 @@ def cache_folder() -> Path:
         return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "separation"
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "separation"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
+    return home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
+
+
+def home() -> Path:
+    """Return the user's home folder, or one in the temporary folder for a user who has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"separation-{os.getuid()}"
 
 
 def hub_cache() -> Path:
     """Return the folder of the local Hugging Face cache."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    hub_home = Path(os.environ.get("HF_HOME", home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", hub_home / "hub"))
 
 
 def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
@@ -66,14 +76,20 @@ def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
 
 @contextmanager
 def replace_when_complete(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it to `path` afterwards; after an error `path` is as it was."""
+    """Yield a temporary path beside `path` and rename it to `path` afterwards; after an error `path` is as it was.
+
+    A device, such as /dev/stdout, is written directly.
+    """
+    if path.exists() and not path.is_file():
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = temporary_path(path)
     try:
         yield partial
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def find_file(remote: RemoteFile) -> Path | None:

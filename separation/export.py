@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from separation.configs import read_yaml
+from separation.download import replace_when_complete
 from separation.errors import ModelError
 from separation.pretrained import average_weights, build_parts, describe_objective, save_model
+from separation.process import call
 
 LICENCE = "CC BY 4.0"
 
@@ -28,7 +30,8 @@ def export_encoder(checkpoint: Path, file: Path) -> None:
     encoder = select(read_tensors(checkpoint), "encoder.")
     if not encoder:
         raise ModelError(f"{checkpoint} holds no tensors of an encoder.")
-    file.write_bytes(save({name: value.contiguous() for name, value in encoder.items()}))
+    with replace_when_complete(file) as partial:
+        partial.write_bytes(save({name: value.contiguous() for name, value in encoder.items()}))
 
 
 def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str, Any]) -> None:
@@ -73,4 +76,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("separation.export", main))

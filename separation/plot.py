@@ -6,6 +6,7 @@ so that an hour needs as little memory as a second.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from typing import TYPE_CHECKING, BinaryIO
@@ -101,6 +102,7 @@ def draw(
 
     With `sounds`, the last panel shows when each of them occurs.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it advises on its cache folder where HOME is read-only
     from matplotlib.figure import Figure
 
     top = max(float(levels.max()) for levels in panels.values())

@@ -1,7 +1,7 @@
 """`separate` from its arguments to its files, with a Separator that multiplies in the place of a model.
 
-The table of command lines in test_command_lines.py holds names, messages and JSON records; here are the samples, the
-failures of disks and streams, and the signals.
+The table of command lines in test_command_lines.py holds names, messages and JSON records, test_process.py streams and
+signals; here are the samples and the failures of disks.
 """
 
 import errno
@@ -10,10 +10,7 @@ import json
 import math
 import os
 import shlex
-import signal
-import subprocess
 import sys
-import textwrap
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -461,7 +458,7 @@ def test_progress_is_shown_on_a_terminal_only_and_goes_away(folder, monkeypatch,
     assert stream.getvalue() == ""
 
 
-# Memory, signals, start
+# Memory, start
 
 
 def test_memory_does_not_grow_with_the_length(folder):
@@ -476,85 +473,6 @@ def test_memory_does_not_grow_with_the_length(folder):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] + 200_000
-
-
-PROGRAM = """
-    import sys, time
-    sys.path.insert(0, {tests!r})
-    from gains import GainSeparator, GainStream
-    from separation import Separator, cli
-    push = GainStream.push
-    def slow(self, block):
-        print("working", file=sys.stderr, flush=True)
-        time.sleep({pause})
-        return push(self, block)
-    GainStream.push = slow
-    Separator.from_pretrained = lambda *_, **__: GainSeparator()
-    sys.exit(cli.main(sys.argv[1:]))
-    """
-
-
-def start(*arguments, pause=30.0, stdout=subprocess.PIPE):
-    program = PROGRAM.format(tests=str(Path(__file__).parent), pause=pause)
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), *arguments],
-        stdout=stdout, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": ROOT}, start_new_session=True,
-    )  # fmt: skip
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_interrupt_stops_cleanly(folder, number, status):
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip(f"{number.name} is ignored here, as nohup has it, and so it is by what is started from here")
-    save("mix.flac")
-    process = start("--query", "half", "--residual", "--plot", "mix.flac")
-    assert process.stderr.readline() == "working\n"
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == status
-    assert "Traceback" not in err
-    if number == signal.SIGINT:
-        assert err == "separate: interrupted; no incomplete files are left.\n"
-    assert everything() == ["mix.flac"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_a_closed_standard_output_ends_quietly(folder):
-    for name in ("a.wav", "b.wav"):
-        save(name)
-    process = start("--query", "half", "a.wav", "b.wav", "--json", pause=0.2)
-    process.stdout.close()
-    err = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=20) == 1
-    assert "Traceback" not in err
-    assert "BrokenPipe" not in err
-
-
-@pytest.mark.skipif(os.name != "posix", reason="streams of POSIX")
-@pytest.mark.parametrize(
-    ("closed", "status", "error"), [(">&-", 1, "separate: standard output is closed.\n"), ("2>&-", 0, "")]
-)
-def test_a_stream_that_is_closed_is_no_traceback(closed, status, error):
-    command = f"{sys.executable} -m separation.cli --version {closed}"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (status, error)
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--query", "half", "a.wav"], ["--query", "half", "a.wav", "--json"]]
-)
-def test_a_full_standard_output_is_reported(folder, arguments):
-    save("a.wav")
-    with open("/dev/full", "w") as full:
-        process = start(*arguments, pause=0.0, stdout=full)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err.splitlines()[-1] == "separate: standard output cannot be written: the disk is full."
-    assert "Traceback" not in err
 
 
 def test_help_has_examples(capsys):

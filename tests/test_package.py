@@ -146,9 +146,8 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert f"\nVersion: {separation.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
-    assert "separate=separation.cli:main" in scripts.replace(" ", "")
-    assert "separation-train=separation.training:main" in scripts.replace(" ", "")
-    assert "separation-data=separation.datasets.command:main" in scripts.replace(" ", "")
+    for name in ("separate", "separation-train", "separation-data", "separation-convert"):
+        assert f"\n{name}=separation.process:{name.replace('-', '_')}\n" in scripts.replace(" ", "") + "\n"
 
 
 def requirements(wheel: Path) -> dict[str, set[str]]:

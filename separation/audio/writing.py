@@ -8,19 +8,17 @@ it was until its replacement is complete.
 from __future__ import annotations
 
 import os
-import secrets
-import signal
 import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from separation.audio.formats import SAMPLE_BYTES, find_format, find_subtype, refusal
 from separation.audio.layouts import MASKS, VORBIS_ORDER
 from separation.errors import AudioError, reason
+from separation.process import remove, temporary_path, uninterrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +47,7 @@ class PendingFile:
         self.path = Path(path)
         self.overwrite = overwrite
         self.check_free()
-        self.temporary = self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
+        self.temporary = temporary_path(self.path)
         with self.explained(), open(self.temporary, "xb"):
             pass
 
@@ -77,14 +75,13 @@ class PendingFile:
 
     def discard(self) -> None:
         """Remove the temporary file; does nothing after `commit`."""
-        with suppress(OSError):
-            self.temporary.unlink()
+        remove(self.temporary)
 
     def back_up(self) -> Path | None:
         """Give an existing file at the destination a second, hidden name, and return that; None if there is no file."""
         if not os.path.lexists(self.path):
             return None
-        previous = self.path.with_name(f".separate-{secrets.token_hex(6)}.part")
+        previous = temporary_path(self.path).with_suffix(".old")  # never removed by another process
         try:
             os.link(self.path, previous, follow_symlinks=False)
         except (OSError, NotImplementedError):  # not every file system has hard links
@@ -95,10 +92,7 @@ class PendingFile:
 def commit(files: Sequence[PendingFile]) -> None:
     """Move finished files to their destinations; signals wait. If one fails, undo the others and raise AudioError."""
     backups: list[tuple[PendingFile, Path | None]] = []
-    caught: list[int] = []
-    with ExitStack() as stack:
-        stack.callback(lambda: list(map(signal.raise_signal, caught)))
-        stack.enter_context(handle_signals(("SIGINT", "SIGTERM", "SIGHUP"), lambda number, _: caught.append(number)))
+    with uninterrupted():
         try:
             for pending in files:
                 with pending.explained():
@@ -118,21 +112,6 @@ def commit(files: Sequence[PendingFile]) -> None:
             if previous is not None:
                 with suppress(OSError):
                     previous.unlink()
-
-
-@contextmanager
-def handle_signals(names: Sequence[str], handler: Callable[[int, Any], Any]) -> Iterator[None]:
-    """Handle signals, those that this system has and does not ignore, while the block runs; in the main thread only."""
-    before: dict[int, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    before[number] = signal.signal(number, handler)
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 class Writer:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from separation.audio import AudioError
 from separation.audio.containers import pictures
 from separation.data.manifest import Clip, DataError, Entry
+from separation.process import remove, temporary_path
 
 HEIGHT = 256
 PICTURES = "*.jpg"
@@ -43,7 +43,7 @@ def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0)
     """
     if not video.is_file():
         raise DataError(f"{video}: there is no such file.")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial = temporary_path(folder)
     partial.mkdir(parents=True)
     try:
         count = 0
@@ -55,7 +55,7 @@ def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0)
     except AudioError as error:
         raise DataError(f"{video}: no frames can be extracted: {error}") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
     return count
 
 

@@ -27,6 +27,7 @@ from separation.data.manifest import (
 )
 from separation.data.texts import WORDINGS, Texts, read_wordings
 from separation.errors import reason
+from separation.process import remove, temporary_path, uninterrupted
 
 
 def pack(
@@ -67,7 +68,7 @@ def pack(
     if "train" not in {split for split, _ in entries}:
         raise DataError(f"{manifest}: the manifest has no rows with split train.")
     entries += [("train", clip) for clip in foley_clips(foley)]
-    partial, earlier = (out.with_name(f".{os.getpid()}.{part}.{out.name}") for part in ("new", "old"))
+    partial, earlier = temporary_path(out), out.with_name(f".{os.getpid()}.old.{out.name}")
     try:
         partial.mkdir(parents=True)
         kept = write_samples(entries, root, partial, sample_rate, notice)
@@ -78,15 +79,16 @@ def pack(
         corpus = Corpus(partial, sample_rate=sample_rate)
         if corpus.labels != [""]:
             Texts(corpus, unions=True, store=True)
-        if out.exists():
-            out.rename(earlier)
-        partial.rename(out)
+        with uninterrupted():
+            if out.exists():
+                out.rename(earlier)
+            partial.rename(out)
     except OSError as error:
         raise DataError(f"{out}: the corpus cannot be written ({reason(error)}).") from None
     finally:
         if earlier.exists() and not out.exists():
             earlier.rename(out)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove(partial)
         shutil.rmtree(earlier, ignore_errors=True)
     return Corpus(out, sample_rate=sample_rate)
 

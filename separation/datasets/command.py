@@ -10,6 +10,7 @@ from typing import Any
 
 from separation.data.manifest import leaks, read_entries, relocate, write_manifest
 from separation.errors import DataError, reason
+from separation.process import call
 
 HELP = """\
 Writes the manifest (one row a clip, CSV or JSON lines) of a dataset on disk; training reads manifests only.
@@ -211,4 +212,4 @@ def shard(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(call("separation-data", main))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
 from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest, read_recording_ids
+from separation.download import replace_when_complete
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import NamedEmbeddings
 from separation.errors import DataError, ModelError, reason
@@ -269,4 +270,5 @@ def write_json(path: Path, value: Any) -> None:
             return [finite(each) for each in value]
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    path.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
+    with replace_when_complete(path) as partial:
+        partial.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")

@@ -25,6 +25,7 @@ from separation.errors import DataError, ModelError
 from separation.evaluate.scoring import EvaluationError
 from separation.moved import resolve_text
 from separation.pretrained import DESCRIPTION, describe_objective
+from separation.process import give_back_signals
 from separation.training.callbacks import move_earlier_checkpoints
 
 BASE = Path(__file__).parent / "base.yaml"
@@ -232,6 +233,7 @@ def sentence(message: str) -> str:
 
 def main() -> None:
     """Run the command. Objective and data module are given by their class paths in the YAML."""
+    give_back_signals()  # Lightning handles them
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     sys.argv[1:] = map(resolve_text, sys.argv[1:])

@@ -1,0 +1,342 @@
+"""How every command begins and ends: standard streams, signals, temporary files, exit status.
+
+The console scripts begin here, because this module imports little: a signal during the slow imports of a command finds
+its handler in place. SIGINT, SIGTERM and SIGHUP end the process within half a second, whatever it is doing. They raise
+nothing in the code that they interrupt, where it could be caught or turn into another error: the handler removes the
+temporary files itself. While the main thread is inside of a long call, during which no handler runs, another thread
+acts.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import select
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from separation.errors import AudioError, reason
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+GRACE = 0.2  # seconds that the main thread has for a signal before another thread acts
+# Control characters, among them those that begin terminal escapes, marks that reverse the order of text, and bytes
+# that are not text.
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
+
+TEMPORARY: set[Path] = set()  # files and folders that are removed if a signal ends the process
+_program = "separation"
+_status: int | None = None  # of a process that a signal ends; None: 128 and its number
+_commits = threading.RLock()  # held while files get their names
+_ending = threading.Lock()
+
+# Standard streams
+
+
+class StandardOutputError(Exception):
+    """Standard output cannot be written. The text says why; it is empty if nobody reads it any more."""
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Turn an OSError into StandardOutputError."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise StandardOutputError from None
+    except OSError as error:
+        raise StandardOutputError(f"standard output cannot be written: {reason(error)}.") from None
+
+
+class Output(io.TextIOWrapper):
+    """Standard output that raises StandardOutputError instead of an OSError that could be taken for another file's."""
+
+    def write(self, text: str) -> int:
+        with standard_output():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with standard_output():
+            super().flush()
+
+
+class Messages(io.TextIOWrapper):
+    """Standard error; messages that cannot be written are lost, which changes nothing else."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def printable(text: str) -> str:
+    """Escape control characters, as those of terminals, and what the output's encoding lacks is escaped later."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def say(program: str, *lines: str) -> None:
+    """Print lines to standard error, behind the name of the program."""
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
+    with suppress(OSError, ValueError, AttributeError):
+        print(f"{program}: {text}", file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Point closed standard streams at the null device, so that no file gets their numbers; see `Output`, `Messages`.
+
+    `sys.stdout` stays None if it was closed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = Messages(open(os.devnull, "wb"), "utf-8")  # noqa: SIM115
+    for name, kind in (("stdout", Output), ("stderr", Messages)):
+        old = getattr(sys, name)
+        if type(old) is io.TextIOWrapper:
+            how: Any = {"line_buffering": old.line_buffering, "write_through": old.write_through}
+            setattr(sys, name, kind(old.buffer, old.encoding, "backslashreplace", **how))
+
+
+# Commands
+
+
+def begin(program: str) -> None:
+    """Prepare standard streams and signals for a program that has this process for itself."""
+    global _program
+    _program = program
+    open_streams()
+    take_signals()
+
+
+def run_command(program: str, module: str) -> int:
+    """Import a command's module and run its `main`; return the exit status."""
+    begin(program)
+    return call(program, lambda: import_module(module).main())
+
+
+separate = partial(run_command, "separate", "separation.cli")
+separation_data = partial(run_command, "separation-data", "separation.datasets.command")
+separation_convert = partial(run_command, "separation-convert", "separation.convert")
+separation_train = partial(run_command, "separation-train", "separation.training")
+
+
+def call(program: str, main: Callable[[], int | None]) -> int:
+    """Run a command's `main` and return its exit status; what fails outside of any file is one sentence."""
+    global _program
+    _program = program
+    if sys.stdout is None:
+        say(program, "standard output is closed.")
+        return FAILED
+    try:
+        os.getcwd()
+    except OSError:  # MKL would end the process with a message of its own
+        say(program, "the working folder does not exist any more.")
+        return FAILED
+    try:
+        try:
+            return main() or DONE
+        finally:
+            with standard_output():
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        say(program, "interrupted; no incomplete files are left.")
+        return INTERRUPTED
+    except StandardOutputError as error:
+        if str(error):
+            say(program, str(error))
+        with suppress(OSError, ValueError):  # otherwise Python complains at exit about unwritten output
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        say(program, "there is not enough memory.")
+    except OSError as error:
+        say(program, f"{error.filename or 'the system'}: {reason(error)}.")
+    return FAILED
+
+
+# Signals
+
+
+def end_normally() -> None:
+    """From now on, a signal is the usual way to end this process, with exit status 0."""
+    global _status
+    _status = DONE
+
+
+def take_signals() -> None:
+    """Let signals end this process, except those that are ignored, as nohup has it, or that somebody else handles."""
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _handle)
+    if os.name == "posix":
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
+        sys.meta_path.insert(0, TorchPreloader())
+        os.register_at_fork(after_in_child=give_back_signals)
+
+
+class TorchPreloader:
+    """Import hook that loads torch's largest library before torch does: no signal is seen while an import loads it.
+
+    That takes a third of a second, and seconds if it comes from the disk or the machine is busy.
+    """
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Load the library if torch is to be imported; the import itself is left to others."""
+        if name != "torch":
+            return
+        sys.meta_path.remove(self)
+        with suppress(OSError, AttributeError, TypeError, ValueError):
+            import ctypes
+            from importlib.util import find_spec
+
+            [folder] = find_spec(name).submodule_search_locations  # type: ignore[union-attr, misc]
+            load = ctypes.CDLL(None).dlopen  # called like this, it does not hold Python's lock
+            load.argtypes, load.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
+            load(os.fsencode(f"{folder}/lib/libtorch_cpu.so"), os.RTLD_NOW)
+
+
+def give_back_signals() -> None:
+    """Handle signals as Python does."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _handle:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    writing = signal.set_wakeup_fd(-1)
+    if writing >= 0:
+        os.close(writing)  # ends the thread
+
+
+def _handle(number: int, _: Any) -> None:
+    for each in SIGNALS:  # a second signal changes nothing
+        if signal.getsignal(each) is _handle:
+            signal.signal(each, signal.SIG_IGN)
+    end(number)
+
+
+def _watch(reading: int) -> None:
+    while byte := os.read(reading, 1):
+        if byte[0] in SIGNALS:
+            time.sleep(GRACE)
+            end(byte[0])
+
+
+def end(number: int) -> NoReturn:
+    """End the process at once with the exit status of a signal; whatever is temporary is removed."""
+    _ending.acquire()
+    _commits.acquire(timeout=5.0)
+    for path in list(TEMPORARY):
+        remove(path)
+    cause = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+    clear = "\r\033[K" if os.isatty(2) else ""  # a progress bar
+    with suppress(OSError, ValueError):
+        if os.name != "posix" or select.select([], [2], [], 0)[1]:  # a pipe that nobody empties would block
+            os.write(2, f"{clear}{_program}: {cause}; no incomplete files are left.\n".encode())
+    os._exit(128 + number if _status is None else _status)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let signals wait until the end of the block, which should be short."""
+    before: dict[int, Any] = {}
+    caught: list[int] = []
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, lambda number, _: caught.append(number))
+        with _commits:
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)
+
+
+# Temporary files
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a hidden path beside `path` for what will be renamed to it; see `remove`.
+
+    The name tells which process uses it. What processes that are gone have left in the folder is removed.
+    """
+    _remove_leftovers(path.parent)
+    temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.part")
+    TEMPORARY.add(temporary)
+    return temporary
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield an empty folder in the system's temporary folder; it is removed when the block ends."""
+    import tempfile
+
+    try:
+        folder = temporary_path(Path(tempfile.gettempdir()) / "folder")
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise AudioError(f"No temporary folder can be used: {reason(error)}; name one with TMPDIR.") from None
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(path: Path) -> None:
+    """Remove a temporary file or folder, if it is there."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            import shutil
+
+            for _ in range(9):  # other threads may be writing into it
+                shutil.rmtree(path, ignore_errors=True)
+                if not path.exists():
+                    break
+        else:
+            path.unlink(missing_ok=True)
+    TEMPORARY.discard(path)
+
+
+@cache
+def _machine() -> str:
+    """Eight digits for the machine, or container, in which process numbers are unique."""
+    name = os.uname().nodename if hasattr(os, "uname") else ""
+    with suppress(OSError):
+        name += os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    with suppress(OSError):
+        for entry in os.scandir(folder) if os.name == "posix" else ():
+            found = LEFTOVER.fullmatch(entry.name)
+            if found and found[1] == _machine() and int(found[2]) != os.getpid():
+                try:
+                    os.kill(int(found[2]), 0)
+                except ProcessLookupError:
+                    remove(Path(entry.path))
+                except OSError:  # somebody else's
+                    continue
