@@ -125,7 +125,7 @@ class Detector:
     @torch.inference_mode()
     def run(self, blocks: Iterable[Tensor], sample_rate: int, level: float) -> Detector:
         """Detect in a recording of a level (see `stream.measure_level`) that is given in blocks (channels, time)."""
-        margin, first = math.ceil(margin_seconds(self.model)), 0
+        margin, first = math.ceil(margin_seconds(self.model, sample_rate)), 0
         segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
         samples = silent = 0
         for block in blocks:
@@ -146,7 +146,8 @@ class Detector:
         """Add the seconds from `first` to `end`, or to the last, of a segment (channels, time)."""
         if level == 0:
             return
-        _, wave = network_input(self.model, segment, sample_rate, level / self.model.input_level)
+        ends = (first == 0, end is None)
+        _, wave = network_input(self.model, segment, sample_rate, level / self.model.input_level, ends)
         with self.model.autocast(self.conditions.device):
             logits, tags = self.model.score_presence(wave[None].to(self.conditions.device), self.conditions[None])
         inner = logits[0, :, first * self.rate : end and end * self.rate].float().cpu()

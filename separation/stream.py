@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -23,13 +22,14 @@ from torch.nn import functional as F
 from separation.audio import as_waveform, high_pass, resample
 from separation.models.base import ConditionedModel
 
-RESAMPLER_SECONDS = 0.25  # more than the context of the resampling filters
+RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
-HIGH_PASS_PERIODS = 5  # context of the high-pass filter in periods of its frequency
+HIGH_PASS_PERIODS = 10  # context of the high-pass filter in periods of its frequency
 FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
 """Energy of a recording below the high-pass filter relative to the rest. Presence never depends on it. Targets contain
-it between these limits: below the first it is inaudible, above the second a fault (validation rows reach 1.7)."""
+it, without a constant offset, between these limits: below the first it is inaudible, above the second a fault
+(validation rows reach 1.7)."""
 SILENCE = 1e-5  # samples 100 dB below the level are silent
 RATIO_FLOOR_DB = -60.0
 PRESENT, ABSENT = 0.6, 0.3
@@ -41,14 +41,16 @@ class Level(float):
     """Level of a recording, see `measure_level`.
 
     Attributes:
-        rumble: energy below the network's high-pass filter relative to the rest; 0 if it is not known.
+        rumble: energy below the network's high-pass filter, without the offset, relative to the rest; 0 if unknown.
+        offset: mean of each channel; empty if unknown.
     """
 
     rumble: float
+    offset: tuple[float, ...]
 
-    def __new__(cls, level: float, rumble: float = 0.0) -> Level:
+    def __new__(cls, level: float, rumble: float = 0.0, offset: tuple[float, ...] = ()) -> Level:
         self = super().__new__(cls, level)
-        self.rumble = rumble
+        self.rumble, self.offset = rumble, offset
         return self
 
 
@@ -192,7 +194,8 @@ class OverlapAdd:
     side of it. If its value depends on no more than that, the result equals that of the whole signal.
 
     Args:
-        process: (channels, n) to (..., n) for any n >= 1; its result is changed in place.
+        process: (channels, n) to (..., n) for any n >= 1; its result is changed in place. It is also told whether the
+            signal starts and whether it ends with this segment.
         segment: length of the segments in samples.
         overlap: samples that two segments share, at most half of a segment.
         fade: samples over which two segments are blended; overlap / 10 by default.
@@ -202,7 +205,11 @@ class OverlapAdd:
     """
 
     def __init__(
-        self, process: Callable[[Tensor], Tensor], segment: int, overlap: int, fade: int | None = None
+        self,
+        process: Callable[[Tensor, tuple[bool, bool]], Tensor],
+        segment: int,
+        overlap: int,
+        fade: int | None = None,
     ) -> None:
         fade = overlap // 10 if fade is None else fade
         if not 0 <= 2 * overlap <= segment or not 0 <= fade <= overlap or segment < 1:
@@ -215,7 +222,7 @@ class OverlapAdd:
         """Add (channels, n) to the input; return output (..., m) that is final, in pieces."""
         final = []
         for segment in self.segmenter.push(block):
-            joined = self._join(self.process(segment))
+            joined = self._join(self.process(segment, (self.tail is None, False)))
             final.append(joined[..., : self.segment - self.overlap])
             self.tail = joined[..., self.segment - self.overlap :]
         return final
@@ -223,7 +230,7 @@ class OverlapAdd:
     def flush(self) -> list[Tensor]:
         """Return the end of the output and start anew."""
         last = self.segmenter.flush()
-        final = [] if last is None else [self._join(self.process(last))]
+        final = [] if last is None else [self._join(self.process(last, (self.tail is None, True)))]
         self.tail = None
         return final
 
@@ -240,32 +247,44 @@ class OverlapAdd:
 def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Level:
     """Measure level and rumble of a recording that is given in blocks (channels, n), with `high_pass` at `hertz`."""
     overlap = 2 * math.ceil(HIGH_PASS_PERIODS / hertz) * sample_rate
-    runner = OverlapAdd(partial(high_pass, sample_rate=sample_rate, hertz=hertz), 12 * overlap, overlap, 0)
+    runner = OverlapAdd(lambda x, ends: high_pass(x, sample_rate, hertz, ends), 12 * overlap, overlap, 0)
     whole = filtered = 0.0
+    total, samples = torch.zeros(1, dtype=torch.float64), 0
 
     def filter_blocks() -> Iterator[Tensor]:
-        nonlocal whole, filtered
+        nonlocal whole, filtered, total, samples
         for block in chain(blocks, [None]):
-            whole += 0.0 if block is None else float(energy(block))
+            if block is not None:
+                whole += float(energy(block))
+                total, samples = total + block.sum(1, dtype=torch.float64), samples + block.shape[1]
             for piece in runner.flush() if block is None else runner.push(block):
                 filtered += float(energy(piece))
                 yield piece
 
     level = measure_level(filter_blocks())
-    return Level(level, max(0.0, whole - filtered) / max(filtered, 1e-12))
+    offset = total / max(samples, 1)
+    rumble = whole - samples * float(offset.square().sum()) - filtered
+    return Level(level, max(0.0, rumble) / max(filtered, 1e-12), tuple(offset.tolist()))
 
 
-def margin_seconds(model: ConditionedModel) -> float:
-    """Seconds on either side of a sample that can influence its estimate, with all filters before the network."""
+def margin_seconds(model: ConditionedModel, sample_rate: int) -> float:
+    """Seconds on either side of a sample at `sample_rate` that can influence its estimate, with all filters."""
     high_pass_seconds = HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
-    return model.context / model.sample_rate + RESAMPLER_SECONDS + high_pass_seconds
+    return (
+        model.context / model.sample_rate + RESAMPLER_SAMPLES / min(sample_rate, model.sample_rate) + high_pass_seconds
+    )
 
 
-def network_input(model: ConditionedModel, mixture: Tensor, sample_rate: int, level: float) -> tuple[Tensor, Tensor]:
-    """Divide a mixture (channels, time) by its level and filter it; return it at its own and at the model's rate."""
+def network_input(
+    model: ConditionedModel, mixture: Tensor, sample_rate: int, level: float, ends: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """Divide a segment (channels, time) by its level and filter it; return it at its own and at the model's rate.
+
+    `ends` are as in `OverlapAdd`.
+    """
     levelled = mixture / level
     if model.high_pass:
-        levelled = high_pass(levelled, sample_rate, model.high_pass)
+        levelled = high_pass(levelled, sample_rate, model.high_pass, ends)
     return levelled, resample(levelled, sample_rate, model.sample_rate)
 
 
@@ -293,10 +312,11 @@ class Stream:
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
         self.level = 1.0 if model.faithful else level / model.input_level
         self.keeps_rumble = FAINT_RUMBLE < getattr(level, "rumble", 0.0) < EXCESSIVE_RUMBLE
+        self.offset = torch.tensor(getattr(level, "offset", ()))[:, None]
         self.rule = rule or PresenceRule()
         self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
         self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
-        margin = margin_seconds(model)
+        margin = margin_seconds(model, sample_rate)
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
         segment += -(segment - overlap) % model.grid_seconds
@@ -380,15 +400,16 @@ class Stream:
         self.last_logits = padded[:, -shared:].amax(-1)  # counts only if no segment follows
 
     @torch.no_grad()
-    def _separate_segment(self, mixture: Tensor) -> Tensor:
+    def _separate_segment(self, mixture: Tensor, ends: tuple[bool, bool]) -> Tensor:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
         if self.level == 0:
             return torch.zeros(len(self.conditions), *mixture.shape)
         model, rate = self.model, self.sample_rate
-        levelled, wave = network_input(model, mixture, rate, self.level)
+        levelled, wave = network_input(model, mixture, rate, self.level, ends)
         filtered = wave  # presence comes from this, targets from the segment with its rumble if that is kept
         if self.keeps_rumble:
-            levelled = mixture / self.level
+            offset = self.offset if len(self.offset) == len(mixture) else 0.0
+            levelled = (mixture - offset) / self.level
             wave = resample(levelled, rate, model.sample_rate)
         with model.autocast(self.conditions.device):
             estimate = model.separate(wave[None].to(self.conditions.device), self.conditions[None])

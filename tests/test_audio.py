@@ -617,7 +617,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("sample_rate", [8000, 44100])
-@pytest.mark.parametrize("hertz, decibels", [(15, -80), (20, -60.7), (25, -6.02), (30, 0), (1000, 0)])
+@pytest.mark.parametrize("hertz, decibels", [(15, -105), (20, -105), (25, -6.02), (30, 0), (1000, 0)])
 def test_the_high_pass_filter_has_its_stated_response(sample_rate, hertz, decibels):
     wave = torch.from_numpy(tone(hertz, 3.0, sample_rate))
     kept = high_pass(wave, sample_rate, 25.0)[:, sample_rate:-sample_rate]

@@ -77,7 +77,7 @@ def test_level_does_not_depend_on_the_blocks_and_scales_with_the_input(length):
 
 def run(process, signal, sizes=(), segment=SEGMENT, overlap=OVERLAP, fade=None):
     """All output when the signal arrives in blocks of these sizes, the last one taking the rest."""
-    runner, pieces, start = OverlapAdd(process, segment, overlap, fade), [], 0
+    runner, pieces, start = OverlapAdd(lambda x, ends: process(x), segment, overlap, fade), [], 0
     for size in [*sizes, signal.shape[-1]]:
         pieces += runner.push(signal[:, start : start + size])
         start = min(start + size, signal.shape[-1])
@@ -134,7 +134,7 @@ def test_segments_are_blended_linearly_in_the_middle_of_the_overlap():
 
 
 def test_output_comes_as_soon_as_it_is_final():
-    runner, done = OverlapAdd(lambda x: x, SEGMENT, OVERLAP), 0
+    runner, done = OverlapAdd(lambda x, ends: x, SEGMENT, OVERLAP), 0
     for start in range(0, 5000, 10):
         done += sum(piece.shape[-1] for piece in runner.push(wave(10)))
         assert done >= start + 10 - SEGMENT
@@ -147,7 +147,7 @@ def test_output_comes_as_soon_as_it_is_final():
 )
 def test_inconsistent_lengths_are_refused(segment, overlap, fade):
     with pytest.raises(ValueError, match=f"segment {segment}, overlap {overlap} and fade {fade}"):
-        OverlapAdd(lambda x: x, segment, overlap, fade)
+        OverlapAdd(lambda x, ends: x, segment, overlap, fade)
 
 
 # --- Presence ----------------------------------------------------------------------------------
