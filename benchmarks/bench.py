@@ -6,6 +6,7 @@
 Prints Markdown tables; progress goes to standard error. Parts:
 
 scores   SDRi on the validation list, asked by label and by phrase, beside oracle masks; presence; classes, worst first
+remove   SDRi of what is left when both interferences are removed, beside asking for the third sound
 band     what remains of a removed sound above 16 kHz
 speed    wall time of the command, of the separation, and of the network alone in both precisions
 memory   peak memory of the command on files of 10 and 60 minutes
@@ -32,6 +33,7 @@ import yaml
 from common import LIST, interval, list_rows, make_parser, write_json
 from numpy.typing import NDArray
 from performance import MINUTES, cost_table, measure_cost, measure_memory, measure_speed, memory_table, speed_table
+from removal import measure_removal, removal_table
 from tqdm import tqdm
 
 from separation import ModelError, Query, Separator, __version__
@@ -44,7 +46,7 @@ from separation.evaluate.oracle import TINY, bin_mask, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
 
-PARTS = ("scores", "band", "speed", "memory", "cost")
+PARTS = ("scores", "remove", "band", "speed", "memory", "cost")
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 CEILING = "oracle mask, bands, complex"
 PRESENT = 0.5
@@ -313,8 +315,10 @@ def build_parser() -> argparse.ArgumentParser:
 def measure_part(name: str, separator: Separator, directory: Path, options: argparse.Namespace) -> tuple[Any, str]:
     """Measure one part; return its figures and their table."""
     model = str(directory)
-    if name in ("scores", "band"):
+    if name in ("scores", "remove", "band"):
         rows, root = list_rows(options)
+        if name == "remove":
+            return (figures := measure_removal(separator, rows, root)), removal_table(figures)
         if name == "band":
             return (figures := measure_band(separator, rows, root)), band_table(figures)
         return (figures := measure_scores(separator, rows, root, root / options.manifest)), scores_table(figures)
@@ -349,7 +353,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"# Benchmark of {report['model']['name']!r}, {report['date']}\n")
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report["machine"].items()))
     for name in [part for part in PARTS if part in options.only]:
-        if name in ("scores", "band") and not (options.data and (options.data / LIST).is_file()):
+        if name in ("scores", "remove", "band") and not (options.data and (options.data / LIST).is_file()):
             report["skipped"][name] = f"no {LIST} (--data FOLDER or SEPARATION_DATA names its folder)"
             continue
         try:

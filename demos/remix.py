@@ -11,17 +11,15 @@ import sys
 
 from separation import Separator
 from separation.audio import read, write
+from separation.changes import parse_gain
 
 
 def gain_of(change: str) -> tuple[str, float]:
-    """Return query and factor of a change: rain=-6 is ("rain", 0.501), rain=off is ("rain", 0.0)."""
-    query, _, level = change.rpartition("=")
+    """Return query and gain in dB of a change: rain=-6 is ("rain", -6.0), rain=off is ("rain", -inf)."""
     try:
-        gain = 0.0 if level.strip() == "off" else 10 ** (float(level) / 20)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{change!r} is not of the form rain=-6 or rain=off") from None
-    if not query.strip():
-        raise argparse.ArgumentTypeError(f"{change!r} names no sound")
+        query, gain = parse_gain(change.removesuffix("off") + "-inf" if change.endswith("=off") else change)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return query.strip(), gain
 
 
@@ -41,12 +39,10 @@ def main() -> int:
         print(f"may be heard: {sound.label} ({sound.probability:.2f}), {times}")
     if not options.change:
         return 0
-    results = separator(mixture, [query for query, _ in options.change], sample_rate)
-    remix = mixture.clone()
-    for (query, gain), result in zip(options.change, results, strict=True):
-        print(f"{query}: presence {result.presence:.2f}, times {gain:.2f}")
-        remix += (gain - 1.0) * result.target  # everything else stays as it is
-    write(options.output, remix, sample_rate, overwrite=True)
+    remix = separator.remix(mixture, options.change, sample_rate)  # everything else stays as it is
+    for (query, gain), presence in zip(options.change, remix.presence, strict=True):
+        print(f"{query}: presence {presence:.2f}, {gain:+g} dB")
+    write(options.output, remix.waveform, sample_rate, overwrite=True)
     return 0
 
 

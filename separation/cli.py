@@ -2,6 +2,7 @@
 
     separate --query "dog barking" mix.wav        writes mix.dog_barking.wav
     separate --remove "dog barking" mix.wav       writes mix.not_dog_barking.wav
+    separate --gain speech=+3 mix.wav             writes mix.remix.wav
     separate --query-audio bark.wav mix.wav       writes mix.bark.wav
     separate --list mix.wav                       lists the sounds that are probably in it
     separate --all mix.wav                        writes each of them, and mix.rest.wav
@@ -36,7 +37,17 @@ from separation.cli_files import Input, InputFinder, copy_pipe
 from separation.cli_options import UsageError, parse, writes_to_stdout
 from separation.cli_print import presence_text, print_error, print_line, print_models, print_sounds, result_lines
 from separation.errors import AudioError, ModelError
-from separation.outputs import Namer, QueryOutputs, Record, Request, choose_format, plan_paths, slug
+from separation.outputs import (
+    Namer,
+    QueryOutputs,
+    Record,
+    Request,
+    blend_of,
+    choose_format,
+    plan_paths,
+    slug,
+    write_outputs,
+)
 from separation.process import (
     DONE,
     FAILED,
@@ -94,13 +105,13 @@ def check_model(model: str, device: str) -> None:
         check_name(model)
     except ModelError as error:
         raise UsageError(str(error)) from None
-    if device in ("cuda", "mps"):
-        import torch
+    if device not in ("auto", "cpu"):
+        from separation.devices import find_device
 
-        if device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device cuda: PyTorch finds no CUDA device.")
-        if device == "mps" and not torch.backends.mps.is_available():
-            raise UsageError("--device mps: PyTorch finds no Apple GPU.")
+        try:
+            find_device(device)
+        except ValueError as error:
+            raise UsageError(f"--device {device}: {error}") from None
 
 
 class Command:
@@ -121,6 +132,7 @@ class Command:
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
         parts = {part for request in self.requests for part in (slug(request.name), f"not_{slug(request.name)}")}
+        parts |= {request.name for request in blend_of(self.requests)}
         if options.all:
             parts = {slug(name) for name in (REST, *known_sounds())}
         sources = InputFinder(options.recursive, parts, self.folder, self.notice).find(options.files)
@@ -182,38 +194,48 @@ class Command:
         options, rate = self.options, reader.sample_rate
         name = options.format or ("wav" if self.to_stdout else None)
         form = choose_format(source.label, reader, name, options.subtype, self.notice)
-        plans = plan_paths(requests, self.output_folder(source), source.stem, form[0].suffix, options.plot, namer)
+        written = [request for request in requests if request.gain is None] + blend_of(requests)
+        plans = plan_paths(written, self.output_folder(source), source.stem, form[0].suffix, options.plot, namer)
         queries = [request.query for request in requests[:-1]] if options.all else self.queries
-        file = self.separator.separate_file(reader, queries, self.watch(source.label), share=options.all)
+        pairs = list(zip(queries, requests, strict=False))
+        file = self.separator.separate_file(
+            reader,
+            [query for query, request in pairs if request.gain is None],
+            self.watch(source.label),
+            share=options.all,
+            gains=[(query, request.gain) for query, request in pairs if request.gain is not None],
+            span=options.span,
+        )
         record.duration, level = round(file.frames / rate, 6), 20 * math.log10(max(file.level, 1e-12))
         record.hints = self.hints
         size = f"{rate} Hz, {reader.channels} channels, {record.duration:.3f} s"
         self.detail(f"{source.label}: {size}, level {level:.1f} dB.")
+        self.remark_span(source.label, record.duration)
         with ExitStack() as stack:
-            outputs = [
-                QueryOutputs(request, paths, source.label, reader, file.frames, form, options.overwrite, stack)
-                for request, paths in zip(requests, plans, strict=True)
-            ]
-            for mixture, targets in file:
-                for output, target in zip(outputs, targets, strict=False):
-                    output.write(mixture, target)
-                if options.all:
-                    outputs[-1].write(mixture, mixture - targets.sum(0))
-            peaks = [output.peak for output in outputs]
-            if options.all:
-                peaks = [max(peaks)] * len(peaks)
-            commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])
-        for output, presence in zip(outputs, file.presence, strict=False):
-            output.report(record, presence)
+            common = (source.label, reader, file.frames, form, options.overwrite, stack, options.clip)
+            outputs = [QueryOutputs(request, paths, *common) for request, paths in zip(written, plans, strict=True)]
+            write_outputs(file, outputs, options.all)
+        presence = dict(enumerate(file.presence))
+        for number, output in enumerate(outputs):
+            rest = output.request.rest is not None or (options.all and output is outputs[-1])
+            output.report(record, None if rest else presence[number])
+        for number, request in enumerate(requests):
+            if request.gain is not None:
+                record.enter_presence(request.name, presence[number])
         if options.all:
-            record.rest = str(plans[-1]["target"])
-            record.outputs.append(record.rest)
-            record.plots += [str(path) for kind, path in plans[-1].items() if kind == "picture"]
+            record.rest = record.targets.pop(REST)
         elif "absent" in record.verdict.values():
             blocks = self.watch(source.label)(reader.blocks(), "listening to", file.frames)
             with contextlib.suppress(ModelError):  # the model cannot list sounds
-                sounds = self.separator.list_sounds_in_blocks(blocks, rate, file.level, most=MAX_NAMED)
+                sounds = self.separator.list_sounds_in_blocks(
+                    blocks, rate, file.level, most=MAX_NAMED, span=options.span
+                )
                 record.sounding = [sound.label for sound in sounds]
+
+    def remark_span(self, label: str, seconds: float) -> None:
+        """Print a note if a recording ends before the span does."""
+        if self.options.span and (remark := self.options.span.remark(label, seconds)):
+            self.notice(remark)
 
     def list_sounds(self, source: Input, reader: Reader, record: Record, namer: Namer | None = None) -> list[str]:
         """List the sounds in one file; return their labels. A timeline is drawn if there is a `namer` for it."""
@@ -227,6 +249,8 @@ class Command:
         watch = self.watch(source.label)
         frames, level = self.separator.measure(reader, watch)
         record.duration = round(frames / reader.sample_rate, 6)
+        if not self.options.all:
+            self.remark_span(source.label, record.duration)
         picture = None
         blocks = watch(reader.blocks(), "listening to", frames)
         with ExitStack() as stack:
@@ -237,7 +261,8 @@ class Command:
                 stack.callback(picture.discard)
                 spectrum = plot.Spectrogram(reader.sample_rate, frames)
                 blocks = record_spectrum(blocks)
-            sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level)
+            span = self.options.span
+            sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level, span=span)
             if picture is not None:
                 panels, title = {"recording": spectrum.decibels()}, f"Sounds in {Path(source.label).name}"
                 with picture.explained(), open(picture.temporary, "wb") as file:

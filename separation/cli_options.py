@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from separation import __version__
 from separation.audio.formats import FORMATS, find_format, find_subtype
+from separation.audio.writing import CLIPS
+from separation.changes import Span, parse_gain, parse_time
 from separation.errors import AudioError
-from separation.outputs import Request
+from separation.outputs import Request, blend_of
 from separation.query import Query, has_word
 
 STANDARD = "-"
@@ -36,6 +39,12 @@ examples:
       also writes mix.not_dog_barking.flac; the two add up to the input
   separate --remove "dog barking" mix.wav
       writes only mix.not_dog_barking.wav
+  separate --remove "dog barking" --remove wind --remove "phone ringing" talk.wav
+      writes talk.without.wav, which has none of the three (--each: one file for each of them)
+  separate --gain speech=+3 --gain traffic=-12 street.wav
+      writes street.remix.wav; sounds that are not named stay as they are; -inf removes
+  separate --remove cough --from 3.2 --to 1:07 talk.wav
+      removes only what lies between these times
   separate --query speech -r recordings/ -o speech/ --json > report.jsonl
       every recording in a folder and its subfolders, with one line of JSON for each
   separate --query-audio bark.wav mix.wav
@@ -109,7 +118,12 @@ def build_parser() -> Parser:
     more: Any = {"action": "append", "default": [], "metavar": "TEXT"}
     add("--not", dest="negative", help="a sound to keep out of every result; repeatable", **more)
     add("--subclasses", action="store_true", help="--query-class includes subclasses (needs AudioSet's ontology.json)")
-    add("--remove", help="a sound to remove: write only the rest; repeatable", **more)
+    add("--remove", help="a sound to remove: write only the rest; several: one file with none of them", **more)
+    add("--each", action="store_true", help="write one file for each sound of --remove")
+    add("--gain", help="change a sound by decibels: speech=+3, wind=-inf; write one remix; repeatable",
+        action="append", default=[], metavar="SOUND=DB", type=explained(parse_gain))  # fmt: skip
+    add("--from", dest="begin", metavar="TIME", type=explained(parse_time), help="limit all of this to the time from")
+    add("--to", dest="end", metavar="TIME", type=explained(parse_time), help="... to: seconds, mm:ss or h:mm:ss")
     add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
     add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
@@ -119,6 +133,7 @@ def build_parser() -> Parser:
     add("--residual", action="store_true", help="also write the rest: input minus target")
     add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
+    add("--clip", choices=CLIPS, help="peaks over full scale: turn the file down, cut them, or leave them (float)")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
 
@@ -128,7 +143,7 @@ def build_parser() -> Parser:
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
     add("--sounds", nargs="?", const="", metavar="WORD", help="show the sounds that are known, or those near a word")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+    add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
     add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
 
@@ -138,6 +153,18 @@ def build_parser() -> Parser:
     add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")
     add("--version", action="version", version=f"separate {__version__}", help="show the version and exit")
     return parser
+
+
+def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type for arguments whose errors keep their own words."""
+
+    def read(value: str) -> Any:
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
@@ -158,16 +185,16 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     if options.list_models:
         return options, []
     if options.sounds is not None:
-        if options.query or options.remove or options.files:
+        if options.query or options.remove or options.gain or options.files:
             raise UsageError("--sounds shows what is known; it takes a word and no query or file.")
         return options, []
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):
         raise UsageError("--subclasses needs --query-class.")
     if options.list or options.all:
-        names = ["query", "remove", "negative", "residual"]
+        names = ["query", "remove", "gain", "negative", "residual", "each"]
         if options.list:
-            names += ["all", "format", "subtype"] + ([] if options.plot else ["output"])
+            names += ["all", "format", "subtype", "clip"] + ([] if options.plot else ["output"])
         reason = "--list does not separate" if options.list else "--all separates what it finds"
         for name in names:
             if getattr(options, name):
@@ -175,6 +202,12 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
                 raise UsageError(f"{reason}, so it cannot be combined with --{option}.")
     elif not requests:
         raise UsageError('Say what to separate, for example --query "dog barking".')
+    if options.each and (options.gain or not options.remove):
+        raise UsageError("--each writes a file for each sound of --remove; it cannot be combined with --gain.")
+    begin, end = options.begin or 0.0, math.inf if options.end is None else options.end
+    if not begin < end:
+        raise UsageError(f"--from must lie before --to, but {begin:g} s is not before {end:g} s.")
+    options.span = None if options.begin is None and options.end is None else Span(begin, end)
     if not options.files:
         raise UsageError("Name at least one file, or - for standard input.")
     if options.threads is not None and options.threads < 1:
@@ -185,23 +218,37 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
 
 
 def build_requests(options: argparse.Namespace) -> list[Request]:
-    """Make one request for each different query. A sound that is both extracted and removed is separated once."""
+    """Make one request for each different query. A sound that is both extracted and removed is separated once.
+
+    Several sounds to remove, and all to change, are requests with a gain: they make one file together.
+    """
     negative = [tidy_text(text, "--not") for text in options.negative]
+    removed = [tidy_text(text, "--remove") for text in options.remove]
+    gains = [(tidy_text(text, "--gain"), gain) for text, gain in options.gain]
+    if gains or (len(set(removed)) > 1 and not options.each):
+        gains += [(text, -math.inf) for text in dict.fromkeys(removed)]
+        removed = []
+    changed = dict(gains)
+    if len(changed) < len(gains):
+        twice = next(text for text, _ in gains if [name for name, _ in gains].count(text) > 1)
+        raise UsageError(f"“{twice}” is to be changed twice; name each sound once.")
     wanted: dict[tuple[str, str], list[bool]] = {}  # (form, value) -> [target, residual]
     for form, value in options.query:
         option = {"text": "--query", "label": "--query-class"}.get(form)
         wanted[form, tidy_text(value, option) if option else value] = [True, options.residual]
-    for text in options.remove:
-        wanted.setdefault(("text", tidy_text(text, "--remove")), [False, True])[1] = True
+    for text in removed:
+        wanted.setdefault(("text", text), [False, True])[1] = True
     requests: list[Request] = []
-    for (form, value), (target, residual) in wanted.items():
+    rows = [(form, value, target, residual, None) for (form, value), (target, residual) in wanted.items()]
+    for form, value, target, residual, gain in rows + [("text", text, False, False, changed[text]) for text in changed]:
         given: dict[str, Any] = {form: value}
         query = Query(**given, negative=negative, subclasses=form == "label" and options.subclasses)
         name, number = query.name, 1
-        while any(name == other.name for other in requests):
+        while any(name == other.name and (gain is None) == (other.gain is None) for other in requests):
             number += 1
             name = f"{query.name} {number}"
-        requests.append(Request(name, value if form == "text" and not negative else query, target, residual))
+        plain = form == "text" and not negative
+        requests.append(Request(name, value if plain else query, target, residual, gain))
     return requests
 
 
@@ -244,7 +291,8 @@ def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
     if options.list and output == STANDARD:
         raise UsageError("--list prints to standard output by itself; -o names the folder of its pictures.")
     if writes_to_stdout(options):
-        if len(files) != 1 or len(requests) != 1 or (requests[0].target and requests[0].residual):
+        results = sum(request.target + request.residual for request in [*requests, *blend_of(requests)])
+        if len(files) != 1 or results != 1:
             raise UsageError("Standard output takes one result of one file. Use -o FOLDER for more.")
         if options.json or options.plot:
             raise UsageError("--json and --plot need -o FOLDER when the audio goes to standard output.")

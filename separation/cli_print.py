@@ -38,13 +38,18 @@ def result_lines(record: Record) -> list[str]:
             times = ", ".join(f"{round(begin, 1):g}-{round(end, 1):g} s" for begin, end in sound["times"])
             lines.append(f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {times}")
         return (lines or [f"{record.input}  no known sound found"]) + record.plots
-    lines = []
+    lines, together = [], []
     for name, presence in record.presence.items():
         written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]
-        if presence is not None:
+        if presence is not None and written:
             written[0] += f"  {presence_text(record, name)}"
+        elif presence is not None:
+            together.append(f"{name}: {presence_text(record, name)}")
         lines += written
-    return lines + ([record.rest] if record.rest else []) + record.plots
+    shared = record.remix or record.rest
+    if shared and shared not in record.residuals.values():
+        lines.append("  ".join([shared, *together]))
+    return lines + record.plots
 
 
 def print_models(as_json: bool) -> None:

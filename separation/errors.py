@@ -32,6 +32,10 @@ class DataError(ValueError):
     """A dataset's files are missing or not valid; the text names the file."""
 
 
+class Cancelled(Exception):
+    """A callback has ended the work; nothing is written."""
+
+
 def reason(error: OSError) -> str:
     """Return why a system call failed, worded for the end of a sentence."""
     return REASONS.get(error.errno or 0) or (error.strerror or str(error)).rstrip(".").lower()

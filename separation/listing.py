@@ -8,17 +8,29 @@ the list does not depend on how the recording is cut into blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from separation.audio import as_rate, as_waveform
+from separation.changes import Span
+from separation.errors import ModelError
 from separation.models.base import ConditionedModel
 from separation.sounds import Sound, known_sounds
 from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
+from separation.tensors import read_tensors
 from separation.wordings import wordings
+
+if TYPE_CHECKING:
+    from separation.changes import Times
+    from separation.query import Plain, Query
 
 LIST_THRESHOLD = 0.11
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""
@@ -238,3 +250,123 @@ def overlap(spans: Iterable[tuple[float, float]], others: Iterable[tuple[float, 
     spans = list(spans)
     shared = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in spans for b in others)
     return shared / max(sum(end - begin for begin, end in spans), 1e-9)
+
+
+class Lister:
+    """The part of a `Separator` that finds sounds and when they occur, without separating anything."""
+
+    model: ConditionedModel
+    name: str
+    device: torch.device
+    rule: PresenceRule
+    listing: ListingRule
+    stored_sounds: Path | None
+
+    def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:
+        """See `Separator.conditions`."""
+        raise NotImplementedError
+
+    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
+        """See `Separator.level`."""
+        raise NotImplementedError
+
+    def list_sounds(
+        self,
+        mixture: Tensor | np.ndarray,
+        sample_rate: int,
+        at_least: float = LIST_THRESHOLD,
+        most: int | None = None,
+        *,
+        span: Times = None,
+    ) -> list[DetectedSound]:
+        """List the sounds that probably occur in a recording and when, the most certain entries first.
+
+        A query for a listed sound gives the same probability. Near-synonyms are listed once.
+
+        Args:
+            mixture: (time,) or (channels, time), as in `__call__`.
+            sample_rate: of the mixture, Hz.
+            at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
+            most: largest number of sounds.
+            span: as in `__call__`; nothing outside is listened to.
+
+        Raises:
+            ValueError: if the mixture, the rate or the span is not valid.
+            ModelError: if the model cannot list sounds.
+        """
+        return self.list_sounds_in_blocks(*self._blocks(mixture, sample_rate), at_least, most, span=span)
+
+    hear = list_sounds  # the earlier name
+
+    def list_sounds_in_blocks(
+        self,
+        blocks: Iterable[Tensor],
+        sample_rate: int,
+        level: float,
+        at_least: float = LIST_THRESHOLD,
+        most: int | None = None,
+        *,
+        span: Times = None,
+    ) -> list[DetectedSound]:
+        """List the sounds of a recording of known level that is given in blocks (channels, n), see `list_sounds`.
+
+        Raises:
+            ValueError: if `most` is not a number of sounds.
+            ModelError: if the model cannot list sounds.
+        """
+        if most is not None and (most < 0 or most != int(most)):
+            raise ValueError(f"The largest number of sounds must be a whole number from 0 on, not {most}.")
+        parsed = Span.parse(span)
+        heard = blocks if parsed is None else parsed.cut(blocks, as_rate(sample_rate))
+        found = self.detect(heard, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
+        sounds = select_sounds(found, self.listed_sounds, self.listing, at_least, most)
+        if parsed is None:
+            return sounds
+        later = round(parsed.begin, 3)
+        return [replace(each, times=tuple((a + later, b + later) for a, b in each.times)) for each in sounds]
+
+    def when(
+        self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int
+    ) -> tuple[tuple[float, float], ...]:
+        """Find the spans (from, to), in seconds, in which a query occurs in a recording; none if it does not.
+
+        Args:
+            mixture: as in `__call__`.
+            query: as in `__call__`; negatives are ignored.
+            sample_rate: of the mixture, Hz.
+
+        Raises:
+            ValueError, ModelError: as `__call__`.
+        """
+        return self.detect(*self._blocks(mixture, sample_rate), self.conditions([query])).spans(0)
+
+    def detect(
+        self, blocks: Iterable[Tensor], sample_rate: int, level: float, conditions: Tensor, labels: int | None = None
+    ) -> Detector:
+        """Detect conditions (queries, dim) in a recording of known level that is given in blocks (channels, n).
+
+        Raises:
+            ModelError: if the model only separates.
+        """
+        if not self.model.lists_sounds:
+            raise ModelError(f"The model {self.name} cannot list the sounds in a recording.")
+        return Detector(self.model, conditions.to(self.device), self.rule, labels).run(blocks, sample_rate, level)
+
+    def _blocks(self, mixture: Tensor | np.ndarray, sample_rate: int) -> tuple[Iterable[Tensor], int, float]:
+        """A recording in blocks, its rate and its level."""
+        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
+        return wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate)
+
+    @cached_property
+    def listed_sounds(self) -> list[Sound]:
+        """The sounds that `list_sounds` looks for: the labels in `listing`, then the tagger's other classes."""
+        return self.listing.candidates(self.model.has_tagger)
+
+    @cached_property
+    def listing_conditions(self) -> Tensor:
+        """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
+        names = [sound.name for sound in self.listed_sounds]
+        stored = read_tensors(self.stored_sounds) if self.stored_sounds else {}
+        return (
+            torch.stack([stored[name] for name in names]) if set(names) <= set(stored) else self.conditions(names).cpu()
+        )

@@ -5,34 +5,48 @@ from __future__ import annotations
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader, Writer, formats
-from separation.audio.writing import PendingFile
+from separation.audio.writing import CLIPS, PendingFile, commit
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from separation.query import Query
+    from separation.results import FileSeparation
 
 NAME_BYTES = 255  # longest file name of the common file systems
 SLUG_BYTES = 100
+WITHOUT, REMIX = "without", "remix"
+"""Names of what is left without several sounds, and of a recording with sounds at other levels."""
 SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "verdict", "sounding", "hints", "scale")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One query, its unique name in file names and records, and whether target and residual are written."""
+    """One query, its unique name in file names and records, and what is written.
+
+    Attributes:
+        name: in file names and records.
+        query: what to extract or to change.
+        target: whether the target is written.
+        residual: whether the residual is written.
+        gain: in dB, of a sound that is changed together with others and has no file of its own.
+        rest: name of the residual's file; None: by the query.
+    """
 
     name: str
     query: str | Query
     target: bool
     residual: bool
+    gain: float | None = None
+    rest: str | None = None
 
 
 @dataclass
@@ -54,13 +68,22 @@ class Record:
     warnings: list[str] = field(default_factory=list)
     heard: list[dict[str, Any]] | None = None
     rest: str | None = None
+    remix: str | None = None
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields of a separation, those of a list of sounds, or both if everything listed is separated."""
-        hidden = {"heard", "rest"} if self.heard is None else set() if self.rest else {*SEPARATED, "rest"}
+        hidden = {"heard"} if self.heard is None else set() if self.rest else set(SEPARATED)
+        hidden |= {name for name in ("rest", "remix") if getattr(self, name) is None}
         hidden -= {"plots"} if self.plots else set()
         return {name: value for name, value in vars(self).items() if name not in hidden}
+
+    def enter_presence(self, name: str, presence: float) -> None:
+        """Enter the presence of a query, and the word for it."""
+        from separation.stream import presence_word
+
+        self.presence[name] = None if math.isnan(presence) else round(presence, 4)
+        self.verdict[name] = presence_word(presence)
 
 
 # Names
@@ -171,7 +194,7 @@ def plan_paths(
     plans = []
     for request in requests:
         part = slug(request.name)
-        rest = f"not_{part}"
+        rest = request.rest or f"not_{part}"
         wanted = {
             "target": (request.target, part, suffix),
             "residual": (request.residual, rest, suffix),
@@ -198,13 +221,15 @@ class QueryOutputs:
     form: tuple[formats.Format, str]
     overwrite: bool
     stack: ExitStack
+    clip: str | None = None
     gain: float = 1.0
     picture: PendingFile | None = None
 
     def __post_init__(self) -> None:
         rate, (entry, subtype) = self.reader.sample_rate, self.form
         common = (
-            rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask
+            rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask,
+            self.clip,
         )  # fmt: skip
         self.writers: dict[str, Writer] = {}
         for kind in (kind for kind in ("target", "residual") if kind in self.paths):
@@ -215,7 +240,12 @@ class QueryOutputs:
 
             self.picture = PendingFile(self.paths["picture"], self.overwrite)
             self.stack.callback(self.picture.discard)
-            self.spectra = {kind: Spectrogram(rate, self.frames) for kind in ("mixture", "target", "residual")}
+            rest = self.request.rest
+            panels = {"target": "removed" if rest else "target", "residual": rest or "residual"}
+            if rest == REMIX:  # what its sounds lose together is hard to read
+                del panels["target"]
+            self.panels = {"mixture": "mixture", **panels}
+            self.spectra = {kind: Spectrogram(rate, self.frames) for kind in self.panels}
 
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Append samples (channels, time) of both; the residual is their difference."""
@@ -228,8 +258,8 @@ class QueryOutputs:
 
     @property
     def peak(self) -> float:
-        """Largest sample of a format that ends at full scale, 0 for other formats."""
-        return max((writer.peak for writer in self.writers.values() if writer.limited), default=0.0)
+        """Largest sample of files that are turned down to full scale, 0 for others."""
+        return max((writer.peak for writer in self.writers.values() if writer.spooled), default=0.0)
 
     def finish(self, peak: float) -> list[PendingFile]:
         """Complete all files under their temporary names and return them, ready to commit.
@@ -244,25 +274,105 @@ class QueryOutputs:
         if self.picture:
             from separation.plot import draw
 
-            panels = {kind: spectrum.decibels() for kind, spectrum in self.spectra.items()}
-            title = f"“{self.request.name}” in {Path(self.label).name}"
+            panels = {self.panels[kind]: spectrum.decibels() for kind, spectrum in self.spectra.items()}
+            name = self.request.rest or f"“{self.request.name}”"
+            title = (
+                f"{name} in {Path(self.label).name}" if not self.request.rest else f"{Path(self.label).name}, {name}"
+            )
             with self.picture.explained(), open(self.picture.temporary, "wb") as file:
                 draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
             self.picture.finish()
             files.append(self.picture)
         return files
 
-    def report(self, record: Record, presence: float) -> None:
-        """Enter the files, the presence and the gain into the record."""
-        from separation.stream import presence_word
-
+    def report(self, record: Record, presence: float | None) -> None:
+        """Enter the files, the gain and, unless it is None, the presence into the record."""
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
-        record.presence[name] = None if math.isnan(presence) else round(presence, 4)
-        record.verdict[name] = presence_word(presence)
+        if presence is not None:
+            record.enter_presence(name, presence)
         if self.gain != 1.0:
             record.scale[name] = self.gain
+        loudest = max((writer.peak for writer in self.writers.values()), default=0.0)
+        if self.gain == 1.0 and loudest > 1.0 and (self.clip or self.request.rest):
+            over = f"“{name}” exceeds full scale by {20 * math.log10(loudest):.2f} dB"
+            cut = self.clip == "clamp" or any(writer.limited for writer in self.writers.values())
+            advice = "it was cut there" if cut else "players may cut it there (--clip rescale turns it down)"
+            record.warnings.append(f"{record.input}: {over}: {advice}.")
         for kind, entries in (("target", record.targets), ("residual", record.residuals)):
             if kind in paths:
-                entries[name] = paths[kind]
                 record.outputs.append(paths[kind])
+                if self.request.rest is None:
+                    entries[name] = paths[kind]
+        if self.request.rest == REMIX:
+            record.remix = paths["residual"]
+        elif "residual" in paths and not self.request.target:
+            removed = set(record.residuals) - set(record.targets)
+            record.rest = paths["residual"] if self.request.rest or len(removed) == 1 else None
         record.plots += [paths["picture"]] if "picture" in paths else []
+
+
+def blend_of(requests: Iterable[Request]) -> list[Request]:
+    """The file that requests with gains make together, if there are any: without these sounds, or a remix."""
+    gains = [request.gain for request in requests if request.gain is not None]
+    name = REMIX if any(gain > -math.inf for gain in gains) else WITHOUT
+    return [Request(name, "", False, True, rest=name)] if gains else []
+
+
+def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up: bool = False) -> None:
+    """Write a separation, target by target, to its files: all appear together at the end, or none.
+
+    If they `add_up` to the mixture, there is one more output than targets, for the rest.
+    """
+    for mixture, targets in file:
+        for output, target in zip(outputs, targets, strict=False):
+            output.write(mixture, target)
+        if add_up:
+            outputs[-1].write(mixture, mixture - targets.sum(0))
+    peaks = [output.peak for output in outputs]
+    if add_up:
+        peaks = [max(peaks)] * len(peaks)
+    commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])
+
+
+def write_files(
+    file: FileSeparation,
+    requests: Sequence[Request],
+    output: Path,
+    overwrite: bool,
+    form: tuple[str | None, str | None, str | None],
+) -> list[Path]:
+    """Write a separation to a folder, under the names of the command, or its only result to a file; return the paths.
+
+    Args:
+        file: the separation.
+        requests: for each of its targets.
+        output: a folder, or a file of an audio format.
+        overwrite: whether existing files may be replaced.
+        form: format, sample type and what happens to peaks, as in the command.
+
+    Raises:
+        AudioError: if a file exists or cannot be written; nothing is written then.
+        ValueError: if there are several results for one file.
+    """
+    reader, (name, subtype, clip) = file.reader, form
+    suffix = output.suffix.lower().lstrip(".")
+    alone = suffix in formats.FORMATS and not output.is_dir()
+    if clip not in (None, *CLIPS):
+        raise ValueError(f"Unknown way to treat peaks {clip!r}. Use one of {', '.join(CLIPS)}.")
+    if alone and sum(request.target + request.residual for request in requests) != 1:
+        raise ValueError(f"{output} is one file, but there are several results: name a folder.")
+    chosen = choose_format(str(reader.path), reader, name or (suffix if alone else None), subtype, lambda _: None)
+    namer = Namer([reader.path], overwrite)
+    if alone:
+        kind = "target" if requests[0].target else "residual"
+        namer.check_destination(output)
+        plans = [{kind: output}]
+    else:
+        plans = plan_paths(requests, output, reader.path.stem, chosen[0].suffix, False, namer)
+    with ExitStack() as stack:
+        outputs = [
+            QueryOutputs(request, paths, str(reader.path), reader, file.frames, chosen, overwrite, stack, clip)
+            for request, paths in zip(requests, plans, strict=True)
+        ]
+        write_outputs(file, outputs)
+    return [path for paths in plans for path in paths.values()]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,23 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio import AudioError, Reader, as_rate, as_waveform
+from separation.audio import Reader, as_rate, as_waveform
+from separation.changes import Span, check_gain, pair_gains
+from separation.devices import find_device
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
-from separation.listing import LIST_THRESHOLD, DetectedSound, Detector, ListingRule, select_sounds
+from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
-from separation.sounds import Sound
-from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble, presence_word
+from separation.results import FileSeparation, Remix, Separation, Watch, pass_on, separate_blocks, watch_fraction
+from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble
 from separation.suggestions import Hint, suggest
-from separation.tensors import read_tensors
 
 if TYPE_CHECKING:
+    from separation.changes import Times
     from separation.query import Plain
+    from separation.results import Progress
 
-Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
-"""Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
+    Gains = Mapping[Any, float] | Sequence[tuple[Query | Plain, float]]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
@@ -38,76 +40,7 @@ BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
 __all__ = ["FileSeparation", "ModelError", "Query", "Separation", "Separator", "Stream", "Watch"]
 
 
-@dataclass(frozen=True)
-class Separation:
-    """Result of a separation, with target + residual == mixture.
-
-    Attributes:
-        target: (channels, time) float32.
-        residual: (channels, time) float32.
-        sample_rate: Hz.
-        presence: probability that the query occurs in the mixture, 0 to 1; NaN if the model does not estimate it.
-    """
-
-    target: Tensor
-    residual: Tensor
-    sample_rate: int
-    presence: float
-
-    @property
-    def verdict(self) -> str | None:
-        """The presence in a word: "present", "uncertain" or "absent"; None if the model does not estimate it."""
-        return presence_word(self.presence)
-
-
-class FileSeparation:
-    """Separates a file of any length in constant memory. Made by `Separator.separate_file`.
-
-    Iterate once: every item is a mixture (channels, n) and its targets (queries, channels, n) on the CPU, in order and
-    without gaps. The residual of a target is mixture - target.
-
-    Attributes:
-        frames: samples per channel.
-        level: of the recording, see `stream.measure_level`.
-    """
-
-    def __init__(self, stream: Stream, reader: Reader, frames: int, level: float, watch: Watch) -> None:
-        self.stream, self.reader, self.frames, self.level, self.watch = stream, reader, frames, level, watch
-
-    @property
-    def presence(self) -> list[float]:
-        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
-        return self.stream.presence
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read the file for the second time.
-
-        Raises:
-            AudioError: if the file can no longer be read, or its length has changed.
-        """
-        read = done = 0
-
-        def blocks() -> Iterator[Tensor]:
-            nonlocal read
-            for block in self.watch(self.reader.blocks(), "separating", self.frames):
-                read += block.shape[-1]
-                yield block
-            if read != self.frames:
-                raise AudioError(f"{self.reader.path} changed while it was being read.")
-
-        for mixture, targets in self.stream.separate(blocks()):
-            done += targets.shape[-1]
-            yield mixture, targets
-        if done != self.frames:
-            raise RuntimeError(f"the separator returned {done} samples for {self.frames}")
-
-
-def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterable[Tensor]:
-    """A `Watch` that shows nothing."""
-    return blocks
-
-
-class Separator:
+class Separator(Lister):
     """Extracts what a query describes from a recording.
 
         separator = Separator.from_pretrained()
@@ -118,7 +51,7 @@ class Separator:
         model: the network.
         encoder: converts queries to the network's conditions.
         name: of the model, for messages.
-        device: where to compute; None or "auto": CUDA, Apple's MPS or the CPU, whichever is there first.
+        device: where to compute, see `find_device`.
         rule: how presence is estimated.
         listing: which sounds `list_sounds` looks for, and how their probability is computed.
     """
@@ -132,10 +65,7 @@ class Separator:
         rule: PresenceRule | None = None,
         listing: ListingRule | None = None,
     ) -> None:
-        if device in (None, "auto"):
-            mps = "mps" if torch.backends.mps.is_available() else "cpu"
-            device = "cuda" if torch.cuda.is_available() else mps
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self.rule, self.listing = rule or PresenceRule(), listing or ListingRule()
         self.model, self.encoder, self.name = model.to(self.device).eval(), encoder.eval(), name
         self.sample_rate = model.sample_rate
@@ -155,7 +85,7 @@ class Separator:
         Args:
             name: from `separation.list_models()`, or a model directory, a released checkpoint file, or the run folder
                 or a checkpoint of a training.
-            device: where to compute.
+            device: where to compute, see `find_device`.
             faithful: reproduce the published inference of a released system (its segments, levels and masks), channel
                 by channel and on the whole recording at once.
             offline: never use the network; by default the environment decides.
@@ -163,11 +93,12 @@ class Separator:
                 estimates it hardly changes, on processors that compute with it (avx512_bf16, amx_bf16).
 
         Raises:
-            ValueError: if the precision is unknown.
+            ValueError: if the precision is unknown, or the device is unknown or not available.
             ModelError: if the model is unknown, cannot be downloaded, or its files are not usable.
         """
         if precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
+        device = find_device(device)  # before anything is downloaded
         path = find_model(str(name), offline)
         model, encoder = load_model(path)
         if faithful and not model.has_published_inference:
@@ -188,14 +119,26 @@ class Separator:
         return separator
 
     @overload
-    def __call__(self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int) -> Separation: ...
+    def __call__(
+        self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int, *, span: Times = None
+    ) -> Separation: ...
     @overload
     def __call__(
-        self, mixture: Tensor | np.ndarray, query: list[Query | Plain], sample_rate: int
+        self, mixture: Tensor | np.ndarray, query: list[Query | Plain], sample_rate: int, *, span: Times = None
     ) -> list[Separation]: ...
+    @overload
     def __call__(
-        self, mixture: Tensor | np.ndarray, query: Query | Plain | list[Query | Plain], sample_rate: int
-    ) -> Separation | list[Separation]:
+        self, mixture: Tensor | np.ndarray, query: Any = None, sample_rate: int = 0, *, remove: Any, span: Times = None
+    ) -> Any: ...
+    def __call__(
+        self,
+        mixture: Tensor | np.ndarray,
+        query: Query | Plain | list[Query | Plain] | None = None,
+        sample_rate: int = 0,
+        *,
+        remove: Query | Plain | Sequence[Query | Plain] | None = None,
+        span: Times = None,
+    ) -> Any:
         """Separate one recording.
 
         Args:
@@ -203,23 +146,90 @@ class Separator:
             query: what to extract: a text (or a class name, for models that know classes only), a class number, an
                 embedding (dim,), or a `Query`. A list gives a list of results in its order and shares computation.
             sample_rate: of the mixture, Hz.
+            remove: one or more sounds to remove together: the `residual` of their result has none of them. With a
+                query, the return value is a pair of its result and theirs; the presence is the largest of theirs.
+            span: (from, to) in seconds or as "mm:ss"; outside, targets are silent, with fades of 20 ms.
 
         Raises:
-            ValueError: if the mixture, the rate or a query is not valid.
+            ValueError: if the mixture, the rate, the span or a query is not valid.
             ModelError: if the model does not take such a query, or something that encodes it is missing.
         """
+        if query is None and remove is None:
+            raise ValueError("Say what to extract (a query) or what to remove.")
         single = not isinstance(query, list | tuple)
-        queries: list[Query | Plain] = [query] if single else list(query)  # type: ignore[list-item, arg-type]
-        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        stream = self.stream(queries, sample_rate, wave.shape[0], self.level([wave], sample_rate))
-        pieces = [torch.zeros(len(queries), wave.shape[0], 0)]
+        queries: list[Any] = ([] if query is None else [query]) if single else list(query)  # type: ignore[arg-type]
+        changed = None if remove is None else pair_gains((), remove)
+        results = self._separate(as_waveform(mixture), as_rate(sample_rate), queries, changed, Span.parse(span))
+        removed = [] if remove is None else [results.pop()]
+        found = results[0] if single and results else results
+        return found if not removed else removed[0] if query is None else (found, removed[0])
+
+    def remix(self, mixture: Tensor | np.ndarray, gains: Gains, sample_rate: int, *, span: Times = None) -> Remix:
+        """Change the levels of sounds in a recording; everything else stays as it is.
+
+            separator.remix(mixture, {"speech": 3.0, "traffic": -12.0, "wind": -math.inf}, sample_rate)
+
+        Args:
+            mixture: as in `__call__`.
+            gains: dB of each sound, up to 60; -inf removes it. Zero everywhere returns the mixture exactly.
+            sample_rate: of the mixture, Hz.
+            span: as in `__call__`; outside, the mixture is not changed.
+
+        Raises:
+            ValueError, ModelError: as `__call__`.
+        """
+        changed, rate = pair_gains(gains), as_rate(sample_rate)
+        presence: list[float] = []
+        [result] = self._separate(as_waveform(mixture), rate, [], changed, Span.parse(span), presence)
+        return Remix(result.residual, rate, presence)
+
+    def _separate(
+        self,
+        wave: Tensor,
+        sample_rate: int,
+        queries: list[Query | Plain],
+        changed: list[tuple[Query | Plain, float]] | None,
+        span: Span | None,
+        presences: list[float] | None = None,
+    ) -> list[Separation]:
+        """Separate (channels, time): queries, then what sounds lose that are changed together by gains in dB."""
+        stream, weights = self._stream_of_changes(
+            queries, changed, sample_rate, wave.shape[0], self.level([wave], sample_rate)
+        )
+        targets: list[list[Tensor]] = [[wave[:, :0]] for _ in range(len(queries) + (weights is not None))]
         # Blocks, because a stream copies what it has not processed yet.
-        pieces += [targets for _, targets in stream.separate(wave.split(24 * sample_rate, dim=-1))]
-        results = []
-        for target_pieces, presence in zip(zip(*pieces, strict=True), stream.presence, strict=True):
-            target = torch.cat(target_pieces, dim=-1)
-            results.append(Separation(target, wave - target, sample_rate, presence))
-        return results[0] if single else results
+        blocks = wave.split(24 * sample_rate, dim=-1)
+        for _, block in separate_blocks(stream, blocks, sample_rate, span, weights):
+            for pieces, target in zip(targets, block, strict=True):
+                pieces.append(target)
+        presence = stream.presence
+        if weights is not None:
+            if presences is not None:
+                presences += presence[len(queries) :]
+            presence = [*presence[: len(queries)], max(presence[len(queries) :])]
+        joined = [torch.cat(pieces, dim=-1) for pieces in targets]
+        return [
+            Separation(target, wave - target, sample_rate, each) for target, each in zip(joined, presence, strict=True)
+        ]
+
+    def _stream_of_changes(
+        self,
+        queries: Sequence[Query | Plain],
+        changed: list[tuple[Query | Plain, float]] | None,
+        sample_rate: int,
+        channels: int,
+        level: float,
+        share: bool = False,
+    ) -> tuple[Stream, Tensor | None]:
+        """A stream for queries and for sounds that are changed, and how much of each of the latter is taken away.
+
+        Sounds that are changed share what they claim, if they are several.
+        """
+        if changed is None:
+            return self.stream(queries, sample_rate, channels, level, share), None
+        shared = [share] * len(queries) + [len(changed) > 1] * len(changed)
+        stream = self.stream([*queries, *(query for query, _ in changed)], sample_rate, channels, level, shared)
+        return stream, torch.tensor([1.0 - 10 ** (check_gain(gain) / 20) for _, gain in changed])
 
     def as_scored(self) -> Separator:
         """Return this separator with the inference of the system's published evaluation; both share their weights.
@@ -263,36 +273,100 @@ class Separator:
         return frames, level
 
     def separate_file(
-        self, reader: Reader, queries: Sequence[Query | Plain], watch: Watch = pass_on, share: bool = False
+        self,
+        source: Reader | str | Path,
+        queries: Query | Plain | Sequence[Query | Plain] = (),
+        watch: Watch = pass_on,
+        share: bool = False,
+        *,
+        remove: Query | Plain | Sequence[Query | Plain] = (),
+        gains: Gains = (),
+        span: Times = None,
+        output: str | Path | None = None,
+        residual: bool = False,
+        overwrite: bool = False,
+        format: str | None = None,
+        subtype: str | None = None,
+        clip: str | None = None,
+        progress: Progress | None = None,
     ) -> FileSeparation:
-        """Separate a file of any length block by block.
+        """Separate a file of any length block by block, or write the results to files.
 
-            file = separator.separate_file(Reader("mix.wav"), ["dog barking"])
+            file = separator.separate_file("mix.wav", ["dog barking"])
             for mixture, targets in file:
                 target.write(targets[0])
                 residual.write(mixture - targets[0])
 
-        The file is read twice: here for its level and length, then while the result is iterated over.
+            separator.separate_file("mix.wav", "dog barking", output="out", progress=print).outputs
+            separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
+
+        The file is read twice: here for its level and length, then while the result is iterated over, or here too if
+        there is an `output`. All files appear together at the end, or none.
 
         Args:
-            reader: the file.
-            queries: what to extract, as in `__call__`; at least one.
+            source: the file, or its reader.
+            queries: what to extract, as in `__call__`.
             watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
-            share: no two targets take the same energy, see `models.base.SharedTargets`.
+            share: no two targets of the queries take the same energy, see `models.base.SharedTargets`.
+            remove: sounds to remove together; the residual of the last target has none of them.
+            gains: sounds to change, as in `remix`; the residual of the last target is the remix.
+            span: as in `__call__`.
+            output: a folder for files named as by the command, or the name of the one result.
+            residual: also write the residual of each query.
+            overwrite: whether existing files may be replaced.
+            format: of the files, such as "flac".
+            subtype: their sample type.
+            clip: what happens to peaks beyond full scale, see `audio.writing.CLIPS`.
+            progress: is told the fraction that is done, 0 to 1; returns False to cancel.
 
         Raises:
-            AudioError: if the file cannot be read.
-            ValueError: if a query is empty.
+            AudioError: if the file cannot be read, or a result cannot be written.
+            Cancelled: if `progress` returned False.
+            ValueError: if a query, a gain or the span is not valid, or there is none.
             ModelError: if the model does not take such a query, or something that encodes it is missing.
         """
-        frames, level = self.measure(reader, watch)
-        stream = self.stream(queries, reader.sample_rate, reader.channels, level, share)
-        return FileSeparation(stream, reader, frames, level, watch)
+        plain = isinstance(queries, Query | str | int) or hasattr(queries, "shape")
+        wanted: list[Any] = [queries] if plain and output is not None else queries  # type: ignore[assignment]
+        changed, parsed = pair_gains(gains, remove) or None, Span.parse(span)
+        watch = watch_fraction(progress) if progress else watch
+        with ExitStack() as stack:
+            reader = source if isinstance(source, Reader) else Reader(source)
+            if reader is not source and output is not None:  # otherwise it is read while one iterates
+                stack.enter_context(reader)
+            frames, level = self.measure(reader, watch)
+            stream, weights = self._stream_of_changes(
+                wanted, changed, reader.sample_rate, reader.channels, level, share
+            )
+            file = FileSeparation(stream, reader, frames, level, watch, parsed, weights)
+            if output is not None:
+                from separation.outputs import Request, blend_of, write_files
+
+                names = [Query.parse(query, self.encoder).name for query in wanted]
+                requests = [Request(name, "", True, residual) for name in names]
+                if changed:
+                    requests += blend_of(Request("", "", False, False, gain) for _, gain in changed)
+                form = (format, subtype, clip)
+                file.outputs = write_files(file, requests, Path(output), overwrite, form)
+                if progress:
+                    progress(1.0)
+        return file
 
     def stream(
-        self, queries: Sequence[Query | Plain], sample_rate: int, channels: int, level: float, share: bool = False
+        self,
+        queries: Sequence[Query | Plain],
+        sample_rate: int,
+        channels: int,
+        level: float,
+        share: bool | Sequence[bool] = False,
     ) -> Stream:
         """Separate a recording of known level that arrives in blocks, see `separate_file`.
+
+        Args:
+            queries: what to extract, as in `__call__`; at least one.
+            sample_rate: of the recording, Hz.
+            channels: number of channels.
+            level: of the recording, see `level`.
+            share: which of the targets take no energy together twice, all or some of them.
 
         Raises:
             ValueError: if a query is empty, the rate is not a positive whole number, or the level is not valid.
@@ -304,8 +378,9 @@ class Separator:
             raise ValueError("The queries must be a list, not one text.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
         model = self._model_for(parsed)
-        if share:
-            model = SharedTargets(model, self.device)
+        shared = [share] * len(parsed) if isinstance(share, bool) else list(share)
+        if any(shared):
+            model = SharedTargets(model, self.device, shared)
         if not 0 <= level < math.inf:
             raise ValueError(f"The level of a recording must be a finite number from 0 on, not {level}.")
         return Stream(model, self.conditions(parsed), as_rate(sample_rate), level, self.rule)
@@ -369,96 +444,6 @@ class Separator:
         if list(parsed.forms()) == ["label"]:
             return replace(parsed, negative=negative)
         return Query(embedding=vector, negative=negative)
-
-    def list_sounds(
-        self,
-        mixture: Tensor | np.ndarray,
-        sample_rate: int,
-        at_least: float = LIST_THRESHOLD,
-        most: int | None = None,
-    ) -> list[DetectedSound]:
-        """List the sounds that probably occur in a recording and when, the most certain entries first.
-
-        A query for a listed sound gives the same probability. Near-synonyms are listed once.
-
-        Args:
-            mixture: (time,) or (channels, time), as in `__call__`.
-            sample_rate: of the mixture, Hz.
-            at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
-            most: largest number of sounds.
-
-        Raises:
-            ValueError: if the mixture or the rate is not valid.
-            ModelError: if the model cannot list sounds.
-        """
-        return self.list_sounds_in_blocks(*self._blocks(mixture, sample_rate), at_least, most)
-
-    hear = list_sounds  # the earlier name
-
-    def list_sounds_in_blocks(
-        self,
-        blocks: Iterable[Tensor],
-        sample_rate: int,
-        level: float,
-        at_least: float = LIST_THRESHOLD,
-        most: int | None = None,
-    ) -> list[DetectedSound]:
-        """List the sounds of a recording of known level that is given in blocks (channels, n), see `list_sounds`.
-
-        Raises:
-            ValueError: if `most` is not a number of sounds.
-            ModelError: if the model cannot list sounds.
-        """
-        if most is not None and (most < 0 or most != int(most)):
-            raise ValueError(f"The largest number of sounds must be a whole number from 0 on, not {most}.")
-        found = self.detect(blocks, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
-        return select_sounds(found, self.listed_sounds, self.listing, at_least, most)
-
-    def when(
-        self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int
-    ) -> tuple[tuple[float, float], ...]:
-        """Find the spans (from, to), in seconds, in which a query occurs in a recording; none if it does not.
-
-        Args:
-            mixture: as in `__call__`.
-            query: as in `__call__`; negatives are ignored.
-            sample_rate: of the mixture, Hz.
-
-        Raises:
-            ValueError, ModelError: as `__call__`.
-        """
-        return self.detect(*self._blocks(mixture, sample_rate), self.conditions([query])).spans(0)
-
-    def detect(
-        self, blocks: Iterable[Tensor], sample_rate: int, level: float, conditions: Tensor, labels: int | None = None
-    ) -> Detector:
-        """Detect conditions (queries, dim) in a recording of known level that is given in blocks (channels, n).
-
-        Raises:
-            ModelError: if the model only separates.
-        """
-        if not self.model.lists_sounds:
-            raise ModelError(f"The model {self.name} cannot list the sounds in a recording.")
-        return Detector(self.model, conditions.to(self.device), self.rule, labels).run(blocks, sample_rate, level)
-
-    def _blocks(self, mixture: Tensor | np.ndarray, sample_rate: int) -> tuple[Iterable[Tensor], int, float]:
-        """A recording in blocks, its rate and its level."""
-        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        return wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate)
-
-    @cached_property
-    def listed_sounds(self) -> list[Sound]:
-        """The sounds that `list_sounds` looks for: the labels in `listing`, then the tagger's other classes."""
-        return self.listing.candidates(self.model.has_tagger)
-
-    @cached_property
-    def listing_conditions(self) -> Tensor:
-        """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
-        names = [sound.name for sound in self.listed_sounds]
-        stored = read_tensors(self.stored_sounds) if self.stored_sounds else {}
-        return (
-            torch.stack([stored[name] for name in names]) if set(names) <= set(stored) else self.conditions(names).cpu()
-        )
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

@@ -327,9 +327,27 @@ class Stream:
         self.silence_level: float | None = level  # until sound has come
         self.silent = 0  # samples before it
         self.channels = 0  # of the blocks
+        self.step = segment - overlap  # seconds between the starts of two segments
+        self.segments = 0
+        self.counted = (0.0, math.inf)  # seconds between which presence counts
         if model.faithful:  # published inference processes the whole at once
             self.silence_level = None
             self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
+
+    def limit(self, begin: float, end: float) -> tuple[float, float]:
+        """Let presence come from a span (seconds) of the recording only.
+
+        Returns:
+            First and last sample of what must be pushed: the span and all that its targets depend on.
+        """
+        if self.model.faithful:
+            first, last = 0.0, math.inf
+        else:
+            margin, grid = margin_seconds(self.model), self.model.grid_seconds
+            first = max(0, math.floor((begin - margin) / grid) * grid)
+            last = end if end == math.inf else math.ceil(end + margin)
+        self.counted = (begin - first, end - first)
+        return first * self.sample_rate, last * self.sample_rate
 
     def push(self, block: Tensor) -> Tensor:
         """Add (channels, n); return the targets that have become final (queries, channels, m).
@@ -393,7 +411,12 @@ class Stream:
 
     def _collect_logits(self, logits: Tensor) -> None:
         """Keep the largest logits (queries, frames) so far; each frame of the recording counts in one segment only."""
-        following = bool((self.last_logits > -torch.inf).any())
+        # A frame counts if the part of the recording that it stands for meets the span.
+        following, frame = self.segments > 0, self.model.stride / self.model.sample_rate
+        seconds = self.silent / self.sample_rate + self.segments * self.step + frame * torch.arange(logits.shape[1])
+        counted = (seconds > self.counted[0] - frame / 2) & (seconds < self.counted[1] + frame / 2)
+        logits = logits.masked_fill(~counted, -torch.inf)
+        self.segments += 1
         shared = self.shared_frames
         padded = F.pad(logits[:, shared * following :], (shared + 1, 0), value=-torch.inf)
         self.logits = torch.maximum(self.logits, padded[:, : -shared or None].amax(-1))

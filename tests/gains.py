@@ -34,7 +34,7 @@ class GainStream:
     held = 4711
 
     def __init__(self, queries, channels):
-        self.gains = torch.tensor([gain_of(query) for query in queries])[:, None, None]
+        self.conditions = self.gains = torch.tensor([gain_of(query) for query in queries])[:, None, None]
         self.tail = torch.zeros(channels, 0)
 
     def push(self, block):
@@ -45,6 +45,9 @@ class GainStream:
 
     def flush(self):
         return self.gains * self.tail
+
+    def limit(self, begin, end):
+        return 0, float("inf")
 
     separate = Stream.separate
 
@@ -70,7 +73,8 @@ class GainSeparator(Separator):
         self.shared.append(share)
         return self.stream_class(queries, channels)
 
-    def list_sounds_in_blocks(self, blocks, sample_rate, level, at_least=0.5, most=None):
+    def list_sounds_in_blocks(self, blocks, sample_rate, level, at_least=0.5, most=None, span=None):
+        blocks = span.cut(blocks, sample_rate) if span else blocks
         return HEARD[:most] if sum(block.shape[-1] for block in blocks) else []
 
     def suggest(self, query):

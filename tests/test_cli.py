@@ -345,8 +345,8 @@ def test_audio_is_not_for_a_terminal(folder, monkeypatch, capsys):
     ("options", "words"),
     [
         (["--model", "nonsense"], "nonsense"),
-        (["--device", "cuda"], "--device cuda: PyTorch finds no"),
-        (["--device", "mps"], "--device mps: PyTorch finds no"),
+        (["--device", "cuda"], "--device cuda: cuda is not available here; torch was built for"),
+        (["--device", "mps"], "--device mps: mps is not available here"),
         (["--plot"], "--plot needs matplotlib, which is not installed"),
     ],
 )
@@ -490,7 +490,7 @@ def test_help_has_examples(capsys):
 
 
 def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys):
-    monkeypatch.setattr(separator, "list_sounds_in_blocks", lambda blocks, *_: [] if list(blocks) else None)
+    monkeypatch.setattr(separator, "list_sounds_in_blocks", lambda blocks, *_, **__: [] if list(blocks) else None)
     save("mix.wav")
     assert run("--list", "mix.wav") == 0
     assert capsys.readouterr().out == "mix.wav  no known sound found\n"

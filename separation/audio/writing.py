@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
+CLIPS = ("rescale", "clamp", "none")
+"""What can be done with samples beyond full scale: turn the whole down, cut the samples, or leave them if possible."""
 COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: what is lost is lost a second time here
 
 
@@ -127,13 +129,14 @@ class Writer:
         frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
         channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav files with
             more than two channels hold it.
+        clip: one of CLIPS. None: turn down what goes to a format that ends at full scale, and leave other samples.
 
     Attributes:
         peak: largest absolute sample so far.
         gain: factor on all samples of a format that ends at full scale, to be set before `finish`. None: 1, or just
             enough to stay within full scale (with a warning).
-        limited: whether the format ends at full scale. Its samples are kept as float32 beside the destination until
-            `finish`, when the factor is known.
+        limited: whether the format ends at full scale.
+        spooled: whether samples are kept as float32 beside the destination until `finish`, when the factor is known.
 
     Raises:
         AudioError: if the format cannot hold the audio or the file cannot be written.
@@ -149,8 +152,9 @@ class Writer:
         overwrite: bool = False,
         frames: int | None = None,
         channel_mask: int = 0,
+        clip: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.clip = Path(path), clip
         self.sample_rate, self.channels = sample_rate, channels
         self.format = find_format(format or self.path.suffix or "wav")
         self.subtype = find_subtype(self.format, subtype)
@@ -161,6 +165,7 @@ class Writer:
         order = VORBIS_ORDER.get(channels) if self.format.container == "OGG" else None
         self._order = order and sorted(range(channels), key=order.__getitem__)
         self.limited = self.subtype not in ("FLOAT", "DOUBLE")
+        self.spooled = clip == "rescale" or (clip is None and self.limited)
         self.peak = 0.0
         self.frames = 0
         self.gain: float | None = None
@@ -168,7 +173,7 @@ class Writer:
         self._encoder: Any = None
         self.pending = PendingFile(self.path, overwrite)
         try:
-            if self.limited:
+            if self.spooled:
                 with self.pending.explained():
                     self._spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
             else:
@@ -242,6 +247,8 @@ class Writer:
         import numpy as np
         import soundfile
 
+        if self.clip == "clamp" or (self.clip == "none" and self.limited):
+            samples = np.clip(samples, -1.0, 1.0)
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
             chunk = chunk if self._order is None else chunk[:, self._order]

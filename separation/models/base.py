@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -180,17 +180,28 @@ class NegativeFilter(TargetFilter):
 
 
 class SharedTargets(TargetFilter):
-    """A network whose targets together never claim more than the mixture, so that no energy is taken twice.
+    """A network of whose targets some never claim more than the mixture together, so that no energy is taken twice.
 
-    Where their magnitudes add up to more than that of the mixture, all are multiplied by the same gain:
+    Where their magnitudes add up to more than that of the mixture, all of them are multiplied by the same gain:
 
-        result = target * min(1, |mixture| / sum over targets |target|)
+        result = target * min(1, |mixture| / sum over these targets |target|)
+
+    Args:
+        model: separates them.
+        device: to compute on.
+        shared: which targets share, booleans (queries,), the others stay as they are; None: all share.
     """
+
+    def __init__(self, model: ConditionedModel, device: torch.device, shared: Sequence[bool] | None = None) -> None:
+        super().__init__(model, device)
+        self.shared = torch.tensor([True] if shared is None else shared, dtype=torch.bool, device=device)
 
     def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
         """See `TargetFilter.gain`."""
-        claimed = power.sqrt().sum(1, keepdim=True)
-        return (mixture.sqrt() / (claimed + 1e-12)).clamp_max(1.0)
+        shared = self.shared.expand(power.shape[1])
+        claimed = power[:, shared].sqrt().sum(1, keepdim=True)
+        gain = (mixture.sqrt() / (claimed + 1e-12)).clamp_max(1.0)
+        return torch.where(shared[:, None, None], gain, 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,240 @@
+"""What a separation returns, in memory or block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from separation.audio import AudioError, Reader
+from separation.changes import Span
+from separation.errors import Cancelled
+from separation.stream import Stream, presence_word
+
+Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
+"""Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
+Progress = Callable[[float], bool | None]
+"""Is told the fraction that is done, 0 to 1; returns False to cancel."""
+
+MEASURING = 0.05  # part of the progress that the first pass takes
+
+
+def describe(waveform: Tensor, sample_rate: int) -> str:
+    """For example "2 channels, 10.0 s at 44100 Hz, peak -3.1 dB"."""
+    channels, samples = waveform.shape
+    peak = float(waveform.abs().max()) if samples else 0.0
+    level = f"{20 * math.log10(peak):.1f} dB" if peak else "none, silent"
+    plural = "" if channels == 1 else "s"
+    return f"{channels} channel{plural}, {samples / sample_rate:.1f} s at {sample_rate} Hz, peak {level}"
+
+
+def players(waveforms: dict[str, Tensor], sample_rate: int) -> str:
+    """HTML with an audio player (16-bit wav) for each waveform (channels, time), for notebooks."""
+    import base64
+    import io
+
+    import soundfile
+
+    html = []
+    for name, waveform in waveforms.items():
+        file, loudest = io.BytesIO(), max(1.0, float(waveform.abs().max()) if waveform.numel() else 0.0)
+        soundfile.write(file, (waveform / loudest).T.numpy(), sample_rate, format="WAV", subtype="PCM_16")
+        data = base64.b64encode(file.getvalue()).decode()
+        html.append(f'<div>{name}<br><audio controls src="data:audio/wav;base64,{data}"></audio></div>')
+    return "".join(html)
+
+
+@dataclass(frozen=True, repr=False)
+class Separation:
+    """Result of a separation, with target + residual == mixture.
+
+    Attributes:
+        target: (channels, time) float32.
+        residual: (channels, time) float32.
+        sample_rate: Hz.
+        presence: probability that the query occurs in the mixture, 0 to 1; NaN if the model does not estimate it.
+    """
+
+    target: Tensor
+    residual: Tensor
+    sample_rate: int
+    presence: float
+
+    @property
+    def verdict(self) -> str | None:
+        """The presence in a word: "present", "uncertain" or "absent"; None if the model does not estimate it."""
+        return presence_word(self.presence)
+
+    def __repr__(self) -> str:
+        found = f"presence {self.presence:.2f} ({self.verdict}), " if self.verdict else ""
+        return f"Separation({found}target: {describe(self.target, self.sample_rate)})"
+
+    def _repr_html_(self) -> str:
+        found = f"<div>presence {self.presence:.2f}: {self.verdict}</div>" if self.verdict else ""
+        return found + players({"target": self.target, "residual": self.residual}, self.sample_rate)
+
+
+@dataclass(frozen=True, repr=False)
+class Remix:
+    """A recording in which some sounds are louder, softer or removed.
+
+    Attributes:
+        waveform: (channels, time) float32; may exceed full scale.
+        sample_rate: Hz.
+        presence: probability of each of these sounds, in their order; NaN if the model does not estimate it.
+    """
+
+    waveform: Tensor
+    sample_rate: int
+    presence: list[float]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{each:.2f}" for each in self.presence)
+        return f"Remix(presence {found}, {describe(self.waveform, self.sample_rate)})"
+
+    def _repr_html_(self) -> str:
+        return players({"remix": self.waveform}, self.sample_rate)
+
+
+def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterable[Tensor]:
+    """A `Watch` that shows nothing."""
+    return blocks
+
+
+def watch_fraction(progress: Progress) -> Watch:
+    """A `Watch` that tells a callback the fraction that is done, and stops when it returns False."""
+
+    def watch(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterator[Tensor]:
+        done, begin, size = 0, *((0.0, MEASURING) if stage == "measuring" else (MEASURING, 0.99 - MEASURING))
+        for block in blocks:
+            if progress(begin + size * min(1.0, done / frames if frames else 0.0)) is False:
+                raise Cancelled("The separation was cancelled.")
+            yield block
+            done += block.shape[-1]
+
+    return watch
+
+
+def separate_blocks(
+    stream: Stream, blocks: Iterable[Tensor], sample_rate: int, span: Span | None, weights: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Separate a whole recording, or a span of it, that is given in blocks (channels, n).
+
+    Args:
+        stream: separates queries, then sounds to be changed.
+        blocks: of the recording.
+        sample_rate: of the recording, Hz.
+        span: outside of it, targets are silent.
+        weights: of each sound to be changed (sounds,); None: there is none.
+
+    Yields:
+        Mixture (channels, m) and targets (queries, channels, m); if sounds are changed, the last target is what they
+        lose: their weighted sum.
+    """
+    pairs = stream.separate(blocks) if span is None else separate_span(stream, blocks, sample_rate, span)
+    for mixture, targets in pairs:
+        if weights is not None:
+            queries = len(targets) - len(weights)
+            lost = torch.zeros_like(mixture)
+            if weights.any():  # otherwise the result is the mixture, bit by bit
+                lost = torch.tensordot(weights, targets[queries:], 1)
+            targets = torch.cat([targets[:queries], lost[None]])
+        yield mixture, targets
+
+
+def separate_span(
+    stream: Stream, blocks: Iterable[Tensor], sample_rate: int, span: Span
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Separate a span of a recording; the network sees only the span and as much on either side as it depends on."""
+    first, last = stream.limit(span.begin, span.end)
+
+    def cut() -> Iterator[tuple[bool, Tensor]]:
+        """Blocks that lie either before, in or behind the part that the network sees."""
+        position = 0
+        for block in blocks:
+            length = block.shape[-1]
+            cuts = sorted({min(max(0, int(edge)), length) for edge in (first - position, min(last - position, length))})
+            for piece in torch.tensor_split(block, cuts, dim=-1):
+                if piece.shape[-1]:
+                    yield first <= position < last, piece
+                    position += piece.shape[-1]
+
+    done = 0
+    for inside, pieces in groupby(cut(), key=lambda pair: pair[0]):
+        parts = (piece for _, piece in pieces)
+        silent = ((piece, torch.zeros(len(stream.conditions), *piece.shape)) for piece in parts)
+        for mixture, targets in stream.separate(parts) if inside else silent:
+            envelope = span.envelope(done, mixture.shape[-1], sample_rate)
+            done += mixture.shape[-1]
+            yield mixture, torch.where(envelope > 0, targets * envelope, 0.0)
+
+
+@dataclass(eq=False)
+class FileSeparation:
+    """Separates a file of any length in constant memory. Made by `Separator.separate_file`.
+
+    Iterate once: every item is a mixture (channels, n) and its targets (queries, channels, n) on the CPU, in order and
+    without gaps. The residual of a target is mixture - target. If sounds are removed or changed, the last target is
+    what they lose, so that its residual is the cleaned recording or the remix.
+
+    Attributes:
+        frames: samples per channel.
+        level: of the recording, see `stream.measure_level`.
+        outputs: files that have been written, in order.
+    """
+
+    stream: Stream
+    reader: Reader
+    frames: int
+    level: float
+    watch: Watch = pass_on
+    span: Span | None = None
+    weights: Tensor | None = None
+    outputs: list[Path] = field(default_factory=list)
+
+    @property
+    def presence(self) -> list[float]:
+        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
+        return self.stream.presence
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read the file for the second time.
+
+        Raises:
+            AudioError: if the file can no longer be read, or its length has changed.
+        """
+        read = done = 0
+
+        def blocks() -> Iterator[Tensor]:
+            nonlocal read
+            for block in self.watch(self.reader.blocks(), "separating", self.frames):
+                read += block.shape[-1]
+                yield block
+            if read != self.frames:
+                raise AudioError(f"{self.reader.path} changed while it was being read.")
+
+        for mixture, targets in separate_blocks(
+            self.stream, blocks(), self.reader.sample_rate, self.span, self.weights
+        ):
+            done += targets.shape[-1]
+            yield mixture, targets
+        if done != self.frames:
+            raise RuntimeError(f"the separator returned {done} samples for {self.frames}")
+
+    def __repr__(self) -> str:
+        reader, files = self.reader, ", ".join(map(str, self.outputs)) or "nothing written"
+        seconds = f"{self.frames / reader.sample_rate:.1f} s at {reader.sample_rate} Hz"
+        return f"FileSeparation({str(reader.path)!r}, {seconds}, {files})"
+
+    def _repr_html_(self) -> str:
+        if not self.outputs:
+            return f"<code>{self!r}</code>"
+        from separation.audio import read
+
+        waveforms = {path.name: read(path)[0] for path in self.outputs}
+        return players(waveforms, self.reader.sample_rate)
