@@ -343,7 +343,7 @@ class Stream:
         if self.model.faithful:
             first, last = 0.0, math.inf
         else:
-            margin, grid = margin_seconds(self.model), self.model.grid_seconds
+            margin, grid = margin_seconds(self.model, self.sample_rate), self.model.grid_seconds
             first = max(0, math.floor((begin - margin) / grid) * grid)
             last = end if end == math.inf else math.ceil(end + margin)
         self.counted = (begin - first, end - first)
