@@ -1,7 +1,7 @@
 # Everything is installed into .venv; what is there already is not installed again.
 #
 #   make demo     install, separate demos/mix.wav by text, and measure it
-#   make app      install what the page needs and open it at http://127.0.0.1:7860; ARGS="--help" lists its options
+#   make app      install what the page needs and serve it at http://127.0.0.1:7860; ARGS="--help" lists its options
 #   make test     install what the tests need, run them all; ARGS="-k audio" chooses
 #   make check    lint, format, types, tests
 #   make bench    speed, memory, SDRi, as tables and in benchmarks/bench.json; DATA=FOLDER holds the recordings and

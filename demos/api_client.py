@@ -18,7 +18,7 @@ from gradio_client import Client, handle_file
 
 
 def main() -> int:
-    """Upload the recording, show the progress, and save the results."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description="Separate a recording through the page's HTTP API.")
     parser.add_argument("url", help="address of the page")
     parser.add_argument("recording")
@@ -26,7 +26,16 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument("--model", default="", help="a model name from /models")
     options = parser.parse_args()
+    try:
+        separate(options)
+    except Exception as error:  # gradio_client passes on those of several libraries
+        text = " ".join(str(error).split()) or type(error).__name__
+        parser.exit(1, f"{options.url} or {options.recording} cannot be used: {text}\n")
+    return 0
 
+
+def separate(options: argparse.Namespace) -> None:
+    """Upload the recording, show the progress, and save the results."""
     options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as downloads:
         client = Client(options.url, verbose=False, download_files=downloads)
@@ -41,7 +50,6 @@ def main() -> int:
             print(f"{sound['query']}: presence {sound['presence']} - {sound['verdict']}")
             shutil.copyfile(sound["target"], options.output / f"{sound['name']}.wav")
             shutil.copyfile(sound["residual"], options.output / f"not_{sound['name']}.wav")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
 from pathlib import Path
 
+from separation import process
+
+if __name__ == "__main__":
+    process.begin("app.py")  # before the slow imports
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from page.engine import Engine
@@ -34,7 +37,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     offered = "offer this model too: a model directory, or a checkpoint file of a released system or of a training"
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=offered)
     parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest available)")
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser, if there is one")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link for 72 hours")
     parser.add_argument("--max-minutes", type=float, default=limits.minutes, help="longest recording (%(default)g)")
     parser.add_argument("--max-megabytes", type=int, default=limits.megabytes, help="largest upload (%(default)s)")
@@ -89,8 +92,12 @@ def describe_absent(card: Card) -> dict[str, str]:
 
 
 def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
-    """Answer requests until SIGINT or SIGTERM; return the exit status."""
+    """Answer requests until a signal ends the process (see `process.begin`); return the exit status if that fails."""
+    process.end_normally()
     store = Store(keep_minutes=limits.keep_minutes)
+    if not options.share:  # a proxy would be asked for this computer's own address
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            del os.environ[name]
     # Gradio reads these at import: no statistics, no look-ups, and its files in our folder.
     os.environ.update(
         GRADIO_TEMP_DIR=str(store.root), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1"
@@ -101,21 +108,17 @@ def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
     site = Site(engine, limits, store, local=is_loopback(options.host) and not options.share)
     if not options.share:
         forbid_connections()
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     try:
         url = site.launch(options.host, options.port, options.share, options.open)
         print(f"The page is at {url} (Ctrl-C ends it).", flush=True)
         # Only now: loading a model keeps a busy machine from answering in time.
         threading.Thread(target=engine.warm_up, daemon=True).start()
-        ended.wait()
+        threading.Event().wait()
     except StartError as error:
         print(error, file=sys.stderr)
-        return 1
     finally:
         site.close()
-    return 0
+    return 1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +51,5 @@ def render(number: int, folder: Path) -> Path:
     path = folder / f"example.{number}.wav" if example.parts else MIX
     if not path.exists():
         mix = sum(level * synthesise(label, 8.0, SAMPLE_RATE, seed) for label, seed, level in example.parts)
-        partial = folder / f"example.{secrets.token_hex(8)}.wav"  # two requests may come at the same time
-        write(partial, torch.from_numpy(mix / np.abs(mix).max() * 0.7).float(), SAMPLE_RATE)
-        partial.rename(path)
+        write(path, torch.from_numpy(mix / np.abs(mix).max() * 0.7).float(), SAMPLE_RATE, overwrite=True)
     return path

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import math
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
 
 Scope = MutableMapping[str, Any]
 Application = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -15,6 +19,9 @@ PREFIXES = ("/page/", "/files/", "/stop/", "/gradio_api/call/", "/gradio_api/que
             "/gradio_api/heartbeat/", "/gradio_api/file=")  # fmt: skip
 PATHS = {"/", "/favicon.ico", "/forget", "/config", "/config/", "/gradio_api/info", "/gradio_api/upload",
          "/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/startup-events"}  # fmt: skip
+UPLOAD = "/gradio_api/upload"
+MAX_BODY = 1_000_000  # bytes of a request that is no upload
+BODY_SECONDS = 60.0  # that a client may take for the next part of a request
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -75,24 +82,44 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
+        most = math.inf if scope.get("path") == UPLOAD else MAX_BODY  # the upload has a limit of its own
+        size, complete = 0, False
+
+        async def receive_within_limits() -> Any:
+            nonlocal size, complete
+            while True:
+                try:  # behind the body comes the end of the connection, which may take as long as it likes
+                    message = await asyncio.wait_for(receive(), None if complete else BODY_SECONDS)
+                except asyncio.TimeoutError:
+                    raise HTTPException(408) from None
+                size += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if size <= most:
+                    return message
+                if complete or size > 100 * most:  # a client that is still sending would not see the answer
+                    raise HTTPException(413)
+
         if scope["type"] == "lifespan":
             await self.application(scope, receive, send)
         elif scope["type"] == "http" and (status := self.refuse(scope)) is None:
-            await self.application(scope, receive, send_with_headers)
+            await self.application(scope, receive_within_limits, send_with_headers)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
             await send({"type": "http.response.body", "body": b""})
 
     def refuse(self, scope: Scope) -> int | None:
         """The HTTP status of a refusal, None if the request is allowed."""
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        if self.local and not is_loopback(urlsplit(f"//{host}").hostname):
-            return 421
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and urlsplit(origin).netloc != host:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        path, host, origin = scope["path"], headers.get(b"host", ""), headers.get(b"origin", "")
+        try:
+            if self.local and not is_loopback(urlsplit(f"//{host}").hostname):
+                return 421
+            if origin and urlsplit(origin).netloc != host:
+                return 403
+        except ValueError:  # half an address, such as [::1
+            return 400
+        if path != "/" and headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin"):
             return 403
-        path = scope["path"]
         if path.startswith("/gradio_api/file=") and "://" in path:
             return 403
         return None if path in PATHS or path.startswith(PREFIXES) else 404

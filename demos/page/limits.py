@@ -9,6 +9,8 @@ from pathlib import Path
 
 from separation.audio import AudioError, Reader
 
+NO_SPACE = "There is not enough free disk space for this at the moment. A shorter recording may fit."
+
 
 class Refusal(Exception):
     """The page does not do this; the text is one sentence for the user."""
@@ -89,4 +91,4 @@ def without_path(error: object, path: Path) -> str:
 def require_disk_space(folder: Path, size: int) -> None:
     """Raise Refusal if `size` bytes would leave less than a tenth of the free disk space."""
     if size > 0.9 * shutil.disk_usage(folder).free:
-        raise Refusal("There is not enough free disk space for this at the moment. A shorter recording may fit.")
+        raise Refusal(NO_SPACE)

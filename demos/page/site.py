@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import inspect
 import json
@@ -33,15 +34,17 @@ from page.engine import Engine
 from page.examples import EXAMPLES, render
 from page.guard import Guard
 from page.jobs import Cancelled, Desk, Progress, Ticket
-from page.limits import Limits, Refusal
+from page.limits import NO_SPACE, Limits, Refusal, require_disk_space
 from page.queries import check_forms, parse_queries
 from page.store import GONE, Store
 from page.work import RANGE, Result, Work, archive, draw_sound, list_sounds, remix, strip
 from separation import ModelError
+from separation.audio import AudioError
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 SERVED = re.compile(r"stems\.zip|\d\.picture\.png|(mixture|\d\.(target|residual)|remix\.[0-9a-f]{16})\.(wav|png)")
+MAX_UPLOADS = 8  # at the same time
 TICK_SECONDS = 0.2  # between two reports of progress
 SEGMENT_SECONDS = 24.0
 
@@ -64,6 +67,7 @@ class Site:
         self.engine, self.limits, self.store = engine, limits, store
         self.desk = Desk(limits.active, limits.waiting)
         self.results: dict[str, Result] = {}
+        self.uploading = 0
         self.server = gr.Server(title="Separate", docs_url=None, redoc_url=None, openapi_url=None)
         self.server.add_middleware(Guard, local=local)  # before Gradio's own routes, of which only a few are open
         for name in ("models", "sounds", "inspect", "listen", "separate", "remix", "picture", "archive"):
@@ -240,7 +244,10 @@ class Site:
         """The recording of an example."""
         if not 0 <= number < len(EXAMPLES):
             return Response(status_code=404)
-        return FileResponse(render(number, self.store.root), media_type="audio/wav")
+        try:
+            return FileResponse(render(number, self.store.root), media_type="audio/wav")
+        except AudioError as error:
+            return Response(as_gradio_error(error).message, status_code=507, media_type="text/plain")
 
     def file(self, job: str, name: str) -> Response:
         """A file of a result; the zip and labelled pictures are made on first use."""
@@ -255,6 +262,8 @@ class Site:
                 path = draw_sound(result, int(name.partition(".")[0]))
         except Refusal as error:
             return Response(str(error), status_code=404, media_type="text/plain")
+        except (AudioError, OSError) as error:  # while the zip or a picture is written
+            return Response(as_gradio_error(error).message, status_code=507, media_type="text/plain")
         return FileResponse(path) if path.is_file() else Response(status_code=404)
 
     def stop(self, token: str) -> dict[str, bool]:
@@ -273,7 +282,7 @@ class Site:
 
     async def upload(self, request: Request) -> Response:
         """Gradio's upload, with file names of our own: returns a list of paths."""
-        most, refusal = self.limits.megabytes * 1_000_000, None
+        most, refusal, place = self.limits.megabytes * 1_000_000, None, None
         declared = request.headers.get("content-length", "")
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             refusal = 400, "This is not a multipart upload."
@@ -281,6 +290,8 @@ class Site:
             refusal = 411, "An upload must declare its Content-Length."
         elif int(declared) > most + 10_000:
             refusal = 413, self.limits.too_large
+        elif self.uploading >= MAX_UPLOADS:
+            refusal = 503, "Too many uploads at once. Please try again in a moment."
         if refusal:
             left = 20 * most
             async for chunk in request.stream():  # a client that is still sending would not see the answer
@@ -288,8 +299,10 @@ class Site:
                 if left < 0:
                     break
             return JSONResponse({"detail": refusal[1]}, refusal[0])
-        paths = []
+        paths: list[str] = []
+        self.uploading += 1
         try:
+            require_disk_space(self.store.root, 2 * int(declared))  # it is received into one file and copied to another
             async with request.form(max_files=1, max_fields=4) as form:
                 for file in form.getlist("files"):
                     if not isinstance(file, str):
@@ -297,11 +310,17 @@ class Site:
                         with open(place, "wb") as target:
                             await asyncio.to_thread(shutil.copyfileobj, file.file, target)
                         paths.append(str(place))
-        except HTTPException as error:  # not a multipart body, or too many files
-            return JSONResponse({"detail": error.detail}, 400)
+            return JSONResponse(paths)
+        except HTTPException as error:  # not a multipart body, too many files, or too slow
+            return JSONResponse({"detail": error.detail}, error.status_code)
         except ClientDisconnect:
             return Response(status_code=400)
-        return JSONResponse(paths)
+        except (Refusal, OSError) as error:
+            if place is not None:
+                self.store.forget(place.parent.name)
+            return JSONResponse({"detail": as_gradio_error(error).message}, 507)
+        finally:
+            self.uploading -= 1
 
 
 def file_data(path: Path, name: str) -> Any:
@@ -343,6 +362,9 @@ def as_gradio_error(error: Exception) -> gr.Error:
         return gr.Error("Cancelled.", print_exception=False)
     if isinstance(error, Refusal | ModelError):
         return gr.Error(str(error), print_exception=False)
+    reasons = [each.errno for each in (error, error.__cause__) if isinstance(each, OSError)]
+    if set(reasons) & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return gr.Error(NO_SPACE, print_exception=False)
     if isinstance(error, MemoryError):
         return gr.Error("There is not enough memory for this just now.", print_exception=False)
     print(time.strftime("%H:%M:%S"), "".join(traceback.format_exception(error)), file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from page.limits import Refusal
+from separation import process
 from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -31,6 +32,7 @@ class Store:
 
     def __init__(self, root: Path | None = None, keep_minutes: float = 60.0) -> None:
         self.root = root or Path(tempfile.mkdtemp(prefix="separation-page-"))
+        process.TEMPORARY.add(self.root)
         self.keep_seconds = keep_minutes * 60
         self._closed = threading.Event()
         threading.Thread(target=self._sweep_repeatedly, name="sweeper", daemon=True).start()
@@ -91,4 +93,4 @@ class Store:
     def close(self) -> None:
         """Remove everything."""
         self._closed.set()
-        shutil.rmtree(self.root, ignore_errors=True)
+        process.remove(self.root)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import secrets
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from page.limits import Limits, Refusal, require_disk_space, without_path
 from page.queries import Asked, explain, read_example
 from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
+from separation.download import replace_when_complete
 from separation.outputs import slug
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.pretrained import ModelError
@@ -142,6 +142,8 @@ class Work:
         try:
             frames = self.copy(reader, len(asked))
         except AudioError as error:
+            if isinstance(error.__cause__, OSError):  # of writing
+                raise
             raise Refusal(without_path(error, self.source)) from None
         sounds = [Sound(each.name) for each in asked]
         result = Result(self.folder, reader.sample_rate, reader.channels, frames, model, sounds)
@@ -265,11 +267,13 @@ def draw_sound(result: Result, number: int) -> Path:
         raise Refusal("There is no sound of this number.")
     path = result.folder / f"{number}.picture.png"
     if not path.exists():
-        with np.load(result.folder / "levels.npz", allow_pickle=False) as levels, open(path, "wb") as file:
+        complete = replace_when_complete(path)  # two requests may come at the same time
+        with np.load(result.folder / "levels.npz", allow_pickle=False) as levels, complete as part:
             names = {"mixture": "mixture", "target": f"{number}.target", "residual": f"{number}.residual"}
             panels = {kind: levels[name] for kind, name in names.items()}
             title = f"“{result.sounds[number].query}”"
-            draw(file, panels, title, result.frames / result.sample_rate, levels["edges"])
+            with open(part, "wb") as file:
+                draw(file, panels, title, result.frames / result.sample_rate, levels["edges"])
     return path
 
 
@@ -301,14 +305,12 @@ def archive(result: Result) -> Path:
     path = result.folder / "stems.zip"
     if not path.exists():
         require_disk_space(result.folder, sum(file.stat().st_size for file in result.folder.glob("*.wav")))
-        partial = result.folder / f"{secrets.token_hex(8)}.partial"  # two requests may come at the same time
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
+        with replace_when_complete(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
             file.write(result.mixture, "mixture.wav")
             for number, name in enumerate(result.names):
                 file.write(result.target(number), f"{name}.wav")
                 file.write(result.residual(number), f"not_{name}.wav")
             file.writestr("separation.json", json.dumps(result.summary(), indent=2, ensure_ascii=False))
-        partial.rename(path)
     return path
 
 

@@ -3,9 +3,10 @@
     python tests/page/fake_server.py        prints the page's address
 
 The gain of a query is what it says ("half", "quarter", "nothing"); "slow ..." takes two seconds per block, "broken"
-fails.
+fails. Loading a model takes LOAD_SECONDS.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "demos"), str(ROOT / "tests")]
 
+from separation import process  # noqa: E402
+
+process.begin("app.py")
 import app  # noqa: E402
 from gains import GainSeparator, GainStream  # noqa: E402
 from page import jobs  # noqa: E402
@@ -55,6 +59,7 @@ def card(name, description, queries):
 
 def load(name):
     print("load", name, flush=True)
+    time.sleep(float(os.environ.get("LOAD_SECONDS", 0)))
     return Separator()
 
 

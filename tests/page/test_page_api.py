@@ -1,8 +1,11 @@
 """The HTTP API of the page, through Gradio's client and plain HTTP."""
 
+import contextlib
 import json
 import re
+import resource
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from page.limits import NO_SPACE
 
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed: pip install -e '.[demo]'")
 file = gradio_client.handle_file
@@ -22,6 +26,9 @@ MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 JSON = {"Content-Type": "application/json"}
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n'
 END = b"\r\n--x--\r\n"
+# A float wav file of 0.5 s at 8 kHz whose samples are NaN.
+NAN = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 8000, 32000, 4, 32)
+NAN += b"data" + struct.pack("<I4000f", 16000, *[float("nan")] * 4000)
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Gradio and its client
 
 
@@ -158,6 +165,7 @@ def test_the_stop_route_ends_a_job(fake, long_recording):
         ("a.m3u8", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no audio that can be read"),
         ("a.wav", b"ffconcat version 1.0\nfile /etc/passwd\n", "This file"),
         ("a.txt", b"hello", "This file"),
+        ("a.wav", NAN, "a sample that is NaN"),
     ],
 )
 def test_files_without_audio_are_refused_with_one_sentence(fake, name, content, reason):
@@ -278,13 +286,83 @@ def test_nothing_else_is_served(fake, path):
 
 def test_pages_of_other_sites_are_refused(fake):
     assert fetch(f"{fake.url}/", headers={"Host": "evil.example"})[0] == 421
+    assert fetch(f"{fake.url}/", headers={"Host": "[::1"})[0] == 400
+    for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+        assert fetch(f"{fake.url}/page/main.js", headers={"Sec-Fetch-Site": site})[0] == status
+    assert fetch(f"{fake.url}/", headers={"Sec-Fetch-Site": "cross-site"})[0] == 200  # somebody followed a link
     body = json.dumps({"data": []}).encode()
     url = f"{fake.url}/gradio_api/call/models"
-    assert fetch(url, body, JSON | {"Origin": "http://evil.example"})[0] == 403
+    for origin, status in (("http://evil.example", 403), ("null", 403), ("http://[::1", 400)):
+        assert fetch(url, body, JSON | {"Origin": origin})[0] == status
     assert fetch(url, body, JSON | {"Origin": fake.url})[0] == 200
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused(fake, chunked):
+    body = b'{"data": ["' + bytes(3_000_000) + b'"]}'
+    url = f"{fake.url}/gradio_api/call/models"
+    assert fetch(url, iter([body[:1_000_000], body[1_000_000:]]) if chunked else body, JSON)[0] == 413
+    assert fetch(f"{fake.url}/forget", bytes(3_000_000))[0] == 413
+    assert fetch(url, b'{"data": []}', JSON)[0] == 200
+
+
+def test_too_many_uploads_at_once_are_refused(fake, recording):
+    host, port = fake.url.removeprefix("http://").split(":")
+    headers = MULTIPART | {"Host": f"{host}:{port}", "Content-Length": "9000"}
+    lines = [*(": ".join(pair) for pair in headers.items()), "", ""]
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(b"POST /gradio_api/upload HTTP/1.1\r\n" + "\r\n".join(lines).encode() + PART % b"a.wav")
+        deadline = time.monotonic() + 60
+        while (status := upload(fake, "a.wav", b"x")[0]) == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert status == 503
+    while (status := upload(fake, "a.wav", b"x")[0]) == 503 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert status == 200
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of Linux")
+def test_a_full_disk_is_one_sentence_and_passes(fake, client, recording, tmp_path):
+    """No file may be larger than 6 MB for a while, as if the disk were full."""
+    for name, times in (("short.wav", 3), ("long.wav", 7)):  # 3.2 and 7.4 MB in 32 bits
+        soundfile.write(tmp_path / name, np.tile(recording[1], (times, 1)), 44100, subtype="PCM_16")
+    pid, before = fake.process.pid, folders(fake)
+    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (6_000_000, limits[1]))
+    try:
+        status, answer = upload(fake, "a.wav", bytes(7_000_000))
+        assert (status, answer["detail"]) == (507, NO_SPACE)
+        assert folders(fake) == before
+        with pytest.raises(Exception, match="There is not enough free disk space"):
+            separate(client, tmp_path / "long.wav", "half")
+        result = separate(client, tmp_path / "short.wav", "half")
+        assert fetch(f"{fake.url}/files/{result['job']}/stems.zip")[0] == 507
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+    assert separate(client, tmp_path / "long.wav", "half")["state"] == "done"
+    assert fetch(f"{fake.url}/files/{result['job']}/stems.zip")[0] == 200
+    assert not [path for path in Path(fake.temporary).rglob("*.part")]
+
+
+def test_a_client_that_leaves_ends_its_job(fake, long_recording):
+    _, (path,) = upload(fake, "long.wav", long_recording[0].read_bytes())
+    before, blocks = folders(fake), fake.count("block")
+    events = begin(fake, "separate", [{"path": path, "meta": {"_type": "gradio.FileData"}}, ["slow"], "", ""])
+    with urllib.request.urlopen(events, timeout=300) as stream:
+        next(line for line in stream if b'"job"' in line)
+    deadline = time.monotonic() + 60
+    while len(folders(fake)) > len(before):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert fake.count("block") - blocks < 6  # of six
+
+
 def test_paths_contain_no_text_of_a_user(fake, client, recording):
+    for name in ("../../secret.wav", "..\\secret.wav", "/etc/secret.wav", "secret\x1b[2J.wav", "secret.wav\0"):
+        status, (path,) = upload(fake, name, b"x")
+        assert (status, Path(path).parent.parent.parent) == (200, Path(fake.temporary))
     _, (path,) = upload(fake, "secret plan; rm -rf ~.wav", recording[0].read_bytes())
     separate(client, recording[0], ["unheard-of words"])
     names = " ".join(str(entry) for entry in Path(fake.temporary).rglob("*"))
@@ -309,6 +387,13 @@ def test_other_interfaces_do_not_answer(fake):
     if status == 3:
         pytest.skip("this computer has no other address")
     assert status == 0
+
+
+def test_the_example_program_without_a_page(recording):
+    command = [sys.executable, str(ROOT / "demos" / "api_client.py"), "http://127.0.0.1:1", str(recording[0]), "half"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=recording[0].parent)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("http://127.0.0.1:1 ")
 
 
 def test_the_example_program_uses_the_api(fake, recording, tmp_path):

@@ -1,6 +1,7 @@
 """The real program with a real, tiny model of random weights: no connection leaves, nothing stays behind."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -180,13 +181,21 @@ def test_scripts_are_short(script):
     assert len((ROOT / "demos" / script).read_text(encoding="utf-8").splitlines()) < 60
 
 
-def test_temporary_files_are_removed(serve, recording, tmp_path):
-    script = str(Path(__file__).with_name("fake_server.py"))
-    server = serve([sys.executable, script], TMPDIR=str(tmp_path))
-    client = Client(server.url, verbose=False, download_files=False)
-    client.predict(handle_file(str(recording[0])), "half", api_name="/separate")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_page_at_once_and_removes_its_files(serve, recording, tmp_path, number):
+    """Also while a model is loaded. A proxy, which cannot be reached, changes nothing."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("the signal is ignored here, as nohup has it")
+    script, proxies = str(Path(__file__).with_name("fake_server.py")), {"http_proxy": "http://127.0.0.1:1"}
+    if number == signal.SIGHUP:
+        proxies["LOAD_SECONDS"] = "60"
+    server = serve([sys.executable, script], TMPDIR=str(tmp_path), ALL_PROXY="socks5://127.0.0.1:1", **proxies)
+    server.wait("load double", 300)
     (root,) = tmp_path.glob("separation-page-*")
-    assert list(root.rglob("0.target.wav"))
-    server.process.terminate()
-    assert server.process.wait(300) == 0
+    if number == signal.SIGTERM:
+        client = Client(server.url, verbose=False, download_files=False)
+        client.predict(handle_file(str(recording[0])), "half", api_name="/separate")
+        assert list(root.rglob("0.target.wav"))
+    server.process.send_signal(number)
+    assert server.process.wait(10) == 0
     assert not list(tmp_path.iterdir())

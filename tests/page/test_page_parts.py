@@ -1,5 +1,6 @@
 """The parts of the page, without a server."""
 
+import asyncio
 import io
 import threading
 import time
@@ -13,12 +14,13 @@ from gains import GainSeparator, GainStream
 from matplotlib import colormaps
 from matplotlib.image import imread
 from page.engine import Engine
-from page.guard import is_loopback
+from page.guard import Guard, is_loopback
 from page.jobs import Cancelled, Desk, Progress, Ticket, Turn
 from page.limits import Limits, Refusal
 from page.queries import Asked, check_forms, parse_queries
 from page.store import Store
 from page.work import Work, archive, draw_sound, list_sounds, remix
+from starlette.exceptions import HTTPException
 
 from separation.encoders.base import EncoderError
 from separation.plot import RANGE
@@ -418,3 +420,24 @@ def test_pictures_share_one_colour_scale(result):
 )  # fmt: skip
 def test_only_names_of_this_computer_are_loopback(host, loopback):
     assert is_loopback(host) == loopback
+
+
+def test_a_client_that_sends_nothing_more_is_not_waited_for(monkeypatch):
+    """The first part of a body comes, the second does not; but the end of a connection may take long."""
+    monkeypatch.setattr("page.guard.BODY_SECONDS", 0.05)
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}]
+    scope = {"type": "http", "path": "/forget", "headers": [(b"host", b"localhost")]}
+
+    async def receive():
+        return parts.pop(0) if parts else await asyncio.sleep(0.2, {"type": "http.disconnect"})
+
+    async def read_all(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        assert (await receive())["type"] == "http.disconnect"
+
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(Guard(read_all)(scope, receive, None))
+    assert refused.value.status_code == 408
+    parts += [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.request", "body": b"y"}]
+    asyncio.run(Guard(read_all)(scope, receive, None))
