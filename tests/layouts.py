@@ -201,6 +201,36 @@ def voicebank(root, leak=False):
             sound(root / f"noisy_{part}_wav" / f"{name}.wav")
 
 
+def hive_mixture(name, *sources, seconds=4.0, split="train", norm=0.5, rate=44100):
+    """Metadata of a mixture of (path, label, chunk start, crop start, weight)."""
+    return {
+        "mix_id": name,
+        "dataset_info": {"split": split, "sample_rate": rate, "target_duration": seconds},
+        "sources": [
+            {
+                "source_id": f"s{number}", "path": path, "label": label,
+                "crop_start_second": crop, "crop_end_second": crop + seconds,
+                "chunk_start_second": chunk, "chunk_end_second": chunk + 10.0,
+                "rms_gain": weight, "snr_db": 0.0, "applied_weight": weight,
+            }
+            for number, (path, label, chunk, crop, weight) in enumerate(sources, 1)
+        ],
+        "mixing_params": {"global_normalization_factor": norm, "final_max_amplitude": 0.95},
+    }  # fmt: skip
+
+
+def hive(root, leak=False):
+    a, b, c = ("VGGSound/a.wav", "Ocean", 0.0, 1.5, 2.0), ("ESC50/b.wav", "Dog", 0.0, 0.5, 1.0), ("AVE/c.wav", "Dog")
+    mixtures = {"train": [hive_mixture("m1", a, b), hive_mixture("m2", b, (*c, 20.0, 3.0, 1.0))]}
+    mixtures["test"] = [hive_mixture("m1", ("AVE/d.wav", "Ocean", 0.0, 0.0, 1.0), b if leak else (*c, 0.0, 0.0, 1.0))]
+    if not leak:
+        mixtures["test"][0]["sources"].pop()
+    for split, found in mixtures.items():
+        text(root / "metadata" / split / "2mix" / f"{split}_2mix_metadata_tar0001.json", json.dumps(found))
+    for path, seconds in (("VGGSound/a.wav", 10.0), ("ESC50/b.wav", 5.0), ("AVE/c.wav", 31.0), ("AVE/d.wav", 10.0)):
+        sound(root / path, seconds)
+
+
 LAYOUTS = {
     "audiocaps": audiocaps,
     "audioset-balanced": audioset("balanced"),
@@ -213,6 +243,7 @@ LAYOUTS = {
     "fsdkaggle2018": fsdkaggle2018,
     "musdb18": musdb18hq,  # as it is once its stems are taken out
     "musdb18-hq": musdb18hq,
+    "hive": hive,
     "music": music,
     "slakh2100": slakh2100,
     "vggsound": vggsound,

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
+from separation.data.derived import Together
 from separation.data.manifest import DataError, absolute_entries, read_entries, refuse_leaks
 from separation.data.mixing import Augment, Draw, Mixer
 from separation.data.streaming import StreamedBatches, count_batches
@@ -252,14 +253,18 @@ class MixtureData(CorpusData):
 
     Args:
         union: share of mixtures of three sources, two of which are asked for by one caption.
+        together: JSON file with the classes that may sound together, see `derived.Together`; None = all of them.
         on_device: the device holds the samples, and cuts and mixes every batch; otherwise the workers cut it.
         common: see `CorpusData`.
     """
 
     background = False
 
-    def __init__(self, *args: Any, union: float = 0.0, on_device: bool = False, **common: Any) -> None:
+    def __init__(
+        self, *args: Any, union: float = 0.0, together: Path | None = None, on_device: bool = False, **common: Any
+    ) -> None:
         super().__init__(*args, **common)
+        self.together = together
         self.union, self.on_device = union, on_device
         self.mixer: Any = None
 
@@ -269,6 +274,7 @@ class MixtureData(CorpusData):
         self.mixer = Mixer(
             corpus, texts, self.length, self.augment,
             balance=self.balance, union=self.union, background=self.background,
+            together=Together(self.together).matrix(corpus.labels) if self.together else None,
         )  # fmt: skip
 
     def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> Draw:

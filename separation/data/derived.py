@@ -5,13 +5,20 @@ Each clip is a function of (seed, its number), so the set is as fixed as one on 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
+from separation.data.lists import read_json
 from separation.data.manifest import Clip
 from separation.data.mixing import draw_excerpt, repeat_to
+from separation.encoders.table import normalize_label
+from separation.errors import DataError
 
 ONE_SOURCE, SEVERAL_SOURCES = "The sound of {}", "The sound mixture of {}"  # captions
 GAIN_DB = 3.0  # largest deviation of a source's level
@@ -22,6 +29,36 @@ FLOOR = 1e-10
 def unrelated(one: Clip, other: Clip) -> bool:
     """Whether two clips share neither a label nor their recording."""
     return not set(one.labels) & set(other.labels) and one.recording != other.recording
+
+
+class Together:
+    """Which classes may sound together in a mixture: semantically consistent mixing, as in Hive.
+
+    Args:
+        path: JSON object with a list of classes for each class; a pair counts in either order. A class that the file
+            does not name may sound with any. `separation-data prepare hive` writes Hive's.
+
+    Raises:
+        DataError: the file cannot be read or holds something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = read_json(path)
+        if not isinstance(table, dict) or not all(
+            isinstance(others, list) and all(isinstance(other, str) for other in others) for others in table.values()
+        ):
+            raise DataError(f"{path}: not a JSON object with a list of classes for each class.")
+        self.pairs = {frozenset(map(normalize_label, (one, other))) for one in table for other in table[one]}
+        self.known = {normalize_label(name) for one, others in table.items() for name in (one, *others)}
+
+    def allows(self, one: Iterable[str], other: Iterable[str]) -> bool:
+        """Whether every label of one clip may sound with every label of another."""
+        pairs = (frozenset(map(normalize_label, pair)) for pair in product(one, other))
+        return all(pair in self.pairs or not pair <= self.known or len(pair) == 1 for pair in pairs)
+
+    def matrix(self, labels: Sequence[str]) -> Tensor:
+        """Which of the labels may sound together: (labels, labels), booleans."""
+        return torch.tensor([[self.allows([one], [other]) for other in labels] for one in labels])
 
 
 def draw_normalised(corpus: Corpus, number: int, length: int, rng: np.random.Generator) -> Tensor:

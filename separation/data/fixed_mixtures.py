@@ -4,12 +4,13 @@ Columns of a row, all of them texts:
 
 | column | meaning |
 |---|---|
-| `id`, `kind` | `pair`, `three`, or `absent`: the query sounds in none of the clips |
+| `id`, `kind` | `pair`, `three`, `four`, `five`, or `absent`: the query sounds in none of the clips |
 | `query`, `phrase`, `label` | label or caption to ask by; other words for it; the class (default: `query`) |
 | `snr_db` | level of the target above each interference; empty: as recorded |
-| `target`, `interference1`, `interference2` | paths |
+| `target`, `interference1` to `interference4` | paths |
 | `*_start`, `*_offset` | s: where a longer clip is cut; where a shorter one is put |
 | `*_seconds` | s: the clip is only that part of its file, from `*_start` on |
+| `*_gain` | factor of the clip |
 | `mixture` | path of a mixed file; then nothing is mixed |
 | `example`, `example_start`, `example_seconds` | another recording of the sound, for models that are asked by sound |
 | `recording` | original that the target was cut from, which intervals resample (default: the target's path) |
@@ -30,9 +31,13 @@ from separation.errors import DataError, reason
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
 REQUIRED = ("id", "kind", "query", "target", "snr_db")
-KINDS = ("pair", "three", "absent")
+KINDS = ("pair", "three", "four", "five", "absent")  # number of sources
 CLIPS = ("target", "interference1", "interference2")
-NUMBERS = ("snr_db", *(f"{name}_{what}" for name in (*CLIPS, "example") for what in ("start", "offset", "seconds")))
+ALL_CLIPS = (*CLIPS, "interference3", "interference4")
+NUMBERS = (
+    "snr_db",
+    *(f"{name}_{what}" for name in (*ALL_CLIPS, "example") for what in ("start", "offset", "seconds", "gain")),
+)
 Row = dict[str, str]
 
 
@@ -135,7 +140,7 @@ def row_error(row: Row) -> str:
 
 def row_files(row: Row) -> list[str]:
     """Return the paths of all recordings of a row."""
-    return [row[name] for name in (*CLIPS, "mixture") if row.get(name)]
+    return [row[name] for name in (*ALL_CLIPS, "mixture") if row.get(name)]
 
 
 def locate_files(row: Row, root: Path) -> Path | str:
@@ -167,7 +172,7 @@ def read_row_clip(
 
     Args:
         row: of a list.
-        name: target, interference1 or interference2.
+        name: target, or interference1 to interference4.
         root: where paths start.
         mixing: gives the length if `length` is None; if it has none either, the clip keeps its own.
         length: samples.
@@ -193,7 +198,7 @@ def read_row_clip(
     clip = clip[: max(0, length - first)]
     wave = np.zeros(length, dtype=np.float32)
     wave[first : first + len(clip)] = clip
-    return wave
+    return wave * np.float32(row[f"{name}_gain"]) if row.get(f"{name}_gain") else wave
 
 
 def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
@@ -208,7 +213,7 @@ def render(row: Row, root: Path, mixing: Mixing = VALIDATION) -> Rendered:
         return Rendered(row, mixture[:length], target[:length], mixing.sample_rate, root)
     target = read_row_clip(row, "target", root, mixing)
     mixture = target.copy()
-    for name in CLIPS[1:]:
+    for name in ALL_CLIPS[1:]:
         if row.get(name):
             wave, gain = read_row_clip(row, name, root, mixing, len(target)), 1.0
             energy = float((wave**2).sum())

@@ -216,6 +216,7 @@ class Mixer:
         balance: a label is drawn in proportion to (number of its recordings) ** balance.
         double: probability that a second clip of the same label is added to a source.
         union: share of mixtures of three sources, two of which are asked for by one caption.
+        together: which labels may sound together (labels, labels), booleans, except in a caption of two; None = all.
         background: draw single clips, of which 40 % have a quiet sound in the background.
 
     Raises:
@@ -234,6 +235,7 @@ class Mixer:
         double: float = 0.2,
         union: float = 0.0,
         background: bool = False,
+        together: Tensor | None = None,
     ) -> None:
         least = 1 if background else max(slots, 4 if union else 0)
         if len(corpus.labels) < least:
@@ -243,7 +245,7 @@ class Mixer:
         self.label_weights = torch.from_numpy(corpus.label_weights(balance))
         recordings = [clips for label in corpus.labels for clips in corpus.tree[label].values()]
         order = [clip for clips in recordings for clip in clips]
-        self.samples = corpus.samples
+        self.samples, self.together = corpus.samples, together
         # Places of the labels' recordings, of the recordings' clips, and of the clips' samples.
         self.tables = {
             "labels": spans([len(corpus.tree[label]) for label in corpus.labels]),
@@ -272,6 +274,8 @@ class Mixer:
         else:
             used = (2 + (uniform(0, 1, count) < self.three).long()).clamp_max(self.slots)
             gain = uniform(*augment.level, count, 1) + uniform(-augment.gain, augment.gain, *shape)
+        if self.together is not None:
+            labels = self.draw_together(labels, used, self.together, generator)
         sentences, asks = self.texts.draw(labels, generator), None
         if self.union:
             labels, used, sentences, asks = self.with_unions(labels, used, sentences, uniform(0, 1, count), generator)
@@ -286,6 +290,15 @@ class Mixer:
             cutoff=cutoff,
             gain=gain,
         )  # fmt: skip
+
+    def draw_together(self, labels: Tensor, used: Tensor, together: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw labels (batch, slots) but the first again; a source may sound with those before, if any label may."""
+        for slot in range(1, labels.shape[1]):
+            others = self.label_weights.expand(len(labels), -1).scatter(1, labels[:, :slot], 0.0)
+            allowed = others * (together[labels[:, :slot]].all(1) | (slot >= used)[:, None])
+            weights = torch.where(allowed.sum(1, keepdim=True) > 0, allowed, others)
+            labels[:, slot] = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        return labels
 
     def with_unions(
         self, labels: Tensor, used: Tensor, sentences: Tensor, chances: Tensor, generator: torch.Generator

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData
-from separation.data.derived import Polluted, unrelated
+from separation.data.derived import Polluted, Together, unrelated
 from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
 from separation.data.mixing import SILENCE_RMS, draw_excerpt
@@ -62,6 +63,7 @@ class QueriedData(CorpusData):
         gains: levels of the sources.
         short: a clip shorter than the mixture is repeated, padded with silence, or placed at random in silence.
         distinct: the sources of a mixture share no label; they never share a recording.
+        together: JSON file with the classes that may sound together, see `Together`; None = all of them.
         polluted: share of the training clips that an unrelated sound is mixed into, see `Polluted`.
         pollution_db: bounds of a clip's level relative to that sound, dB.
         frames: pictures per query, around the middle of the excerpt if a clip has one per second; 0 = none. Clips whose
@@ -86,6 +88,7 @@ class QueriedData(CorpusData):
         gains: Gains | None = None,
         short: Literal["repeat", "pad", "place"] = "repeat",
         distinct: bool = True,
+        together: Path | None = None,
         polluted: float = 0.0,
         pollution_db: tuple[float, float] = (-5.0, 5.0),
         frames: int = 0,
@@ -104,6 +107,7 @@ class QueriedData(CorpusData):
             raise ValueError(f"data.held is {held}, but {sources} sources are mixed from the clips that are held")
         self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
         self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
+        self.together = None if together is None else Together(together)
         self.frames, self.margin, self.pictures = frames, margin, Pictures(self.folder)
         self.shards, self.held, self.buffer = shards, held, buffer
         # Set with the corpus
@@ -166,6 +170,8 @@ class QueriedData(CorpusData):
 
     def may_mix(self, clip: Clip, other: Clip) -> bool:
         """Whether two clips may be in one mixture."""
+        if self.together is not None and not self.together.allows(clip.labels, other.labels):
+            return False
         return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
     def cut_clip(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:

@@ -30,6 +30,7 @@ class Preparer:
         complete: whether the dataset comes with its audio. If everybody fetches it on their own (videos), any number of
             files may be missing.
         counts: clips of each split in the whole release, to report when a folder has fewer.
+        parts: its clips are parts of longer files.
         before: preparation of the folder, such as the extraction of stems.
     """
 
@@ -43,6 +44,7 @@ class Preparer:
     clips: Callable[[Path], Iterator[Entry]]
     complete: bool = True
     counts: dict[str, int] = field(default_factory=dict)
+    parts: bool = False
     before: Callable[[Path], None] = lambda root: None
 
 

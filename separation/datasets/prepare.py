@@ -70,7 +70,7 @@ def prepare(
 
     def check(entry: Entry) -> Entry | str:
         try:
-            return entry[0], measure_clip(entry[1], root / entry[1].path)
+            return entry[0], measure_clip(entry[1], root / entry[1].path, preparer.parts)
         except DataError as error:
             return str(error)
 
@@ -97,8 +97,11 @@ def prepare(
     return entries
 
 
-def measure_clip(clip: Clip, path: Path) -> Clip:
-    """Return the clip with the length of its file if it is the whole file; raise DataError if that is not usable."""
+def measure_clip(clip: Clip, path: Path, part: bool = False) -> Clip:
+    """Return the clip with the length of its file if it is the whole file; raise DataError if that is not usable.
+
+    With `part`, the file may be longer or end within the clip.
+    """
     try:
         size = path.stat().st_size
     except OSError:
@@ -117,6 +120,10 @@ def measure_clip(clip: Clip, path: Path) -> Clip:
         return clip
     if not seconds:
         raise DataError(f"{path}: the file holds no samples.")
+    if part and seconds <= clip.start:
+        raise DataError(f"{path}: {seconds:.1f} s long, the list means a part from {clip.start:.1f} s on.")
+    if part:
+        return replace(clip, seconds=round(min(clip.seconds, seconds - clip.start), 6))
     if clip.seconds and seconds > clip.seconds + LONGER:
         raise DataError(f"{path}: {seconds:.1f} s long, the list means {clip.seconds:.1f} s of it: cut it first.")
     if clip.start or (container and seconds > clip.seconds):

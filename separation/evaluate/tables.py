@@ -64,7 +64,7 @@ def summarize(scores: list[Score], clips: Counter[str] | None = None) -> list[di
     if clips:
         groups[f"pair, class with {FEW}+ train clips"] = [s for s in pairs if clips[s.label] >= FEW]
         groups[f"pair, class with < {FEW} train clips"] = [s for s in pairs if clips[s.label] < FEW]
-    groups["three"] = [s for s in scores if s.kind == "three"]
+    groups |= {kind: [s for s in scores if s.kind == kind] for kind in ("three", "four", "five")}
     groups["absent (dB under the mixture)"] = [s for s in scores if s.kind == "absent"]
     lines = []
     for name, group in groups.items():

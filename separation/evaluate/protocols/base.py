@@ -13,10 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from separation.data.fixed_mixtures import CLIPS, VALIDATION, Mixing, Row, row_error, row_files
+from separation.data.fixed_mixtures import ALL_CLIPS, CLIPS, VALIDATION, Mixing, Row, row_error, row_files
 
 LISTS_VARIABLE = "SEPARATION_LISTS"
-SECONDS_COLUMNS = tuple(f"{name}_seconds" for name in CLIPS)
+OPTIONAL = tuple(f"{name}_seconds" for name in CLIPS) + tuple(f"{name}_gain" for name in ALL_CLIPS)
+OPTIONAL += tuple(f"{n}{suffix}" for n in ALL_CLIPS[len(CLIPS) :] for suffix in ("", "_start", "_offset", "_seconds"))
+KINDS = ("pair", "pair", "three", "four", "five")  # by number of interferences
 COLUMNS = (
     *("id", "kind", "query", "phrase", "label", "snr_db"),
     *(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset")),
@@ -140,16 +142,16 @@ def fingerprint(rows: Iterable[Row], mixing: Mixing) -> str:
     special = {name: value for name, value in asdict(mixing).items() if value != getattr(VALIDATION, name)}
     digest = hashlib.sha256(json.dumps(special, sort_keys=True).encode())
     for row in rows:
-        cells = [row.get(column) or "" for column in COLUMNS] + [f"{c}={row[c]}" for c in SECONDS_COLUMNS if row.get(c)]
+        cells = [row.get(column) or "" for column in COLUMNS] + [f"{c}={row[c]}" for c in OPTIONAL if row.get(c)]
         digest.update(json.dumps(cells, ensure_ascii=False).encode())
     return digest.hexdigest()
 
 
 def make_row(number: int | str, query: str, target: str, interferences: Sequence[str] = (), **more: str) -> Row:
-    """Make a row with one or two interferences, or with a `mixture`; other columns are empty."""
+    """Make a row with one to four interferences, or with a `mixture`; other columns are empty."""
     row = dict.fromkeys(COLUMNS, "") | {"id": str(number), "query": query, "label": query, "target": target}
     row |= {f"interference{place}": path for place, path in enumerate(interferences, 1)}
-    row["kind"] = "three" if len(interferences) == 2 else "pair"
+    row["kind"] = KINDS[len(interferences)]
     return row | more
 
 
