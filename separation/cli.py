@@ -36,7 +36,7 @@ from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
 from separation.cli_options import UsageError, parse, writes_to_stdout
 from separation.cli_print import presence_text, print_error, print_line, print_models, print_sounds, result_lines
-from separation.errors import AudioError, ModelError
+from separation.errors import AudioError, ModelError, NotFiniteError
 from separation.outputs import (
     Namer,
     QueryOutputs,
@@ -168,6 +168,8 @@ class Command:
                     record.warnings.append(reader.warning)
         except (UsageError, StandardOutputError):
             raise
+        except NotFiniteError as error:
+            record.error = f"{source.label} could not be separated: {error}"
         except (AudioError, ModelError) as error:
             record.error = str(error)
         except MemoryError:

@@ -133,7 +133,7 @@ def build(description: Any) -> Any:
         return kind(**(arguments or {}))
     except Exception as error:  # a constructor may raise anything for invalid arguments
         why = str(error).partition("\n")[0].rstrip(".")
-        raise ModelError(f"The model's config cannot be built: {path}: {why}.") from None
+        raise ModelError(f"The model's config cannot be built: {path[:200]}: {why[:200]}.") from None
 
 
 def check_arguments(kind: type, arguments: Any) -> None:

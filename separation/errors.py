@@ -19,9 +19,18 @@ REASONS = {
     errno.ENFILE: "too many files are open",
 }
 
+MAX_SENTENCE = 600  # characters of a message; a damaged file may hold names of any length
+
 
 class ModelError(RuntimeError):
     """An unknown model name, or model files that are missing, damaged or not usable."""
+
+
+class NotFiniteError(ModelError):
+    """What a model computed for a recording contains NaN or infinity, so none of it is used."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"The {what} of the model contains NaN or infinity, so nothing of it is used.")
 
 
 class AudioError(Exception):
@@ -34,6 +43,13 @@ class DataError(ValueError):
 
 class Cancelled(Exception):
     """A callback has ended the work; nothing is written."""
+
+
+def one_sentence(error: Exception | str) -> str:
+    """Return an error's text in one line of at most 600 characters, with control characters and surrogates escaped."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]} ..."
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def reason(error: OSError) -> str:

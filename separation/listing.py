@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from separation.audio import as_rate, as_waveform
 from separation.changes import Span
-from separation.errors import ModelError
+from separation.errors import ModelError, NotFiniteError
 from separation.models.base import ConditionedModel
 from separation.sounds import Sound, known_sounds
 from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
@@ -162,6 +162,8 @@ class Detector:
         _, wave = network_input(self.model, segment, sample_rate, level / self.model.input_level, ends)
         with self.model.autocast(self.conditions.device):
             logits, tags = self.model.score_presence(wave[None].to(self.conditions.device), self.conditions[None])
+        if not torch.isfinite(logits).all() or (tags is not None and not torch.isfinite(tags).all()):
+            raise NotFiniteError("presence")
         inner = logits[0, :, first * self.rate : end and end * self.rate].float().cpu()
         self.logits = torch.maximum(self.logits, inner.amax(1))
         self.share = torch.maximum(self.share, (inner - inner[: self.labels].logsumexp(0)).amax(1))

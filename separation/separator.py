@@ -19,6 +19,7 @@ from separation.changes import Span, check_gain, pair_gains
 from separation.devices import find_device
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
+from separation.errors import NotFiniteError
 from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.pretrained import ModelError, find_model, load_model, load_settings
@@ -411,7 +412,10 @@ class Separator(Lister):
         if isinstance(queries, str):
             raise ValueError("The queries must be a list, not one text.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
-        return encode_queries(parsed, self.encoder, self.model.condition_dim).to(self.device)
+        encoded = encode_queries(parsed, self.encoder, self.model.condition_dim).to(self.device)
+        if not torch.isfinite(encoded).all():
+            raise NotFiniteError("condition")
+        return encoded
 
     def suggest(self, query: Query | Plain) -> list[Hint]:
         """Return hints for the texts of a query, negatives included, that the model probably does not know.

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.audio import as_waveform, high_pass, resample
+from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
 
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
@@ -102,6 +103,11 @@ def leading_silence(block: Tensor, sample_rate: int, level: float, before: int =
 def energy(waveform: Tensor) -> Tensor:
     """Sum of squares in float64, without a copy of the waveform in that precision."""
     return torch.linalg.vector_norm(waveform, dtype=torch.float64).square()
+
+
+def largest(waveform: Tensor) -> float:
+    """Largest absolute sample, without a copy of the waveform; 0 if there is none."""
+    return max(abs(float(each)) for each in waveform.aminmax()) if waveform.numel() else 0.0
 
 
 @dataclass(frozen=True)
@@ -390,6 +396,9 @@ class Stream:
             targets = (self.flush() if block is None else self.push(block)).detach().cpu()
             if waiting and targets.shape[-1]:
                 mixture = torch.cat(waiting, dim=-1)
+                # Neither a residual nor what all targets leave may overflow.
+                if largest(mixture) + len(targets) * largest(targets) > torch.finfo(torch.float32).max:
+                    raise NotFiniteError("output")
                 waiting = [mixture[:, targets.shape[-1] :].clone()]
                 yield mixture[:, : targets.shape[-1]], targets
 
@@ -407,10 +416,14 @@ class Stream:
         nothing = torch.zeros(len(self.conditions), channels, 0)
         targets = pieces[0] if len(pieces) == 1 else torch.cat([nothing, *pieces], dim=-1)
         self.target_energy += torch.stack([energy(target) for target in targets])
+        if not torch.isfinite(self.target_energy).all():
+            raise NotFiniteError("output")
         return targets
 
     def _collect_logits(self, logits: Tensor) -> None:
         """Keep the largest logits (queries, frames) so far; each frame of the recording counts in one segment only."""
+        if not torch.isfinite(logits).all():
+            raise NotFiniteError("presence")
         # A frame counts if the part of the recording that it stands for meets the span.
         following, frame = self.segments > 0, self.model.stride / self.model.sample_rate
         seconds = self.silent / self.sample_rate + self.segments * self.step + frame * torch.arange(logits.shape[1])

@@ -23,6 +23,7 @@ from page.queries import Asked, explain, read_example
 from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
 from separation.download import replace_when_complete
+from separation.errors import NotFiniteError
 from separation.outputs import slug
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.pretrained import ModelError
@@ -346,6 +347,8 @@ def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dic
     try:
         level = float(separator.level(blocks(nullcontext()), reader.sample_rate))
         found = separator.list_sounds_in_blocks(blocks(engine.turn), reader.sample_rate, level, most=MAX_LISTED)
+    except NotFiniteError as error:
+        raise Refusal(str(error)) from None
     except ModelError:
         return {"sounds": [], "seconds": 0.0}
     except AudioError as error:

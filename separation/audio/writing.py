@@ -189,7 +189,9 @@ class Writer:
         samples = np.ascontiguousarray(block.detach().to("cpu").numpy().T, dtype=np.float32)
         if not len(samples):
             return
-        self.peak = max(self.peak, float(samples.max()), -float(samples.min()))
+        self.peak = max(float(samples.max()), -float(samples.min()), self.peak)  # the first NaN stays
+        if not np.isfinite(self.peak):
+            raise AudioError(f"{self.path} cannot be written: the samples contain NaN or infinity.")
         self.frames += len(samples)
         if self._spool is None:
             self._encode(samples)

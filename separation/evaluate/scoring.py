@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from separation.data.fixed_mixtures import VALIDATION, LeftOut, Mixing, Rendered, Row, try_render
+from separation.errors import NotFiniteError
 from separation.evaluate.metrics import METRICS, PUBLISHED_FLOOR, SUPPRESSION, Signals, energy, sdri, suppression
 from separation.evaluate.oracle import oracle_estimate
 
@@ -121,14 +122,18 @@ def score_mixture(separator: Separator, rendered: Rendered, plan: Plan = Plan())
     query = row.get(plan.column)
     if not query:
         raise EvaluationError(f"Row {row['id']} has no {plan.column}.")
-    result = separator(torch.from_numpy(mixture), query, rendered.sample_rate)
-    estimate = result.target[0].numpy()
-    outputs = {"metrics": estimate, "mixture": mixture}
-    if plan.faithful:
-        published = separator.as_scored()(torch.from_numpy(mixture), query, rendered.sample_rate)
-        outputs["faithful"] = published.target[0].numpy()
-    if not all(np.isfinite(output).all() for output in outputs.values()):
-        raise EvaluationError(f"Row {row['id']}, {query!r}: the output of the model contains NaN or infinity.")
+    try:
+        result = separator(torch.from_numpy(mixture), query, rendered.sample_rate)
+        estimate = result.target[0].numpy()
+        outputs = {"metrics": estimate, "mixture": mixture}
+        if plan.faithful:
+            published = separator.as_scored()(torch.from_numpy(mixture), query, rendered.sample_rate)
+            outputs["faithful"] = published.target[0].numpy()
+        if not all(np.isfinite(output).all() for output in outputs.values()):
+            raise NotFiniteError("output")
+    except NotFiniteError:
+        fault = "the output of the model contains NaN or infinity"
+        raise EvaluationError(f"Row {row['id']}, {query!r}: {fault}.") from None
     absent = row["kind"] == "absent"
     if plan.oracle:
         outputs["oracle"] = oracle_estimate(target, mixture, rendered.sample_rate)

@@ -23,6 +23,7 @@ from page.work import Work, archive, draw_sound, list_sounds, remix
 from starlette.exceptions import HTTPException
 
 from separation.encoders.base import EncoderError
+from separation.errors import NotFiniteError
 from separation.plot import RANGE
 from separation.pretrained import Card, ModelError
 
@@ -357,6 +358,13 @@ def test_sounds_in_the_first_minutes_are_listed(recording, monkeypatch):
 
     monkeypatch.setattr(Separator, "list_sounds_in_blocks", refuse)
     assert find(Limits()) == {"sounds": [], "seconds": 0.0}
+
+    def overflow(self, *args, **options):
+        raise NotFiniteError("presence")
+
+    monkeypatch.setattr(Separator, "list_sounds_in_blocks", overflow)
+    with pytest.raises(Refusal, match="NaN or infinity"):
+        find(Limits())
 
 
 # Results
