@@ -266,7 +266,7 @@ class Command:
             span = self.options.span
             sounds = self.separator.list_sounds_in_blocks(blocks, reader.sample_rate, level, span=span)
             if picture is not None:
-                panels, title = {"recording": spectrum.decibels()}, f"Sounds in {Path(source.label).name}"
+                panels, title = {"recording": spectrum.decibels()}, f"Sounds in {printable(Path(source.label).name)}"
                 with picture.explained(), open(picture.temporary, "wb") as file:
                     plot.draw(file, panels, title, record.duration, spectrum.edges, sounds)
                 picture.finish()

@@ -18,6 +18,9 @@ from separation.cli_options import STANDARD
 from separation.errors import AudioError, reason
 from separation.outputs import looks_like_output
 
+NAMED = 3  # files named that are passed over
+NOT_A_FILE = "is a socket or device, not a recording."
+
 # Inputs
 
 
@@ -52,8 +55,9 @@ class InputFinder:
         self.output = os.path.realpath(output) if output else None
 
     def find(self, arguments: Iterable[str]) -> list[Input]:
-        """All inputs in order, each once."""
+        """All inputs in order, each once; `notice` is told once what was passed over."""
         found: dict[str, Input] = {}
+        self.passed: dict[str, str] = {}  # name and why
         for argument in arguments:
             path = Path(argument)
             if argument == STANDARD:
@@ -67,11 +71,17 @@ class InputFinder:
                 entries = [] if matches else [inspect_file(path, f"{argument} matches no file.")]
                 for match in self._without_results(matches, argument):
                     if not match.is_dir():
-                        entries.append(inspect_file(match))
+                        entries += self._inspect_found(match)
                     elif self.recursive:
                         entries += self._search(match)
+                    else:
+                        self.passed[str(match)] = "a folder; -r searches it"
             for entry in entries:
                 found.setdefault(f"\0{entry.label}" if entry.error else os.path.realpath(entry.path), entry)
+        if self.passed:
+            names = [f"{name} ({why})" for name, why in list(self.passed.items())[:NAMED]]
+            more = f" and {len(self.passed) - NAMED} more" if len(self.passed) > NAMED else ""
+            self.notice(f"passed over {len(self.passed)} in folders and patterns: {', '.join(names)}{more}.")
         return list(found.values())
 
     def _search(self, folder: Path) -> list[Input]:
@@ -79,13 +89,29 @@ class InputFinder:
         if not self.recursive:
             return [inspect_file(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")]
         files, suffixes = [], formats.READABLE | formats.FFMPEG_SUFFIXES
-        for where, folders, names in os.walk(folder):
+        for where, folders, names in os.walk(folder, onerror=self._report_folder):
             kept = [name for name in sorted(folders) if not name.startswith(".")]
             folders[:] = [name for name in kept if os.path.realpath(os.path.join(where, name)) != self.output]
-            paths = [Path(where, name) for name in sorted(names) if not name.startswith(".")]
-            files += [path for path in paths if path.suffix.lower().lstrip(".") in suffixes]
-        inputs = [inspect_file(path) for path in self._without_results(files, folder)]
+            links = [path for path in (Path(where, name) for name in folders) if path.is_symlink()]
+            self.passed |= dict.fromkeys(map(str, links), "a link to a folder")
+            for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
+                if path.suffix.lower().lstrip(".") in suffixes:
+                    files.append(path)
+                else:
+                    self.passed[str(path)] = "unknown suffix"
+        inputs = [entry for path in self._without_results(files, folder) for entry in self._inspect_found(path)]
         return inputs or [inspect_file(folder, f"{folder} contains no audio files.")]
+
+    def _report_folder(self, error: OSError) -> None:
+        self.passed[str(error.filename)] = reason(error)
+
+    def _inspect_found(self, path: Path) -> list[Input]:
+        """A file in a folder or pattern as an input: none if it is a pipe, socket or device, which could block."""
+        entry = inspect_file(path)
+        if entry.piped or entry.error == f"{path} {NOT_A_FILE}":
+            self.passed[str(path)] = "a pipe, socket or device"
+            return []
+        return [entry]
 
     def _without_results(self, files: list[Path], where: Path | str) -> list[Path]:
         """Paths without those that an earlier run with the same queries has written."""
@@ -101,13 +127,20 @@ def inspect_file(path: Path, error: str | None = None) -> Input:
     try:
         kind = kind if error else path.stat().st_mode
     except FileNotFoundError:
-        error = f"{path} does not exist."
+        error = f"{path} is a link to a file that does not exist." if path.is_symlink() else f"{path} does not exist."
     except OSError as failure:
         error = f"{path} cannot be read: {reason(failure)}."
     except ValueError:
         error = f"{path!s} cannot be read: the name is not valid."
+    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)) and not _is_standard_input(path):
+        error = f"{path} {NOT_A_FILE}"
     # A named pipe, such as <(command) in a shell, can be read only once, but two passes are needed.
     return Input(path, str(path), path.stem, not stat.S_ISREG(kind), error)
+
+
+def _is_standard_input(path: Path) -> bool:
+    """Whether a path is that of an open file of this process, such as /dev/stdin or /dev/fd/63."""
+    return str(path) == "/dev/stdin" or path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def copy_pipe(source: Input, folder: Path) -> Path:

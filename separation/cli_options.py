@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from separation import __version__
 from separation.audio.formats import FORMATS, find_format, find_subtype
 from separation.audio.writing import CLIPS
 from separation.changes import Span, parse_gain, parse_time
-from separation.errors import AudioError
+from separation.errors import AudioError, expand_home
 from separation.outputs import Request, blend_of
 from separation.query import Query, has_word
 
@@ -83,7 +84,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        raise UsageError(message[:1].upper() + message[1:].rstrip(".") + ".")
+        names = message.partition("unrecognized arguments: ")[2]
+        hint = " Write -- in front of names that begin with -." if any(map(os.path.exists, names.split())) else ""
+        raise UsageError(f"{message[:1].upper()}{message[1:].rstrip('.')}.{hint}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         print(message, end="", file=file, flush=True)
@@ -169,7 +172,7 @@ def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
     """Return the path of a file to use as a query; raise ArgumentTypeError if it is missing or of another kind."""
-    path = Path(name).expanduser()  # also makes ./a.wav and a.wav one query
+    path = expand_home(name)  # also makes ./a.wav and a.wav one query
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{name} does not exist")
     if path.is_dir() and form != "audio":
@@ -181,7 +184,10 @@ def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
     """Return options and requests; raise UsageError if they are wrong or do not go together."""
-    options = build_parser().parse_intermixed_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse loses it between files and options
+    options = build_parser().parse_intermixed_args(arguments[:stop])
+    options.files += arguments[stop + 1 :]
     if options.list_models:
         return options, []
     if options.sounds is not None:

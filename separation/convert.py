@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from separation.errors import ModelError
+from separation.errors import ModelError, expand_home
 from separation.pretrained import build_parts, read_stored, save_model
 from separation.process import call
 from separation.released.systems import SYSTEMS
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="directory to write, created if necessary")
     options = parser.parse_args(argv)
     try:
-        name = convert(options.file.expanduser(), options.directory.expanduser())
+        name = convert(expand_home(options.file), expand_home(options.directory))
     except ModelError as error:
         print(f"separation-convert: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import unquote
 from urllib.request import urlopen
 
-from separation.errors import ModelError
+from separation.errors import ModelError, expand_home
 from separation.process import remove, temporary_path
 
 OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
@@ -47,9 +47,9 @@ class NoConnectionError(ModelError):
 def cache_folder() -> Path:
     """Return the folder for downloaded files: SEPARATION_CACHE, or `separation` in the system's cache folder."""
     if os.environ.get("SEPARATION_CACHE"):
-        return Path(os.environ["SEPARATION_CACHE"]).expanduser()
+        return expand_home(os.environ["SEPARATION_CACHE"])
     if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]).expanduser() / "separation"
+        return expand_home(os.environ["XDG_CACHE_HOME"]) / "separation"
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "separation"
     return home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"

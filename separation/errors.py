@@ -1,8 +1,10 @@
-"""Exceptions that several parts of the package share. Their text is one sentence for the user."""
+"""Exceptions that several parts of the package share, and what their sentences are made of."""
 
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -17,6 +19,8 @@ REASONS = {
     errno.EIO: "the disk reported an error",
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
+    errno.ELOOP: "it is a loop of links",
+    errno.ENXIO: "it is a socket or device",
 }
 
 MAX_SENTENCE = 600  # characters of a message; a damaged file may hold names of any length
@@ -50,6 +54,11 @@ def one_sentence(error: Exception | str) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= MAX_SENTENCE else f"{text[:MAX_SENTENCE]} ..."
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def expand_home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with a "~" at its start replaced by the home folder; unchanged if there is none."""
+    return Path(os.path.expanduser(path))
 
 
 def reason(error: OSError) -> str:

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from separation.download import cache_folder
-from separation.errors import ModelError
+from separation.errors import ModelError, expand_home
 
 
 class OntologyError(ModelError, ValueError):
@@ -114,7 +114,7 @@ def read_tree(path: str | Path | None = None) -> list[Node]:
     Raises:
         OntologyError: the file is missing or not an ontology.
     """
-    path = Path(path or os.environ.get("AUDIOSET_ONTOLOGY") or cache_folder() / "ontology.json").expanduser()
+    path = expand_home(path or os.environ.get("AUDIOSET_ONTOLOGY") or cache_folder() / "ontology.json")
     try:
         nodes = json.loads(path.read_text(encoding="utf-8"))
         entries = [(node["id"], node["name"], frozenset(node["child_ids"])) for node in nodes]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from separation.audio import Reader, Writer, formats
 from separation.audio.writing import CLIPS, PendingFile, commit
 from separation.errors import AudioError, reason
+from separation.process import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -275,10 +276,8 @@ class QueryOutputs:
             from separation.plot import draw
 
             panels = {self.panels[kind]: spectrum.decibels() for kind, spectrum in self.spectra.items()}
-            name = self.request.rest or f"“{self.request.name}”"
-            title = (
-                f"{name} in {Path(self.label).name}" if not self.request.rest else f"{Path(self.label).name}, {name}"
-            )
+            name, file_name = self.request.rest or f"“{self.request.name}”", printable(Path(self.label).name)
+            title = f"{name} in {file_name}" if not self.request.rest else f"{file_name}, {name}"
             with self.picture.explained(), open(self.picture.temporary, "wb") as file:
                 draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
             self.picture.finish()

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from separation.errors import ModelError
+from separation.errors import ModelError, expand_home
 
 Tensors = Mapping[str, Tensor]
 
@@ -53,7 +53,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing or damaged, holds code, or holds no tensors.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.is_file():
         raise ModelError(f"{path} is missing.")
     if path.suffix != ".safetensors":

@@ -443,6 +443,57 @@ def test_names_that_no_encoding_has(folder, capsys):
     assert json.loads(capsys.readouterr().out)["input"] == name
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9.wav", r"caf\udce9"),
+        (b"red\x1b[31m.wav", r"red\x1b[31m"),
+        (b"two\nlines\r.wav", r"two\nlines\r"),
+        ("\u202efdp\x9b1m.wav".encode(), r"\u202efdp\x9b1m"),
+        ("日本\u3000語.wav".encode(), "日本\u3000語"),
+    ],
+)
+def test_names_are_printed_without_control_characters(folder, capsys, monkeypatch, name, shown):
+    """In results, notes, warnings, errors, progress and pictures; JSON has the name itself."""
+    name = os.fsdecode(name)
+    save("ok.wav")
+    data = Path("ok.wav").read_bytes()
+    Path(name).write_bytes(data[: len(data) - 100])
+    assert run("--query", "half", "--plot", "--json", name) == 0
+    assert json.loads(capsys.readouterr().out)["input"] == name
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(cli, "PATIENCE", 0.0)
+    assert run("--query", "half", "--overwrite", name) == 0
+    assert run("--query", "half", name, name[:-1]) == 1
+    out, said = capsys.readouterr().out, terminal.getvalue()
+    assert f"{shown}.half.wav  presence" in out
+    assert f"warning: {shown}.wav is cut short" in said
+    assert f"{shown}.half.wav already exists." in said
+    assert f"{shown}.wa does not exist." in said or f"{shown}.wa matches no file." in said
+    assert f"measuring {shown}.wav" in said
+    assert not set("\x07\x1b\x9b\u202e") & set(out + said.replace("\x1b[A", ""))
+
+
+def test_file_names_may_begin_with_a_dash(folder, capsys):
+    for name in ("-x.wav", "--query", "a.wav"):
+        save(f"./{name}", format="WAV")
+    assert run("a.wav", "--query", "half", "-o", "out", "--", "-x.wav", "--query") == 0
+    assert sorted(os.listdir("out")) == ["--query.half.wav", "-x.half.wav", "a.half.wav"]
+    assert run("--query", "half", "-x.wav") == 2
+    assert capsys.readouterr().err.endswith(
+        "Unrecognized arguments: -x.wav. Write -- in front of names that begin with -.\n"
+    )
+
+
+@pytest.mark.parametrize("option", ["--query-audio", "--query-embedding", "--model"])
+def test_a_home_that_is_not_known_is_no_home(folder, capsys, monkeypatch, option):
+    save("a.wav")
+    monkeypatch.undo()
+    assert run("--query", "half", option, "~nobody_of_this_name/x.npy", str(folder / "a.wav")) == 2
+    assert "~nobody_of_this_name/x.npy" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("stream", "seen"), [(Terminal(), True), (io.StringIO(), False)])
 def test_progress_is_shown_on_a_terminal_only_and_goes_away(folder, monkeypatch, stream, seen):
     monkeypatch.setattr(cli, "PATIENCE", 0.0)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -133,7 +134,8 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
     finder = InputFinder(True, {"dog"}, Path("out"), said.append)
     assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
     assert names(finder.find(["b*.wav"])) == ["b.wav"]
-    assert said == [f"{where}: skipped outputs of an earlier run (1), such as b.dog.wav." for where in (".", "b*.wav")]
+    skipped = [f"{where}: skipped outputs of an earlier run (1), such as b.dog.wav." for where in (".", "b*.wav")]
+    assert [line for line in said if "skipped" in line] == skipped
 
 
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
@@ -151,3 +153,53 @@ def test_a_named_pipe_is_recognised(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (entry,) = InputFinder().find([str(tmp_path / "pipe.wav")])
     assert (entry.piped, entry.error) == (True, None)
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, sockets and links of POSIX")
+
+
+@posix
+@pytest.mark.parametrize("argument", [".", "*"])
+def test_what_is_passed_over_in_folders_and_patterns_is_named_once(tree, argument):
+    """Nothing of it is opened: a pipe without a writer would block."""
+    said = []
+    (tree / "notes.txt").unlink()
+    os.mkfifo(tree / "pipe.wav")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.wav")
+        (tree / "zero.wav").symlink_to("/dev/zero")
+        found = InputFinder(True, notice=said.append).find([argument])
+    assert names(found) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
+    three = ", ".join(f"{name}.wav (a pipe, socket or device)" for name in ("pipe", "socket", "zero"))
+    assert said == [f"passed over 3 in folders and patterns: {three}."]
+
+
+@posix
+def test_links_in_folders_are_used_or_named(tree):
+    said = []
+    (tree / "out.wav").symlink_to(tree / "b.wav")
+    (tree / "sub" / "up").symlink_to(tree)
+    (tree / "elsewhere.wav").symlink_to(tree.parent / "outside.wav")
+    (tree.parent / "outside.wav").touch()
+    (tree / "sub" / "broken.wav").symlink_to("gone")
+    (tree / "sub" / "loop.wav").symlink_to("loop.wav")
+    for number in range(4):
+        (tree / "sub" / f"{number}.doc").touch()
+    found = InputFinder(True, notice=said.append).find(["."])
+    assert names(found)[:4] == ["[1].wav", "a.flac", "b.wav", "elsewhere.wav"]  # out.wav is b.wav
+    assert [entry.error for entry in found if entry.error] == [
+        f"{Path('sub', 'broken.wav')} is a link to a file that does not exist.",
+        f"{Path('sub', 'loop.wav')} cannot be read: it is a loop of links.",
+    ]
+    (note,) = said
+    assert "passed over 6 in folders and patterns: notes.txt (unknown suffix), sub/up (a link to a folder)" in note
+    assert note.endswith(" and 3 more.")
+
+
+@posix
+def test_sockets_and_devices_are_not_recordings(tree):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.wav")
+        for name in ("socket.wav", "/dev/zero", "/dev/null"):
+            (entry,) = InputFinder().find([name])
+            assert entry.error == f"{name} is a socket or device, not a recording."

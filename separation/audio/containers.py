@@ -172,7 +172,7 @@ class ContainerDecoder:
             stream = _audio_stream(container, self.path, self._index)
             if (stream.rate, stream.channels) != (self.sample_rate, self.channels):
                 raise AudioError(f"{self.path} changed while it was being read.")
-            kind, resampler = None, None
+            kind, resampler = None, av.AudioResampler("flt")
             for frame in self._decode(container, stream):
                 if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
@@ -181,7 +181,11 @@ class ContainerDecoder:
                     order = describe_layout(names)[1] if count != self.channels else self._order
                 if frame.time is not None:
                     self._last = frame.time + frame.samples / frame.sample_rate
-                for part in resampler.resample(frame) if resampler else ():
+                try:
+                    parts = resampler.resample(frame)
+                except av.error.FFmpegError as error:
+                    raise AudioError(f"{self.path} cannot be decoded (ffmpeg: {_strerror(error)}).") from None
+                for part in parts:
                     samples = part.to_ndarray().reshape(-1, count)
                     yield frame.sample_rate, samples if order is None else samples[:, order]
 

@@ -52,11 +52,13 @@ FORMATS = {
 }
 ALIASES = {"wave": "wav", "rf64": "wav", "aif": "aiff", "oga": "ogg", "vorbis": "ogg"}
 
-READABLE = frozenset({*FORMATS, "wave", "aif", "oga", "au", "snd", "voc", "sph", "mp2", "bwf", "wavex"})
+READABLE = frozenset(
+    {*FORMATS, "aif", "aifc", "au", "bwf", "mp1", "mp2", "mpa", "oga", "rf64", "snd", "sph", "voc", "wave", "wavex"}
+)
 """Suffixes of audio files without a container of other streams."""
 FFMPEG_SUFFIXES = frozenset(
-    {"aac", "ac3", "amr", "ape", "dts", "eac3", "m4a", "m4b", "mka", "mpc", "ra", "tta", "wma", "wv"}
-    | {"3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ts", "webm", "wmv"}
+    {"aac", "ac3", "amr", "ape", "dts", "eac3", "m4a", "m4b", "mka", "mpc", "ra", "spx", "tta", "wma", "wv"}
+    | {"3gp", "asf", "avi", "flv", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "webm", "wmv"}
 )
 """Suffixes of formats that only FFmpeg's libraries read (through PyAV)."""
 

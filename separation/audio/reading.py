@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -211,6 +212,8 @@ def _open_ogg(path: Path) -> Decoder:
 def _read_head(path: Path) -> bytes:
     """Return the first bytes behind ID3 tags; raise AudioError if there is nothing in the file."""
     try:
+        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+            raise AudioError(f"{path} is a pipe, socket or device; it must be copied to a file to be read.")
         with open(path, "rb") as file:
             head = file.read(4096)
             if not head:
@@ -219,7 +222,10 @@ def _read_head(path: Path) -> bytes:
                 file.seek(tag - len(head), os.SEEK_CUR)
                 head = file.read(4096)
     except FileNotFoundError:
-        raise AudioError(f"{path} does not exist.") from None
+        what = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
+        raise AudioError(f"{path} {what}.") from None
+    except ValueError:
+        raise AudioError(f"{path!s} cannot be read: the name is not valid.") from None
     except IsADirectoryError:
         raise AudioError(f"{path} is a folder, not an audio file.") from None
     except OSError as error:

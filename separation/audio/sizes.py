@@ -81,10 +81,10 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
         return None
     at, block, large = layout.first, 1, None
     for _ in range(MAX_CHUNKS):
+        if at + layout.name + layout.width > size:
+            return None
         file.seek(at)
         data = file.read(layout.name + layout.width + 40)
-        if len(data) < layout.name + layout.width:
-            return None
         stated = int.from_bytes(data[layout.name :][: layout.width], layout.order)
         body = data[layout.name + layout.width :]
         if data[:4] == b"ds64":  # the sizes of RF64

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
+from separation.errors import expand_home
 from separation.models.spectra import LogMel
 from separation.tensors import Tensors, load_strictly, read_tensors
 
@@ -119,7 +120,7 @@ def load_tokenizer(folder: str | None = None) -> Any:
         EncoderError: there is no tokenizer, or it is not RoBERTa's.
     """
     names = ("roberta-base", "FacebookAI/roberta-base", "laion/larger_clap_general", "laion/clap-htsat-unfused")
-    places = [Path(folder).expanduser()] if folder else [place for name in names for place in hub_snapshots(name)]
+    places = [expand_home(folder)] if folder else [place for name in names for place in hub_snapshots(name)]
     for place in places:
         if (place / "tokenizer.json").is_file() or all((place / n).is_file() for n in ("vocab.json", "merges.txt")):
             break

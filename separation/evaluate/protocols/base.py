@@ -14,6 +14,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from separation.data.fixed_mixtures import ALL_CLIPS, CLIPS, VALIDATION, Mixing, Row, row_error, row_files
+from separation.errors import expand_home
 
 LISTS_VARIABLE = "SEPARATION_LISTS"
 OPTIONAL = tuple(f"{name}_seconds" for name in CLIPS) + tuple(f"{name}_gain" for name in ALL_CLIPS)
@@ -131,7 +132,7 @@ class Protocol:
 def folder_from_environment(variable: str) -> Path | None:
     """Return the folder that an environment variable names."""
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    return expand_home(value) if value else None
 
 
 def fingerprint(rows: Iterable[Row], mixing: Mixing) -> str:
