@@ -29,7 +29,7 @@ from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
 from separation.download import replace_when_complete
-from separation.errors import DataError, ModelError
+from separation.errors import DataError, ModelError, one_sentence
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.pretrained import read_config
 from separation.process import call
@@ -358,7 +358,7 @@ def main() -> None:
             drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
             calibrate_presence(options.directory, separator, drawn)
     except (DataError, ModelError) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"{one_sentence(error)}\n")
     except soundfile.SoundFileError as error:
         parser.exit(1, f"{error} --root names the folder that the paths start from.\n")
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from separation.errors import ModelError, expand_home
+from separation.errors import ModelError, expand_home, one_sentence
 from separation.pretrained import build_parts, read_stored, save_model
 from separation.process import call
 from separation.released.systems import SYSTEMS
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name = convert(expand_home(options.file), expand_home(options.directory))
     except ModelError as error:
-        print(f"separation-convert: {error}", file=sys.stderr)
+        print(f"separation-convert: {one_sentence(error)}", file=sys.stderr)
         return 1
     print(f"{options.directory}: {name}; use it with: separate --model {options.directory} ...")
     return 0

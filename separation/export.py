@@ -14,7 +14,7 @@ from typing import Any
 
 from separation.configs import read_yaml
 from separation.download import replace_when_complete
-from separation.errors import ModelError
+from separation.errors import ModelError, one_sentence
 from separation.pretrained import average_weights, build_parts, describe_objective, save_model
 from separation.process import call
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             card |= {"licence": LICENCE, "scores": options.scores}
             export_model(options.checkpoint, options.directory, options.config, card)
     except ModelError as error:
-        print(f"separation.export: {error}", file=sys.stderr)
+        print(f"separation.export: {one_sentence(error)}", file=sys.stderr)
         return 1
     return 0
 

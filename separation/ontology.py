@@ -123,7 +123,7 @@ def read_tree(path: str | Path | None = None) -> list[Node]:
             f"AudioSet's ontology is missing, {path} is not there: get ontology.json from github.com/audioset/ontology "
             "and put it there, or name it in AUDIOSET_ONTOLOGY."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise OntologyError(
             f"{path} is not an AudioSet ontology (a JSON list of nodes with id, name, child_ids)."
         ) from None

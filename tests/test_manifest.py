@@ -126,7 +126,7 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no\.csv: the manifest cannot be read \(no such file or directory\)\."):
         read_manifest(tmp_path / "no.csv", "train")
     (tmp_path / "b.csv").write_bytes(b"path\xff\xfe")
-    with pytest.raises(DataError, match=r"b\.csv: the manifest is not UTF-8 text"):
+    with pytest.raises(DataError, match=r"b\.csv, line 1: the manifest is not UTF-8 text"):
         read_manifest(tmp_path / "b.csv", "train")
 
 

@@ -168,3 +168,100 @@ def test_files_are_found_by_stem(tmp_path):
 def test_labels_become_words():
     assert label_words("Accelerating_and_revving_and_vroom") == "accelerating and revving and vroom"
     assert clean_text(" a;  b|c\n") == "a, b,c"
+
+
+# --- Damaged and hostile lists -----------------------------------------------------------------
+
+HEADER = "path,split,recording_id,labels"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("m.csv", f"{HEADER}\na\0.wav,train,r,dog\n", "line 2: it contains NUL bytes"),
+        ("m.csv", f'{HEADER}\na.wav,"train,r,dog\nb.wav,train,r,dog\n', "line 3: unexpected end of data"),
+        ("m.csv", f"{HEADER}\na.wav,train,r\n", "row 2: the number of cells differs"),
+        ("m.csv", f"{HEADER}\na.wav,train,r,dog,more\n", "row 2: the number of cells differs"),
+        ("m.csv", f"path,{HEADER}\na.wav,b.wav,train,r,dog\n", "the column path occurs twice"),
+        ("m.csv", f"{HEADER}\n\na.wav,train,r,f\xe4n\n", "line 3: the manifest is not UTF-8 text"),
+        ("m.csv", HEADER.replace(",", ";"), "lacks the column path"),
+        ("m.csv", "x," * 1_000_000, "line 1: 1000001 cells, more than 1000"),
+        ("m.csv", "", "lacks the column path"),
+        ("m.jsonl", "[" * 100_000, "row 1: invalid JSON"),
+        ("m.jsonl", '{"seconds": ' + "1" * 5000 + "}", "row 1: invalid JSON"),
+        (
+            "m.jsonl",
+            '{"path": ["a"], "split": "train", "recording_id": "r", "labels": "x"}',
+            "row 1: the path is not a",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a", "split": "train", "recording_id": "r", "labels": [{}]}',
+            "row 1: the labels is not a",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a\\ud800", "split": "train", "recording_id": "r", "labels": "x"}',
+            "row 1: the path is not",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a\\u0000", "split": "train", "recording_id": "r", "labels": "x"}',
+            "row 1: the path is not",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "join", "pack", "shard", "frames"])
+def test_a_damaged_manifest_is_one_sentence(tmp_path, capsys, command, name, content, reason):
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    out = {"join": "-o", "pack": "-o", "shard": "--out", "frames": "--out"}
+    options = [out[command], tmp_path / "out"] if command in out else []
+    assert run(command, tmp_path / name, *options) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"separation-data: {tmp_path / name}") and reason in said
+    assert said.count("\n") == 1 and len(said) < 800
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("split", ["../../x", "/x", "a/b", ".x", "x\0", "", "x y"])
+def test_shards_stay_in_their_folder(tmp_path, capsys, split):
+    manifest = write_corpus(tmp_path / "deep" / "data", labels=1, recordings=1, split=split or "train")
+    before = sorted(tmp_path.rglob("*"))
+    assert run("shard", manifest, "--out", tmp_path / "deep" / "out", "--split", split, "--shards", 1) == 1
+    said = capsys.readouterr().err
+    assert "cannot be a part of file names" in said and said.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "reason"),
+    [
+        ("fsd50k", "FSD50K.metadata/dev_clips_info_FSD50K.json", '{"1": [1]}', "not an object with the metadata"),
+        ("fsd50k", "FSD50K.metadata/dev_clips_info_FSD50K.json", "[" * 100_000, "invalid JSON"),
+        ("wavcaps", "json_files/FreeSound/fsd_final.json", "[1, 2]", "not a list of clips with id, caption"),
+        ("wavcaps", "json_files/FreeSound/fsd_final.json", '{"data": {"id": 1}}', "not a list of clips"),
+        ("wavcaps", "json_files/blacklist/blacklist.json", "[1]", "not an object with a list of names"),
+        ("music", "MUSIC_solo_videos.json", '{"videos": {"guitar": 7}}', "not a list of ids"),
+        ("slakh2100", "train/Track00001/metadata.yaml", "UUID: a\nstems: {S00: 7}", "no UUID or no stems"),
+        ("slakh2100", "train/Track00001/metadata.yaml", "a: " + "[" * 1000, "cannot be read"),
+        ("esc50", "meta/esc50.csv", ESC50 + "\n../../x.wav,1,0,dog,True,1,A", "the list names a file outside"),
+    ],
+)
+def test_lists_of_another_form_are_one_sentence(tmp_path, capsys, name, file, content, reason):
+    LAYOUTS[name](tmp_path / "set")
+    (tmp_path / "set" / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "set" / file).write_text(content)
+    assert run("prepare", name, "--root", tmp_path / "set", "-o", tmp_path / "m.csv") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("separation-data: ") and reason in said and said.count("\n") == 1
+    assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"dog": 7}', "\xff"])
+def test_wordings_of_another_form_are_one_sentence(tmp_path, capsys, content):
+    (tmp_path / "w.json").write_bytes(content.encode("latin-1"))
+    manifest = write_corpus(tmp_path, labels=1, recordings=1)
+    assert run("pack", manifest, "-o", tmp_path / "out", "--wordings", tmp_path / "w.json") == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"separation-data: {tmp_path / 'w.json'}: ") and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()

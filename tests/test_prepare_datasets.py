@@ -163,7 +163,7 @@ def test_a_list_in_another_encoding_or_with_an_endless_cell_is_named(tmp_path, n
     (tmp_path / file).write_bytes("wárm".encode("latin-1") + content)
     with pytest.raises(DataError) as error:
         prepare_again(name, tmp_path)
-    assert str(error.value) == f"{tmp_path / file}: not UTF-8 text."
+    assert str(error.value) == f"{tmp_path / file}, line 1: not UTF-8 text."
     if file.endswith(".csv"):
         (tmp_path / file).write_bytes(content + b'"' + 2**25 * b"x")
         with pytest.raises(DataError, match=rf"{file}, line \d: field larger than field limit \(16777216\)\."):

@@ -358,7 +358,7 @@ def test_uss_musdb18_and_voicebank(tmp_path):
         ("uss/fsdkaggle2018", "fname,class\na.wav,Bark\n", ": no column label in the header fname,class."),
         ("uss/fsdkaggle2018", "fname,label\na.wav\n", ", row 2: fewer cells than the header."),
         ("uss/fsd50k", "fname,label\n1,Bark\n", ": no column labels in the header fname,label."),
-        ("uss/fsd50k", b"fname,labels\n0,w\xe1rm\n", ": not UTF-8 text."),
+        ("uss/fsd50k", b"fname,labels\n0,w\xe1rm\n", ", line 2: not UTF-8 text."),
         ("audiosep/esc50", "idx,caption,src_wav,noise_wav\n0,dog,a.wav\n", ", row 2: 3 cells instead of 4."),
     ],
 )

@@ -293,7 +293,7 @@ def read_index(folder: Path, sample_rate: int) -> dict[str, Any]:
         ends = [start + length for start, length in zip(index["starts"], index["lengths"], strict=True)]
         complete = counts == {index["clips"]} and max(ends, default=0) <= index["samples"]
         complete = complete and (folder / SAMPLES).stat().st_size == 2 * index["samples"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{folder}: not a corpus that separation-data pack has written.") from None
     if not complete:
         raise DataError(f"{folder}: the packed corpus is damaged.")

@@ -18,7 +18,6 @@ Columns of a row, all of them texts:
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from separation.data.corpus import READ_ERRORS, read_samples
+from separation.data.lists import bad_line, read_csv
 from separation.errors import DataError, reason
 
 SAMPLE_RATE, SECONDS = 32000, 5
@@ -100,14 +100,21 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+            table = [cells for _, cells in read_csv(path, file) if cells]
     except OSError as error:
         raise DataError(f"{path}: cannot read the list of mixtures ({reason(error)}).") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise DataError(f"{path}: the list of mixtures is not CSV text.") from None
-    if missing := [column for column in REQUIRED if column not in (reader.fieldnames or [])]:
+    except UnicodeDecodeError:
+        line = bad_line(path, "utf-8")
+        raise DataError(f"{path}, line {line}: the list of mixtures is not CSV text.") from None
+    header = table[0] if table else []
+    if missing := [column for column in REQUIRED if column not in header]:
         raise DataError(f"{path}: not a list of mixtures, the column {missing[0]} is missing.")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}: two columns of the header have the same name.")
+    short = next((number for number, cells in enumerate(table, 1) if len(cells) != len(header)), 0)
+    if short:
+        raise DataError(f"{path}, row {short}: the number of cells differs from the header.")
+    rows = [dict(zip(header, cells, strict=True)) for cells in table[1:]]
     if not rows:
         raise DataError(f"{path}: the list of mixtures has no rows.")
     for number, row in enumerate(rows, 2):

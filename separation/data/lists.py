@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from separation.errors import DataError, reason
+
+MAX_COLUMNS = 1000
 
 
 @contextmanager
@@ -25,7 +28,46 @@ def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not {error.encoding.upper()} text.") from None
+        raise DataError(f"{path}, line {bad_line(path, error.encoding)}: not {error.encoding.upper()} text.") from None
+
+
+def bad_line(path: Path, encoding: str) -> int:
+    """Number of the first line that is not text in this encoding; 1 if there is none."""
+    content = path.read_bytes()
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
+    return 1
+
+
+def read_csv(path: Path, file: Iterable[str], **options: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number from 1, cells) of an open CSV file; a quote that is not closed is an error.
+
+    Raises:
+        DataError: the text is not CSV, holds NUL bytes, or has more than 1,000 columns.
+    """
+    reader = csv.reader(file, strict=True, **options)
+    try:
+        for number, cells in enumerate(reader, 1):
+            if len(cells) > MAX_COLUMNS:
+                raise DataError(f"{path}, line {reader.line_num}: {len(cells)} cells, more than {MAX_COLUMNS}.")
+            if any("\0" in cell for cell in cells):
+                raise DataError(f"{path}, line {reader.line_num}: it contains NUL bytes, so it is not text.")
+            yield number, cells
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parse JSON; raise DataError, whose message begins with `where`, if it is not valid or nested too deeply."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if error.lineno > 1 else ""
+        raise DataError(f"{where}{line}: invalid JSON ({error.msg}).") from None
+    except (ValueError, RecursionError) as error:  # another encoding, a number of thousands of digits, deep nesting
+        raise DataError(f"{where}: invalid JSON ({str(error).partition(';')[0]}).") from None
 
 
 def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: Any) -> Iterator[tuple[int, list[str]]]:
@@ -42,16 +84,12 @@ def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: A
     """
     empty = True
     with open_list(path, encoding) as file:
-        reader = csv.reader(file, **options)
-        try:
-            for number, cells in enumerate(reader, 1):
-                if cells and len(cells) < least:
-                    raise DataError(f"{path}, row {number}: {len(cells)} cells instead of {least}.")
-                if cells:
-                    empty = False
-                    yield number, cells
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+        for number, cells in read_csv(path, file, **options):
+            if cells and len(cells) < least:
+                raise DataError(f"{path}, row {number}: {len(cells)} cells instead of {least}.")
+            if cells:
+                empty = False
+                yield number, cells
     if empty and least:
         raise DataError(f"{path}: the list is empty.")
 
@@ -66,6 +104,8 @@ def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> I
     _, header = next(rows, (1, []))
     if missing := [column for column in columns if column not in header]:
         raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)}.")
+    if twice := [column for column, count in Counter(header).items() if count > 1 and column in columns]:
+        raise DataError(f"{path}: the column {twice[0]} occurs twice in the header.")
     for number, cells in rows:
         row = dict(zip(header, cells, strict=False))
         if any(column not in row for column in columns):
@@ -80,7 +120,4 @@ def read_json(path: Path) -> Any:
         DataError: the file cannot be read, or is not UTF-8 or not JSON.
     """
     with open_list(path) as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: not JSON ({error.msg}).") from None
+        return parse_json(file.read(), str(path))

@@ -24,12 +24,13 @@ import hashlib
 import json
 import math
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from separation.data.lists import bad_line, parse_json, read_csv
 from separation.download import replace_when_complete
 from separation.errors import DataError as DataError
 from separation.errors import reason
@@ -118,31 +119,33 @@ def read_entries(path: Path) -> Iterator[Entry]:
     except OSError as error:
         raise DataError(f"{path}: the manifest cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path}: the manifest is not UTF-8 text.") from None
+        raise DataError(f"{path}, line {bad_line(path, 'utf-8')}: the manifest is not UTF-8 text.") from None
 
 
 def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file)
-    _check_columns(reader.fieldnames or (), f"{path}: the manifest lacks the column")
-    try:
-        for number, row in enumerate(reader, 2):
-            if None in row or None in row.values():
-                raise DataError(f"{path}, row {number}: the number of cells differs from the header.")
-            yield number, row
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+    rows = ((number, cells) for number, cells in read_csv(path, file) if cells)
+    _, header = next(rows, (1, []))
+    _check_columns(header, f"{path}: the manifest lacks the column")
+    if twice := [name for name, count in Counter(header).items() if count > 1 and name in (*COLUMNS, *TEXTS)]:
+        raise DataError(f"{path}: the column {twice[0]} occurs twice in the header.")
+    for number, (_, cells) in enumerate(rows, 2):
+        if len(cells) != len(header):
+            raise DataError(f"{path}, row {number}: the number of cells differs from the header.")
+        yield number, dict(zip(header, cells, strict=True))
 
 
 def _read_json_lines(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number}: invalid JSON ({error.msg}).") from None
+        row = parse_json(line.strip(), f"{path}, row {number}")
         _check_columns(row if isinstance(row, dict) else (), f"{path}, row {number}: missing key")
         yield number, row
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written to a file and be part of a path: no NUL, no half of a character."""
+    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
 
 
 def _check_columns(names: Iterable[str], complaint: str) -> None:
@@ -157,6 +160,11 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
     for column in ("path", "split"):
         if not row[column]:
             raise DataError(f"{where}: the {column} is empty.")
+    for column in (*COLUMNS, "label"):  # JSON may hold anything
+        values = row.get(column)
+        for value in values if isinstance(values, list) and column in TEXTS else [values]:
+            if not isinstance(value, str | int | float | None) or (isinstance(value, str) and not is_text(value)):
+                raise DataError(f"{where}: the {column} is not a text.")
 
     def split_cell(cell: Any, separator: str) -> tuple[str, ...]:
         parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list

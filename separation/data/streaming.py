@@ -76,6 +76,8 @@ def write_shards(
         DataError: if there are fewer clips than shards, or more than 1 % of the clips are broken.
     """
     import_webdataset()  # fail before anything is written
+    if not NAME.fullmatch(f"{split}.tar") or split.startswith("."):
+        raise DataError(f"The split {split} cannot be a part of file names: letters, digits, - . and _ can.")
     clips = read_manifest(manifest, split)
     if not 0 < shards <= len(clips):
         raise DataError(f"{manifest}: {len(clips)} clips cannot be spread over {shards} shards.")
@@ -231,7 +233,7 @@ def _read_index(address: str) -> tuple[int, list[tuple[str, int]]]:
         sample_rate = int(content["sample_rate"])
     except (OSError, URLError) as error:
         raise DataError(f"{address}: the index of shards cannot be read ({error}).") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DataError(f"{address}: the file is not an index of shards.") from None
     for name, _ in shards:
         if not NAME.fullmatch(name):  # webdataset runs a name that starts with "pipe:" as a command

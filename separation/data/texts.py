@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
+from separation.data.lists import parse_json
 from separation.encoders.sentence import SentenceEncoder
 from separation.errors import DataError, reason
 from separation.wordings import wordings
@@ -45,11 +45,9 @@ def read_wordings(path: Path | None = None) -> dict[str, tuple[str, ...]]:
     if path is None:
         return wordings()
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: the wordings cannot be read ({reason(error)}).") from None
-    except ValueError:
-        stored = None
     if not isinstance(stored, dict) or not all(
         isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in stored.values()
     ):

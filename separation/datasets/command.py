@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import leaks, read_entries, relocate, write_manifest
-from separation.errors import DataError, reason
+from separation.errors import DataError, one_sentence, reason
 from separation.process import call
 
 HELP = """\
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
         return status
     except DataError as error:
-        print(f"separation-data: {error}", file=sys.stderr)
+        print(f"separation-data: {one_sentence(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"separation-data: {error.filename or 'a file'}: {reason(error)}.", file=sys.stderr)

@@ -36,13 +36,13 @@ def clips(root: Path) -> Iterator[Entry]:
             root / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json",
         )
         known = read_json(metadata) if metadata.exists() else {}
-        if not isinstance(known, dict):
+        if not isinstance(known, dict) or not all(isinstance(about, dict) for about in known.values()):
             raise DataError(f"{metadata}: not an object with the metadata of each clip.")
         for number, row in read_table(path, columns):
             if part == "dev" and row["split"] not in SPLITS:
                 raise DataError(f"{path}, row {number}: the split “{row['split']}” is not train or val.")
             name, labels = row["fname"], tuple(label_words(label) for label in row["labels"].split(","))
-            licence = known.get(name, {}).get("license", "")
+            licence = known.get(name, {}).get("license") or ""
             audio, recording = f"FSD50K.{part}_audio/{name}.wav", f"freesound:{name}"
             clip = Clip(audio, labels[0], "", recording, "fsd50k", 0.0, licence, labels=labels)
             yield "test" if part == "eval" else SPLITS[row["split"]], clip

@@ -42,6 +42,8 @@ def clips(root: Path) -> Iterator[Entry]:
         if not isinstance(content, dict) or not isinstance(content.get("videos"), dict):
             raise DataError(f"{root / name}: no “videos” by instrument.")
         for instruments, videos in content["videos"].items():
+            if not isinstance(videos, list) or not all(isinstance(video, str) for video in videos):
+                raise DataError(f"{root / name}: the videos of {instruments} are not a list of ids.")
             labels = tuple(label_words(label) for label in instruments.split())
             for video in videos:
                 split = "test" if video in held_out else "train"

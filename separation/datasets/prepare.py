@@ -10,7 +10,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from separation.audio import AudioError, Reader
 from separation.audio.formats import FFMPEG_SUFFIXES
@@ -69,12 +69,19 @@ def prepare(
     preparer.before(root)
 
     def check(entry: Entry) -> Entry | str:
+        path = PurePath(entry[1].path)
+        if path.is_absolute() or ".." in path.parts:
+            return f"{path}: the list names a file outside {root}."
         try:
             return entry[0], measure_clip(entry[1], root / entry[1].path, preparer.parts)
         except DataError as error:
             return str(error)
 
-    listed = list(preparer.clips(root))  # errors of a list are raised before any file is opened
+    try:
+        listed = list(preparer.clips(root))  # errors of a list are raised before any file is opened
+    except (AttributeError, IndexError, KeyError, TypeError, OverflowError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise DataError(f"{root}: its lists are not in the format of {preparer.title} ({why}).") from None
     with ThreadPoolExecutor() as pool:  # opening a video takes milliseconds, and there may be 200,000
         checked = list(pool.map(check, listed))
     report_broken(preparer, root, len(checked), [each for each in checked if isinstance(each, str)], report)
@@ -104,7 +111,7 @@ def measure_clip(clip: Clip, path: Path, part: bool = False) -> Clip:
     """
     try:
         size = path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # of a name that no file can have
         raise DataError(f"{path}: no such file.") from None
     if not size:
         raise DataError(f"{path}: the file is empty, 0 bytes.")

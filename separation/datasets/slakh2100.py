@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from separation.configs import read_yaml
 from separation.data.manifest import Clip, Entry
 from separation.datasets.base import label_words, preparer, unique
 from separation.errors import DataError
@@ -28,17 +29,13 @@ SPLITS = ("train", "validation", "test")
 )
 def clips(root: Path) -> Iterator[Entry]:
     """Yield the rendered stems of every track; the main label is the MIDI program, the second its family."""
-    import yaml
-
     for path in (path for split in SPLITS for path in sorted((root / split).glob("Track*/metadata.yaml"))):
-        try:
-            about = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            raise DataError(f"{path}: cannot be read as YAML.") from None
-        if not isinstance(about, dict) or not about.get("UUID") or not isinstance(about.get("stems"), dict):
+        about = read_yaml(path, DataError)
+        stems = about.get("stems") if isinstance(about, dict) and about.get("UUID") else None
+        if not isinstance(stems, dict) or not all(isinstance(each, dict) for each in stems.values()):
             raise DataError(f"{path}: no UUID or no stems.")
         split, track, recording = path.parts[-3], path.parts[-2], f"lakh:{about['UUID']}"
-        for stem, details in sorted(about["stems"].items()):
+        for stem, details in sorted(stems.items(), key=str):
             if details.get("audio_rendered"):
                 family = str(details.get("inst_class", "")).removesuffix("(continued)").strip()
                 labels = unique((label_words(str(details.get("midi_program_name", ""))), label_words(family)))

@@ -41,14 +41,19 @@ def clips(root: Path) -> Iterator[Entry]:
     for path in sorted((root / "json_files" / "blacklist").glob("*.json")):
         content = read_json(path)
         for source, key in BLACKLISTED.items():
-            banned |= {(source, str(each).removesuffix(".wav")) for each in content.get(key, [])}
+            names = content.get(key, []) if isinstance(content, dict) else None
+            if not isinstance(names, list):
+                raise DataError(f"{path}: not an object with a list of names for each source.")
+            banned |= {(source, str(each).removesuffix(".wav")) for each in names}
     for source, (name, site) in SOURCES.items():
         path = root / "json_files" / source / name
         if not path.exists():
             continue
         content = read_json(path)  # SoundBible's list may be bare
         rows = content.get("data") if isinstance(content, dict) else content
-        if not isinstance(rows, list) or not all({"id", "caption", "duration"} <= set(row) for row in rows):
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and {"id", "caption", "duration"} <= set(row) for row in rows
+        ):
             raise DataError(f"{path}: not a list of clips with id, caption and duration.")
         files = FileIndex(root, source)
         for row in rows:
