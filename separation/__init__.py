@@ -12,9 +12,11 @@ Importing this package loads nothing else. Each public name is loaded from its m
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `typing` takes longer than all else here, and so long a signal would print a traceback
 if TYPE_CHECKING:
+    from typing import Any
+
     from separation.audio import read, write
     from separation.errors import ModelError
     from separation.pretrained import list_models
@@ -35,9 +37,13 @@ _MODULES = {
 }
 
 if sys.argv[:1] == ["-m"] and (_module := sys.orig_argv[sys.orig_argv.index("-m") + 1]).startswith("separation."):
+    # As `python -m separation.evaluate` does; before the module's own imports.
+    from separation.commands import handle_signals_early
+
+    handle_signals_early()
     from separation.process import begin
 
-    begin(_module)  # of `python -m separation.evaluate`, before the module's own imports
+    begin(_module)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,8 @@
 """How every command begins and ends: standard streams, signals, temporary files, exit status.
 
-The console scripts begin here, because this module imports little: a signal during the slow imports of a command finds
-its handler in place. SIGINT, SIGTERM and SIGHUP end the process within half a second, whatever it is doing. They raise
-nothing in the code that they interrupt, where it could be caught or turn into another error: the handler removes the
-temporary files itself. While the main thread is inside of a long call, during which no handler runs, another thread
-acts.
+SIGINT, SIGTERM and SIGHUP end the process within half a second, whatever it is doing. They raise nothing in the code
+that they interrupt, where it could be caught or turn into another error: the handler removes temporary files itself.
+While the main thread is inside of a long call, during which no handler runs, another thread acts.
 """
 
 from __future__ import annotations
@@ -21,11 +19,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from separation.commands import end_at_once
 from separation.errors import AudioError, reason
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -128,18 +126,6 @@ def begin(program: str) -> None:
     take_signals()
 
 
-def run_command(program: str, module: str) -> int:
-    """Import a command's module and run its `main`; return the exit status."""
-    begin(program)
-    return call(program, lambda: import_module(module).main())
-
-
-separate = partial(run_command, "separate", "separation.cli")
-separation_data = partial(run_command, "separation-data", "separation.datasets.command")
-separation_convert = partial(run_command, "separation-convert", "separation.convert")
-separation_train = partial(run_command, "separation-train", "separation.training")
-
-
 def call(program: str, main: Callable[[], int | None]) -> int:
     """Run a command's `main` and return its exit status; what fails outside of any file is one sentence."""
     global _program
@@ -185,7 +171,7 @@ def end_normally() -> None:
 def take_signals() -> None:
     """Let signals end this process, except those that are ignored, as nohup has it, or that somebody else handles."""
     for number in SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, end_at_once):
             signal.signal(number, _handle)
     if os.name == "posix":
         reading, writing = os.pipe()

@@ -147,7 +147,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
     assert f"\nVersion: {separation.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
     for name in ("separate", "separation-train", "separation-data", "separation-convert"):
-        assert f"\n{name}=separation.process:{name.replace('-', '_')}\n" in scripts.replace(" ", "") + "\n"
+        assert f"\n{name}=separation.commands:{name.replace('-', '_')}\n" in scripts.replace(" ", "") + "\n"
 
 
 def requirements(wheel: Path) -> dict[str, set[str]]:

@@ -32,7 +32,7 @@ PROGRAM = """
         if number and (events == at or name == at):
             number = os.kill(os.getpid(), number)
     sys.path.insert(0, {tests!r})
-    from separation import process
+    from separation import commands
     def load(*_, **__):
         from gains import GainSeparator, GainStream
         push = GainStream.push
@@ -48,7 +48,7 @@ PROGRAM = """
         return cli.main()
     sys.addaudithook(watch)
     sys.modules["program"] = sys.modules["__main__"]
-    status = process.run_command("separate", "program")
+    status = commands.run("separate", "program")
     print(events, file=sys.stderr)
     sys.exit(status)
     """

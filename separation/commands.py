@@ -1,0 +1,47 @@
+"""Where the console scripts begin. Until `separation.process` is imported, a signal ends the process at once."""
+
+import os
+import signal
+
+
+def end_at_once(number: int, _: object) -> None:
+    """Handle a signal before there is anything to remove."""
+    os._exit(128 + number)
+
+
+def handle_signals_early() -> None:
+    """Let signals that are neither ignored nor handled end the process with their exit status, without a traceback."""
+    for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end_at_once)
+
+
+def run(program: str, module: str) -> int:
+    """Import a command's module and run its `main`; return the exit status."""
+    handle_signals_early()
+    from importlib import import_module
+
+    from separation import process
+
+    process.begin(program)
+    return process.call(program, lambda: import_module(module).main())
+
+
+def separate() -> int:
+    """Run `separate`."""
+    return run("separate", "separation.cli")
+
+
+def separation_data() -> int:
+    """Run `separation-data`."""
+    return run("separation-data", "separation.datasets.command")
+
+
+def separation_convert() -> int:
+    """Run `separation-convert`."""
+    return run("separation-convert", "separation.convert")
+
+
+def separation_train() -> int:
+    """Run `separation-train`."""
+    return run("separation-train", "separation.training")
