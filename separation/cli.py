@@ -306,6 +306,7 @@ class Command:
                 faithful=options.faithful,
                 offline=options.offline or None,
                 precision=options.precision,
+                trust=options.trust,
             )
         except ModelError as error:
             raise UsageError(str(error)) from None

@@ -143,6 +143,7 @@ def build_parser() -> Parser:
     add = parser.add_argument_group("how").add_argument
     add("--model", default="default", metavar="NAME", help="a name, model directory or checkpoint (default: built-in)")
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
+    add("--trust", action="append", default=[], metavar="PACKAGE", help="run code of this package that a model names")
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
     add("--sounds", nargs="?", const="", metavar="WORD", help="show the sounds that are known, or those near a word")

@@ -1,13 +1,15 @@
 """Configurations of models, which may come from anybody: read, checked, and built.
 
 A configuration is refused before anything is built from it, unless it is small, its keys and types are those of the
-class that it names, and its numbers lie in the ranges of `BOUNDS`. Only classes of this package are built.
+class that it names, and its numbers lie in the ranges of `BOUNDS`. Only classes of this package are built, and those of
+packages that the user names as trusted, whose arguments are their own business.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -115,21 +117,33 @@ def check_keys(given: Any, known: tuple[str, ...], where: str) -> None:
 # Building
 
 
-def build(description: Any) -> Any:
-    """Build what a `class_path` with `init_args` describes; raise ModelError if it is no network or encoder of ours."""
+def build(description: Any, trust: Sequence[str] = ()) -> Any:
+    """Build what a `class_path` with `init_args` describes.
+
+    Args:
+        description: from a configuration.
+        trust: packages whose classes may be built besides this package's networks and encoders.
+
+    Raises:
+        ModelError: it is no network or encoder of this package or of a trusted one, or cannot be built.
+    """
     from torch import nn
 
     path = str(description.get("class_path", "")) if isinstance(description, dict) else str(description)
     module, _, name = resolve(path).rpartition(".")
-    if not module.startswith(BUILT):
-        raise ModelError(f"The model's config names the class {path[:200]!r}, which is not one of this package.")
+    trusted = any(f"{module}.".startswith(f"{package}.") for package in trust)
+    if not trusted and not module.startswith(BUILT):
+        name = path.partition(".")[0]
+        hint = f' If you trust its code, use trust=["{name}"] or --trust {name}.' if name.isidentifier() else ""
+        raise ModelError(f"The model's config names the class {path[:200]!r}, which is not one of this package.{hint}")
     try:
         kind = getattr(importlib.import_module(module), name)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise TypeError("not a network")
         check_keys(description, ("class_path", "init_args"), "its description")
         arguments = description.get("init_args")
-        check_arguments(kind, {} if arguments is None else arguments)
+        if not trusted:
+            check_arguments(kind, {} if arguments is None else arguments)
         return kind(**(arguments or {}))
     except Exception as error:  # a constructor may raise anything for invalid arguments
         why = str(error).partition("\n")[0].rstrip(".")

@@ -2,13 +2,14 @@
 
 A model is a model directory (`config.yaml` with class paths and arguments, `model.safetensors`, `README.md`), a
 checkpoint or run folder of a training, or a checkpoint of a published system. All of them are plain data: nothing is
-unpickled, and only classes of this package are built.
+unpickled, and only classes of this package are built, and of packages that the user trusts.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,8 +217,10 @@ def read_stored(path: Path) -> StoredModel:
     return recognise(state, path)
 
 
-def load_model(path: Path) -> tuple[ConditionedModel, QueryEncoder]:
+def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel, QueryEncoder]:
     """Load the network and encoder of a model directory or checkpoint, in inference mode.
+
+    `trust` names packages whose classes may be built besides this package's.
 
     Raises:
         ModelError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
@@ -225,11 +228,11 @@ def load_model(path: Path) -> tuple[ConditionedModel, QueryEncoder]:
     from separation.tensors import own_defaults
 
     with own_defaults():
-        model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path)
+        model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path, trust)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
 
-def build_parts(stored: StoredModel, source: Path) -> tuple[ConditionedModel, QueryEncoder]:
+def build_parts(stored: StoredModel, source: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel, QueryEncoder]:
     """Build the network and encoder of a stored model and load their tensors; memory is allocated once these fit.
 
     Raises ModelError if the description is not valid, or as `load_model`.
@@ -239,8 +242,8 @@ def build_parts(stored: StoredModel, source: Path) -> tuple[ConditionedModel, Qu
     from separation.tensors import Outline, has_outlines
 
     check_keys(stored.description, ("model", "encoder"), f"The description in {source}")
-    with Outline():
-        model, encoder = build(stored.description.get("model")), build(stored.description.get("encoder"))
+    with nullcontext() if trust else Outline():  # the constructors of others may compute with their weights
+        model, encoder = (build(stored.description.get(part), trust) for part in ("model", "encoder"))
     dims = getattr(model, "condition_dim", None), getattr(encoder, "embedding_dim", None)
     if not isinstance(model, ConditionedModel) or not isinstance(encoder, QueryEncoder) or None in dims:
         names = f"{type(model).__name__} and {type(encoder).__name__}"
@@ -249,7 +252,7 @@ def build_parts(stored: StoredModel, source: Path) -> tuple[ConditionedModel, Qu
         raise ModelError(f"{source}: the conditions of the network have {dims[0]} numbers, the encoder's {dims[1]}.")
     load_parts(model, encoder, stored.tensors, source)
     if has_outlines(model) or has_outlines(encoder):  # of tensors that are in no file
-        model, encoder = build(stored.description["model"]), build(stored.description["encoder"])
+        model, encoder = (build(stored.description[part], trust) for part in ("model", "encoder"))
         load_parts(model, encoder, stored.tensors, source)
     return model, encoder
 

@@ -80,6 +80,7 @@ class Separator(Lister):
         faithful: bool = False,
         offline: bool | None = None,
         precision: str = "auto",
+        trust: Sequence[str] = (),
     ) -> Separator:
         """Load a model.
 
@@ -92,6 +93,7 @@ class Separator(Lister):
             offline: never use the network; by default the environment decides.
             precision: of the network's convolutions: "float32", "bfloat16", or "auto": bfloat16 for models whose
                 estimates it hardly changes, on processors that compute with it (avx512_bf16, amx_bf16).
+            trust: packages of others whose networks and encoders the model may consist of; their code is run.
 
         Raises:
             ValueError: if the precision is unknown, or the device is unknown or not available.
@@ -101,7 +103,7 @@ class Separator(Lister):
             raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
         device = find_device(device)  # before anything is downloaded
         path = find_model(str(name), offline)
-        model, encoder = load_model(path)
+        model, encoder = load_model(path, [trust] if isinstance(trust, str) else trust)
         if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful

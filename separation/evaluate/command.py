@@ -108,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", default="default", help="a model's name, its directory or a checkpoint")
+    add("--trust", action="append", default=[], metavar="PACKAGE", help="run code of this package that a model names")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--mixtures", type=Path, metavar="FILE", help="CSV, one mixture a row")
     what.add_argument("--protocol", metavar="NAME", help="a published list of mixtures")
@@ -201,7 +202,8 @@ def load_separator(options: argparse.Namespace) -> Separator:
         ModelError: the model or the file cannot be used, or --faithful is given and there is no published inference.
     """
     device = {"device": options.device} if options.device else {}
-    separator = Separator.from_pretrained(options.model, **device)
+    trust = {"trust": options.trust} if options.trust else {}
+    separator = Separator.from_pretrained(options.model, **device, **trust)
     if options.faithful:
         separator.as_scored()
     if options.class_embeddings and not options.embed_classes:
