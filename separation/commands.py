@@ -21,10 +21,10 @@ def run(program: str, module: str) -> int:
     handle_signals_early()
     from importlib import import_module
 
-    from separation import process
-
+    process = import_module("separation.process")
     process.begin(program)
-    return process.call(program, lambda: import_module(module).main())
+    status: int = process.call(program, lambda: import_module(module).main())
+    return status
 
 
 def separate() -> int:
