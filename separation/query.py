@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from separation.encoders.base import Example, QueryEncoder
+    from separation.encoders.base import Example, Extract, QueryEncoder
 
     Plain = str | int | Tensor | np.ndarray
     """A text (or a class name, for models that know classes only), a class number, an embedding (dim,)."""
@@ -117,12 +117,13 @@ class Query:
         without = [each.name if isinstance(each, Query) else value_name("text", each) for each in self.negatives()]
         return " without ".join(" and ".join(part) for part in (names, without) if part)
 
-    def encode(self, encoder: QueryEncoder, dim: int) -> Tensor:
+    def encode(self, encoder: QueryEncoder, dim: int, extract: Extract | None = None) -> Tensor:
         """Compute the condition (1, dim), on the CPU and without the negatives.
 
         Args:
             encoder: of the model.
             dim: length of the model's conditions.
+            extract: separates an example recording by a condition, see `QueryEncoder.encode_examples`.
 
         Raises:
             ValueError: if an embedding or a recording is not valid.
@@ -143,7 +144,7 @@ class Query:
                     values = list(dict.fromkeys(index for value in values for index in subtree(value)))
                 vector = encoder.encode_label([values[0] if len(values) == 1 else values])
             elif form == "audio":
-                vector = encoder.encode_examples(values)
+                vector = encoder.encode_examples(values, extract)
             elif form == "image":
                 vector = encoder.encode_image([values[0] if len(values) == 1 else values])
             else:
@@ -155,7 +156,7 @@ class Query:
         return encoder.mean(torch.cat(vectors), weights)
 
 
-def encode_queries(queries: Sequence[Query], encoder: QueryEncoder, dim: int) -> Tensor:
+def encode_queries(queries: Sequence[Query], encoder: QueryEncoder, dim: int, extract: Extract | None = None) -> Tensor:
     """Compute the conditions (queries, dim) of queries without their negatives; plain texts are encoded together.
 
     Raises:
@@ -168,7 +169,7 @@ def encode_queries(queries: Sequence[Query], encoder: QueryEncoder, dim: int) ->
     texts = [query.text for query in queries if isinstance(query.text, str) and list(query.forms()) == ["text"]]
     if len(texts) == len(queries) and "text" in encoder.modalities:
         return encoder.encode_text([" ".join(text.split()) for text in texts])
-    return torch.cat([query.encode(encoder, dim) for query in queries])
+    return torch.cat([query.encode(encoder, dim, extract) for query in queries])
 
 
 def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:

@@ -414,7 +414,12 @@ class Separator(Lister):
         if isinstance(queries, str):
             raise ValueError("The queries must be a list, not one text.")
         parsed = [Query.parse(query, self.encoder) for query in queries]
-        encoded = encode_queries(parsed, self.encoder, self.model.condition_dim).to(self.device)
+
+        def extract(example: Tensor, condition: Tensor) -> Tensor:
+            """Separate an example recording (time,) by a condition (1, dim)."""
+            return self(example, Query(embedding=condition[0]), self.encoder.sample_rate).target[0]
+
+        encoded = encode_queries(parsed, self.encoder, self.model.condition_dim, extract).to(self.device)
         if not torch.isfinite(encoded).all():
             raise NotFiniteError("condition")
         return encoded

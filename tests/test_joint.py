@@ -141,6 +141,27 @@ def test_silence_around_an_example_changes_nothing_and_labels_draw_it(encoder):
     assert (expected @ labels.T).amax() > nearest and (expected @ plain.T) > 0.5
 
 
+@pytest.mark.parametrize("shares, taken", [((0.8,), "whole"), ((0.1, 0.9), "rest"), ((0.1, 0.01), "whole")])
+def test_the_loudest_sound_of_an_example_is_encoded(encoder, monkeypatch, shares, taken):
+    tested = JointEncoder(hidden=16, embedding_dim=24, tagger=True).eval()
+    monkeypatch.setattr(tested, "encode_audio", lambda wave, rate: vectors([f"{float(wave.norm()):.2f}"], 24))
+    wave, tones = noise(1.0, 32000), chord(32000)
+    wave, tones = (each / each.norm() for each in (wave, tones))
+    example, given = wave + 0.3 * tones, iter(shares)
+    expected = {"whole": tested.encode_example(example[0]), "rest": tested.encode_example(wave[0])}
+    assert (expected["whole"] - expected["rest"]).norm() > 1e-3
+
+    def extract(waveform, condition):
+        assert condition.shape == (1, 24)
+        if len(shares) == 2 and torch.equal(condition, expected["whole"]):
+            next(given)
+            return 0.3 * tones[0]
+        return next(given) ** 0.5 * waveform
+
+    assert torch.allclose(tested.encode_example(example[0], extract), expected[taken], atol=1e-5)
+    assert next(given, None) is None  # each candidate is extracted once
+
+
 def test_a_text_is_the_mean_over_templates(encoder):
     inputs = []
     hook = encoder.text[0].register_forward_pre_hook(lambda module, given: inputs.append(given[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +21,9 @@ EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from
 
 Example = str | Path | tuple[Tensor | np.ndarray, int]
 """A file, or a waveform (time,) or (channels, time) with its sample rate in Hz."""
+
+Extract = Callable[[Tensor, Tensor], Tensor]
+"""Separates a recording (time,), at the encoder's rate, by a condition (1, embedding_dim); returns its target."""
 
 
 class EncoderError(ModelError):
@@ -89,15 +92,16 @@ class QueryEncoder(nn.Module):
         """Encode images (files or arrays) as (batch, embedding_dim); a nested list is one query, their mean."""
         self.refuse("image")
 
-    def encode_example(self, waveform: Tensor) -> Tensor:
+    def encode_example(self, waveform: Tensor, extract: Extract | None = None) -> Tensor:
         """Encode one example recording (time,) at the encoder's rate as (1, embedding_dim)."""
         return self.encode_audio(waveform[None], self.sample_rate)
 
-    def encode_examples(self, examples: Example | Iterable[Example]) -> Tensor:
+    def encode_examples(self, examples: Example | Iterable[Example], extract: Extract | None = None) -> Tensor:
         """Encode example recordings as one condition (1, embedding_dim), the mean over the recordings.
 
         Args:
             examples: a file, a folder of files, a waveform with its sample rate, or several of these.
+            extract: separates an example, for encoders that look for its loudest sound.
 
         Raises:
             EncoderError: there is no recording, or one is silent.
@@ -117,7 +121,7 @@ class QueryEncoder(nn.Module):
                 waveform = remove_silence(waveform, self.sample_rate)
             if not waveform.any():
                 raise EncoderError(f"{name} is silent, so it cannot serve as an example.")
-            vectors.append(self.encode_example(waveform))
+            vectors.append(self.encode_example(waveform, extract))
         if not vectors:
             places = str(examples) if isinstance(examples, str | Path) else ", ".join(map(str, examples))
             raise EncoderError(

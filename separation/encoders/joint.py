@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.encoders.base import QueryEncoder, select_sounding
+from separation.encoders.base import Extract, QueryEncoder, select_sounding
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
@@ -23,6 +23,7 @@ from separation.wordings import wordings
 SEGMENT_SECONDS = 5  # of recordings in training
 LABEL_SHARPNESS = 10.0  # of the softmax over cosines to labels, for examples
 LABEL_WEIGHT = 2.0  # of the labels that an example resembles, beside the recording itself
+FAINT_SHARE = 0.5  # of an example's energy; a sound that has less may not be its loudest
 TEMPLATES = ("{}", "the sound of {}", "{} sound", "{} noise")
 
 
@@ -141,17 +142,25 @@ class JointEncoder(QueryEncoder):
         """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim)."""
         return self.embed_spectrogram(self.spectrogram(waveform))
 
-    def encode_example(self, waveform: Tensor) -> Tensor:
+    def encode_example(self, waveform: Tensor, extract: Extract | None = None) -> Tensor:
         """Encode one example (time,) as (1, embedding_dim), by its part that sounds.
 
         Without a tagger this is the mean over segments of 5 to 10 s. With one, the vector of the recording is moved
-        towards the labels that it resembles, because the separator has learned mostly from texts (docs/using.md).
+        towards the labels that it resembles, because the separator has learned mostly from texts (docs/using.md). A
+        tagger may recognise a faint sound better than the loudest. If what the vector extracts from the example has
+        less than half of its energy, the rest is encoded, and taken instead if it extracts more.
         """
         waveform = select_sounding(waveform, self.sample_rate)
         if self.tagger is not None:
             vector = self.encode_audio(waveform[None], self.sample_rate)
             labels = self.embed_labels(tuple(wordings()))
             resembled = torch.softmax(LABEL_SHARPNESS * vector @ labels.T, dim=-1) @ labels
-            return F.normalize(vector + LABEL_WEIGHT * F.normalize(resembled, dim=-1), dim=-1)
+            vector = F.normalize(vector + LABEL_WEIGHT * F.normalize(resembled, dim=-1), dim=-1)
+            if extract is not None:
+                target = extract(waveform, vector)
+                if target.norm() < FAINT_SHARE**0.5 * waveform.norm():
+                    other = self.encode_example(waveform - target)
+                    return other if extract(waveform, other).norm() > target.norm() else vector
+            return vector
         segments = waveform.tensor_split(max(1, len(waveform) // (SEGMENT_SECONDS * self.sample_rate)))
         return self.mean(torch.cat([self.encode_audio(segment[None], self.sample_rate) for segment in segments]))

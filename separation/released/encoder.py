@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separation.encoders.base import QueryEncoder, UnsupportedQueryError, find_weights
+from separation.encoders.base import Extract, QueryEncoder, UnsupportedQueryError, find_weights
 from separation.encoders.clap import ClapEncoder
 from separation.encoders.clip import ClipEncoder
 from separation.encoders.panns import PannsEncoder
@@ -82,9 +82,9 @@ class ReleasedEncoder(QueryEncoder):
         """Encode example recordings (batch, time) to (batch, embedding_dim)."""
         return self.part("audio").encode_audio(waveform, sample_rate)
 
-    def encode_examples(self, examples: Any) -> Tensor:
+    def encode_examples(self, examples: Any, extract: Extract | None = None) -> Tensor:
         """Encode example recordings to one condition (1, embedding_dim), as the system's own encoder does."""
-        return self.part("audio").encode_examples(examples)
+        return self.part("audio").encode_examples(examples, extract)
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
         """Encode class names, ids or numbers to (batch, embedding_dim)."""
