@@ -1,6 +1,7 @@
 """Files that name other files, claim sizes that nobody has, or are no files: refused without harm."""
 
 import array
+import contextlib
 import fcntl
 import os
 import re
@@ -192,6 +193,20 @@ def test_a_tag_that_claims_to_be_longer_than_the_file_hides_nothing(tmp_path):
     ):
         (tmp_path / "b.mp3").write_bytes(data + tag + data)
         assert sum(block.shape[1] for block in Reader(tmp_path / "b.mp3").blocks()) >= 2 * 44100
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"\xff\xfb", b"RIFF\0\0\0\0WAVX", b"OggS", b"\0\0\0\x20ftyp", b"\x1aE\xdf\xa3", b"ID3"]
+)
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "ogg"])
+def test_libraries_print_nothing_about_what_they_cannot_read(tmp_path, capfd, start, suffix):
+    save_media(tmp_path / "b.mp3", [tone(440, 1.0, 44100)])
+    data = (tmp_path / "b.mp3").read_bytes()[3000:]
+    (tmp_path / f"a.{suffix}").write_bytes(start + bytes(200) + data[:3000] + bytes(3) + data[3100:])
+    with contextlib.suppress(AudioError):
+        for _ in Reader(tmp_path / f"a.{suffix}").blocks():
+            pass
+    assert capfd.readouterr() == ("", "")
 
 
 # What is no file

@@ -15,7 +15,7 @@ from separation.audio.containers import ContainerDecoder
 from separation.audio.formats import READABLE
 from separation.audio.joining import Decoder, JoinedDecoder, Span, open_view, warn_of_loss
 from separation.audio.layouts import MASKS, SNDFILE, VORBIS_ORDER, describe_layout
-from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder, measure_tag, parse_frame
+from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder, measure_tag
 from separation.audio.ogg import find_links
 from separation.audio.sizes import repair_sizes
 from separation.audio.waveform import MAX_CHANNELS
@@ -31,8 +31,9 @@ BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
 GET_CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO, which soundfile has no function for
 MAX_RATE = 2_000_000  # Hz
-OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM", b"\x1aE\xdf\xa3", b"\0\0\1\xba")
-"""How files of other kinds begin, whatever their suffix says."""
+OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM")
+CONTAINER_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba")
+"""How files of other kinds than MPEG audio begin, whatever their suffix says; libsndfile may believe the suffix."""
 
 
 class Reader:
@@ -158,13 +159,15 @@ def _regroup(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 def _open_decoder(path: Path, stream: int) -> Decoder:
     head = _read_head(path)
-    other = head.startswith(OTHER_MAGIC) or head[4:8] == b"ftyp"
-    # MPEG audio: eleven bits of ones, then a version and a layer, which AAC does not have.
-    if not other and (path.suffix.lower() in MPEG_SUFFIXES or parse_frame(head[:4])):
+    if head.startswith(CONTAINER_MAGIC) or head[4:8] == b"ftyp":
+        return ContainerDecoder(path, stream)
+    other = head.startswith(OTHER_MAGIC)
+    # Eleven bits of ones begin a frame of MPEG audio or AAC; libsndfile would print what it finds wrong with them.
+    frame = head[:1] == b"\xff" and head[1:2] >= b"\xe0"
+    if not other and (frame or path.suffix.lower() in MPEG_SUFFIXES):
         with suppress(AudioError):
             return MpegDecoder(path)
-        if path.suffix.lower() in MPEG_SUFFIXES:  # libsndfile would read what is in other containers as MPEG audio
-            return ContainerDecoder(path, stream)
+        return ContainerDecoder(path, stream)
     if stream:
         return ContainerDecoder(path, stream)
     import soundfile
@@ -173,6 +176,8 @@ def _open_decoder(path: Path, stream: int) -> Decoder:
         if head[:4] == b"OggS":
             return _open_ogg(path)
         spans, note, cut = repair_sizes(path)
+        if path.suffix.lower() in MPEG_SUFFIXES:  # a part of a file has no suffix
+            spans = spans or [(0, path.stat().st_size)]
         return SoundFileDecoder(path, spans, note, cut)
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile raises TypeError for .raw, which has no header.
