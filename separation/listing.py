@@ -25,7 +25,7 @@ from separation.errors import ModelError, NotFiniteError
 from separation.models.base import ConditionedModel
 from separation.sounds import Sound, known_sounds
 from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
-from separation.tensors import read_tensors
+from separation.tensors import own_defaults, read_tensors
 from separation.wordings import wordings
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class Detector:
         self.rate = model.sample_rate // model.stride  # frames per second
         self.runs: dict[int, list[tuple[int, int, float]]] = {}  # sound -> first frame, last frame + 1, peak
 
+    @own_defaults()
     @torch.inference_mode()
     def run(self, blocks: Iterable[Tensor], sample_rate: int, level: float) -> Detector:
         """Detect in a recording of a level (see `stream.measure_level`) that is given in blocks (channels, time)."""
@@ -272,6 +273,7 @@ class Lister:
         """See `Separator.level`."""
         raise NotImplementedError
 
+    @own_defaults()
     def list_sounds(
         self,
         mixture: Tensor | np.ndarray,
@@ -300,6 +302,7 @@ class Lister:
 
     hear = list_sounds  # the earlier name
 
+    @own_defaults()
     def list_sounds_in_blocks(
         self,
         blocks: Iterable[Tensor],
@@ -327,6 +330,7 @@ class Lister:
         later = round(parsed.begin, 3)
         return [replace(each, times=tuple((a + later, b + later) for a, b in each.times)) for each in sounds]
 
+    @own_defaults()
     def when(
         self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int
     ) -> tuple[tuple[float, float], ...]:
@@ -342,6 +346,7 @@ class Lister:
         """
         return self.detect(*self._blocks(mixture, sample_rate), self.conditions([query])).spans(0)
 
+    @own_defaults()
     def detect(
         self, blocks: Iterable[Tensor], sample_rate: int, level: float, conditions: Tensor, labels: int | None = None
     ) -> Detector:
@@ -365,6 +370,7 @@ class Lister:
         return self.listing.candidates(self.model.has_tagger)
 
     @cached_property
+    @own_defaults()
     def listing_conditions(self) -> Tensor:
         """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
         names = [sound.name for sound in self.listed_sounds]

@@ -200,7 +200,7 @@ def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
             raise ModelError(f"{value} is not a .npy file with an array of numbers.")
         value = array.astype(np.float32)
-    vector = torch.as_tensor(value).detach().float().cpu()
+    vector = torch.as_tensor(value, device="cpu").detach().float()
     if vector.shape not in ((dim,), (1, dim)):
         raise ValueError(f"An embedding for this model has {dim} numbers, not shape {tuple(vector.shape)}.")
     if not torch.isfinite(vector).all():

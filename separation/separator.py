@@ -27,6 +27,7 @@ from separation.query import Query, encode_queries
 from separation.results import FileSeparation, Remix, Separation, Watch, pass_on, separate_blocks, watch_fraction
 from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble
 from separation.suggestions import Hint, suggest
+from separation.tensors import own_defaults
 
 if TYPE_CHECKING:
     from separation.changes import Times
@@ -73,6 +74,7 @@ class Separator(Lister):
         self.stored_sounds: Path | None = None  # conditions of the sounds that can be listed, by name
 
     @classmethod
+    @own_defaults()
     def from_pretrained(
         cls,
         name: str | Path = "default",
@@ -133,6 +135,7 @@ class Separator(Lister):
     def __call__(
         self, mixture: Tensor | np.ndarray, query: Any = None, sample_rate: int = 0, *, remove: Any, span: Times = None
     ) -> Any: ...
+    @own_defaults()
     def __call__(
         self,
         mixture: Tensor | np.ndarray,
@@ -249,6 +252,7 @@ class Separator(Lister):
         other.model = self.model.as_scored()
         return other
 
+    @own_defaults()
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
         """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.
 
@@ -258,6 +262,7 @@ class Separator(Lister):
             return measure_level_and_rumble(blocks, sample_rate, self.model.high_pass)
         return measure_level(blocks)
 
+    @own_defaults()
     def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
         """Read a file for the first time; return its samples per channel and its level.
 
@@ -275,6 +280,7 @@ class Separator(Lister):
         level = self.level(blocks(), reader.sample_rate)
         return frames, level
 
+    @own_defaults()
     def separate_file(
         self,
         source: Reader | str | Path,
@@ -354,6 +360,7 @@ class Separator(Lister):
                     progress(1.0)
         return file
 
+    @own_defaults()
     def stream(
         self,
         queries: Sequence[Query | Plain],
@@ -403,6 +410,7 @@ class Separator(Lister):
             excluded[number, place] = True
         return NegativeFilter(model, self.conditions(parsed), excluded)
 
+    @own_defaults()
     @torch.inference_mode()
     def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:
         """Encode queries of any form to conditions (queries, dim), without their negatives.
@@ -424,6 +432,7 @@ class Separator(Lister):
             raise NotFiniteError("condition")
         return encoded
 
+    @own_defaults()
     def suggest(self, query: Query | Plain) -> list[Hint]:
         """Return hints for the texts of a query, negatives included, that the model probably does not know.
 
@@ -441,6 +450,7 @@ class Separator(Lister):
         hints = [suggest(text, self.encoder, self.listing.sounds) for text in texts]
         return [hint for hint in hints if hint is not None]
 
+    @own_defaults()
     def encode(self, query: Query | Plain) -> Query:
         """Replace the values of a query by their embedding, to use it on many recordings.
 

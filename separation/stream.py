@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from separation.audio import as_waveform, high_pass, resample
 from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
+from separation.tensors import own_defaults
 
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
@@ -306,6 +307,7 @@ class Stream:
         segment_seconds: length of the segments; by default the model's.
     """
 
+    @own_defaults()
     def __init__(
         self,
         model: ConditionedModel,
@@ -355,6 +357,7 @@ class Stream:
         self.counted = (begin - first, end - first)
         return first * self.sample_rate, last * self.sample_rate
 
+    @own_defaults()
     def push(self, block: Tensor) -> Tensor:
         """Add (channels, n); return the targets that have become final (queries, channels, m).
 
@@ -378,6 +381,7 @@ class Stream:
             pieces += self.runner.push(block[:, silent:])
         return self._collect(pieces, block.shape[0])
 
+    @own_defaults()
     def flush(self) -> Tensor:
         """Return the remaining targets (queries, channels, m)."""
         return self._collect(self.runner.flush(), 1)
@@ -403,6 +407,7 @@ class Stream:
                 yield mixture[:, : targets.shape[-1]], targets
 
     @property
+    @own_defaults()
     def presence(self) -> list[float]:
         """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
         if not self.model.estimates_presence:

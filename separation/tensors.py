@@ -7,8 +7,10 @@ because some published files (LAION's CLAP, PANNs) hold them in their training s
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -137,6 +139,16 @@ def select_first(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict
     return next((select(tensors, prefix) for prefix in prefixes if f"{prefix}{sign}" in tensors), {})
 
 
+def begin_child() -> None:
+    """Prepare a forked process: it has none of its parent's threads, for which PyTorch would wait for ever."""
+    torch.set_num_threads(1)
+    CallerDefaults.lock, CallerDefaults.calls = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=begin_child)
+
+
 class Outline(TorchFunctionMode):
     """Context in which networks are built without memory for their weights, and without initial values.
 
@@ -155,12 +167,35 @@ class Outline(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+class CallerDefaults:
+    """The default data type that a caller has set, while calls of this package use single precision."""
+
+    lock = threading.Lock()
+    dtype = torch.float32
+    calls = 0  # in progress, in all threads
+
+
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """Context in which a caller's default device and inference mode have no effect."""
-    elsewhere = torch.get_default_device().type != "cpu"
-    with torch.inference_mode(False), torch.device("cpu") if elsewhere else nullcontext():
-        yield
+    """Context, or decorator, in which a caller's default device, data type and inference mode have no effect.
+
+    PyTorch has one default data type for all threads; the caller's is restored when the last call has ended.
+    """
+    caller, elsewhere = CallerDefaults, torch.get_default_device().type != "cpu"
+    with caller.lock:
+        if caller.calls == 0:
+            caller.dtype = torch.get_default_dtype()
+            if caller.dtype != torch.float32:
+                torch.set_default_dtype(torch.float32)
+        caller.calls += 1
+    try:
+        with torch.inference_mode(False), torch.device("cpu") if elsewhere else nullcontext():
+            yield
+    finally:
+        with caller.lock:
+            caller.calls -= 1
+            if caller.calls == 0 and caller.dtype != torch.float32:
+                torch.set_default_dtype(caller.dtype)
 
 
 def has_outlines(module: nn.Module) -> bool:

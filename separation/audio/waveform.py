@@ -48,7 +48,7 @@ def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture") -> Tensor:
             kind = np.dtype(np.float64)
         samples = torch.from_numpy(np.require(samples, kind.newbyteorder("="), requirements=["C", "W"]))
     try:
-        wave = torch.as_tensor(samples).detach().cpu()
+        wave = torch.as_tensor(samples, device="cpu").detach()
     except (TypeError, RuntimeError):
         raise ValueError(f"The {what} must be an array of samples, not {type(samples).__name__}.") from None
     if wave.ndim == 1:
