@@ -20,6 +20,7 @@ import contextlib
 import importlib.util
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -139,11 +140,14 @@ class Command:
         examples = [Path(value) for form, value in options.query if form in ("audio", "image", "embedding")]
         inputs = [source.path for source in sources if not source.piped]
         namer = Namer(inputs + examples, options.overwrite, self.notice)
-        status = DONE
+        status, skipped = DONE, 0
         for source in sources:
             record = self.process(source, namer)
             self.report(record)
             status = FAILED if record.error else status
+            skipped += record.skipped
+        if skipped:
+            self.notice(f"{skipped} of {len(sources)} files were skipped, because their outputs exist.")
         return status
 
     def process(self, source: Input, namer: Namer) -> Record:
@@ -198,6 +202,12 @@ class Command:
         form = choose_format(source.label, reader, name, options.subtype, self.notice)
         written = [request for request in requests if request.gain is None] + blend_of(requests)
         plans = plan_paths(written, self.output_folder(source), source.stem, form[0].suffix, options.plot, namer)
+        paths = [path for plan in plans for path in plan.values()]
+        if options.skip_existing and all(map(os.path.lexists, paths)):
+            record.skipped = True
+            return
+        for path in paths:
+            namer.check_destination(path)
         queries = [request.query for request in requests[:-1]] if options.all else self.queries
         pairs = list(zip(queries, requests, strict=False))
         file = self.separator.separate_file(
@@ -282,7 +292,9 @@ class Command:
 
     def output_folder(self, source: Input) -> Path:
         """The folder of the outputs of an input."""
-        return self.folder or (Path() if source.piped else source.path.parent)
+        if self.folder:
+            return self.folder / source.folder  # a folder keeps its tree
+        return Path() if source.piped else source.path.parent
 
     @cached_property
     def scratch(self) -> Path:

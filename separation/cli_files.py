@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from separation.audio import formats
@@ -27,7 +27,7 @@ NOT_A_FILE = "is a socket or device, not a recording."
 @dataclass(frozen=True)
 class Input:
     """One input: its path (- for standard input), name in messages, stem of its outputs' names, whether it can be read
-    only once (a pipe), and why it cannot be used, if it cannot.
+    only once (a pipe), why it cannot be used, if it cannot, and its folder within the one that was searched.
     """
 
     path: Path
@@ -35,6 +35,7 @@ class Input:
     stem: str
     piped: bool = False
     error: str | None = None
+    folder: Path = Path()
 
 
 class InputFinder:
@@ -99,7 +100,8 @@ class InputFinder:
                     files.append(path)
                 else:
                     self.passed[str(path)] = "unknown suffix"
-        inputs = [entry for path in self._without_results(files, folder) for entry in self._inspect_found(path)]
+        found = [entry for path in self._without_results(files, folder) for entry in self._inspect_found(path)]
+        inputs = [replace(entry, folder=entry.path.parent.relative_to(folder)) for entry in found]
         return inputs or [inspect_file(folder, f"{folder} contains no audio files.")]
 
     def _report_folder(self, error: OSError) -> None:

@@ -139,6 +139,7 @@ def build_parser() -> Parser:
     add("--clip", choices=CLIPS, help="peaks over full scale: turn the file down, cut them, or leave them (float)")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
+    add("--skip-existing", action="store_true", help="pass over files whose outputs all exist, as after a stop")
 
     add = parser.add_argument_group("how").add_argument
     add("--model", default="default", metavar="NAME", help="a name, model directory or checkpoint (default: built-in)")
@@ -209,6 +210,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
                 raise UsageError(f"{reason}, so it cannot be combined with --{option}.")
     elif not requests:
         raise UsageError('Say what to separate, for example --query "dog barking".')
+    if options.skip_existing and (options.overwrite or options.list):
+        raise UsageError("--skip-existing cannot be combined with --overwrite or --list.")
     if options.each and (options.gain or not options.remove):
         raise UsageError("--each writes a file for each sound of --remove; it cannot be combined with --gain.")
     begin, end = options.begin or 0.0, math.inf if options.end is None else options.end

@@ -70,6 +70,7 @@ class Record:
     heard: list[dict[str, Any]] | None = None
     rest: str | None = None
     remix: str | None = None
+    skipped: bool = False
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class Record:
         hidden = {"heard"} if self.heard is None else set() if self.rest else set(SEPARATED)
         hidden |= {name for name in ("rest", "remix") if getattr(self, name) is None}
         hidden -= {"plots"} if self.plots else set()
+        hidden |= set() if self.skipped else {"skipped"}
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def enter_presence(self, name: str, presence: float) -> None:
@@ -191,7 +193,7 @@ def choose_format(
 def plan_paths(
     requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
 ) -> list[dict[str, Path]]:
-    """Output paths of every request on one input, by kind of file; raise AudioError if one is taken."""
+    """Output paths of every request on one input, by kind of file."""
     plans = []
     for request in requests:
         part = slug(request.name)
@@ -202,8 +204,6 @@ def plan_paths(
             "picture": (plot, part if request.target else rest, ".png"),
         }
         plans.append({kind: namer.claim(folder, stem, *names) for kind, (yes, *names) in wanted.items() if yes})
-    for path in (path for paths in plans for path in paths.values()):
-        namer.check_destination(path)
     return plans
 
 
@@ -276,8 +276,8 @@ class QueryOutputs:
             from separation.plot import draw
 
             panels = {self.panels[kind]: spectrum.decibels() for kind, spectrum in self.spectra.items()}
-            name, file_name = self.request.rest or f"“{self.request.name}”", printable(Path(self.label).name)
-            title = f"{name} in {file_name}" if not self.request.rest else f"{file_name}, {name}"
+            name = printable(Path(self.label).name)
+            title = f"{name}: {self.request.query}" if self.request.rest else f"“{self.request.name}” in {name}"
             with self.picture.explained(), open(self.picture.temporary, "wb") as file:
                 draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
             self.picture.finish()
@@ -312,9 +312,11 @@ class QueryOutputs:
 
 def blend_of(requests: Iterable[Request]) -> list[Request]:
     """The file that requests with gains make together, if there are any: without these sounds, or a remix."""
-    gains = [request.gain for request in requests if request.gain is not None]
-    name = REMIX if any(gain > -math.inf for gain in gains) else WITHOUT
-    return [Request(name, "", False, True, rest=name)] if gains else []
+    gains = {request.name: request.gain for request in requests if request.gain is not None}
+    if any(gain > -math.inf for gain in gains.values()):
+        title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains.items())
+        return [Request(REMIX, title, False, True, rest=REMIX)]
+    return [Request(WITHOUT, f"without {', '.join(gains)}", False, True, rest=WITHOUT)] if gains else []
 
 
 def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up: bool = False) -> None:
@@ -368,6 +370,8 @@ def write_files(
         plans = [{kind: output}]
     else:
         plans = plan_paths(requests, output, reader.path.stem, chosen[0].suffix, False, namer)
+        for path in (path for paths in plans for path in paths.values()):
+            namer.check_destination(path)
     with ExitStack() as stack:
         outputs = [
             QueryOutputs(request, paths, str(reader.path), reader, file.frames, chosen, overwrite, stack, clip)

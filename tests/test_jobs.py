@@ -175,6 +175,29 @@ def test_a_span_limits_the_target(folder, capsys):
     assert np.array_equal(load("mix.remix.wav"), mixture)
 
 
+def test_folders_keep_their_tree_and_go_on_after_a_stop(folder, capsys):
+    for name in ("in/a.wav", "in/sub/a.wav", "in/sub/deep/b.wav"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        save(name, 0.1)
+    command = ("--query", "half", "--residual", "-r", "in", "-o", "out")
+    assert run(*command) == 0
+    parts = [path for stem in ("a", "sub/a", "sub/deep/b") for path in (f"{stem}.half.wav", f"{stem}.not_half.wav")]
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*.wav")} == set(parts)
+    for path in Path("out/sub").glob("*.wav"):
+        path.unlink()
+    before = Path("out/a.half.wav").stat().st_mtime_ns
+    capsys.readouterr()
+    assert run(*command, "--skip-existing", "--json") == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line).get("skipped", False) for line in out.splitlines()] == [True, False, True]
+    assert err == "separate: note: 2 of 3 files were skipped, because their outputs exist.\n"
+    assert Path("out/a.half.wav").stat().st_mtime_ns == before
+    Path("out/a.half.wav").unlink()
+    assert run(*command, "--skip-existing") == 1  # half of the outputs: nothing is replaced
+    assert "a.not_half.wav already exists" in capsys.readouterr().err
+    assert run(*command, "--skip-existing", "--overwrite") == 2
+
+
 # Parsing
 
 

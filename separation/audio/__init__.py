@@ -7,10 +7,10 @@
     with Writer("target.wav", reader.sample_rate, reader.channels) as writer:
         writer.write(block)                         # the file appears when it is complete
 
-libsndfile reads and writes wav, flac, ogg, opus, aiff and a few more, and writes mp3. PyAV decodes mp3, every
+libsndfile reads and writes wav, flac, ogg, opus, aiff and a few more, and writes mp3. PyAV decodes mp3 and every
 container that libsndfile does not know (m4a, mp4, mkv, webm, ...), and what libsndfile gives up on. Samples are never
-wrapped or clipped: a wav file is float32 by default, and a format that ends at full scale is turned down as a whole by
-one factor (`Writer.gain`).
+wrapped, and clipped only on request (`clip`): a wav file is float32 by default, and a format that ends at full scale is
+turned down as a whole by one factor (`Writer.gain`).
 
 Importing this package loads neither torch nor numpy nor soundfile nor PyAV.
 """
