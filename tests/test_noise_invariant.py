@@ -100,7 +100,7 @@ def test_a_warm_up_trains_the_target_masks_from_the_first_step():
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ({"noise_weight": 0.0}, "nothing has a gradient"),
+        ({"noise_weight": 0.0}, "clamped at the start have no gradient"),
         ({"model": unet()}, "2 noise heads, not 0"),
         ({"loss": "ratio_mask"}, "needs queries and the loss"),
     ],

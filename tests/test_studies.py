@@ -121,12 +121,19 @@ def test_differences_are_taken_mixture_by_mixture(tmp_path, capsys):
 
 
 def test_study_of_noise_invariance(folder, tmp_path):
-    arms = ["plain", "nit", "clean"]
+    arms = ["plain", "plain, squared", "nit", "clean"]
     options = ["--seeds=2", "--labels=3", "--width=2", "--arms", *arms]
     result = run(noise_invariant, folder, tmp_path / "a.json", *options)
     assert {arm: np.shape(values) for arm, values in result["scores"].items()} == dict.fromkeys(arms, (2, 4))
     assert np.isfinite(result["scores"]["nit"]).all()
-    assert [row["arm"] for row in result["table"]] == [*arms, "nit - plain", "clean - plain"]
+    names = [*arms, *(f"{arm} - plain" for arm in arms[1:])]
+    assert {metric: [row["arm"] for row in table] for metric, table in result["tables"].items()} == dict.fromkeys(
+        ("SDRi", "SI-SDRi", "SIR"), names
+    )
+    sdri = {row["arm"]: row["mean"] for row in result["table"]}
+    assert result["table"] == result["tables"]["SDRi"] and sdri["plain, squared"] != pytest.approx(
+        sdri["plain"], abs=1e-3
+    )
 
 
 # Weak supervision from text

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from separation.data.corpus import Corpus
 from separation.data.mixing import draw_excerpt, repeat_to
-from separation.evaluate.metrics import bootstrap, sdri
+from separation.evaluate.metrics import Signals, bootstrap, sdri
 from separation.evaluate.tables import markdown
 from separation.models.band_unet import BandUNet
 
@@ -121,19 +121,31 @@ def fit(objective: Any, data: Any, steps: int, seed: int) -> None:
         objective.calibrate()
 
 
-@torch.no_grad()
 def score_pairs(
     model: Any, encode: Callable[[list[str]], Tensor], pairs: list[Pair], level: float | None = None
 ) -> list[float]:
-    """Return the SDRi in dB of both sources of every pair, asked by label: two values a pair.
+    """Return the SDRi in dB of both sources of every pair, see `score_metrics`."""
+    return score_metrics(model, encode, pairs, level, {"SDRi": lambda s: sdri(s.target, s.estimate, s.mixture)})["SDRi"]
+
+
+@torch.no_grad()
+def score_metrics(
+    model: Any,
+    encode: Callable[[list[str]], Tensor],
+    pairs: list[Pair],
+    level: float | None,
+    metrics: dict[str, Callable[[Signals], float]],
+) -> dict[str, list[float]]:
+    """Return each metric of both sources of every pair, asked by label: two values a pair.
 
     Args:
         model: separates mixtures (1, 1, time).
         encode: returns the conditions of labels.
         pairs: to score on.
         level: root mean square that mixtures are scaled to; None: as they are.
+        metrics: functions of the signals, by heading.
     """
-    values = []
+    values: dict[str, list[float]] = {name: [] for name in metrics}
     for pair in pairs:
         waves = pair.waves
         if level is not None:
@@ -141,46 +153,56 @@ def score_pairs(
         mixture = waves.sum(0)
         targets = model.eval().separate(mixture[None, None], encode(list(pair.labels))[None])[0]
         for wave, estimate in zip(waves.numpy(), targets[0, :, 0].numpy(), strict=True):
-            values.append(sdri(wave, estimate, mixture.numpy()))
+            signals = Signals(wave, mixture.numpy(), estimate, mixture.numpy() - estimate, RATE)
+            for name, metric in metrics.items():
+                values[name].append(metric(signals))
     return values
 
 
 def compare_arms(
     arguments: argparse.Namespace,
     arms: Iterable[str],
-    run: Callable[[str, int], list[float]],
+    run: Callable[[str, int], list[float] | dict[str, list[float]]],
     pairs: list[Pair],
     base: str,
     facts: dict[str, Any],
 ) -> dict[str, float]:
     """Train and score every arm with every seed, print and write the table, and return the mean of each arm.
 
-    The table has a line for each arm, and for the difference of each to the arm `base`, mixture by mixture. Values of
-    one recording are not independent, so intervals resample recordings. `facts` are written beside the settings.
+    `run` returns the values of an arm and a seed: the SDRi, or several metrics by heading, each of which gets a table;
+    the means are those of the first. A table has a line for each arm, and for the difference of each to the arm `base`,
+    mixture by mixture. Values of one recording are not independent, so intervals resample recordings. `facts` are
+    written beside the settings.
     """
-    scores = {}
+    scores: dict[str, dict[str, list[list[float]]]] = {}  # of each metric, arm and seed
     for arm in arguments.arms or arms:
-        scores[arm] = []
         for seed in range(arguments.seeds):
             started = time.perf_counter()
-            scores[arm].append(run(arm, seed))
-            mean, seconds = np.mean(scores[arm][-1]), time.perf_counter() - started
-            print(
-                f"{arm}, seed {seed}: SDRi {mean:.2f} dB over {len(scores[arm][-1])} queries, {seconds:.0f} s",
-                flush=True,
-            )
-    table = {name: np.array(values) for name, values in scores.items()}
-    if base in scores:
-        table |= {f"{name} - {base}": table[name] - table[base] for name in scores if name != base}
-    recordings, lines, cells = [recording for pair in pairs for recording in pair.recordings], [], []
-    for name, values in table.items():
-        mean, (low, high), seeds = float(values.mean()), bootstrap(values.mean(0), recordings), values.mean(1).tolist()
-        lines.append({"arm": name, "mean": mean, "low": low, "high": high, "seeds": seeds})
-        cells.append((name, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", ", ".join(f"{value:.2f}" for value in seeds)))
-    print(f"\n{markdown(('arm', 'SDRi, dB', '95 % interval', 'each seed'), cells)}")
+            found = run(arm, seed)
+            found = found if isinstance(found, dict) else {"SDRi": found}
+            for metric, values in found.items():
+                scores.setdefault(metric, {}).setdefault(arm, []).append(values)
+            means = ", ".join(f"{metric} {np.mean(values):.2f} dB" for metric, values in found.items())
+            count, seconds = len(next(iter(found.values()))), time.perf_counter() - started
+            print(f"{arm}, seed {seed}: {means} over {count} queries, {seconds:.0f} s", flush=True)
+    recordings, tables = [recording for pair in pairs for recording in pair.recordings], {}
+    for metric, of_arms in scores.items():
+        table = {name: np.array(values) for name, values in of_arms.items()}
+        if base in table:
+            table |= {f"{name} - {base}": table[name] - table[base] for name in of_arms if name != base}
+        lines, cells = [], []
+        for name, array in table.items():
+            mean, (low, high) = float(array.mean()), bootstrap(array.mean(0), recordings)
+            lines.append({"arm": name, "mean": mean, "low": low, "high": high, "seeds": array.mean(1).tolist()})
+            seeds = ", ".join(f"{value:.2f}" for value in lines[-1]["seeds"])
+            cells.append((name, f"{mean:.2f}", f"{low:.2f} to {high:.2f}", seeds))
+        print(f"\n{markdown(('arm', f'{metric}, dB', '95 % interval', 'each seed'), cells)}")
+        tables[metric] = lines
+    first = next(iter(tables))
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         settings = {key: value.name if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-        result = {"settings": settings | facts, "table": lines, "scores": scores}
+        result = {"settings": settings | facts, "table": tables[first], "scores": scores[first]}
+        result |= {"tables": tables} if len(tables) > 1 else {}
         arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    return {line["arm"]: line["mean"] for line in lines}
+    return {line["arm"]: line["mean"] for line in tables[first]}

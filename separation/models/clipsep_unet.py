@@ -112,8 +112,8 @@ class CLIPSepUNet(ConditionedModel):
         faithful: use the published inference: channel by channel, the whole recording at once, samples clipped to
             [-1, 1], a binary mask.
         width: channels of the finest level; 64 was published.
-        published_start: initialise the weights as published: so small that all masks are nearly constant, slightly
-            over one half.
+        published_start: initialise the weights as published: so small that all masks are close to one half, above or
+            below it by the seed (0.48 to 0.51), and constant in inference.
 
     Raises:
         ValueError: if `fusion` is unknown or there are too few layers.
