@@ -357,6 +357,14 @@ def test_a_truncated_file_says_how_much_was_read(tmp_path, container):
     )
 
 
+def test_a_truncated_sphere_file_says_so_too(tmp_path):
+    soundfile.write(tmp_path / "a", noise(1.0).T, 8000, format="NIST", subtype="PCM_16")
+    assert listen(tmp_path / "a")[2] is None
+    (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:20_001])
+    result, _, warning = listen(tmp_path / "a")
+    assert f"only the first {result.shape[1] / 8000:.3f} s" in warning
+
+
 @pytest.mark.parametrize("container", SIZES)
 def test_bytes_that_the_header_does_not_count_are_named(tmp_path, container):
     path, wave = unfinished(tmp_path, container, 16_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import warnings
@@ -258,6 +259,11 @@ class SoundFileDecoder:
             self.container: str | None = file.format
             self.subtype: str | None = file.subtype
             self.channel_mask, self._order = self._find_layout(file)
+
+        if self.container == "NIST":  # libsndfile counts what is there
+            with open(path, "rb") as head:
+                found = re.search(rb"sample_count -i (\d{1,15})\b", head.read(1024))
+            self.frames = int(found[1]) if found else self.frames
 
     def _find_layout(self, file: Any) -> tuple[int, list[int] | None]:
         """Return the channel mask of an open file and the order that makes its channels those of wav files."""
