@@ -500,3 +500,19 @@ def test_a_quicktime_file_may_have_its_channels_in_any_order(tmp_path):
     data[at + 8 : at + 12] = struct.pack(">I", 124 << 16 | 6)  # MPEG 5.1 D
     path.write_bytes(data)
     assert strongest(read(path)[0].numpy()) == hertz  # as stored
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts"])
+def test_packets_that_are_missing_in_the_middle_are_said(tmp_path, suffix):
+    """Each of them is whole, and only their times tell."""
+    save_media(tmp_path / f"a.{suffix}", [tone(440, 4.0, RATE)], RATE, "mp2")
+    with av.open(str(tmp_path / f"a.{suffix}")) as source, av.open(str(tmp_path / f"b.{suffix}"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for number, packet in enumerate(source.demux(audio=0)):
+            if packet.pts is not None and not 60 <= number < 120:
+                packet.stream = stream
+                target.mux(packet)
+    wave, rate, warning = listen(tmp_path / f"b.{suffix}")
+    assert wave.shape[1] < 3 * rate
+    assert f"only the first {wave.shape[1] / rate:.3f} s" in warning
+    assert listen(tmp_path / f"a.{suffix}")[2] is None

@@ -6,6 +6,7 @@ allowed, and only the protocol "file"; playlists, scripts and network addresses 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -126,7 +127,7 @@ class ContainerDecoder:
         self.path, self._index, self._spans, self._cut = path, stream, spans, damaged
         self.warning: str | None = None
         self._damage: str | None = None
-        self._last = 0.0  # where the last frame ends, s
+        self._first, self._last = math.inf, 0.0  # where the first frame begins and the last one ends, s
         self.container: str | None = None
         self.subtype: str | None = None
         self._end: float | None
@@ -149,7 +150,8 @@ class ContainerDecoder:
 
     def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
-        self.warning, self._damage, self._last = None, None, 0.0
+        self.warning, self._damage = None, None
+        self._first, self._last = math.inf, 0.0
         notes: list[str] = []
         frames = 0
         for chunk in unify(self.path, self._pieces(), self.sample_rate, self.channels, notes):
@@ -161,7 +163,8 @@ class ContainerDecoder:
         if detail and not frames:
             raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
         stated = round(self._end * self.sample_rate) if short and self._end is not None else None
-        damaged = self._cut or bool(detail)
+        gap = self._last - self._first - frames / self.sample_rate > SHORTFALL  # packets are missing in the middle
+        damaged = self._cut or bool(detail) or gap
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes, detail)
 
     def _pieces(self) -> Iterator[Piece]:
@@ -180,6 +183,7 @@ class ContainerDecoder:
                     names = [channel.name for channel in frame.layout.channels]
                     order = describe_layout(names)[1] if count != self.channels else self._order
                 if frame.time is not None:
+                    self._first = min(self._first, frame.time)
                     self._last = frame.time + frame.samples / frame.sample_rate
                 try:
                     parts = resampler.resample(frame)
