@@ -8,6 +8,7 @@ Prints Markdown tables; progress goes to standard error. Parts:
 scores   SDRi on the validation list, asked by label and by phrase, beside oracle masks; presence; classes, worst first
 remove   SDRi of what is left when both interferences are removed, beside asking for the third sound
 band     what remains of a removed sound above 16 kHz
+precision  what bfloat16 changes (only on request; slow on processors without it)
 speed    wall time of the command, of the separation, and of the network alone in both precisions
 memory   peak memory of the command on files of 10 and 60 minutes
 cost     multiply-adds, parameters, bytes
@@ -46,7 +47,7 @@ from separation.evaluate.oracle import TINY, bin_mask, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
 
-PARTS = ("scores", "remove", "band", "speed", "memory", "cost")
+PARTS = ("scores", "remove", "band", "precision", "speed", "memory", "cost")
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 CEILING = "oracle mask, bands, complex"
 PRESENT = 0.5
@@ -276,6 +277,38 @@ def band_table(band: dict[str, Any]) -> str:
     return markdown((f"mixtures of two sounds at 48 kHz, n = {band['rows']}", "median, dB"), rows)
 
 
+# Precision
+
+
+def measure_precision(model: str, rows: list[Row], root: Path) -> dict[str, Any]:
+    """Measure what bfloat16 changes in presence and SDRi, asked by label and by phrase, against float32.
+
+    Returns:
+        Number of rows; mean, 99th percentile and largest absolute change of presence; mean and largest change of SDRi.
+    """
+    exact, rounded = (Separator.from_pretrained(model, "cpu", precision=name) for name in ("float32", "bfloat16"))
+    presence, gains = [], []
+    for row in tqdm(rows, "precision", disable=None):
+        rendered, texts = render(row, root), [row["query"], row["phrase"]]
+        pairs = zip(*(each(rendered.mixture, texts, rendered.sample_rate) for each in (exact, rounded)), strict=True)
+        for before, after in pairs:
+            presence.append(after.presence - before.presence)
+            if row["kind"] != "absent":
+                estimates = (result.target[0].numpy() for result in (after, before))
+                after_db, before_db = (sdri(rendered.target, estimate, rendered.mixture) for estimate in estimates)
+                gains.append(after_db - before_db)
+    sizes = np.abs(presence)
+    return {"rows": len(rows), "presence_mean": sizes.mean(), "presence_p99": np.quantile(sizes, 0.99),
+            "presence_max": sizes.max(), "sdri_mean": np.mean(gains), "sdri_max": np.abs(gains).max()}  # fmt: skip
+
+
+def precision_table(figures: dict[str, Any]) -> str:
+    """Format what bfloat16 changes."""
+    names = ("presence_mean", "presence_p99", "presence_max", "sdri_mean", "sdri_max")
+    titles = ("presence: mean", "99 %", "largest", "SDRi, dB: mean", "largest")
+    return markdown(("rows", *titles), [(figures["rows"], *(f"{figures[name]:.4f}" for name in names))])
+
+
 # The command
 
 
@@ -305,7 +338,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = make_parser(__doc__, mixtures=True)
     add = parser.add_argument
-    add("--only", type=part_names, default=list(PARTS), metavar="PART,...", help=", ".join(PARTS))
+    add(
+        "--only",
+        type=part_names,
+        default=[part for part in PARTS if part != "precision"],
+        metavar="PART,...",
+        help=", ".join(PARTS),
+    )
     add("--manifest", default="manifest_all.csv", metavar="NAME", help="what the model was trained on, in FOLDER")
     add("--minutes", type=float, nargs="+", default=list(MINUTES), help="lengths for the memory part")
     add("--repeats", type=int, default=3, help="of every timing")
@@ -322,6 +361,8 @@ def measure_part(name: str, separator: Separator, directory: Path, options: argp
         if name == "band":
             return (figures := measure_band(separator, rows, root)), band_table(figures)
         return (figures := measure_scores(separator, rows, root, root / options.manifest)), scores_table(figures)
+    if name == "precision":
+        return (figures := measure_precision(model, *list_rows(options))), precision_table(figures)
     if name == "speed":
         return (figures := measure_speed(separator, model, options.repeats)), speed_table(figures)
     if name == "memory":
@@ -353,7 +394,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"# Benchmark of {report['model']['name']!r}, {report['date']}\n")
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report["machine"].items()))
     for name in [part for part in PARTS if part in options.only]:
-        if name in ("scores", "remove", "band") and not (options.data and (options.data / LIST).is_file()):
+        if name in ("scores", "remove", "band", "precision") and not (options.data and (options.data / LIST).is_file()):
             report["skipped"][name] = f"no {LIST} (--data FOLDER or SEPARATION_DATA names its folder)"
             continue
         try:

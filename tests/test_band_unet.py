@@ -201,3 +201,13 @@ def test_scale_and_shift_come_from_the_condition():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_features_keep_their_precision(dtype):
     assert FiLM(4, 3)(torch.randn(1, 3, 2, 2, dtype=dtype), torch.randn(1, 4)).dtype == dtype
+
+
+def test_the_tagger_and_the_frame_stream_infer_in_single_precision():
+    model, mixture = tiny_model(tagger=True), noise(1.0, channels=2)[None]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        analysis = model.analyse(model.features(model.stft(mixture)), mixture)
+        assert analysis.skips[0].dtype == torch.bfloat16
+        assert analysis.frames.dtype == analysis.late.dtype == analysis.tags.dtype == torch.float32
+        analysis = model.train().analyse(model.features(model.stft(mixture)), mixture)
+        assert analysis.frames.dtype == torch.bfloat16

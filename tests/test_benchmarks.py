@@ -245,9 +245,20 @@ def run_bench(monkeypatch, *options: str, separator: Any = None) -> int:
 def test_scores_of_known_targets(data, model, monkeypatch, capsys):
     file = data / "bench.json"
     monkeypatch.setattr(bench, "HIGH", 500)
-    options = ["--model", str(model), "--only", "scores,band", "--data", str(data), "--manifest", "manifest.csv"]
+    options = [
+        "--model",
+        str(model),
+        "--only",
+        "scores,band,precision",
+        "--data",
+        str(data),
+        "--manifest",
+        "manifest.csv",
+    ]
     assert run_bench(monkeypatch, *options, "--json", str(file), separator=OracleSeparator(data)) == 0
     report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["precision"]["rows"] == 4
+    assert {value for name, value in report["precision"].items() if name != "rows"} == {0.0}  # the same separator
     scores = report["scores"]
     assert (scores["mixtures"], scores["left_out"], scores["in_training"]) == (4, 0, 0)
     assert scores["resampled_by"] == "recording"
