@@ -373,8 +373,8 @@ def test_model_device_and_threads_reach_their_places(folder, monkeypatch):
         == 0
     )
     assert calls == [
-        (("default",), {"device": None, "faithful": False, "offline": None, "precision": "auto"}),
-        (("default",), {"device": "cpu", "faithful": True, "offline": True, "precision": "bfloat16"}),
+        (("default",), {"device": None, "faithful": False, "offline": None, "precision": "auto", "trust": []}),
+        (("default",), {"device": "cpu", "faithful": True, "offline": True, "precision": "bfloat16", "trust": []}),
     ]
     assert threads == [2]
 
