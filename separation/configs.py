@@ -133,7 +133,7 @@ def build(description: Any, trust: Sequence[str] = ()) -> Any:
     module, _, name = resolve(path).rpartition(".")
     trusted = any(f"{module}.".startswith(f"{package}.") for package in trust)
     if not trusted and not module.startswith(BUILT):
-        name = path.partition(".")[0]
+        name = path.partition(".")[0][:60]
         hint = f' If you trust its code, use trust=["{name}"] or --trust {name}.' if name.isidentifier() else ""
         raise ModelError(f"The model's config names the class {path[:200]!r}, which is not one of this package.{hint}")
     try:
