@@ -297,7 +297,7 @@ def test_errors_of_the_command_are_sentences(root, run, monkeypatch, arguments, 
         ("interference1_offset", "-3", "interference1_offset “-3” is negative"),
         ("interference1_start", "inf", "interference1_start “inf” is not finite"),
         ("target", "", "the target is empty"),
-        ("kind", "duo", "the kind “duo” is none of pair, three, absent"),
+        ("kind", "duo", "the kind “duo” is none of pair, three, four, five, absent"),
         (None, None, "the number of cells differs from the header"),
     ],
 )
