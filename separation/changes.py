@@ -98,7 +98,7 @@ def check_gain(decibels: float) -> float:
     """Return a gain in dB, -inf to 60; raise ValueError if it is not one."""
     value = float(decibels)
     if math.isnan(value) or value > MAX_GAIN_DB:
-        raise ValueError(f"{decibels} {NO_GAIN}" if math.isnan(value) else f"{decibels} dB is more than +60 dB")
+        raise ValueError(f"{decibels} {NO_GAIN}" if math.isnan(value) else f"{value:g} dB is more than +60 dB")
     return value
 
 

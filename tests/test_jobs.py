@@ -109,7 +109,7 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
         (("--gain", "=3"), '"=3" is not of the form'),
         (("--gain", "speech=abc"), '"abc" is not a number of decibels'),
         (("--gain", "speech=+nan"), '"+nan" is not a number of decibels'),
-        (("--gain", "speech=+200"), "200.0 dB is more than +60 dB"),
+        (("--gain", "speech=+200"), "200 dB is more than +60 dB"),
         (("--gain", "speech=inf"), "inf dB is more than +60 dB"),
         (("--gain", "?=3"), '--gain "?" contains no word'),
         (("--gain", "a=3", "--gain", "a=4"), "“a” is to be changed twice"),
