@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio import Reader
+from separation.audio.reading import Reader
 from separation.data.manifest import Clip, DataError, read_entries, read_manifest
 from separation.errors import AudioError
 

@@ -40,7 +40,9 @@ def pack(
     overwrite: bool = False,
     notice: Callable[[str], None] = print,
 ) -> Corpus:
-    """Decode all splits of a manifest into the folder of a packed corpus, which appears when it is complete.
+    """Decode all splits of a manifest into the folder of a packed corpus; return its split train.
+
+    The folder appears when it is complete.
 
     Args:
         manifest: list of the clips.
@@ -52,12 +54,9 @@ def pack(
         overwrite: replace an existing packed corpus.
         notice: receives a line for each clip that is left out.
 
-    Returns:
-        The clips of split train.
-
     Raises:
-        DataError: if `out` exists, manifest or wordings are not valid, a recording is in two splits, there are no clips
-            to train on, or `out` cannot be written.
+        DataError: if `out` exists or cannot be written, manifest or wordings are not valid, a recording is in two
+            splits, or there are no clips to train on.
         BrokenError: if more than 1 % of the recordings cannot be read.
     """
     if sample_rate < 1 or foley < 0:
@@ -72,7 +71,7 @@ def pack(
     try:
         partial.mkdir(parents=True)
         kept = write_samples(entries, root, partial, sample_rate, notice)
-        located = [(split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept]
+        located = ((split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept)
         write_manifest(partial / MANIFEST, located)
         used = {label: described[label] for label in sorted({clip.label for _, clip in kept} & described.keys())}
         (partial / WORDINGS).write_text(json.dumps(used, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.audio import as_rate, as_waveform, read, resample
+from separation.audio.reading import read
+from separation.audio.waveform import as_rate, as_waveform, resample
 from separation.compat import make_importable
 from separation.download import RemoteFile, cache_folder, find_file
 from separation.errors import ModelError
