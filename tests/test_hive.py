@@ -101,6 +101,9 @@ def test_metadata_that_is_not_as_published(root, monkeypatch):
     write(root.folder, "test", hive_mixture("w", *SOURCES[:2]), broken)
     with pytest.raises(DataError, match=r"json: mixture 1 is not as in Hive's metadata \(KeyError 'label'\)\."):
         list(read_hive(root.folder, "test"))
+    write(root.folder, "test", hive_mixture("x", ("../other/a.wav", *SOURCES[0][1:]), SOURCES[1]))
+    with pytest.raises(DataError, match=r"mixture 0 is not as .*\(ValueError source \.\./other/a\.wav\)"):
+        list(read_hive(root.folder, "test"))
     (root.folder / "validation").mkdir()
     (root.folder / "validation" / "data.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -211,5 +214,5 @@ def test_the_mixer_of_the_default_model_does_so_too(corpus, table, no_sentence_w
 @pytest.mark.parametrize("text", ["[]", '{"a": "b"}', '{"a": [1]}', "{"])
 def test_other_tables_are_refused(tmp_path, text):
     (tmp_path / "t.json").write_text(text)
-    with pytest.raises(DataError, match=r"t\.json: not (JSON|a JSON object with a list of classes for each class)"):
+    with pytest.raises(DataError, match=r"t\.json: (invalid JSON|not a JSON object with a list of classes)"):
         Together(tmp_path / "t.json")

@@ -12,7 +12,7 @@ import importlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from separation.data.lists import read_json
@@ -105,7 +105,8 @@ def parse_mixture(entry: dict[str, Any]) -> HiveMixture:
     for each in given:
         path, label, crop_start, crop_end, first, last, weight = (each[key] for key in KEYS)
         seconds = min(float(crop_end), float(last) - float(first)) - float(crop_start)
-        if not 1 <= len(given) <= MOST_SOURCES or seconds <= 0 or not path or not label:
+        inside = not PurePosixPath(str(path)).is_absolute() and ".." not in PurePosixPath(str(path)).parts
+        if not 1 <= len(given) <= MOST_SOURCES or not seconds > 0 or not path or not label or not inside:
             raise ValueError(f"source {path}")
         start = float(first) + float(crop_start)
         sources.append(
