@@ -63,7 +63,10 @@ def separate_noise(name: str) -> np.ndarray:
     model = network(**arguments).eval()
     generator = torch.Generator().manual_seed(1)
     for tensor_name, tensor in model.state_dict().items():
-        if tensor_name.endswith("running_var"):
+        if network in (ResUNet30, BiModalUNet) and (tensor.ndim > 1 or tensor_name.endswith("bias")):
+            # Whatever weights these start from.
+            tensor.normal_(0, tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.1, generator=generator)
+        elif tensor_name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5, generator=generator)
         elif tensor_name.endswith(("running_mean", "position")):
             tensor.normal_(0, 0.1, generator=generator)

@@ -143,6 +143,8 @@ def build(network, monkeypatch):
             module.running_var.uniform_(0.5, 1.5)
         elif name.startswith("film."):
             module.weight.data.mul_(3)
+        elif name == "net_clap.fc":  # starts so small that all queries are nearly equal
+            module.weight.data.mul_(1000)
     return model.eval().requires_grad_(False)
 
 
