@@ -516,3 +516,56 @@ def test_packets_that_are_missing_in_the_middle_are_said(tmp_path, suffix):
     assert wave.shape[1] < 3 * rate
     assert f"only the first {wave.shape[1] / rate:.3f} s" in warning
     assert listen(tmp_path / f"a.{suffix}")[2] is None
+
+
+# Other containers
+
+CONTAINERS = {
+    "avi": "libmp3lame", "flv": "libmp3lame", "wma": "libmp3lame", "mpg": "mp2", "ts": "mp2", "mka": "flac",
+    "webm": "libopus",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_a_container_that_is_cut_says_how_much_was_read(tmp_path, suffix):
+    sound = [noise(3, 48000 if suffix != "flv" else 44100)]
+    path = save_media(tmp_path / f"a.{suffix}", sound, len(sound[0][0]) // 3, CONTAINERS[suffix])
+    assert listen(path)[2] is None
+    data = path.read_bytes()
+    path.write_bytes(data[: round(0.6 * len(data)) // 188 * 188 + 100])
+    got, rate, sentence = listen(path)
+    seconds = got.shape[1] / rate
+    assert 1 < seconds < 2.2
+    assert f"is cut short or damaged: only the first {seconds:.3f} s" in sentence
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "mov", "3gp", "flv"])
+def test_a_recording_behind_another_that_is_not_read_is_named(tmp_path, suffix):
+    codec = "libmp3lame" if suffix == "flv" else "aac"
+    data = save_media(tmp_path / f"a.{suffix}", [noise(1, 44100)], 44100, codec).read_bytes()
+    path = tmp_path / f"two.{suffix}"
+    path.write_bytes(data + data)
+    got, rate, sentence = listen(path)
+    assert got.shape[1] < 1.2 * rate
+    assert (
+        sentence == f"{path} has {len(data)} bytes behind the recording that its header describes; they are not read."
+    )
+
+
+def test_what_a_whole_avi_file_says_about_times_is_not_believed(tmp_path):
+    for codec in ("adpcm_ima_wav", "eac3"):
+        path = save_media(tmp_path / "a.avi", [noise(2, RATE)], RATE, codec)
+        got, rate, sentence = listen(path)
+        assert got.shape[1] / rate == pytest.approx(2, abs=0.1)
+        assert sentence is None
+
+
+@pytest.mark.parametrize("container", ["VOC", "SVX", "AVR", "MAT4", "MAT5", "MPC2K", "WVE"])
+def test_a_truncated_file_of_a_rare_format_says_so(tmp_path, container):
+    path, rate = tmp_path / f"a.{container.lower()}", 8000
+    soundfile.write(
+        path, noise(2, rate, 1)[0], rate, format=container, subtype="ALAW" if container == "WVE" else "PCM_16"
+    )
+    assert listen(path)[2] is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "only the first 0.9" in listen(path)[2]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from separation.audio.joining import Piece, Span, open_view, unify, warn_of_loss
 from separation.audio.layouts import describe_layout
+from separation.audio.sizes import compare_size
 from separation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ DEMUXERS = (
 )
 NO_LENGTH = frozenset({"aac", "ac3", "eac3", "dts", "amr", "amrnb", "amrwb", "loas", "mp3"})
 """Demuxers whose files have no header: FFmpeg guesses the length from the first bytes."""
+TIMED_IN_AVI = ("pcm", "mp", "ac3", "aac")  # how codecs begin whose times FFmpeg can tell in AVI files
 BOX = re.compile(rb"\0\0..ch(?:an|nl)(?=[\0\1]\0\0)", re.DOTALL)
 CHUNK = re.compile(rb"chan(?=\0{6})|CHAN(?=\0\0)")
 """Descriptions of channels: in MP4 with a small size in front, in CAF and AIFF with one behind."""
@@ -124,7 +126,9 @@ class ContainerDecoder:
     """
 
     def __init__(self, path: Path, stream: int = 0, spans: Sequence[Span] = (), damaged: bool = False) -> None:
-        self.path, self._index, self._spans, self._cut = path, stream, spans, damaged
+        self.path, self._index, self._spans = path, stream, spans
+        self._note, cut = (None, False) if spans else compare_size(path)
+        self._cut = damaged or cut
         self.warning: str | None = None
         self._damage: str | None = None
         self._first, self._last = math.inf, 0.0  # where the first frame begins and the last one ends, s
@@ -138,13 +142,16 @@ class ContainerDecoder:
             self.channel_mask, self._order = describe_layout([channel.name for channel in audio.layout.channels])
             start, self._end = float((audio.start_time or 0) * audio.time_base), None
             clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", audio.metadata.get("DURATION", ""))  # Matroska
-            if container.format.name not in NO_LENGTH:
+            codec = audio.codec_context.name
+            self._timed = container.format.name != "avi" or codec.startswith(TIMED_IN_AVI)
+            if container.format.name not in NO_LENGTH and self._timed:
                 if audio.duration:
                     self._end = start + float(audio.duration * audio.time_base)
                 elif clock:
                     self._end = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+                elif container.duration and len(container.streams) == 1:
+                    self._end = start + container.duration / 1_000_000
             self.frames = None if self._end is None else round((self._end - start) * audio.rate)
-            codec = audio.codec_context.name
             if container.format.name == "ogg" and codec in ("vorbis", "opus", "flac"):  # Speex has no output format
                 self.container, self.subtype = "OGG", codec.upper()
 
@@ -160,12 +167,14 @@ class ContainerDecoder:
                 yield chunk[max(0, len(chunk) - frames + start) :]
         detail = f" (ffmpeg: {self._damage})" if self._damage else ""
         short = self._end is not None and max(self._last, frames / self.sample_rate) < self._end - SHORTFALL
-        if detail and not frames:
+        if not frames and (detail or short or self._cut):
             raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
         stated = round(self._end * self.sample_rate) if short and self._end is not None else None
-        gap = self._last - self._first - frames / self.sample_rate > SHORTFALL  # packets are missing in the middle
+        # Packets are missing in the middle.
+        gap = self._timed and self._last - self._first - frames / self.sample_rate > SHORTFALL
         damaged = self._cut or bool(detail) or gap
-        self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes, detail)
+        sentences = [*notes, self._note or ""]
+        self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, sentences, detail)
 
     def _pieces(self) -> Iterator[Piece]:
         """Yield samples as they are, with their rate, channels in the order of wav files."""
@@ -207,6 +216,7 @@ class ContainerDecoder:
                         self._damage = self._damage or _strerror(error)
                     continue
                 began |= bool(frames)
+                self._cut |= packet.is_corrupt  # it is cut, or others are missing
                 yield from frames
         except av.error.FFmpegError as error:
             self._damage = self._damage or _strerror(error)

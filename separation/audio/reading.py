@@ -32,6 +32,7 @@ BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
 GET_CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO, which soundfile has no function for
 MAX_RATE = 2_000_000  # Hz
+SIZED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG", "FLAC", "SDS")  # see sizes.py and ogg.py
 OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM")
 CONTAINER_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba")
 """How files of other kinds than MPEG audio begin, whatever their suffix says; libsndfile may believe the suffix."""
@@ -259,11 +260,15 @@ class SoundFileDecoder:
             self.container: str | None = file.format
             self.subtype: str | None = file.subtype
             self.channel_mask, self._order = self._find_layout(file)
-
-        if self.container == "NIST":  # libsndfile counts what is there
+            log = "" if self.container in SIZED else file.extra_info
+        if self.container == "NIST":
             with open(path, "rb") as head:
-                found = re.search(rb"sample_count -i (\d{1,15})\b", head.read(1024))
-            self.frames = int(found[1]) if found else self.frames
+                log += head.read(1024).decode("latin-1")
+        # libsndfile counts what is there, but logs what the header says.
+        stated = [int(number) for number in re.findall(r"(?:Frames|Cols|sample_count -i)[ :]+(\d{1,12})\b", log)]
+        self.frames = max([self.frames, *stated]) if self.frames is not None else None
+        pairs = re.findall(r"(\d{1,12}) \(?should be (\d{1,12})\b", log)
+        self._cut |= "seems to be a truncated" in log.lower() or any(int(old) > int(new) for old, new in pairs)
 
     def _find_layout(self, file: Any) -> tuple[int, list[int] | None]:
         """Return the channel mask of an open file and the order that makes its channels those of wav files."""

@@ -2,12 +2,16 @@
 
 A program that is killed or writes into a pipe leaves 0 or the largest number where the size of the sound should be. The
 sound then reaches to the end of the file, or to the chunks that are behind it.
+
+Other containers are compared with what they say about their own size.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +26,9 @@ CHUNK_NAME = re.compile(
     rb"LIST|id3 |ID3 |bext|iXML|_PMX|axml|cue |smpl|inst|PEAK|fact|JUNK|junk|acid|afsp|info|free|NAME|AUTH|ANNO|MARK"
 )
 SLACK = 16  # bytes behind the chunks that nobody misses
+ASF, ASF_PROPERTIES = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11"
+SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
+MAX_BOXES, TRANSPORT = 100_000, 188  # boxes of an MP4 file that are counted, and bytes of a packet of MPEG-TS
 
 
 class Layout(NamedTuple):
@@ -168,3 +175,61 @@ def _patch(sound: Sound, content: int, size: int) -> list[Span]:
     """The file with another size of its sound."""
     number = (content + sound.layout.own).to_bytes(sound.width, sound.layout.order)
     return [(0, sound.size_at), number, (sound.size_at + len(number), size)]
+
+
+def compare_size(path: Path) -> tuple[str | None, bool]:
+    """Compare the size of a container for FFmpeg with what it says about it.
+
+    Returns:
+        a sentence about another recording behind it, which is not read, and whether the file is cut short.
+    """
+    with suppress(OSError, OverflowError, ValueError, struct.error), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        stated = _state_size(file, file.read(4096), size)
+        if stated is None:
+            return None, False
+        file.seek(0)
+        first = file.read(8)
+        file.seek(stated)
+        begin = slice(4, 8) if first[4:8] == b"ftyp" else slice(0, 4)
+        if size - stated > SLACK and file.read(8)[begin] == first[begin]:
+            text = (
+                f"{path} has {size - stated} bytes behind the recording that its header describes; they are not read."
+            )
+            return text, False
+        return None, stated > size
+    return None, False
+
+
+def _state_size(file: BinaryIO, head: bytes, size: int) -> int | None:
+    """What a container says about its size, in bytes; None if it says nothing that can be believed."""
+    at = 0
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        while (part := head[:12])[:4] == b"RIFF" and part[8:12] == (b"AVIX" if at else b"AVI "):
+            length = int.from_bytes(part[4:8], "little")
+            at += 8 + length + length % 2
+            file.seek(at)
+            head = file.read(12)
+            if not 12 < length < 2**32 - 1:
+                return None
+        return at
+    if head[:8] == ASF and (found := head.find(ASF_PROPERTIES)) > 0:
+        return int.from_bytes(head[found + 40 : found + 48], "little") or None
+    if head[:3] == b"FLV" and (found := head.find(b"filesize\0")) > 0:
+        return int(struct.unpack(">d", head[found + 9 : found + 17])[0]) or None
+    if head[:4] == b"\x1aE\xdf\xa3" and (at := head.find(SEGMENT) + 4) > 4:
+        width = 9 - head[at].bit_length()
+        length = int.from_bytes(head[at : at + width], "big") - (1 << 7 * width)
+        return at + width + length if 0 < length < (1 << 7 * width) - 1 else None
+    if head[::TRANSPORT][:3] == b"GGG":
+        return size + -size % TRANSPORT
+    fragments = False
+    for _ in range(MAX_BOXES if head[4:8] == b"ftyp" else 0):
+        file.seek(at)
+        head = file.read(16)
+        length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+        fragments |= head[4:8] == b"moof"
+        if at >= size or length < 8 or (at and head[4:8] == b"ftyp" and not fragments):
+            return at
+        at += length
+    return None
