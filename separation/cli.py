@@ -33,10 +33,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader
+from separation.audio.remux import plan_films
 from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
-from separation.cli_options import UsageError, parse, writes_to_stdout
-from separation.cli_print import presence_text, print_error, print_line, print_models, print_sounds, result_lines
+from separation.cli_options import UsageError, check_model, parse, writes_to_stdout
+from separation.cli_print import (
+    presence_text,
+    print_error,
+    print_line,
+    print_models,
+    print_sounds,
+    result_lines,
+    track_note,
+)
 from separation.errors import AudioError, ModelError, NotFiniteError
 from separation.outputs import (
     Namer,
@@ -63,6 +72,7 @@ from separation.sounds import known_sounds
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from separation.audio.remux import Film
     from separation.separator import Separator, Watch
 
 USAGE = 2
@@ -96,23 +106,6 @@ def run(argv: Sequence[str] | None) -> int:
     except AudioError as error:  # of the temporary folder
         print_error(str(error))
         return FAILED
-
-
-def check_model(model: str, device: str) -> None:
-    """Raise UsageError, before any file is opened, if a model or device does not exist. Nothing is downloaded."""
-    from separation.pretrained import check_name
-
-    try:
-        check_name(model)
-    except ModelError as error:
-        raise UsageError(str(error)) from None
-    if device not in ("auto", "cpu"):
-        from separation.devices import find_device
-
-        try:
-            find_device(device)
-        except ValueError as error:
-            raise UsageError(f"--device {device}: {error}") from None
 
 
 class Command:
@@ -158,7 +151,9 @@ class Command:
                 raise AudioError(source.error)
             if source.piped:
                 path = copy_pipe(source, self.scratch)
-            with Reader(path) as reader:
+            with Reader(path, self.options.track) as reader:
+                if len(reader.tracks) > 1:
+                    self.notice(track_note(source.label, reader))
                 if self.options.all:
                     labels = self.list_sounds(source, reader, record)
                     requests = [Request(label, label, True, False) for label in (*labels, REST)]
@@ -201,7 +196,11 @@ class Command:
         name = options.format or ("wav" if self.to_stdout else None)
         form = choose_format(source.label, reader, name, options.subtype, self.notice)
         written = [request for request in requests if request.gain is None] + blend_of(requests)
-        plans = plan_paths(written, self.output_folder(source), source.stem, form[0].suffix, options.plot, namer)
+        films: list[Film | None] = [None] * len(written)
+        if not (name or options.sound_only or source.piped):
+            films = plan_films(source.label, reader, [request.target for request in written], options.bitrate)
+        suffixes = [(film.form if film else form)[0].suffix for film in films]
+        plans = plan_paths(written, self.output_folder(source), source.stem, suffixes, options.plot, namer)
         paths = [path for plan in plans for path in plan.values()]
         if options.skip_existing and all(map(os.path.lexists, paths)):
             record.skipped = True
@@ -225,7 +224,10 @@ class Command:
         self.remark_span(source.label, record.duration)
         with ExitStack() as stack:
             common = (source.label, reader, file.frames, form, options.overwrite, stack, options.clip)
-            outputs = [QueryOutputs(request, paths, *common) for request, paths in zip(written, plans, strict=True)]
+            outputs = [
+                QueryOutputs(request, paths, *common, film)
+                for request, paths, film in zip(written, plans, films, strict=True)
+            ]
             write_outputs(file, outputs, options.all)
         presence = dict(enumerate(file.presence))
         for number, output in enumerate(outputs):

@@ -15,7 +15,7 @@ from separation import __version__
 from separation.audio.formats import FORMATS, find_format, find_subtype
 from separation.audio.writing import CLIPS
 from separation.changes import Span, parse_gain, parse_time
-from separation.errors import AudioError, expand_home
+from separation.errors import AudioError, ModelError, expand_home
 from separation.outputs import Request, blend_of
 from separation.query import Query, has_word
 
@@ -42,6 +42,8 @@ examples:
       writes only mix.not_dog_barking.wav
   separate --remove "dog barking" --remove wind --remove "phone ringing" talk.wav
       writes talk.without.wav, which has none of the three (--each: one file for each of them)
+  separate --remove wind film.mp4
+      writes film.not_wind.mp4: pictures, subtitles and other tracks as they are (--sound-only: wav)
   separate --gain speech=+3 --gain traffic=-12 street.wav
       writes street.remix.wav; sounds that are not named stay as they are; -inf removes
   separate --remove cough --from 3.2 --to 1:07 talk.wav
@@ -63,7 +65,8 @@ examples:
 
 formats:
   wav gives float32 wav, flac gives 24-bit flac, ogg, opus and mp3 give the same format;
-  other files and videos (m4a, mp4, ...) give wav. Choose with --format and --subtype.
+  so does m4a; a query on other files and videos (mp4, ...) gives wav, a removal the same kind
+  of file with its pictures. Choose with --format and --subtype.
 
 queries:
   The built-in model takes texts, example recordings and embeddings. Other models take
@@ -129,6 +132,7 @@ def build_parser() -> Parser:
     add("--to", dest="end", metavar="TIME", type=explained(parse_time), help="... to: seconds, mm:ss or h:mm:ss")
     add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
     add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
+    add("--track", metavar="N", type=explained(parse_track), help="audio track of a film: number from 1, or language")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
 
     add = parser.add_argument_group("what to write").add_argument
@@ -137,6 +141,8 @@ def build_parser() -> Parser:
     add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
     add("--clip", choices=CLIPS, help="peaks over full scale: turn the file down, cut them, or leave them (float)")
+    add("--sound-only", action="store_true", help="write the sound of a film alone, also where a sound is removed")
+    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="of compressed sound in kilobits per second")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
     add("--skip-existing", action="store_true", help="pass over files whose outputs all exist, as after a stop")
@@ -158,6 +164,23 @@ def build_parser() -> Parser:
     add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")
     add("--version", action="version", version=f"separate {__version__}", help="show the version and exit")
     return parser
+
+
+def parse_track(text: str) -> int | str:
+    """Convert "2" to 1, the index of the second track; a language such as "eng" stays."""
+    if text.isdecimal() and int(text):
+        return int(text) - 1
+    if not text.isalpha():
+        raise ValueError(f"“{text}” is neither a number from 1 nor a language such as eng")
+    return text.lower()
+
+
+def parse_bit_rate(text: str) -> int:
+    """Convert "128" or "128k", in kilobits per second, to bits per second."""
+    digits = text.lower().removesuffix("k")
+    if not digits.isdecimal() or not 6 <= int(digits) <= 4096:
+        raise ValueError(f"“{text}” is not a rate from 6 to 4096 kilobits per second")
+    return 1000 * int(digits)
 
 
 def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -287,6 +310,23 @@ def check_format(name: str | None, subtype: str | None) -> None:
             return
     known = sorted({known for entry in FORMATS.values() for known in entry.subtypes})
     raise UsageError(f"Unknown sample type {subtype!r}. Use one of {', '.join(known)}.")
+
+
+def check_model(model: str, device: str) -> None:
+    """Raise UsageError, before any file is opened, if a model or device does not exist. Nothing is downloaded."""
+    from separation.pretrained import check_name
+
+    try:
+        check_name(model)
+    except ModelError as error:
+        raise UsageError(str(error)) from None
+    if device not in ("auto", "cpu"):
+        from separation.devices import find_device
+
+        try:
+            find_device(device)
+        except ValueError as error:
+            raise UsageError(f"--device {device}: {error}") from None
 
 
 def writes_to_stdout(options: argparse.Namespace) -> bool:

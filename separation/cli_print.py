@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from separation.outputs import Record
 from separation.process import printable, say, standard_output
+
+if TYPE_CHECKING:
+    from separation.audio import Reader
 
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 
@@ -27,6 +31,13 @@ def presence_text(record: Record, name: str) -> str:
     text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
     absent = record.verdict[name] == "absent" and record.sounding
     return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
+
+
+def track_note(label: str, reader: Reader) -> str:
+    """Which of several audio tracks is used."""
+    languages = ", ".join(language or "unknown" for language in reader.tracks)
+    chosen = f"{reader.track + 1} of {len(reader.tracks)} ({languages})"
+    return f"{label}: used audio track {chosen}; --track chooses another."
 
 
 def result_lines(record: Record) -> list[str]:

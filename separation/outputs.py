@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader, Writer, formats
+from separation.audio.remux import MUXERS, Film, FilmWriter, plan_films
 from separation.audio.writing import CLIPS, PendingFile, commit
 from separation.errors import AudioError, reason
 from separation.process import printable
@@ -191,11 +192,11 @@ def choose_format(
 
 
 def plan_paths(
-    requests: Iterable[Request], folder: Path, stem: str, suffix: str, plot: bool, namer: Namer
+    requests: Iterable[Request], folder: Path, stem: str, suffixes: Iterable[str], plot: bool, namer: Namer
 ) -> list[dict[str, Path]]:
-    """Output paths of every request on one input, by kind of file."""
+    """Output paths of every request on one input, by kind of file; each request has its suffix."""
     plans = []
-    for request in requests:
+    for request, suffix in zip(requests, suffixes, strict=True):
         part = slug(request.name)
         rest = request.rest or f"not_{part}"
         wanted = {
@@ -223,6 +224,7 @@ class QueryOutputs:
     overwrite: bool
     stack: ExitStack
     clip: str | None = None
+    film: Film | None = None
     gain: float = 1.0
     picture: PendingFile | None = None
 
@@ -234,7 +236,13 @@ class QueryOutputs:
         )  # fmt: skip
         self.writers: dict[str, Writer] = {}
         for kind in (kind for kind in ("target", "residual") if kind in self.paths):
-            self.writers[kind] = Writer(self.paths[kind], *common)
+            path, part = self.paths[kind], self.request.name
+            title = part if kind == "target" or self.request.rest else f"without {part}"
+            self.writers[kind] = (
+                FilmWriter(path, self.film, self.reader, self.overwrite, self.clip, title)
+                if self.film
+                else Writer(path, *common)
+            )
             self.stack.callback(self.writers[kind].discard)
         if "picture" in self.paths:
             from separation.plot import Spectrogram
@@ -357,25 +365,35 @@ def write_files(
     """
     reader, (name, subtype, clip) = file.reader, form
     suffix = output.suffix.lower().lstrip(".")
-    alone = suffix in formats.FORMATS and not output.is_dir()
+    same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
+    alone = (suffix in formats.FORMATS or same) and not output.is_dir()
     if clip not in (None, *CLIPS):
         raise ValueError(f"Unknown way to treat peaks {clip!r}. Use one of {', '.join(CLIPS)}.")
     if alone and sum(request.target + request.residual for request in requests) != 1:
         raise ValueError(f"{output} is one file, but there are several results: name a folder.")
-    chosen = choose_format(str(reader.path), reader, name or (suffix if alone else None), subtype, lambda _: None)
+    name = name or (suffix if alone and not same else None)
+    chosen = choose_format(str(reader.path), reader, name, subtype, lambda _: None)
+    films = (
+        [None] * len(requests)
+        if name
+        else plan_films(str(reader.path), reader, [request.target for request in requests])
+    )
+    if same and not all(films):
+        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
     namer = Namer([reader.path], overwrite)
     if alone:
         kind = "target" if requests[0].target else "residual"
         namer.check_destination(output)
         plans = [{kind: output}]
     else:
-        plans = plan_paths(requests, output, reader.path.stem, chosen[0].suffix, False, namer)
+        suffixes = [(film.form if film else chosen)[0].suffix for film in films]
+        plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
         for path in (path for paths in plans for path in paths.values()):
             namer.check_destination(path)
     with ExitStack() as stack:
         outputs = [
-            QueryOutputs(request, paths, str(reader.path), reader, file.frames, chosen, overwrite, stack, clip)
-            for request, paths in zip(requests, plans, strict=True)
+            QueryOutputs(request, paths, str(reader.path), reader, file.frames, chosen, overwrite, stack, clip, film)
+            for request, paths, film in zip(requests, plans, films, strict=True)
         ]
         write_outputs(file, outputs)
     return [path for paths in plans for path in paths.values()]

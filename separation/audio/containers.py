@@ -35,6 +35,8 @@ CHUNK = re.compile(rb"chan(?=\0{6})|CHAN(?=\0\0)")
 """Descriptions of channels: in MP4 with a small size in front, in CAF and AIFF with one behind."""
 MAX_BOXES, MAX_INDEX = 100, 1 << 26  # boxes, and bytes of one, that are looked at
 SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengths to whole frames
+ATTACHED = 1 << 10  # disposition of a cover
+STEP = 0.008  # seconds by which time stamps may differ from the count of samples: containers round them
 JPEG_SCALE = 3  # as ffmpeg's -q:v
 
 
@@ -98,10 +100,18 @@ def _strerror(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
-def _audio_stream(container: Any, path: Path, index: int) -> Any:
+def _audio_stream(container: Any, path: Path, index: int | str | None) -> Any:
+    """The audio stream of a number from 0, or of a language; None: the one marked as default, or the first."""
     streams = container.streams.audio
     if not streams:
         raise AudioError(f"{path} holds no audio: there is no audio stream in it.")
+    if index is None:
+        index = next((number for number, each in enumerate(streams) if each.disposition & 1), 0)
+    elif isinstance(index, str):
+        languages = [each.language or "unknown" for each in streams]
+        if index not in languages:
+            raise AudioError(f"{path} has no audio track in {index!r}; its tracks are in {', '.join(languages)}.")
+        index = languages.index(index)
     if index >= len(streams):
         raise AudioError(f"{path} has {len(streams)} audio streams; stream {index + 1} does not exist.")
     stream = streams[index]
@@ -117,16 +127,25 @@ class ContainerDecoder:
 
     Args:
         path: the file.
-        stream: which of its audio streams, from 0.
+        stream: which of its audio streams, from 0, or its language; None: the one marked as default.
         spans: parts of the file to read instead of all of it.
         damaged: whether some of it is known to be missing.
+
+    Attributes:
+        track: which audio stream it is, from 0.
+        tracks: languages of all audio streams, "" if not known.
+        pictures: whether there is a video stream.
+        timeline: samples from which on time does not go on as before, and their times in seconds, once it was read.
 
     Raises:
         AudioError: if the file cannot be opened or has no such stream.
     """
 
-    def __init__(self, path: Path, stream: int = 0, spans: Sequence[Span] = (), damaged: bool = False) -> None:
-        self.path, self._index, self._spans = path, stream, spans
+    def __init__(
+        self, path: Path, stream: int | str | None = None, spans: Sequence[Span] = (), damaged: bool = False
+    ) -> None:
+        self.path, self._spans = path, spans
+        self.timeline: list[tuple[int, float]] = []
         self._note, cut = (None, False) if spans else compare_size(path)
         self._cut = damaged or cut
         self.warning: str | None = None
@@ -137,6 +156,9 @@ class ContainerDecoder:
         self._end: float | None
         with open_container(path, spans) as container:
             audio = _audio_stream(container, path, stream)
+            self.track = container.streams.audio.index(audio)
+            self.tracks = [each.language or "" for each in container.streams.audio]
+            self.pictures = any(not each.disposition & ATTACHED for each in container.streams.video)
             self.sample_rate: int = audio.rate
             self.channels: int = audio.channels
             self.channel_mask, self._order = describe_layout([channel.name for channel in audio.layout.channels])
@@ -158,7 +180,7 @@ class ContainerDecoder:
     def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
         self.warning, self._damage = None, None
-        self._first, self._last = math.inf, 0.0
+        self._first, self._last, self.timeline = math.inf, 0.0, []
         notes: list[str] = []
         frames = 0
         for chunk in unify(self.path, self._pieces(), self.sample_rate, self.channels, notes):
@@ -181,10 +203,10 @@ class ContainerDecoder:
         import av
 
         with open_container(self.path, self._spans) as container:
-            stream = _audio_stream(container, self.path, self._index)
+            stream = _audio_stream(container, self.path, self.track)
             if (stream.rate, stream.channels) != (self.sample_rate, self.channels):
                 raise AudioError(f"{self.path} changed while it was being read.")
-            kind, resampler = None, av.AudioResampler("flt")
+            kind, resampler, position = None, av.AudioResampler("flt"), 0.0
             for frame in self._decode(container, stream):
                 if kind != (kind := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     resampler = av.AudioResampler("flt", frame.layout, frame.sample_rate)
@@ -194,6 +216,10 @@ class ContainerDecoder:
                 if frame.time is not None:
                     self._first = min(self._first, frame.time)
                     self._last = frame.time + frame.samples / frame.sample_rate
+                    at, begin = self.timeline[-1] if self.timeline else (0, math.inf)
+                    if self._timed and abs(begin + (position - at) / self.sample_rate - frame.time) > STEP:
+                        self.timeline.append((round(position), frame.time))
+                position += frame.samples * self.sample_rate / frame.sample_rate
                 try:
                     parts = resampler.resample(frame)
                 except av.error.FFmpegError as error:

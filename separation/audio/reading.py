@@ -48,7 +48,8 @@ class Reader:
 
     Args:
         path: the file.
-        stream: which audio stream of a container with several, from 0.
+        stream: which audio stream of a container with several, from 0, or its language; None: the one marked as
+            default, or the first.
 
     Attributes:
         path: the file.
@@ -58,12 +59,14 @@ class Reader:
         frames: samples per channel according to the header, None if unknown. For compressed and damaged files this
             is an estimate; count what `blocks` yields where it matters.
         container, subtype: libsndfile's names for the kind of file; None for containers that only PyAV reads.
+        track, tracks, pictures: in a container, which audio stream it is (from 0), the languages of all of them, and
+            whether there is a video stream.
 
     Raises:
         AudioError: if the file is missing, empty, unreadable or not audio.
     """
 
-    def __init__(self, path: str | os.PathLike[str], stream: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike[str], stream: int | str | None = None) -> None:
         self.path = Path(path)
         self._decoder = _open_decoder(self.path, stream)
         self.sample_rate = self._decoder.sample_rate
@@ -75,6 +78,14 @@ class Reader:
         self.frames = self._decoder.frames
         self.container = self._decoder.container
         self.subtype = self._decoder.subtype
+        self.track: int = getattr(self._decoder, "track", 0)
+        self.tracks: list[str] = getattr(self._decoder, "tracks", [""])
+        self.pictures: bool = getattr(self._decoder, "pictures", False)
+
+    @property
+    def timeline(self) -> list[tuple[int, float]]:
+        """Samples from which on time does not go on as before, with their times in seconds: known once it was read."""
+        return getattr(self._decoder, "timeline", [])
 
     @property
     def warning(self) -> str | None:
@@ -159,7 +170,7 @@ def _regroup(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
-def _open_decoder(path: Path, stream: int) -> Decoder:
+def _open_decoder(path: Path, stream: int | str | None) -> Decoder:
     head = _read_head(path)
     if head.startswith(CONTAINER_MAGIC) or head[4:8] == b"ftyp":
         return ContainerDecoder(path, stream)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from separation.audio.formats import SAMPLE_BYTES, find_format, find_subtype, refusal
+from separation.audio.formats import SAMPLE_BYTES, Format, find_format, find_subtype, refusal
 from separation.audio.layouts import MASKS, VORBIS_ORDER
 from separation.errors import AudioError, reason
 from separation.process import remove, temporary_path, uninterrupted
@@ -147,7 +147,7 @@ class Writer:
         path: str | os.PathLike[str],
         sample_rate: int,
         channels: int,
-        format: str | None = None,
+        format: str | Format | None = None,
         subtype: str | None = None,
         overwrite: bool = False,
         frames: int | None = None,
@@ -156,7 +156,7 @@ class Writer:
     ) -> None:
         self.path, self.clip = Path(path), clip
         self.sample_rate, self.channels = sample_rate, channels
-        self.format = find_format(format or self.path.suffix or "wav")
+        self.format = format if isinstance(format, Format) else find_format(format or self.path.suffix or "wav")
         self.subtype = find_subtype(self.format, subtype)
         if why := refusal(self.format, self.subtype, sample_rate, channels):
             raise AudioError(f"{self.path} cannot be written: {why}.")
@@ -202,7 +202,6 @@ class Writer:
     def finish(self) -> None:
         """Encode what is left and make sure that all of it is on the disk, still under the temporary name."""
         import numpy as np
-        import soundfile
 
         if self._spool is not None:
             gain = self.gain
@@ -216,16 +215,23 @@ class Writer:
                 self._spool.seek(0)
                 while data := self._spool.read(CHUNK * 4 * self.channels):
                     self._encode(np.frombuffer(data, np.float32).reshape(-1, self.channels) * np.float32(gain))
+        self._close()
+        self.pending.finish()
+        if not self._is_complete():
+            self._explain_failure("it is not complete")
+
+    def _close(self) -> None:
         self._encoder.close()
         self._write_mask()
-        self.pending.finish()
-        # Some encoders ignore a failed write. libsndfile does not read every file without samples.
+
+    def _is_complete(self) -> bool:
+        """Some encoders ignore a failed write. libsndfile does not read every file without samples."""
+        import soundfile
+
         try:
-            complete = not self.frames or soundfile.info(os.fsencode(self.pending.temporary)).frames >= self.frames
+            return not self.frames or soundfile.info(os.fsencode(self.pending.temporary)).frames >= self.frames
         except soundfile.LibsndfileError:
-            complete = False
-        if not complete:
-            self._explain_failure("it is not complete")
+            return False
 
     def _start_encoder(self, frames: int | None) -> None:
         import soundfile
