@@ -229,3 +229,14 @@ def test_makefile_and_ci_run_the_same_tests() -> None:
     assert "\nmake test" in ci.read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r"^ +make demo\b.*\n +make test\b", readme, re.MULTILINE)
+
+
+def test_the_tests_that_documents_name_exist() -> None:
+    files = list((ROOT / "tests").rglob("*.py"))
+    known = {path.name for path in files}
+    known |= {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text("utf-8"))}
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`(test_\w+)(\.py|\.\.\.)?`", text)
+    assert len(named) > 50
+    missing = [a + b for a, b in named if not (any(n.startswith(a) for n in known) if b == "..." else a + b in known)]
+    assert not missing
