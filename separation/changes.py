@@ -1,4 +1,4 @@
-"""How a recording is to be changed: spans of time, and gains of the sounds in it."""
+"""Spans of time and gains in dB: where and how much the sounds in a recording are changed."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Span:
 
     @classmethod
     def parse(cls, value: Span | tuple[str | float | None, str | float | None] | None) -> Span | None:
-        """Convert (from, to), where None means the start or the end of the recording; None stays None.
+        """Convert (from, to), where None is the start or the end of the recording; None stays None.
 
         Raises:
-            ValueError: if it is no span of time.
+            ValueError: if it is not a span of time.
         """
         if value is None or isinstance(value, Span):
             return value
@@ -62,7 +62,7 @@ class Span:
         return cls(0.0 if begin is None else parse_time(begin), math.inf if end is None else parse_time(end))
 
     def envelope(self, first: int, length: int, sample_rate: int) -> Tensor:
-        """Gain (length,) of the samples from `first` on: 1 inside, 0 outside, with raised cosines inside the span."""
+        """Return the gain (length,) from sample `first` on: 1 inside, 0 outside, raised cosines at the inner edges."""
         import torch
 
         seconds = (torch.arange(first, first + length, dtype=torch.float64) + 0.5) / sample_rate
@@ -72,7 +72,7 @@ class Span:
         return (0.5 - 0.5 * torch.cos(math.pi * torch.minimum(rise, fall).clamp(0, 1))).float()
 
     def remark(self, label: str, seconds: float) -> str | None:
-        """A sentence about a recording that ends before the span does; None if it does not."""
+        """Return a sentence if the recording is shorter than the span, else None."""
         if self.begin >= seconds:
             return f"{label} ends at {seconds:g} s, before the span begins ({self.begin:g} s), so nothing is changed."
         if math.inf > self.end > seconds + 1e-6:
@@ -80,7 +80,7 @@ class Span:
         return None
 
     def cut(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterable[Tensor]:
-        """Pass on what lies in the span of a recording that is given in blocks (channels, n)."""
+        """Yield the part within the span of a recording that is given in blocks (channels, n)."""
         position = 0
         for block in blocks:
             last = block.shape[-1] if self.end == math.inf else round(self.end * sample_rate) - position
@@ -91,11 +91,11 @@ class Span:
 
 
 Times = Span | tuple[str | float | None, str | float | None] | None
-"""A span, or (from, to) in seconds or as "mm:ss"; None in it: the start or end, None: everything."""
+"""A span, or (from, to) in seconds or as "mm:ss", where None is the start or end; None: the whole recording."""
 
 
 def check_gain(decibels: float) -> float:
-    """Return a gain in dB, -inf to 60; raise ValueError if it is not one."""
+    """Return the gain as a float; raise ValueError unless it is between -inf and 60 dB."""
     value = float(decibels)
     if math.isnan(value) or value > MAX_GAIN_DB:
         raise ValueError(f"{decibels} {NO_GAIN}" if math.isnan(value) else f"{value:g} dB is more than +60 dB")
@@ -119,7 +119,7 @@ def parse_gain(text: str) -> tuple[str, float]:
 
 
 def pair_gains(gains: Mapping[Any, float] | Iterable[tuple[Any, float]], remove: Any = ()) -> list[tuple[Any, float]]:
-    """Pairs of query and gain in dB, with -inf for what is removed.
+    """Return pairs of query and gain in dB, with -inf for queries to remove.
 
     Raises:
         ValueError: if a gain is not valid.

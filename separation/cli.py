@@ -76,9 +76,9 @@ if TYPE_CHECKING:
     from separation.separator import Separator, Watch
 
 USAGE = 2
-REST = "rest"  # name of what --all leaves over
+REST = "rest"  # name of the residual of --all
 MAX_NAMED = 3  # sounds named when a query is absent
-PATIENCE = 1.0  # seconds before a progress bar appears
+PROGRESS_DELAY = 1.0  # seconds before a progress bar appears
 PROGRESS = "{percentage:3.0f}% |{bar:24}| {remaining} left  {desc}"
 PROGRESS_WITHOUT_TOTAL = "{elapsed}  {desc}"
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str] | None) -> int:
-    """Do what the options say."""
+    """Parse the options and run what they ask for."""
     try:
         options, requests = parse(argv)
         if options.list_models:
@@ -103,7 +103,7 @@ def run(argv: Sequence[str] | None) -> int:
     except UsageError as error:
         print_error(str(error), *["(See separate --help.)"] * sys.stderr.isatty())
         return USAGE
-    except AudioError as error:  # of the temporary folder
+    except AudioError as error:  # no temporary folder
         print_error(str(error))
         return FAILED
 
@@ -188,9 +188,9 @@ class Command:
     def separate(
         self, source: Input, reader: Reader, record: Record, namer: Namer, requests: Sequence[Request]
     ) -> None:
-        """Separate one file: all its outputs appear together at the end, or none.
+        """Separate one file. Either all its outputs appear at the end or none.
 
-        With --all, the last request stands for what is left of the input without all others.
+        With --all, the last request is the residual of all others.
         """
         options, rate = self.options, reader.sample_rate
         name = options.format or ("wav" if self.to_stdout else None)
@@ -247,12 +247,12 @@ class Command:
                 record.sounding = [sound.label for sound in sounds]
 
     def remark_span(self, label: str, seconds: float) -> None:
-        """Print a note if a recording ends before the span does."""
+        """Print a note if the recording is shorter than the span."""
         if self.options.span and (remark := self.options.span.remark(label, seconds)):
             self.notice(remark)
 
     def list_sounds(self, source: Input, reader: Reader, record: Record, namer: Namer | None = None) -> list[str]:
-        """List the sounds in one file; return their labels. A timeline is drawn if there is a `namer` for it."""
+        """List the sounds in one file and return their labels. With a `namer`, --plot draws a timeline."""
         from separation import plot
 
         def record_spectrum(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -293,14 +293,14 @@ class Command:
         return [sound.label for sound in sounds]
 
     def output_folder(self, source: Input) -> Path:
-        """The folder of the outputs of an input."""
+        """Return the output folder of an input."""
         if self.folder:
-            return self.folder / source.folder  # a folder keeps its tree
+            return self.folder / source.folder  # keeps the tree of the searched folder
         return Path() if source.piped else source.path.parent
 
     @cached_property
     def scratch(self) -> Path:
-        """A temporary folder, for what comes from a pipe or goes to standard output."""
+        """A temporary folder for piped input and for outputs that go to standard output."""
         return self.stack.enter_context(temporary_folder())
 
     @cached_property
@@ -344,7 +344,7 @@ class Command:
         return [asdict(hint) for hint in hints.values()]
 
     def watch(self, label: str) -> Watch:
-        """Shows a progress bar while a file is read, if standard error is a terminal and the work takes a second."""
+        """Return a `Watch` that shows a progress bar after a second if standard error is a terminal."""
 
         def show(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterator[Tensor]:
             from tqdm import tqdm
@@ -352,7 +352,7 @@ class Command:
             with tqdm(
                 total=frames, desc=printable(f"{stage} {label}"),
                 bar_format=PROGRESS if frames else PROGRESS_WITHOUT_TOTAL,
-                leave=False, delay=PATIENCE, dynamic_ncols=True, disable=True if self.options.quiet else None,
+                leave=False, delay=PROGRESS_DELAY, dynamic_ncols=True, disable=True if self.options.quiet else None,
             ) as bar:  # fmt: skip
                 for block in blocks:
                     yield block

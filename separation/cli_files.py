@@ -18,16 +18,21 @@ from separation.cli_options import STANDARD
 from separation.errors import AudioError, reason
 from separation.outputs import looks_like_output
 
-NAMED = 3  # files named that are passed over
+NAMED = 3  # skipped files that a message names
 NOT_A_FILE = "is a socket or device, not a recording."
-
-# Inputs
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input: its path (- for standard input), name in messages, stem of its outputs' names, whether it can be read
-    only once (a pipe), why it cannot be used, if it cannot, and its folder within the one that was searched.
+    """One input.
+
+    Attributes:
+        path: "-" for standard input.
+        label: name in messages.
+        stem: first part of its outputs' names.
+        piped: whether it can be read only once.
+        error: why it cannot be used, or None.
+        folder: its folder within the folder that was searched.
     """
 
     path: Path
@@ -41,8 +46,8 @@ class Input:
 class InputFinder:
     """Expands command line arguments to inputs; folders are searched if `recursive`.
 
-    Files that look like outputs of an earlier run with the same slugs (`parts`), and the folder `output`, are left out
-    of folders and patterns; `notice` is told so.
+    In folders and patterns, files that look like outputs of an earlier run with the same slugs (`parts`) and the folder
+    `output` are skipped. `notice` is called with a sentence about what was skipped.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class InputFinder:
         self.output = os.path.realpath(output) if output else None
 
     def find(self, arguments: Iterable[str]) -> list[Input]:
-        """All inputs in order, each once; `notice` is told once what was passed over."""
+        """Return all inputs in order, each once."""
         found: dict[str, Input] = {}
         self.passed: dict[str, str] = {}  # name and why
         for argument in arguments:
@@ -86,11 +91,15 @@ class InputFinder:
         return list(found.values())
 
     def _search(self, folder: Path) -> list[Input]:
-        """Audio files in a folder and its subfolders, without hidden ones."""
+        """Return the audio files in a folder and its subfolders, without hidden ones."""
         if not self.recursive:
             return [inspect_file(folder, f"{folder} is a folder. Add -r to search it and its subfolders.")]
+
+        def report(error: OSError) -> None:
+            self.passed[str(error.filename)] = reason(error)
+
         files, suffixes = [], formats.READABLE | formats.FFMPEG_SUFFIXES
-        for where, folders, names in os.walk(folder, onerror=self._report_folder):
+        for where, folders, names in os.walk(folder, onerror=report):
             kept = [name for name in sorted(folders) if not name.startswith(".")]
             folders[:] = [name for name in kept if os.path.realpath(os.path.join(where, name)) != self.output]
             links = [path for path in (Path(where, name) for name in folders) if path.is_symlink()]
@@ -104,11 +113,8 @@ class InputFinder:
         inputs = [replace(entry, folder=entry.path.parent.relative_to(folder)) for entry in found]
         return inputs or [inspect_file(folder, f"{folder} contains no audio files.")]
 
-    def _report_folder(self, error: OSError) -> None:
-        self.passed[str(error.filename)] = reason(error)
-
     def _inspect_found(self, path: Path) -> list[Input]:
-        """A file in a folder or pattern as an input: none if it is a pipe, socket or device, which could block."""
+        """Return a file in a folder or pattern as an input; skip pipes, sockets and devices, which could block."""
         entry = inspect_file(path)
         if entry.piped or entry.error == f"{path} {NOT_A_FILE}":
             self.passed[str(path)] = "a pipe, socket or device"
@@ -116,7 +122,7 @@ class InputFinder:
         return [entry]
 
     def _without_results(self, files: list[Path], where: Path | str) -> list[Path]:
-        """Paths without those that an earlier run with the same queries has written."""
+        """Return the paths that are not outputs of an earlier run with the same queries."""
         results = {path for path in files if looks_like_output(path, self.parts)}
         if results:
             self.notice(f"{where}: skipped outputs of an earlier run ({len(results)}), such as {min(results).name}.")
@@ -124,7 +130,7 @@ class InputFinder:
 
 
 def inspect_file(path: Path, error: str | None = None) -> Input:
-    """A file as an input, after a look at whether it exists and of which kind it is, unless it has an `error`."""
+    """Return a path as an input. Its kind is checked unless an `error` is known already."""
     kind = stat.S_IFREG
     try:
         kind = kind if error else path.stat().st_mode
@@ -134,15 +140,12 @@ def inspect_file(path: Path, error: str | None = None) -> Input:
         error = f"{path} cannot be read: {reason(failure)}."
     except ValueError:
         error = f"{path!s} cannot be read: the name is not valid."
-    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)) and not _is_standard_input(path):
+    # An open file of this process, such as /dev/stdin or /dev/fd/63, may be of any kind.
+    opened = str(path) == "/dev/stdin" or path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
+    if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind) or opened):
         error = f"{path} {NOT_A_FILE}"
     # A named pipe, such as <(command) in a shell, can be read only once, but two passes are needed.
     return Input(path, str(path), path.stem, not stat.S_ISREG(kind), error)
-
-
-def _is_standard_input(path: Path) -> bool:
-    """Whether a path is that of an open file of this process, such as /dev/stdin or /dev/fd/63."""
-    return str(path) == "/dev/stdin" or path.parent in (Path("/dev/fd"), Path("/proc/self/fd"))
 
 
 def copy_pipe(source: Input, folder: Path) -> Path:

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,6 +78,14 @@ presence is the probability that the sound is in the recording at all, from 0 to
 exit status: 0 success, 1 a file failed (the others are done), 2 wrong usage, 130 interrupted.
 """
 
+QUERY_OPTIONS = (  # option, name of its value, form of the query, help
+    ("--query", "TEXT", "text", "the sound to extract; repeat this and the next four for more sounds"),
+    ("--query-audio", "PATH", "audio", "an example recording of the sound, or a folder of them"),
+    ("--query-class", "NAME", "label", "a class by name, id or number, such as Dog or /m/0bt9lr"),
+    ("--query-image", "FILE", "image", "a picture of what makes the sound"),
+    ("--query-embedding", "FILE", "embedding", "a condition vector, .npy or .safetensors"),
+)
+
 
 class UsageError(Exception):
     """Options that are wrong or do not go together; the text is one sentence."""
@@ -96,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    """The parser of `separate`."""
+    """Return the parser of `separate`."""
     parser = Parser(
         prog="separate",
         usage='separate --query "dog barking" [options] FILE ...',
@@ -107,55 +116,46 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument_group("what to separate").add_argument
     add("files", nargs="*", metavar="FILE", help="audio or video files, patterns ('*.wav'), folders (-r), - for stdin")
-
-    def add_query(option: str, metavar: str, form: str, text: str, suffixes: tuple[str, ...] = ()) -> None:
-        def read(value: str) -> tuple[str, str]:
-            return form, value if form in ("text", "label") else check_query_file(form, value, suffixes)
-
+    for option, metavar, form, text in QUERY_OPTIONS:
+        read = partial(parse_query, form)
         add(option, action="append", default=[], dest="query", metavar=metavar, type=read, help=text)
-
-    add_query("--query", "TEXT", "text", "the sound to extract; repeat this and the next four for more sounds")
-    add_query("--query-audio", "PATH", "audio", "an example recording of the sound, or a folder of them")
-    add_query("--query-class", "NAME", "label", "a class by name, id or number, such as Dog or /m/0bt9lr")
-    add_query("--query-image", "FILE", "image", "a picture of what makes the sound")
-    add_query(
-        "--query-embedding", "FILE", "embedding", "a condition vector, .npy or .safetensors", (".npy", ".safetensors")
-    )
     more: Any = {"action": "append", "default": [], "metavar": "TEXT"}
-    add("--not", dest="negative", help="a sound to keep out of every result; repeatable", **more)
-    add("--subclasses", action="store_true", help="--query-class includes subclasses (needs AudioSet's ontology.json)")
-    add("--remove", help="a sound to remove: write only the rest; several: one file with none of them", **more)
-    add("--each", action="store_true", help="write one file for each sound of --remove")
-    add("--gain", help="change a sound by decibels: speech=+3, wind=-inf; write one remix; repeatable",
+    add("--not", dest="negative", help="a sound to exclude from every result; repeatable", **more)
+    add(
+        "--subclasses", action="store_true", help="add the subclasses of --query-class (needs AudioSet's ontology.json)"
+    )
+    add("--remove", help="a sound to remove: write what is left; if repeated, one file without any of them", **more)
+    add("--each", action="store_true", help="write one file for each --remove")
+    add("--gain", help="change the level of a sound (speech=+3, wind=-inf) and write one remix; repeatable",
         action="append", default=[], metavar="SOUND=DB", type=explained(parse_gain))  # fmt: skip
-    add("--from", dest="begin", metavar="TIME", type=explained(parse_time), help="limit all of this to the time from")
-    add("--to", dest="end", metavar="TIME", type=explained(parse_time), help="... to: seconds, mm:ss or h:mm:ss")
+    add("--from", dest="begin", metavar="TIME", type=explained(parse_time), help="start of the part to process")
+    add("--to", dest="end", metavar="TIME", type=explained(parse_time), help="end of it: seconds, mm:ss or h:mm:ss")
     add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
     add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
     add("--track", metavar="N", type=explained(parse_track), help="audio track of a film: number from 1, or language")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
 
     add = parser.add_argument_group("what to write").add_argument
-    add("-o", "--output", metavar="FOLDER", help="write here (created if needed); - is standard output")
+    add("-o", "--output", metavar="FOLDER", help="output folder (created if needed); - is standard output")
     add("--residual", action="store_true", help="also write the rest: input minus target")
     add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
-    add("--clip", choices=CLIPS, help="peaks over full scale: turn the file down, cut them, or leave them (float)")
-    add("--sound-only", action="store_true", help="write the sound of a film alone, also where a sound is removed")
-    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="of compressed sound in kilobits per second")
+    add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
+    add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
+    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="bit rate of compressed sound in kbit/s")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
-    add("--skip-existing", action="store_true", help="pass over files whose outputs all exist, as after a stop")
+    add("--skip-existing", action="store_true", help="skip files whose outputs all exist, to continue a run")
 
     add = parser.add_argument_group("how").add_argument
     add("--model", default="default", metavar="NAME", help="a name, model directory or checkpoint (default: built-in)")
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
-    add("--trust", action="append", default=[], metavar="PACKAGE", help="run code of this package that a model names")
+    add("--trust", action="append", default=[], metavar="PACKAGE", help="allow models to run code of this package")
     add("--offline", action="store_true", help="never use the network, not even to download a model")
     add("--list-models", action="store_true", help="show the available models")
-    add("--sounds", nargs="?", const="", metavar="WORD", help="show the sounds that are known, or those near a word")
+    add("--sounds", nargs="?", const="", metavar="WORD", help="show the known sounds, or those close to a word")
     add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
-    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="of convolutions (default: auto)")
+    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="for convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
 
     add = parser.add_argument_group("what to print").add_argument
@@ -184,7 +184,7 @@ def parse_bit_rate(text: str) -> int:
 
 
 def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A type for arguments whose errors keep their own words."""
+    """Return an argument type that shows the message of a ValueError to the user."""
 
     def read(value: str) -> Any:
         try:
@@ -195,29 +195,31 @@ def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     return read
 
 
-def check_query_file(form: str, name: str, suffixes: tuple[str, ...]) -> str:
-    """Return the path of a file to use as a query; raise ArgumentTypeError if it is missing or of another kind."""
-    path = expand_home(name)  # also makes ./a.wav and a.wav one query
+def parse_query(form: str, value: str) -> tuple[str, str]:
+    """Return the form and value of a query; raise ArgumentTypeError if its file is missing or of another kind."""
+    if form in ("text", "label"):
+        return form, value
+    path = expand_home(value)  # also makes ./a.wav and a.wav one query
     if not path.exists():
-        raise argparse.ArgumentTypeError(f"{name} does not exist")
+        raise argparse.ArgumentTypeError(f"{value} does not exist")
     if path.is_dir() and form != "audio":
-        raise argparse.ArgumentTypeError(f"{name} is a folder, not a file")
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise argparse.ArgumentTypeError(f"{name} must end in {' or '.join(suffixes)}")
-    return str(path)
+        raise argparse.ArgumentTypeError(f"{value} is a folder, not a file")
+    if form == "embedding" and path.suffix.lower() not in (".npy", ".safetensors"):
+        raise argparse.ArgumentTypeError(f"{value} must end in .npy or .safetensors")
+    return form, str(path)
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
     """Return options and requests; raise UsageError if they are wrong or do not go together."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse loses it between files and options
+    stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse mishandles it between options
     options = build_parser().parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
     if options.list_models:
         return options, []
     if options.sounds is not None:
         if options.query or options.remove or options.gain or options.files:
-            raise UsageError("--sounds shows what is known; it takes a word and no query or file.")
+            raise UsageError("--sounds takes at most one word, and cannot be combined with queries or files.")
         return options, []
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):
@@ -251,9 +253,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
 
 
 def build_requests(options: argparse.Namespace) -> list[Request]:
-    """Make one request for each different query. A sound that is both extracted and removed is separated once.
+    """Make one request for each distinct query. A sound that is both extracted and removed is separated once.
 
-    Several sounds to remove, and all to change, are requests with a gain: they make one file together.
+    Sounds that are changed or, if there are several, removed are requests with a gain. They share one output file.
     """
     negative = [tidy_text(text, "--not") for text in options.negative]
     removed = [tidy_text(text, "--remove") for text in options.remove]
@@ -264,7 +266,7 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
     changed = dict(gains)
     if len(changed) < len(gains):
         twice = next(text for text, _ in gains if [name for name, _ in gains].count(text) > 1)
-        raise UsageError(f"“{twice}” is to be changed twice; name each sound once.")
+        raise UsageError(f"“{twice}” is changed twice; name each sound once.")
     wanted: dict[tuple[str, str], list[bool]] = {}  # (form, value) -> [target, residual]
     for form, value in options.query:
         option = {"text": "--query", "label": "--query-class"}.get(form)
@@ -288,7 +290,7 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
 def tidy_text(text: str, option: str) -> str:
     """Return the text on one line, with single spaces; raise UsageError if it has no letter or digit."""
     if any("\ud800" <= char <= "\udfff" for char in text):
-        raise UsageError(f"{option} is not text in this locale, which LC_ALL=C.UTF-8 would change.")
+        raise UsageError(f"{option} is not text in this locale; LC_ALL=C.UTF-8 may help.")
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     if not has_word(text):
         problem = f'{option} "{text}" contains no word' if text else f"{option} is empty"
@@ -297,7 +299,7 @@ def tidy_text(text: str, option: str) -> str:
 
 
 def check_format(name: str | None, subtype: str | None) -> None:
-    """Raise UsageError if there is no such format or sample type."""
+    """Raise UsageError if the format or sample type is unknown."""
     try:
         if name:
             find_subtype(find_format(name), subtype)
@@ -330,16 +332,16 @@ def check_model(model: str, device: str) -> None:
 
 
 def writes_to_stdout(options: argparse.Namespace) -> bool:
-    """Whether the audio goes to standard output: on demand, and by default for standard input alone."""
+    """Whether audio goes to standard output: on request, and by default if standard input is the only input."""
     to_stdout: bool = options.output == STANDARD or (options.output is None and options.files == [STANDARD])
     return to_stdout and not options.list
 
 
 def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
-    """Raise UsageError if the results cannot go where the options say."""
+    """Raise UsageError if the options for the destination contradict each other."""
     output, files = options.output, options.files
     if options.list and output == STANDARD:
-        raise UsageError("--list prints to standard output by itself; -o names the folder of its pictures.")
+        raise UsageError("--list always prints to standard output; -o is the folder for its pictures.")
     if writes_to_stdout(options):
         results = sum(request.target + request.residual for request in [*requests, *blend_of(requests)])
         if len(files) != 1 or results != 1:

@@ -1,4 +1,4 @@
-"""What `separate` prints: lines, errors, tables of models and sounds."""
+"""Printing of `separate`: results, errors, and tables of models and sounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "o
 
 
 def print_line(line: str) -> None:
-    """Print a line to standard output. Control characters, and characters that its encoding lacks, are escaped."""
+    """Print a line to standard output, with control and unencodable characters escaped."""
     encoding = sys.stdout.encoding or "utf-8"
     with standard_output():
         print(printable(line).encode(encoding, "backslashreplace").decode(encoding), flush=True)
@@ -27,7 +27,7 @@ print_error = partial(say, "separate")
 
 
 def presence_text(record: Record, name: str) -> str:
-    """For example "presence 0.93 - present", or "presence 0.02 - absent; sounds found: rain, speech"."""
+    """Return for example "presence 0.93 - present" or "presence 0.02 - absent; sounds found: rain, speech"."""
     text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
     absent = record.verdict[name] == "absent" and record.sounding
     return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
@@ -41,7 +41,7 @@ def track_note(label: str, reader: Reader) -> str:
 
 
 def result_lines(record: Record) -> list[str]:
-    """The result for one input: a line for each file written or each sound in it."""
+    """Return a line for each file written or each sound listed."""
     if record.heard is not None and not record.rest:
         width = max((len(sound["label"]) for sound in record.heard), default=0)
         lines = []
@@ -81,7 +81,7 @@ def print_models(as_json: bool) -> None:
 
 
 def print_sounds(word: str, as_json: bool) -> None:
-    """Print the sounds that the built-in models know, or those near a word, with three wordings each."""
+    """Print the sounds that the built-in models know, or those close to a word, with up to three wordings each."""
     from separation.suggestions import describe_sounds, find_sounds
 
     if word:

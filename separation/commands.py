@@ -1,16 +1,16 @@
-"""Where the console scripts begin. Until `separation.process` is imported, a signal ends the process at once."""
+"""Entry points of the console scripts. Until `separation.process` is imported, a signal ends the process at once."""
 
 import os
 import signal
 
 
 def end_at_once(number: int, _: object) -> None:
-    """Handle a signal before there is anything to remove."""
+    """Handle a signal while there are no temporary files."""
     os._exit(128 + number)
 
 
 def handle_signals_early() -> None:
-    """Let signals that are neither ignored nor handled end the process with their exit status, without a traceback."""
+    """Let signals that are not ignored or handled otherwise end the process without a traceback."""
     for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end_at_once)

@@ -1,8 +1,8 @@
-"""Configurations of models, which may come from anybody: read, checked, and built.
+"""Reading, checking and building configurations of models, which may come from untrusted sources.
 
-A configuration is refused before anything is built from it, unless it is small, its keys and types are those of the
-class that it names, and its numbers lie in the ranges of `BOUNDS`. Only classes of this package are built, and those of
-packages that the user names as trusted, whose arguments are their own business.
+Before anything is built, the size of a configuration, its keys, and types and ranges (`BOUNDS`) of its arguments are
+checked. Only classes of this package and of packages that the user trusts are built; arguments of the latter are not
+checked.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "noise_heads": (0, 16),
     "dropout": (0, 1),
     "high_pass": (0, 1000),
-    # settings of published encoders that a loop runs over
+    # Numbers of layers of published encoders
     **dict.fromkeys(("layers", "depths", "num_hidden_layers"), (1, 48)),
 }
-"""Least and largest value of the arguments of networks and encoders by name; of others 0 and `MAX_NUMBER`."""
+"""Smallest and largest value of arguments of networks and encoders by name; 0 and `MAX_NUMBER` for all others."""
 MAX_NUMBER = 100_000
 
 Settings = TypeVar("Settings")
@@ -52,15 +52,15 @@ def read_yaml(path: Path, error: type[Exception] = ModelError) -> Any:
     """Read a YAML file of plain values.
 
     Raises:
-        ModelError, or another `error`: the file cannot be read, is not YAML, is larger than 512 KiB, is nested more
-            than 32 levels deep, or has aliases that unfold to more than 200,000 values.
+        ModelError, or another `error`: the file cannot be read, is not YAML, is larger than 512 KiB, has more than 32
+            levels, or more than 200,000 values after its aliases are expanded.
     """
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES >> 10} KiB")
         text = path.read_bytes().decode()
@@ -73,17 +73,17 @@ def read_yaml(path: Path, error: type[Exception] = ModelError) -> Any:
         where = f"in line {mark.line + 1}, " if mark else ""
         problem = getattr(fault, "problem", None) or str(fault).partition("\n")[0]
         raise error(f"{path} cannot be read: {where}{problem}.") from None
-    except (ValueError, OverflowError) as fault:  # of values too, such as the date 2001-99-99
+    except (ValueError, OverflowError) as fault:  # also for values such as the date 2001-99-99
         why = "it is not UTF-8 text" if isinstance(fault, UnicodeError) else str(fault).partition(";")[0]
         raise error(f"{path} cannot be read: {why}.") from None
 
 
 def check_size(text: str, loader: Any) -> None:
-    """Raise ValueError if a YAML text is nested deeply, or is large once its aliases are unfolded."""
+    """Raise ValueError if a YAML text has too many levels, or too many values after its aliases are expanded."""
     import yaml
 
     sizes: dict[str, int] = {}  # number of values under each anchor
-    opened = [("", 0)]  # anchor and number of values of each collection that has begun
+    opened = [("", 0)]  # anchor and number of values of each open collection
     for event in yaml.parse(text, loader):
         anchor, size = getattr(event, "anchor", None) or "", 1
         if isinstance(event, yaml.CollectionStartEvent):
@@ -92,7 +92,7 @@ def check_size(text: str, loader: Any) -> None:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
             continue
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(anchor, MAX_NODES + 1)  # within its own anchor it would have no end
+            size = sizes.get(anchor, MAX_NODES + 1)  # an alias within its own anchor is infinite
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, size = opened.pop()
         elif not isinstance(event, yaml.ScalarEvent):
@@ -103,11 +103,11 @@ def check_size(text: str, loader: Any) -> None:
         outer, total = opened[-1]
         opened[-1] = (outer, total + size)
         if total + size > MAX_NODES:
-            raise ValueError(f"it has more than {MAX_NODES} values, its aliases unfolded")
+            raise ValueError(f"it has more than {MAX_NODES} values after its aliases are expanded")
 
 
 def check_keys(given: Any, known: tuple[str, ...], where: str) -> None:
-    """Raise ModelError unless `given` is a mapping without other keys than the known ones."""
+    """Raise ModelError unless `given` is a mapping with known keys only."""
     if not isinstance(given, dict):
         raise ModelError(f"{where} is not a mapping of {', '.join(known)}.")
     if unknown := [str(key) for key in given if key not in known]:
@@ -118,14 +118,14 @@ def check_keys(given: Any, known: tuple[str, ...], where: str) -> None:
 
 
 def build(description: Any, trust: Sequence[str] = ()) -> Any:
-    """Build what a `class_path` with `init_args` describes.
+    """Build a network or encoder from its `class_path` and `init_args`.
 
     Args:
-        description: from a configuration.
-        trust: packages whose classes may be built besides this package's networks and encoders.
+        description: mapping from a configuration.
+        trust: packages, besides this one, whose classes may be built.
 
     Raises:
-        ModelError: it is no network or encoder of this package or of a trusted one, or cannot be built.
+        ModelError: the class is not a network or encoder of this package or a trusted one, or cannot be built.
     """
     from torch import nn
 
@@ -151,7 +151,7 @@ def build(description: Any, trust: Sequence[str] = ()) -> Any:
 
 
 def check_arguments(kind: type, arguments: Any) -> None:
-    """Raise ValueError if arguments for a class have unknown names, other types than its own, or are out of range."""
+    """Raise ValueError if arguments of a class have unknown names, wrong types or values out of range."""
     hints = get_type_hints(kind.__init__)  # type: ignore[misc]
     names = tuple(name for name in hints if name != "return")
     check_keys(arguments, names, "init_args")
@@ -167,16 +167,16 @@ def check_arguments(kind: type, arguments: Any) -> None:
 
 
 def check_number(name: str, number: float) -> None:
-    """Raise ValueError if the argument `name` is out of its range."""
+    """Raise ValueError if a value of the argument `name` is out of range."""
     low, high = BOUNDS.get(name, (0, MAX_NUMBER))
     if not low <= number <= high:
         raise ValueError(f"{name} is {shorten(number)}, not between {low:g} and {high:g}")
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value has the type of an argument; a mapping holds numbers and lists of numbers only.
+    """Return whether a plain value has the type of an argument; mappings may hold numbers and lists of numbers only.
 
-    Texts in the settings of a published encoder would name code or weights for its library to fetch.
+    Texts in the settings of a published encoder could name code or weights for its library to download.
     """
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
@@ -191,7 +191,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, dict) and all(
             isinstance(name, str) and (fits(each, plain) or fits(each, list[plain])) for name, each in value.items()
         )
-    if not isinstance(value, list | tuple) or not inner:  # an object, which no configuration can give
+    if not isinstance(value, list | tuple) or not inner:  # configurations cannot contain objects
         return False
     if kind is tuple and Ellipsis not in inner:
         return len(value) == len(inner) and all(map(fits, value, inner))
@@ -199,13 +199,13 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def numbers_in(value: Any) -> list[float]:
-    """The numbers among a value, or the items of a list."""
+    """Return the numbers in a value or list."""
     items = value if isinstance(value, list | tuple) else [value]
     return [each for each in items if isinstance(each, int | float) and not isinstance(each, bool)]
 
 
 def make_settings(given: Any, kind: type[Settings], where: str) -> Settings:
-    """Make a dataclass of numbers and lists from a section of a config; raise ModelError if it does not fit."""
+    """Make a dataclass of numbers and lists from a section of a config; raise ModelError if it is not valid."""
     names = tuple(vars(kind()))
     if given is None:
         return kind()
@@ -224,7 +224,7 @@ def make_settings(given: Any, kind: type[Settings], where: str) -> Settings:
 
 
 def shorten(value: Any) -> str:
-    """The beginning of a value as text, for a message."""
+    """Return the first characters of a value, for a message."""
     try:
         return str(value)[:60]
     except ValueError:  # Python does not print numbers of thousands of digits

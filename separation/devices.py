@@ -1,4 +1,4 @@
-"""Devices to compute on, by name."""
+"""Selection of the device to compute on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def find_device(name: str | torch.device | None) -> torch.device:
-    """Return a device by name; None or "auto" is CUDA, Apple's MPS or the CPU, whichever is there first, "gpu" a GPU.
+    """Return a device by name. None and "auto" select CUDA, MPS or the CPU, "gpu" CUDA or MPS, in this order.
 
     Raises:
         ValueError: if there is no such device.

@@ -92,11 +92,11 @@ class ListingRule:
     sounds: tuple[str, ...] = field(default_factory=lambda: tuple(wordings()))
 
     def certainty(self, terms: Tensor) -> Tensor:
-        """Terms of sounds (..., 3), see `listing_terms`, to logits of being right (...)."""
+        """Convert terms of sounds (..., 3), see `listing_terms`, to logits of a correct entry (...)."""
         return terms @ torch.tensor([self.slope, self.tag, self.share]) + self.bias
 
     def candidates(self, tagger: bool) -> list[Sound]:
-        """The labels, then the classes that are none."""
+        """Return the labels, followed with a tagger by its classes without a label."""
         table = known_sounds()
         labels = [table.get(name) or Sound(name, (), frozenset()) for name in self.sounds]
         named = {name for sound in labels for name in (sound.name, *sound.classes)}
@@ -177,7 +177,7 @@ class Detector:
         starts, stops = (edges == 1).nonzero().tolist(), (edges == -1).nonzero()[:, 1].tolist()
         for (sound, start), stop in zip(starts, stops, strict=True):
             peak, runs = float(probability[sound, start:stop].max()), self.runs.setdefault(sound, [])
-            if start == 0 and runs and runs[-1][1] == self.frames:  # it goes on from the segment before
+            if start == 0 and runs and runs[-1][1] == self.frames:  # continues from the previous segment
                 begin, _, before = runs.pop()
                 runs.append((begin, self.frames + stop, max(before, peak)))
             elif peak >= LIST_PRESENCE or stop == inner.shape[1]:
@@ -292,7 +292,7 @@ class Lister:
             sample_rate: of the mixture, Hz.
             at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
             most: largest number of sounds.
-            span: as in `__call__`; nothing outside is listened to.
+            span: as in `__call__`; the rest of the recording is ignored.
 
         Raises:
             ValueError: if the mixture, the rate or the span is not valid.
@@ -322,8 +322,8 @@ class Lister:
         if most is not None and (most < 0 or most != int(most)):
             raise ValueError(f"The largest number of sounds must be a whole number from 0 on, not {most}.")
         parsed = Span.parse(span)
-        heard = blocks if parsed is None else parsed.cut(blocks, as_rate(sample_rate))
-        found = self.detect(heard, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
+        blocks = blocks if parsed is None else parsed.cut(blocks, as_rate(sample_rate))
+        found = self.detect(blocks, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
         sounds = select_sounds(found, self.listed_sounds, self.listing, at_least, most)
         if parsed is None:
             return sounds

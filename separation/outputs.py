@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 NAME_BYTES = 255  # longest file name of the common file systems
 SLUG_BYTES = 100
 WITHOUT, REMIX = "without", "remix"
-"""Names of what is left without several sounds, and of a recording with sounds at other levels."""
+"""Names of a recording without several sounds, and of one in which levels were changed."""
 SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "verdict", "sounding", "hints", "scale")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One query, its unique name in file names and records, and what is written.
+    """One query and the files to write for it.
 
     Attributes:
-        name: in file names and records.
-        query: what to extract or to change.
+        name: unique name, in file names and records.
+        query: the sound to extract or change.
         target: whether the target is written.
         residual: whether the residual is written.
-        gain: in dB, of a sound that is changed together with others and has no file of its own.
-        rest: name of the residual's file; None: by the query.
+        gain: in dB, for a sound that is changed together with others and has no file of its own.
+        rest: name of the residual's file; None: a name from the query.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Record:
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The fields of a separation, those of a list of sounds, or both if everything listed is separated."""
+        """Return the fields of a separation, of a list of sounds, or of both for --all."""
         hidden = {"heard"} if self.heard is None else set() if self.rest else set(SEPARATED)
         hidden |= {name for name in ("rest", "remix") if getattr(self, name) is None}
         hidden -= {"plots"} if self.plots else set()
@@ -83,7 +83,7 @@ class Record:
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def enter_presence(self, name: str, presence: float) -> None:
-        """Enter the presence of a query, and the word for it."""
+        """Set presence and verdict of a query."""
         from separation.stream import presence_word
 
         self.presence[name] = None if math.isnan(presence) else round(presence, 4)
@@ -107,20 +107,20 @@ def slug(query: str) -> str:
 
 
 def cut_name(text: str, limit: int) -> str:
-    """The longest beginning of `text` that takes at most `limit` bytes in a file name."""
+    """Return the longest prefix of `text` that takes at most `limit` bytes in a file name."""
     while len(os.fsencode(text)) > limit:
         text = text[:-1]
     return text
 
 
 def output_name(stem: str, part: str, suffix: str, number: int = 1) -> str:
-    """`stem.part.suffix`, or `stem.part.number.suffix` from the second on; a stem that is too long is cut."""
+    """Return `stem.part.suffix`, or `stem.part.number.suffix` from number 2 on; a long stem is cut."""
     tail = f".{part}{suffix}" if number == 1 else f".{part}.{number}{suffix}"
     return cut_name(stem, NAME_BYTES - len(os.fsencode(tail))) + tail
 
 
 def looks_like_output(path: Path, parts: set[str]) -> bool:
-    """Whether a file is named like an earlier output of these slugs: mix.dog_barking.wav beside some mix.*."""
+    """Return whether a file is named like an output for one of these slugs: mix.dog_barking.wav beside a mix.*."""
     pieces = path.name.split(".")[:-1]
     if len(pieces) > 2 and pieces[-1].isdecimal():
         pieces.pop()
@@ -131,7 +131,7 @@ def looks_like_output(path: Path, parts: set[str]) -> bool:
 
 
 class Namer:
-    """Assigns output paths, each only once and none that is an input; `notice` is told when a name needs a number."""
+    """Assigns unique output paths that are not inputs. `notice` is called if a name needs a number."""
 
     def __init__(
         self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
@@ -164,7 +164,7 @@ class Namer:
 
 
 def identity(path: Path) -> str:
-    """The same text for two paths that are one file on some file system: links resolved, case and accents folded."""
+    """Return the same text for paths that may be one file: links resolved, case and Unicode form folded."""
     return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
 
 
@@ -174,7 +174,11 @@ def identity(path: Path) -> str:
 def choose_format(
     label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
 ) -> tuple[formats.Format, str]:
-    """Format and sample type of an input's outputs: the requested ones (AudioError if impossible), its own, or wav."""
+    """Return format and sample type of the outputs: those requested, else the input's, else wav.
+
+    Raises:
+        AudioError: if the requested format cannot hold the audio.
+    """
     if name:
         entry = formats.find_format(name)
         chosen = formats.find_subtype(entry, subtype)
@@ -194,7 +198,7 @@ def choose_format(
 def plan_paths(
     requests: Iterable[Request], folder: Path, stem: str, suffixes: Iterable[str], plot: bool, namer: Namer
 ) -> list[dict[str, Path]]:
-    """Output paths of every request on one input, by kind of file; each request has its suffix."""
+    """Return the output paths of each request, by kind of file; each request has its suffix."""
     plans = []
     for request, suffix in zip(requests, suffixes, strict=True):
         part = slug(request.name)
@@ -210,9 +214,9 @@ def plan_paths(
 
 @dataclass
 class QueryOutputs:
-    """The output files of one query on one input: those of "target", "residual" and "picture" that are in `paths`.
+    """The output files of one query and one input: "target", "residual" and "picture", as far as in `paths`.
 
-    Closing `stack` removes whatever has not been committed.
+    Closing `stack` removes files that have not been committed.
     """
 
     request: Request
@@ -251,7 +255,7 @@ class QueryOutputs:
             self.stack.callback(self.picture.discard)
             rest = self.request.rest
             panels = {"target": "removed" if rest else "target", "residual": rest or "residual"}
-            if rest == REMIX:  # what its sounds lose together is hard to read
+            if rest == REMIX:  # a picture of the changes of all sounds together is hard to read
                 del panels["target"]
             self.panels = {"mixture": "mixture", **panels}
             self.spectra = {kind: Spectrogram(rate, self.frames) for kind in self.panels}
@@ -267,13 +271,13 @@ class QueryOutputs:
 
     @property
     def peak(self) -> float:
-        """Largest sample of files that are turned down to full scale, 0 for others."""
+        """Largest absolute sample of files that are scaled down to full scale; 0 for others."""
         return max((writer.peak for writer in self.writers.values() if writer.spooled), default=0.0)
 
     def finish(self, peak: float) -> list[PendingFile]:
         """Complete all files under their temporary names and return them, ready to commit.
 
-        If the peak, that of all files that add up to the input, exceeds full scale, they are turned down by one factor.
+        If `peak`, over all files that add up to the input, exceeds full scale, all are divided by it.
         """
         self.gain = 1.0 / max(1.0, peak)
         for writer in self.writers.values():
@@ -293,7 +297,7 @@ class QueryOutputs:
         return files
 
     def report(self, record: Record, presence: float | None) -> None:
-        """Enter the files, the gain and, unless it is None, the presence into the record."""
+        """Add the files, the gain and, unless it is None, the presence to the record."""
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         if presence is not None:
             record.enter_presence(name, presence)
@@ -319,7 +323,7 @@ class QueryOutputs:
 
 
 def blend_of(requests: Iterable[Request]) -> list[Request]:
-    """The file that requests with gains make together, if there are any: without these sounds, or a remix."""
+    """Return the request for the file that requests with gains share: a remix, or the input without their sounds."""
     gains = {request.name: request.gain for request in requests if request.gain is not None}
     if any(gain > -math.inf for gain in gains.values()):
         title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains.items())
@@ -328,9 +332,9 @@ def blend_of(requests: Iterable[Request]) -> list[Request]:
 
 
 def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up: bool = False) -> None:
-    """Write a separation, target by target, to its files: all appear together at the end, or none.
+    """Write a separation to its files. Either all appear at the end or none.
 
-    If they `add_up` to the mixture, there is one more output than targets, for the rest.
+    If the files `add_up` to the mixture, the last output is the residual of all targets.
     """
     for mixture, targets in file:
         for output, target in zip(outputs, targets, strict=False):
@@ -345,55 +349,59 @@ def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up:
 
 def write_files(
     file: FileSeparation,
-    requests: Sequence[Request],
+    names: Iterable[str],
+    gains: Iterable[tuple[Any, float]] | None,
     output: Path,
-    overwrite: bool,
-    form: tuple[str | None, str | None, str | None],
+    residual: bool = False,
+    overwrite: bool = False,
+    name: str | None = None,
+    subtype: str | None = None,
+    clip: str | None = None,
 ) -> list[Path]:
-    """Write a separation to a folder, under the names of the command, or its only result to a file; return the paths.
+    """Write a separation to a folder, with names as in the command, or its only result to a file; return the paths.
 
     Args:
         file: the separation.
-        requests: for each of its targets.
+        names: of the queries.
+        gains: sounds that are changed together, with their gains in dB.
         output: a folder, or a file of an audio format.
+        residual: whether the residual of each query is written.
         overwrite: whether existing files may be replaced.
-        form: format, sample type and what happens to peaks, as in the command.
+        name: of the format.
+        subtype: the sample type.
+        clip: one of `writing.CLIPS`.
 
     Raises:
         AudioError: if a file exists or cannot be written; nothing is written then.
         ValueError: if there are several results for one file.
     """
-    reader, (name, subtype, clip) = file.reader, form
-    suffix = output.suffix.lower().lstrip(".")
+    requests = [Request(name, "", True, residual) for name in names]
+    requests += blend_of(Request("", "", False, False, gain) for _, gain in gains or ())
+    reader, label, suffix = file.reader, str(file.reader.path), output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
     alone = (suffix in formats.FORMATS or same) and not output.is_dir()
     if clip not in (None, *CLIPS):
-        raise ValueError(f"Unknown way to treat peaks {clip!r}. Use one of {', '.join(CLIPS)}.")
+        raise ValueError(f"Unknown clip mode {clip!r}. Use one of {', '.join(CLIPS)}.")
     if alone and sum(request.target + request.residual for request in requests) != 1:
         raise ValueError(f"{output} is one file, but there are several results: name a folder.")
     name = name or (suffix if alone and not same else None)
-    chosen = choose_format(str(reader.path), reader, name, subtype, lambda _: None)
-    films = (
-        [None] * len(requests)
-        if name
-        else plan_films(str(reader.path), reader, [request.target for request in requests])
-    )
+    chosen = choose_format(label, reader, name, subtype, lambda _: None)
+    films = [None] * len(requests) if name else plan_films(label, reader, [request.target for request in requests])
     if same and not all(films):
         raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
     namer = Namer([reader.path], overwrite)
     if alone:
-        kind = "target" if requests[0].target else "residual"
-        namer.check_destination(output)
-        plans = [{kind: output}]
+        plans = [{"target" if requests[0].target else "residual": output}]
     else:
         suffixes = [(film.form if film else chosen)[0].suffix for film in films]
         plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
-        for path in (path for paths in plans for path in paths.values()):
-            namer.check_destination(path)
+    written = [path for paths in plans for path in paths.values()]
+    for path in written:
+        namer.check_destination(path)
     with ExitStack() as stack:
         outputs = [
-            QueryOutputs(request, paths, str(reader.path), reader, file.frames, chosen, overwrite, stack, clip, film)
+            QueryOutputs(request, paths, label, reader, file.frames, chosen, overwrite, stack, clip, film)
             for request, paths, film in zip(requests, plans, films, strict=True)
         ]
         write_outputs(file, outputs)
-    return [path for paths in plans for path in paths.values()]
+    return written

@@ -1,8 +1,8 @@
-"""How every command begins and ends: standard streams, signals, temporary files, exit status.
+"""Start and end of every command: standard streams, signals, temporary files, exit status.
 
-SIGINT, SIGTERM and SIGHUP end the process within half a second, whatever it is doing. They raise nothing in the code
-that they interrupt, where it could be caught or turn into another error: the handler removes temporary files itself.
-While the main thread is inside of a long call, during which no handler runs, another thread acts.
+SIGINT, SIGTERM and SIGHUP end the process within half a second. No exception is raised, because the interrupted code
+could catch it or turn it into another error: the handler itself removes temporary files. If the main thread is inside
+a long call, during which Python runs no handlers, another thread does this.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ from typing import Any, NoReturn
 from separation.commands import end_at_once
 from separation.errors import AudioError, reason
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 0.2  # seconds that the main thread has for a signal before another thread acts
-# Control characters, among them those that begin terminal escapes, marks that reverse the order of text, and bytes
-# that are not text.
+# Control characters (terminal escapes), marks that reverse the order of text, and surrogates (bytes that are no text).
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
 
 TEMPORARY: set[Path] = set()  # files and folders that are removed if a signal ends the process
 _program = "separation"
-_status: int | None = None  # of a process that a signal ends; None: 128 and its number
-_commits = threading.RLock()  # held while files get their names
+_status: int | None = None  # exit status after a signal; None: 128 + its number
+_commits = threading.RLock()  # held while files are renamed
 _ending = threading.Lock()
 
 # Standard streams
 
 
 class StandardOutputError(Exception):
-    """Standard output cannot be written. The text says why; it is empty if nobody reads it any more."""
+    """Standard output cannot be written. The text is the reason, empty if its reader has closed it."""
 
 
 @contextmanager
@@ -59,7 +58,7 @@ def standard_output() -> Iterator[None]:
 
 
 class Output(io.TextIOWrapper):
-    """Standard output that raises StandardOutputError instead of an OSError that could be taken for another file's."""
+    """Standard output that raises StandardOutputError, so that its errors differ from those of other files."""
 
     def write(self, text: str) -> int:
         with standard_output():
@@ -71,7 +70,7 @@ class Output(io.TextIOWrapper):
 
 
 class Messages(io.TextIOWrapper):
-    """Standard error; messages that cannot be written are lost, which changes nothing else."""
+    """Standard error that ignores messages that cannot be written."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -84,12 +83,12 @@ class Messages(io.TextIOWrapper):
 
 
 def printable(text: str) -> str:
-    """Escape control characters, as those of terminals, and what the output's encoding lacks is escaped later."""
+    """Escape control characters, such as terminal escapes."""
     return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def say(program: str, *lines: str) -> None:
-    """Print lines to standard error, behind the name of the program."""
+    """Print lines to standard error after the name of the program."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
     with suppress(OSError, ValueError, AttributeError):
@@ -97,7 +96,7 @@ def say(program: str, *lines: str) -> None:
 
 
 def open_streams() -> None:
-    """Point closed standard streams at the null device, so that no file gets their numbers; see `Output`, `Messages`.
+    """Open closed standard streams on the null device, so that no file gets their numbers; see `Output`, `Messages`.
 
     `sys.stdout` stays None if it was closed.
     """
@@ -119,7 +118,7 @@ def open_streams() -> None:
 
 
 def begin(program: str) -> None:
-    """Prepare standard streams and signals for a program that has this process for itself."""
+    """Prepare standard streams and signals of a process that runs only this program."""
     global _program
     _program = program
     open_streams()
@@ -127,7 +126,7 @@ def begin(program: str) -> None:
 
 
 def call(program: str, main: Callable[[], int | None]) -> int:
-    """Run a command's `main` and return its exit status; what fails outside of any file is one sentence."""
+    """Run a command's `main` and return its exit status; print errors that belong to no input as one sentence."""
     global _program
     _program = program
     if sys.stdout is None:
@@ -135,7 +134,7 @@ def call(program: str, main: Callable[[], int | None]) -> int:
         return FAILED
     try:
         os.getcwd()
-    except OSError:  # MKL would end the process with a message of its own
+    except OSError:  # MKL would end the process with its own message
         say(program, "the working folder does not exist any more.")
         return FAILED
     try:
@@ -150,7 +149,7 @@ def call(program: str, main: Callable[[], int | None]) -> int:
     except StandardOutputError as error:
         if str(error):
             say(program, str(error))
-        with suppress(OSError, ValueError):  # otherwise Python complains at exit about unwritten output
+        with suppress(OSError, ValueError):  # otherwise Python reports unwritten output at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
         say(program, "there is not enough memory.")
@@ -163,13 +162,13 @@ def call(program: str, main: Callable[[], int | None]) -> int:
 
 
 def end_normally() -> None:
-    """From now on, a signal is the usual way to end this process, with exit status 0."""
+    """Let signals end this process with exit status 0 from now on."""
     global _status
     _status = DONE
 
 
 def take_signals() -> None:
-    """Let signals end this process, except those that are ignored, as nohup has it, or that somebody else handles."""
+    """Let signals end this process, except those that are ignored (nohup) or have another handler."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, end_at_once):
             signal.signal(number, _handle)
@@ -183,13 +182,13 @@ def take_signals() -> None:
 
 
 class TorchPreloader:
-    """Import hook that loads torch's largest library before torch does: no signal is seen while an import loads it.
+    """Import hook that loads torch's largest library first, because Python sees no signal while an import loads it.
 
-    That takes a third of a second, and seconds if it comes from the disk or the machine is busy.
+    Loading takes a third of a second, or seconds from a slow disk.
     """
 
     def find_spec(self, name: str, *_: Any) -> None:
-        """Load the library if torch is to be imported; the import itself is left to others."""
+        """Load the library if the module is torch; other finders do the import."""
         if name != "torch":
             return
         sys.meta_path.remove(self)
@@ -198,13 +197,13 @@ class TorchPreloader:
             from importlib.util import find_spec
 
             [folder] = find_spec(name).submodule_search_locations  # type: ignore[union-attr, misc]
-            load = ctypes.CDLL(None).dlopen  # called like this, it does not hold Python's lock
+            load = ctypes.CDLL(None).dlopen  # a call through ctypes releases Python's lock
             load.argtypes, load.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
             load(os.fsencode(f"{folder}/lib/libtorch_cpu.so"), os.RTLD_NOW)
 
 
 def give_back_signals() -> None:
-    """Handle signals as Python does."""
+    """Restore Python's signal handlers."""
     for number in SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -228,7 +227,7 @@ def _watch(reading: int) -> None:
 
 
 def end(number: int) -> NoReturn:
-    """End the process at once with the exit status of a signal; whatever is temporary is removed."""
+    """Remove temporary files and end the process at once with the exit status of a signal."""
     _ending.acquire()
     _commits.acquire(timeout=5.0)
     for path in list(TEMPORARY):
@@ -236,14 +235,14 @@ def end(number: int) -> NoReturn:
     cause = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     clear = "\r\033[K" if os.isatty(2) else ""  # a progress bar
     with suppress(OSError, ValueError):
-        if os.name != "posix" or select.select([], [2], [], 0)[1]:  # a pipe that nobody empties would block
+        if os.name != "posix" or select.select([], [2], [], 0)[1]:  # writing to a full pipe would block
             os.write(2, f"{clear}{_program}: {cause}; no incomplete files are left.\n".encode())
     os._exit(128 + number if _status is None else _status)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let signals wait until the end of the block, which should be short."""
+    """Delay signals until the end of the block, which should be short."""
     before: dict[int, Any] = {}
     caught: list[int] = []
     try:
@@ -264,9 +263,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a hidden path beside `path` for what will be renamed to it; see `remove`.
+    """Return a hidden path beside `path`, for a file to be renamed to `path`; see `remove`.
 
-    The name tells which process uses it. What processes that are gone have left in the folder is removed.
+    Its name contains the process id. Files that ended processes left in the folder are removed.
     """
     _remove_leftovers(path.parent)
     temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.part")
@@ -276,7 +275,7 @@ def temporary_path(path: Path) -> Path:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield an empty folder in the system's temporary folder; it is removed when the block ends."""
+    """Yield an empty temporary folder, which is removed at the end of the block."""
     import tempfile
 
     try:
@@ -291,7 +290,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a temporary file or folder, if it is there."""
+    """Remove a temporary file or folder if it exists."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             import shutil
@@ -307,7 +306,7 @@ def remove(path: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """Eight digits for the machine, or container, in which process numbers are unique."""
+    """Return eight digits for the machine or container, within which process ids are unique."""
     name = os.uname().nodename if hasattr(os, "uname") else ""
     with suppress(OSError):
         name += os.readlink("/proc/self/ns/pid")
@@ -324,5 +323,5 @@ def _remove_leftovers(folder: Path) -> None:
                     os.kill(int(found[2]), 0)
                 except ProcessLookupError:
                     remove(Path(entry.path))
-                except OSError:  # somebody else's
+                except OSError:  # another user's
                     continue

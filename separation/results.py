@@ -1,4 +1,4 @@
-"""What a separation returns, in memory or block by block."""
+"""Results of a separation, in memory or block by block."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from separation.stream import Stream, presence_word
 Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
 """Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
 Progress = Callable[[float], bool | None]
-"""Is told the fraction that is done, 0 to 1; returns False to cancel."""
+"""Called with the completed fraction, 0 to 1; returns False to cancel."""
 
-MEASURING = 0.05  # part of the progress that the first pass takes
+MEASURING = 0.05  # share of the progress for the first pass
 
 
 def describe(waveform: Tensor, sample_rate: int) -> str:
-    """For example "2 channels, 10.0 s at 44100 Hz, peak -3.1 dB"."""
+    """Return for example "2 channels, 10.0 s at 44100 Hz, peak -3.1 dB"."""
     channels, samples = waveform.shape
     peak = float(waveform.abs().max()) if samples else 0.0
     level = f"{20 * math.log10(peak):.1f} dB" if peak else "none, silent"
@@ -34,7 +34,7 @@ def describe(waveform: Tensor, sample_rate: int) -> str:
 
 
 def players(waveforms: dict[str, Tensor], sample_rate: int) -> str:
-    """HTML with an audio player (16-bit wav) for each waveform (channels, time), for notebooks."""
+    """Return HTML with an audio player (16-bit wav) for each waveform (channels, time), for notebooks."""
     import base64
     import io
 
@@ -107,7 +107,7 @@ def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterabl
 
 
 def watch_fraction(progress: Progress) -> Watch:
-    """A `Watch` that tells a callback the fraction that is done, and stops when it returns False."""
+    """Return a `Watch` that calls `progress` and raises Cancelled when that returns False."""
 
     def watch(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterator[Tensor]:
         done, begin, size = 0, *((0.0, MEASURING) if stage == "measuring" else (MEASURING, 0.99 - MEASURING))
@@ -123,18 +123,18 @@ def watch_fraction(progress: Progress) -> Watch:
 def separate_blocks(
     stream: Stream, blocks: Iterable[Tensor], sample_rate: int, span: Span | None, weights: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Separate a whole recording, or a span of it, that is given in blocks (channels, n).
+    """Separate a recording, or a span of it, that is given in blocks (channels, n).
 
     Args:
-        stream: separates queries, then sounds to be changed.
+        stream: separates the queries, followed by the sounds to be changed.
         blocks: of the recording.
         sample_rate: of the recording, Hz.
-        span: outside of it, targets are silent.
-        weights: of each sound to be changed (sounds,); None: there is none.
+        span: targets are silent outside it.
+        weights: share of each changed sound that is removed (sounds,); None without such sounds.
 
     Yields:
-        Mixture (channels, m) and targets (queries, channels, m); if sounds are changed, the last target is what they
-        lose: their weighted sum.
+        Mixture (channels, m) and targets (queries, channels, m). If sounds are changed, the last target is the sum of
+        what is removed from them.
     """
     pairs = stream.separate(blocks) if span is None else separate_span(stream, blocks, sample_rate, span)
     for mixture, targets in pairs:
@@ -150,11 +150,11 @@ def separate_blocks(
 def separate_span(
     stream: Stream, blocks: Iterable[Tensor], sample_rate: int, span: Span
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Separate a span of a recording; the network sees only the span and as much on either side as it depends on."""
+    """Separate a span of a recording. The network processes only the span and the context that it depends on."""
     first, last = stream.limit(span.begin, span.end)
 
     def cut() -> Iterator[tuple[bool, Tensor]]:
-        """Blocks that lie either before, in or behind the part that the network sees."""
+        """Cut blocks at the edges of the part that the network processes; yield whether each is inside."""
         position = 0
         for block in blocks:
             length = block.shape[-1]
@@ -178,14 +178,14 @@ def separate_span(
 class FileSeparation:
     """Separates a file of any length in constant memory. Made by `Separator.separate_file`.
 
-    Iterate once: every item is a mixture (channels, n) and its targets (queries, channels, n) on the CPU, in order and
-    without gaps. The residual of a target is mixture - target. If sounds are removed or changed, the last target is
-    what they lose, so that its residual is the cleaned recording or the remix.
+    Iterate over it once. Each item is a part of the mixture (channels, n) and its targets (queries, channels, n) on the
+    CPU, in order and without gaps. The residual of a target is mixture - target. If sounds are removed or changed, the
+    last target is what they lose: its residual is the cleaned recording or the remix.
 
     Attributes:
         frames: samples per channel.
         level: of the recording, see `stream.measure_level`.
-        outputs: files that have been written, in order.
+        outputs: written files, in order.
     """
 
     stream: Stream
@@ -199,11 +199,11 @@ class FileSeparation:
 
     @property
     def presence(self) -> list[float]:
-        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
+        """Probability of each query to occur in the processed part; NaN if the model does not estimate it."""
         return self.stream.presence
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read the file for the second time.
+        """Read the file for the second time and separate it.
 
         Raises:
             AudioError: if the file can no longer be read, or its length has changed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
 from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
+from separation.outputs import write_files
 from separation.pretrained import ModelError, find_model, load_model, load_settings
-from separation.query import Query, encode_queries
+from separation.query import Query, as_list, encode_queries
 from separation.results import FileSeparation, Remix, Separation, Watch, pass_on, separate_blocks, watch_fraction
 from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble
 from separation.suggestions import Hint, suggest
@@ -95,7 +95,7 @@ class Separator(Lister):
             offline: never use the network; by default the environment decides.
             precision: of the network's convolutions: "float32", "bfloat16", or "auto": bfloat16 for models whose
                 estimates it hardly changes, on processors that compute with it (avx512_bf16, amx_bf16).
-            trust: packages of others whose networks and encoders the model may consist of; their code is run.
+            trust: packages outside this one whose networks and encoders the model may use; their code is run.
 
         Raises:
             ValueError: if the precision is unknown, or the device is unknown or not available.
@@ -150,10 +150,10 @@ class Separator(Lister):
         Args:
             mixture: (time,) or (channels, time), floats in [-1, 1] or integers of any type.
             query: what to extract: a text (or a class name, for models that know classes only), a class number, an
-                embedding (dim,), or a `Query`. A list gives a list of results in its order and shares computation.
+                embedding (dim,), or a `Query`. A list gives a list of results and shares computation.
             sample_rate: of the mixture, Hz.
-            remove: one or more sounds to remove together: the `residual` of their result has none of them. With a
-                query, the return value is a pair of its result and theirs; the presence is the largest of theirs.
+            remove: one or more sounds to remove together. They have one result: its `residual` contains none of them,
+                its presence is the largest of theirs. With a query, a pair of its result and theirs is returned.
             span: (from, to) in seconds or as "mm:ss"; outside, targets are silent, with fades of 20 ms.
 
         Raises:
@@ -198,7 +198,7 @@ class Separator(Lister):
         span: Span | None,
         presences: list[float] | None = None,
     ) -> list[Separation]:
-        """Separate (channels, time): queries, then what sounds lose that are changed together by gains in dB."""
+        """Separate (channels, time): one result per query, then one of what the changed sounds lose together."""
         stream, weights = self._stream_of_changes(
             queries, changed, sample_rate, wave.shape[0], self.level([wave], sample_rate)
         )
@@ -227,9 +227,9 @@ class Separator(Lister):
         level: float,
         share: bool = False,
     ) -> tuple[Stream, Tensor | None]:
-        """A stream for queries and for sounds that are changed, and how much of each of the latter is taken away.
+        """Return a stream for queries and sounds to be changed, and the share of each of the latter that is removed.
 
-        Sounds that are changed share what they claim, if they are several.
+        Several sounds to be changed share the energy that they claim together.
         """
         if changed is None:
             return self.stream(queries, sample_rate, channels, level, share), None
@@ -301,63 +301,45 @@ class Separator(Lister):
     ) -> FileSeparation:
         """Separate a file of any length block by block, or write the results to files.
 
-            file = separator.separate_file("mix.wav", ["dog barking"])
-            for mixture, targets in file:
-                target.write(targets[0])
-                residual.write(mixture - targets[0])
-
-            separator.separate_file("mix.wav", "dog barking", output="out", progress=print).outputs
+            for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"):
+                residual = mixture - target
             separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
 
-        The file is read twice: here for its level and length, then while the result is iterated over, or here too if
-        there is an `output`. All files appear together at the end, or none.
+        The file is read twice: for its level, and while one iterates over the result. With an `output`, this call does
+        both; either all files appear or none.
 
         Args:
             source: the file, or its reader.
-            queries: what to extract, as in `__call__`.
+            queries: as in `__call__`.
             watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
-            share: no two targets of the queries take the same energy, see `models.base.SharedTargets`.
+            share: targets of the queries share energy that several claim, see `models.base.SharedTargets`.
             remove: sounds to remove together; the residual of the last target has none of them.
             gains: sounds to change, as in `remix`; the residual of the last target is the remix.
             span: as in `__call__`.
-            output: a folder for files named as by the command, or the name of the one result.
+            output: a folder, for file names as in the command, or the path of the only result.
             residual: also write the residual of each query.
             overwrite: whether existing files may be replaced.
             format: of the files, such as "flac".
             subtype: their sample type.
-            clip: what happens to peaks beyond full scale, see `audio.writing.CLIPS`.
-            progress: is told the fraction that is done, 0 to 1; returns False to cancel.
+            clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
+            progress: called with the completed fraction, 0 to 1; returns False to cancel.
 
         Raises:
-            AudioError: if the file cannot be read, or a result cannot be written.
+            AudioError: if the file cannot be read or a result cannot be written.
             Cancelled: if `progress` returned False.
-            ValueError: if a query, a gain or the span is not valid, or there is none.
-            ModelError: if the model does not take such a query, or something that encodes it is missing.
+            ValueError, ModelError: as `__call__`.
         """
-        plain = isinstance(queries, Query | str | int) or hasattr(queries, "shape")
-        wanted: list[Any] = [queries] if plain and output is not None else queries  # type: ignore[assignment]
-        changed, parsed = pair_gains(gains, remove) or None, Span.parse(span)
+        wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
         watch = watch_fraction(progress) if progress else watch
-        with ExitStack() as stack:
-            reader = source if isinstance(source, Reader) else Reader(source)
-            if reader is not source and output is not None:  # otherwise it is read while one iterates
-                stack.enter_context(reader)
-            frames, level = self.measure(reader, watch)
-            stream, weights = self._stream_of_changes(
-                wanted, changed, reader.sample_rate, reader.channels, level, share
-            )
-            file = FileSeparation(stream, reader, frames, level, watch, parsed, weights)
-            if output is not None:
-                from separation.outputs import Request, blend_of, write_files
-
-                names = [Query.parse(query, self.encoder).name for query in wanted]
-                requests = [Request(name, "", True, residual) for name in names]
-                if changed:
-                    requests += blend_of(Request("", "", False, False, gain) for _, gain in changed)
-                form = (format, subtype, clip)
-                file.outputs = write_files(file, requests, Path(output), overwrite, form)
-                if progress:
-                    progress(1.0)
+        reader = source if isinstance(source, Reader) else Reader(source)
+        frames, level = self.measure(reader, watch)
+        stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
+        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights)
+        if output is not None:
+            names = [Query.parse(query, self.encoder).name for query in wanted]
+            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, format, subtype, clip)
+            if progress:
+                progress(1.0)
         return file
 
     @own_defaults()
@@ -376,7 +358,7 @@ class Separator(Lister):
             sample_rate: of the recording, Hz.
             channels: number of channels.
             level: of the recording, see `level`.
-            share: which of the targets take no energy together twice, all or some of them.
+            share: whether targets share energy that several claim, for all or each of them.
 
         Raises:
             ValueError: if a query is empty, the rate is not a positive whole number, or the level is not valid.
@@ -396,7 +378,7 @@ class Separator(Lister):
         return Stream(model, self.conditions(parsed), as_rate(sample_rate), level, self.rule)
 
     def _model_for(self, queries: Sequence[Query]) -> ConditionedModel:
-        """Return the network for these queries: itself, or with the published gate on classes, or with negatives."""
+        """Return the network, with the published gate on classes and the filter of negatives where they apply."""
         negatives = [(number, each) for number, query in enumerate(queries) for each in query.negatives()]
         parsed = [Query.parse(each, self.encoder) for _, each in negatives]
         model, by_class = self.model, [list(query.forms()) == ["label"] for query in (*queries, *parsed)]

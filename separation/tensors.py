@@ -86,13 +86,13 @@ def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def check_archive(path: Path) -> bool:
-    """Return whether a file is a zip archive; raise ModelError if it unfolds to much more than its own size."""
+    """Return whether a file is a zip archive; raise ModelError if it expands to much more than its own size."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         unfolded = sum(max(0, entry.file_size - entry.compress_size) for entry in archive.infolist())
     if unfolded > MAX_PICKLE:
-        raise ModelError(f"{path} was not opened: it unfolds to {unfolded >> 20} MiB more than it has.")
+        raise ModelError(f"{path} was not opened: its contents are {unfolded >> 20} MiB larger than the file.")
     return True
 
 
@@ -140,7 +140,7 @@ def select_first(tensors: Tensors, prefixes: tuple[str, ...], sign: str) -> dict
 
 
 def begin_child() -> None:
-    """Prepare a forked process: it has none of its parent's threads, for which PyTorch would wait for ever."""
+    """Prepare a forked process. It lacks its parent's threads, for which PyTorch would wait forever."""
     torch.set_num_threads(1)
     CallerDefaults.lock, CallerDefaults.calls = threading.Lock(), 0
 
@@ -150,9 +150,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class Outline(TorchFunctionMode):
-    """Context in which networks are built without memory for their weights, and without initial values.
+    """Context that builds networks without allocating or initialising their weights.
 
-    Their parameters are on the meta device, for `load_strictly` to replace. What constructors compute is not.
+    Parameters are on the meta device until `load_strictly` replaces them; tensors that constructors compute are not.
     """
 
     ALLOCATIONS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
@@ -168,7 +168,7 @@ class Outline(TorchFunctionMode):
 
 
 class CallerDefaults:
-    """The default data type that a caller has set, while calls of this package use single precision."""
+    """The caller's default data type, saved while this package computes in single precision."""
 
     lock = threading.Lock()
     dtype = torch.float32
@@ -199,7 +199,7 @@ def own_defaults() -> Iterator[None]:
 
 
 def has_outlines(module: nn.Module) -> bool:
-    """Whether a network that was built in `Outline` has tensors that were not loaded."""
+    """Return whether a network that was built in `Outline` has tensors that are not loaded yet."""
     return any(value.is_meta for value in (*module.parameters(), *module.buffers()))
 
 
@@ -234,7 +234,7 @@ def load_strictly(
 
 
 def join_names(names: Iterable[str]) -> str:
-    """Join the first few names, and tell how many more there are."""
+    """Join the first few names and the number of the others."""
     names = sorted(names)
     more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
     return ", ".join(names[:LISTED_NAMES]) + more

@@ -370,7 +370,7 @@ def test_bytes_that_the_header_does_not_count_are_named(tmp_path, container):
     path, wave = unfinished(tmp_path, container, 16_000)
     result, _, warning = listen(path)
     assert np.abs(result - wave[:, :4000]).max() < 4e-5
-    assert warning == f"{path} has 16000 bytes behind the sound that its header describes; they are not read."
+    assert warning == f"{path} has 16000 bytes after the sound that its header describes; they are not read."
 
 
 def test_wav_files_that_were_joined_say_what_is_not_read(tmp_path):
@@ -378,7 +378,7 @@ def test_wav_files_that_were_joined_say_what_is_not_read(tmp_path):
     path.write_bytes(2 * path.read_bytes())
     result, _, warning = listen(path)
     assert result.shape == (2, 8000)
-    assert "has 32044 bytes behind the sound that its header describes" in warning
+    assert "has 32044 bytes after the sound that its header describes" in warning
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "hole"])
@@ -547,9 +547,7 @@ def test_a_recording_behind_another_that_is_not_read_is_named(tmp_path, suffix):
     path.write_bytes(data + data)
     got, rate, sentence = listen(path)
     assert got.shape[1] < 1.2 * rate
-    assert (
-        sentence == f"{path} has {len(data)} bytes behind the recording that its header describes; they are not read."
-    )
+    assert sentence == f"{path} has {len(data)} bytes after the recording that its header describes; they are not read."
 
 
 def test_what_a_whole_avi_file_says_about_times_is_not_believed(tmp_path):

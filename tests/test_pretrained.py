@@ -238,9 +238,9 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (LAUGHS, "aliases unfolded"),
-        (MERGES, "aliases unfolded"),
-        ("card: &a [*a]", "aliases unfolded"),
+        (LAUGHS, "aliases are expanded"),
+        (MERGES, "aliases are expanded"),
+        ("card: &a [*a]", "aliases are expanded"),
         ("card: " + "[" * 200_000, "nest"),
         ("card: " + "{a: " * 40 + "1" + "}" * 40, "nested more than 32 levels"),
         ("card: " + "x" * 600_000, "more than 512 KiB"),
@@ -373,7 +373,7 @@ for name in sys.argv[1:]:
     names = [str(directory / "nothing"), *(str(tmp_path / f"bad{number}") for number in range(4))]
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
     lines = done.stdout.splitlines()
-    for word, line in zip(["Unknown", "n_fft", "bands", "another shape", "unfolded"], lines, strict=True):
+    for word, line in zip(["Unknown", "n_fft", "bands", "another shape", "expanded"], lines, strict=True):
         assert word in line
     assert all(float(line.split()[0]) < 1 for line in lines), lines
 

@@ -7,10 +7,10 @@
     with Writer("target.wav", reader.sample_rate, reader.channels) as writer:
         writer.write(block)                         # the file appears when it is complete
 
-libsndfile reads and writes wav, flac, ogg, opus, aiff and a few more, and writes mp3. PyAV decodes mp3 and every
-container that libsndfile does not know (m4a, mp4, mkv, webm, ...), and what libsndfile gives up on. Samples are never
-wrapped, and clipped only on request (`clip`): a wav file is float32 by default, and a format that ends at full scale is
-turned down as a whole by one factor (`Writer.gain`).
+libsndfile reads and writes wav, flac, ogg, opus, aiff and a few more, and writes mp3. PyAV decodes mp3, all containers
+that libsndfile does not support (m4a, mp4, mkv, webm, ...), and damaged files on which libsndfile fails. Samples never
+wrap around and are clipped only on request (`clip`): wav files are float32 by default, and in formats that end at full
+scale the whole file is scaled down by one factor (`Writer.gain`).
 
 Importing this package loads neither torch nor numpy nor soundfile nor PyAV.
 """

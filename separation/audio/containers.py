@@ -55,10 +55,10 @@ def open_container(path: Path, spans: Sequence[Span] = ()) -> Iterator[Any]:
 
 
 def _hide_layouts(path: Path) -> list[Span]:
-    """Return a file without its boxes that put channels into any order, over which PyAV ends the process.
+    """Return spans of a file in which boxes that describe the order of channels are hidden; [] if there are none.
 
-    They are in the index of QuickTime and MP4 files and at the start of CAF and AIFF files. Decoders of compressed
-    audio know the order without them. Nothing is returned if there are none.
+    PyAV would end the process on some of them. They are in the index of QuickTime and MP4 files and at the start of CAF
+    and AIFF files. Decoders of compressed audio know the order without them.
     """
     with suppress(OSError), open(path, "rb") as file:
         head, start, box = file.read(8), 0, BOX
@@ -199,7 +199,7 @@ class ContainerDecoder:
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, sentences, detail)
 
     def _pieces(self) -> Iterator[Piece]:
-        """Yield samples as they are, with their rate, channels in the order of wav files."""
+        """Yield unconverted samples with their rate, channels in the order of wav files."""
         import av
 
         with open_container(self.path, self._spans) as container:
@@ -229,7 +229,7 @@ class ContainerDecoder:
                     yield frame.sample_rate, samples if order is None else samples[:, order]
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Yield decoded frames; packets that cannot be decoded are skipped."""
+        """Yield decoded frames and skip packets that cannot be decoded."""
         import av
 
         began = False
@@ -238,7 +238,7 @@ class ContainerDecoder:
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
-                    if began:  # before the first frame it is a tag, or the rest of a frame
+                    if began:  # before the first frame, it is a tag or the end of another frame
                         self._damage = self._damage or _strerror(error)
                     continue
                 began |= bool(frames)

@@ -1,4 +1,4 @@
-"""Files made of several recordings, and files of which parts are read as if they were whole."""
+"""Files that consist of several recordings, and views of parts of files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Piece = tuple[int, "np.ndarray"]
 """A sample rate, and samples (time, channels)."""
 Span = bytes | tuple[int, int]
-"""Bytes, or start and end of those of a file."""
+"""Bytes, or start and end of a byte range of a file."""
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
 class Decoder(Protocol):
-    """What decodes a file; see `Reader` for the attributes."""
+    """Interface of the decoders; see `Reader` for the attributes."""
 
     sample_rate: int
     channels: int
@@ -38,7 +38,7 @@ class Decoder(Protocol):
 
 
 class _View(io.RawIOBase):
-    """Spans of a file as one file."""
+    """Concatenated spans of a file, as a file."""
 
     def __init__(self, path: Path, spans: Sequence[Span]) -> None:
         self._file = open(path, "rb")  # noqa: SIM115
@@ -78,23 +78,23 @@ class _View(io.RawIOBase):
 
 
 def open_view(path: Path, spans: Sequence[Span]) -> BinaryIO:
-    """Open a file that consists of these spans of the file `path`."""
+    """Open the concatenated spans of a file."""
     return io.BufferedReader(_View(path, spans), 1 << 16)
 
 
 def warn_of_loss(
     path: Path, frames: int, rate: int, stated: int | None, damaged: bool, notes: Sequence[str], detail: str = ""
 ) -> str | None:
-    """Return the warning about a file that was read to its end; None if there is nothing to say.
+    """Return a warning for a file that was read to its end, or None.
 
     Args:
         path: the file.
         frames: number of samples per channel that were read.
         rate: their rate, Hz.
-        stated: how many there should be, if more.
-        damaged: whether any were lost.
-        notes: other sentences.
-        detail: words of a decoder.
+        stated: number of samples according to the header, if more.
+        damaged: whether samples were lost.
+        notes: further sentences.
+        detail: the decoder's message.
     """
     sentences = [note for note in notes if note]
     if damaged or stated is not None:
@@ -106,7 +106,9 @@ def warn_of_loss(
 
 
 def unify(path: Path, pieces: Iterator[Piece], rate: int, channels: int, notes: list[str]) -> Iterator[np.ndarray]:
-    """Yield samples (time, channels) of one kind; if pieces of another kind are converted, a sentence joins `notes`.
+    """Convert pieces to one sample rate and channel count and yield their samples (time, channels).
+
+    If a conversion is needed, a sentence about it is appended to `notes`.
 
     Raises:
         AudioError: if a piece cannot be converted.
@@ -152,12 +154,12 @@ def unify(path: Path, pieces: Iterator[Piece], rate: int, channels: int, notes: 
 
 
 class JoinedDecoder:
-    """Decodes recordings that were joined to one file, one after the other; see `Reader` for the attributes.
+    """Decodes a file that consists of several recordings; see `Reader` for the attributes.
 
     Args:
         path: the file.
-        parts: the recordings.
-        damaged: whether there are others, which cannot be read.
+        parts: decoders of the recordings.
+        damaged: whether other recordings in it cannot be read.
     """
 
     def __init__(self, path: Path, parts: Sequence[Decoder], damaged: bool) -> None:

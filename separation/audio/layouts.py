@@ -1,4 +1,4 @@
-"""Which loudspeaker each channel is for, and the order of channels: everywhere in this package that of wav files."""
+"""Loudspeakers and order of channels. The order in this package is always that of wav files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 VORBIS_ORDER = {
     3: [0, 2, 1], 5: [0, 2, 1, 3, 4], 6: [0, 2, 1, 5, 3, 4], 7: [0, 2, 1, 6, 5, 3, 4], 8: [0, 2, 1, 7, 5, 6, 3, 4],
 }  # fmt: skip
-"""By number of channels: where Vorbis and Opus have each channel of a wav file."""
+"""By number of channels: the position of each channel of a wav file in Vorbis and Opus."""
 
 
 def describe_layout(names: Sequence[str]) -> tuple[int, list[int] | None]:
-    """Return the channel mask of loudspeakers, and the order that makes them wav's (None: they are in it).
-
-    The mask is 0 if it is not known.
-    """
+    """Return the channel mask of loudspeakers (0: unknown), and the order that sorts them (None: sorted)."""
     if not all(name in SPEAKERS for name in names) or len(set(names)) < len(names):
         return 0, None
     bits = [SPEAKERS.index(name) for name in names]

@@ -1,8 +1,8 @@
 """MPEG audio (mp3, mp2, mp1), frame by frame.
 
-Such files are joined, tagged in the middle, cut, recorded from the middle of a stream, and often do not state their
-length. Every frame states its own size, so frames are found here, whatever lies between them, and FFmpeg's decoder
-gets nothing else. Tags and padding are passed over; anything else between two frames is damage.
+Such files may be joined, tagged in the middle, cut, or recorded from the middle of a stream, and often do not state
+their length. Every frame states its own size, so frames are located here, and FFmpeg's decoder gets only frames. Tags
+and padding between frames are skipped; any other bytes there count as damage.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PREROLL = 10  # frames that a decoder needs before what it decodes is right
 
 
 class Frame(NamedTuple):
-    """What a frame header says."""
+    """Contents of a frame header; size in bytes."""
 
     layer: int
     rate: int
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the first frame of a recording, which holds no sound, says about the others; None where it says nothing."""
+    """Contents of the Xing, Info or VBRI frame at the start of a recording; None where it states nothing."""
 
     frames: int | None
     size: int | None
@@ -59,7 +59,7 @@ class Header(NamedTuple):
 
 @functools.lru_cache(4096)
 def parse_frame(head: bytes) -> Frame | None:
-    """Return the meaning of the four bytes of a frame header; None if they are none."""
+    """Parse the four bytes of a frame header; return None if they are not one."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer, rate = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3), head[2] >> 2 & 3
@@ -74,7 +74,7 @@ def parse_frame(head: bytes) -> Frame | None:
 
 
 def parse_header(data: bytes) -> Header | None:
-    """Return what a Xing, Info or VBRI frame says; None for a frame of sound."""
+    """Parse a Xing, Info or VBRI frame; return None for a frame of sound."""
     if data[36:40] == b"VBRI":
         return Header(int.from_bytes(data[50:54], "big"), int.from_bytes(data[46:50], "big"), 0, 0)
     found = re.search(rb"Xing|Info", data[13:42])
@@ -93,7 +93,7 @@ def parse_header(data: bytes) -> Header | None:
 
 
 def measure_tag(data: bytes, at: int) -> int:
-    """Return the size of the tag that begins at a place; 0 if there is none."""
+    """Return the size of the tag at a position; 0 if there is none."""
     head = data[at : at + 32]
     if head[:3] in (b"ID3", b"3DI") and len(head) >= 10 and head[3] < 5 and max(head[6:10]) < 128:
         size = functools.reduce(lambda total, byte: total << 7 | byte, head[6:10], 0)
@@ -109,7 +109,7 @@ def measure_tag(data: bytes, at: int) -> int:
 
 
 def skip_tags(file: BinaryIO, at: int) -> int:
-    """Return where the tags that begin at a place end."""
+    """Return the end of the tags at a position."""
     file.seek(at)
     while tag := measure_tag(file.read(32), 0):
         at += tag
@@ -118,9 +118,9 @@ def skip_tags(file: BinaryIO, at: int) -> int:
 
 
 def find_frames(file: BinaryIO) -> Iterator[tuple[Frame | None, bytes]]:
-    """Yield all frames of a file with their bytes, and the bytes between them, except for tags, with None.
+    """Yield the frames of a file with their bytes, and other bytes, except tags, with None.
 
-    Three frames in a row, or those up to a tag or the end, are needed before bytes count as frames.
+    Bytes count as frames if three follow each other, or fewer up to a tag or the end.
     """
     size = os.fstat(file.fileno()).st_size
     data, at, ended, kind = b"", 0, False, None
@@ -144,7 +144,7 @@ def find_frames(file: BinaryIO) -> Iterator[tuple[Frame | None, bytes]]:
         if at >= len(data):
             return
         tag = measure_tag(data, at)
-        if tag and file.tell() - len(data) + at + tag <= size:  # else it is not a tag, or a lie
+        if tag and file.tell() - len(data) + at + tag <= size:  # otherwise not a tag, or a wrong size
             beyond = at + tag - len(data)
             if beyond > 0:
                 file.seek(beyond, os.SEEK_CUR)
@@ -176,7 +176,7 @@ class _Recording:
 
     @property
     def short(self) -> bool:
-        """Whether less is there than the header says."""
+        """Whether there is less than the header states."""
         if self.header.size:
             return self.size + LARGEST_FRAME < self.header.size
         return self.frames + 1 < (self.header.frames or 0)
@@ -206,7 +206,7 @@ class MpegDecoder:
         self.sample_rate, self.channels = frame.rate, frame.channels
         self.subtype: str | None = f"MPEG_LAYER_{'I' * frame.layer}"
         self._samples, self._delay = frame.samples, header.delay if header else 0
-        # A header may state the length of the whole file, not of the first of several that were joined.
+        # The header counts if it covers the whole file, and not only the first of several joined files.
         if header and header.frames and end >= size > header.frames * SMALLEST_FRAME:
             self.frames = max(0, header.frames * frame.samples - header.delay - header.padding)
 
@@ -214,7 +214,7 @@ class MpegDecoder:
         """Yield all samples from sample `start` on, in arrays (time, channels) of any length."""
         self.warning, self._lost, self._short = None, b"", False
         notes: list[str] = []
-        # Nothing is decoded that is far before the start, if all frames are of one kind.
+        # If the length is known, all frames are of one kind, and those far before the start need no decoding.
         passed = 0 if self.frames is None else max(0, (start + self._delay) // self._samples - PREROLL)
         frames = passed and passed * self._samples - self._delay
         for chunk in unify(self.path, self._pieces(passed), self.sample_rate, self.channels, notes):
@@ -226,7 +226,7 @@ class MpegDecoder:
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes)
 
     def _pieces(self, passed: int) -> Iterator[Piece]:
-        """Yield samples as they are, with their rate, from frame `passed` on."""
+        """Yield unconverted samples with their rate, from frame `passed` on."""
         import av
         import numpy as np
 
@@ -236,7 +236,7 @@ class MpegDecoder:
         with open(self.path, "rb") as file:
             for frame, data in find_frames(file):
                 if frame is None:
-                    # What comes before the first frame may be the end of one.
+                    # Bytes before the first frame may be the end of another.
                     if part.frames or len(data) > LARGEST_FRAME:
                         self._lost = self._lost or data.strip(b"\0")
                     continue

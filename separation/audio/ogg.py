@@ -1,4 +1,4 @@
-"""The pages of Ogg files: where recordings were joined, what is damaged, and what a decoder should get instead."""
+"""Pages of Ogg files: finds joined recordings and damage, and repairs what a decoder gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from separation.audio.joining import Span
 MAGIC = b"OggS"
 CONTINUED, FIRST, LAST = 1, 2, 4  # bits of a page's type
 REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
-LARGEST_GAP = 16  # pages that may be lost behind the headers
+LARGEST_GAP = 16  # missing pages after the headers that count as damage
 SEARCHED = 1 << 18  # bytes read at once between damaged pages
 
 
@@ -22,8 +22,8 @@ class Link:
     """One of the recordings that were joined to a file.
 
     Attributes:
-        spans: its pages, repaired: without what is not a page, the last one complete and marked as the last.
-        streams: number of streams that run beside each other.
+        spans: its pages without other bytes; the last one is complete and marked as last.
+        streams: number of parallel streams.
         damaged: whether pages are missing or cut.
     """
 
@@ -34,7 +34,7 @@ class Link:
 
 @dataclass
 class Page:
-    """A page: its place, header with lacing values, and payload; the last one of a file may be incomplete."""
+    """A page: position, header with lacing values, and payload; the last one of a file may be incomplete."""
 
     start: int
     header: bytes
@@ -43,7 +43,7 @@ class Page:
 
     @property
     def kind(self) -> int:
-        """Its type bits."""
+        """The type bits."""
         return self.header[5]
 
     @property
@@ -53,7 +53,7 @@ class Page:
 
     @property
     def number(self) -> int:
-        """Its place in its stream."""
+        """The sequence number in its stream."""
         return int.from_bytes(self.header[18:22], "little")
 
     @property
@@ -63,13 +63,13 @@ class Page:
 
 
 def checksum(page: bytes) -> bytes:
-    """The checksum of a page whose own checksum is zero: CRC-32, the highest bit first."""
+    """Return the checksum of a page whose checksum field is zero: CRC-32, most significant bit first."""
     reflected = zlib.crc32(page.translate(REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{reflected:032b}"[::-1], 2).to_bytes(4, "little")
 
 
 def read_page(file: BinaryIO, start: int) -> Page | None:
-    """Return the page that begins at a place, None if there is none or it is damaged."""
+    """Return the page at a position; None if there is none or it is damaged."""
     file.seek(start)
     header = file.read(27)
     if header[:5] != MAGIC + b"\0" or len(header) < 27:
@@ -84,7 +84,7 @@ def read_page(file: BinaryIO, start: int) -> Page | None:
 
 
 def find_pages(file: BinaryIO) -> Iterator[Page | None]:
-    """Yield the pages of a file, and None where there is something else than zeros between two or is one is damaged."""
+    """Yield the pages of a file, and None for a damaged page or for bytes other than zeros between pages."""
     start = 0
     while True:
         if page := read_page(file, start):
@@ -105,7 +105,7 @@ def find_pages(file: BinaryIO) -> Iterator[Page | None]:
 
 
 def mark_last(page: Page) -> bytes:
-    """Return a page marked as the last one; if it is cut, with the packets that are whole, and not marked."""
+    """Return the bytes of a page marked as last. Of a truncated page, keep the complete packets and do not mark it."""
     lacing, payload = page.header[27 : 27 + page.header[26]], page.payload
     kind = page.kind | LAST
     if not page.complete:
@@ -116,7 +116,8 @@ def mark_last(page: Page) -> bytes:
                 break
             packets = (kept, size) if value < 255 else packets
         lacing, payload = lacing[: packets[0]], payload[: packets[1]]
-        kind = page.kind & ~LAST  # its time is that of the whole page, so nothing may be cut off to match it
+        # With the mark, a decoder would trim to the page's time, which includes the lost packets.
+        kind = page.kind & ~LAST
     header = page.header[:5] + bytes([kind]) + page.header[6:22] + bytes(4)
     body = bytes([len(lacing)]) + lacing + payload
     return header[:22] + checksum(header + body) + body
@@ -143,7 +144,7 @@ def find_links(path: Path) -> list[Link]:
                 continue
             link, before = links[-1], last.get(page.serial)
             link.streams += first
-            # A recording of a running stream has a large gap behind the headers, which are at time 0.
+            # A recording that began within a running stream has a large gap after the headers (time 0).
             gap = page.number - before.number - 1 if before else 0
             running = before is not None and before.header[6:14] == bytes(8) and gap > LARGEST_GAP
             link.damaged |= not page.complete or (gap != 0 and not running)

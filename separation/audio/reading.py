@@ -1,4 +1,4 @@
-"""Reading audio files: libsndfile where it is right, PyAV for everything else."""
+"""Reading audio files: libsndfile for what it reads correctly, PyAV for everything else."""
 
 from __future__ import annotations
 
@@ -35,16 +35,15 @@ MAX_RATE = 2_000_000  # Hz
 SIZED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG", "FLAC", "SDS")  # see sizes.py and ogg.py
 OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM")
 CONTAINER_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba")
-"""How files of other kinds than MPEG audio begin, whatever their suffix says; libsndfile may believe the suffix."""
+"""First bytes of files that are not MPEG audio, whatever their suffix is; libsndfile may rely on the suffix."""
 
 
 class Reader:
     """An audio file that can be read block by block, any number of times.
 
-    libsndfile reads it, except for what it reads wrongly or not at all: MPEG audio (`mpeg.py`) and other containers
-    (`containers.py`). Of Ogg files it gets each of the joined recordings, or FFmpeg does if they are damaged. Sizes in
-    headers that were never finished are put right for it (`sizes.py`). Recordings of different kinds that were joined
-    are converted to the kind of the first.
+    libsndfile decodes it, except for MPEG audio (`mpeg.py`) and other containers (`containers.py`). Recordings that are
+    joined in an Ogg file are decoded one by one, by FFmpeg if damaged (`ogg.py`). Unfinished sizes in headers are
+    repaired (`sizes.py`). If joined recordings differ in rate or channels, all are converted to those of the first.
 
     Args:
         path: the file.
@@ -89,20 +88,20 @@ class Reader:
 
     @property
     def warning(self) -> str | None:
-        """A sentence if the file, read to its end, turned out to be damaged, cut short or of several kinds, or None."""
+        """After reading to the end: a sentence if the file is damaged, truncated or of several kinds, else None."""
         return self._decoder.warning
 
     def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Yield all samples from sample `start` on as arrays (time, channels) of any length, unchecked.
 
-        Where the kind of file allows it, what is before the start is not decoded.
+        Samples before the start are not decoded if the format allows it.
         """
         return self._decoder.chunks(start)
 
     def blocks(self, seconds: float | None = None) -> Iterator[Tensor]:
         """Yield all samples from the start as tensors (channels, time) of `seconds`, the last one shorter.
 
-        By default a block is ten seconds long, and less for very many channels, so that it needs little memory.
+        By default a block has ten seconds, or less if there are very many channels.
 
         Raises:
             AudioError: if the file holds no samples, or at the first sample that is not finite.
@@ -189,7 +188,7 @@ def _open_decoder(path: Path, stream: int | str | None) -> Decoder:
         if head[:4] == b"OggS":
             return _open_ogg(path)
         spans, note, cut = repair_sizes(path)
-        if path.suffix.lower() in MPEG_SUFFIXES:  # a part of a file has no suffix
+        if path.suffix.lower() in MPEG_SUFFIXES:  # a view has no suffix
             spans = spans or [(0, path.stat().st_size)]
         return SoundFileDecoder(path, spans, note, cut)
     except (soundfile.LibsndfileError, TypeError) as error:
@@ -228,7 +227,7 @@ def _open_ogg(path: Path) -> Decoder:
 
 
 def _read_head(path: Path) -> bytes:
-    """Return the first bytes behind ID3 tags; raise AudioError if there is nothing in the file."""
+    """Return the first bytes after ID3 tags; raise AudioError if the file is empty or cannot be read."""
     try:
         if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
             raise AudioError(f"{path} is a pipe, socket or device; it must be copied to a file to be read.")
@@ -257,8 +256,8 @@ class SoundFileDecoder:
     Args:
         path: the file.
         spans: parts of the file, and other bytes, to read instead of it.
-        note: a sentence about what is not read.
-        cut: whether it is known to be cut short.
+        note: a sentence about bytes that are not read.
+        cut: whether the file is known to be truncated.
     """
 
     def __init__(self, path: Path, spans: Sequence[Span] = (), note: str | None = None, cut: bool = False) -> None:
@@ -282,7 +281,7 @@ class SoundFileDecoder:
         self._cut |= "seems to be a truncated" in log.lower() or any(int(old) > int(new) for old, new in pairs)
 
     def _find_layout(self, file: Any) -> tuple[int, list[int] | None]:
-        """Return the channel mask of an open file and the order that makes its channels those of wav files."""
+        """Return the channel mask of an open file and the order that sorts its channels as in wav files."""
         import soundfile
 
         if self.container in ("OGG", "FLAC"):
@@ -301,15 +300,15 @@ class SoundFileDecoder:
             name = str(self.path) if sys.platform == "win32" else os.fsencode(self.path)
             view = stack.enter_context(open_view(self.path, self._spans)) if self._spans else None
             file = stack.enter_context(soundfile.SoundFile(view or name))
-            # soundfile seeks after every read to where it already is, and the Opus decoder starts anew there: some
-            # 1,600 samples after each seam come out wrong.
+            # soundfile seeks to the current position after every read, which resets the Opus decoder: about 1,600
+            # samples after each position would be wrong.
             file.seekable = lambda: False
             yield file
 
     def chunks(self, start: int = 0) -> Iterator[np.ndarray]:
         """Yield all samples from sample `start` on, in arrays (time, channels).
 
-        FFmpeg reads on where libsndfile gives up.
+        FFmpeg continues where libsndfile fails.
         """
         import soundfile
 
@@ -333,7 +332,7 @@ class SoundFileDecoder:
         self.warning = warn_of_loss(self.path, got, self.sample_rate, total, self._cut, self._notes)
 
     def _read_on(self, start: int, detail: str) -> Iterator[np.ndarray]:
-        """Yield what FFmpeg decodes from sample `start` on."""
+        """Yield samples from sample `start` on, decoded by FFmpeg."""
         got = start
         try:
             decoder = ContainerDecoder(self.path, 0, self._spans, damaged=True)

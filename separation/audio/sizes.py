@@ -1,9 +1,9 @@
-"""Sizes in the headers of wav, RF64, W64, AIFF, CAF and AU files that are wrong because nobody finished them.
+"""Repair of sizes in the headers of wav, RF64, W64, AIFF, CAF and AU files whose writer did not finish them.
 
-A program that is killed or writes into a pipe leaves 0 or the largest number where the size of the sound should be. The
-sound then reaches to the end of the file, or to the chunks that are behind it.
+A program that is killed or writes to a pipe leaves 0 or the largest number as the size of the sound. The sound then
+extends to the end of the file or to the chunks after it.
 
-Other containers are compared with what they say about their own size.
+The size of other containers is compared with what their headers state.
 """
 
 from __future__ import annotations
@@ -15,27 +15,35 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
-from separation.audio.joining import Span
+if TYPE_CHECKING:
+    from separation.audio.joining import Span
 
 MAX_CHUNKS = 1000
-MAX_BEHIND = 100  # chunks, and places where they may begin
-BEHIND = 1 << 18  # bytes at the end in which chunks behind unfinished sound are looked for
+MAX_BEHIND = 100  # chunks after the sound, and positions at which the first may begin
+BEHIND = 1 << 18  # bytes at the end of the file that are searched for chunks after unfinished sound
 CHUNK_NAME = re.compile(
     rb"LIST|id3 |ID3 |bext|iXML|_PMX|axml|cue |smpl|inst|PEAK|fact|JUNK|junk|acid|afsp|info|free|NAME|AUTH|ANNO|MARK"
 )
-SLACK = 16  # bytes behind the chunks that nobody misses
+SLACK = 16  # bytes at the end of a file that may be ignored silently
 ASF, ASF_PROPERTIES = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11"
 SEGMENT = b"\x18\x53\x80\x67"  # of Matroska
 MAX_BOXES, TRANSPORT = 100_000, 188  # boxes of an MP4 file that are counted, and bytes of a packet of MPEG-TS
 
 
 class Layout(NamedTuple):
-    """How a kind of file is made of chunks: where the first is, and its name, size, padding and the sound's name.
+    """Chunks of a kind of file.
 
-    `own` is the number of bytes that the size of a chunk counts besides its contents, and `lead` that of the bytes in
-    front of the sound in its chunk.
+    Attributes:
+        first: position of the first chunk.
+        name: length of a chunk's name in bytes.
+        width: length of its size field.
+        order: byte order.
+        align: chunks begin at multiples of this.
+        sound: name of the chunk with the sound.
+        own: bytes of the chunk header that its size includes.
+        lead: bytes before the sound in its chunk.
     """
 
     first: int
@@ -61,10 +69,15 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Sound:
-    """Where the sound of a file is and how long its header says it is, in bytes.
+    """Position and stated size of the sound in a file, in bytes.
 
-    `size_at` and `width` are the place of the size, `start` is where the sound begins with the layout's `lead` bytes,
-    and `block` is the number of bytes of all channels of a sample (1: not known).
+    Attributes:
+        layout: of the file.
+        size_at: position of the size field.
+        start: where the contents of the chunk begin.
+        stated: its size according to the header.
+        width: length of the size field.
+        block: bytes per sample of all channels (1: unknown).
     """
 
     layout: Layout
@@ -76,7 +89,7 @@ class Sound:
 
 
 def find_sound(file: BinaryIO, size: int) -> Sound | None:
-    """Find the sound in a file; None if it is of another kind or has none."""
+    """Find the sound in a file; return None if it has none or is of another kind."""
     file.seek(0)
     head = file.read(48)
     if head[:4] in (b".snd", b"dns."):
@@ -109,7 +122,7 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
 
 
 def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:
-    """Whether nothing but chunks is between a place and the end of the file."""
+    """Return whether there are only chunks between a position and the end of the file."""
     for _ in range(MAX_BEHIND):
         if size - at < SLACK or not layout.name:
             return size - at < SLACK
@@ -126,11 +139,11 @@ def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:
 
 
 def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
-    """Find out how much sound a file holds whose header may be wrong about that.
+    """Determine how much sound a file contains, whatever its header states.
 
     Returns:
-        what a decoder should get instead of the file (nothing: the file itself), a sentence about bytes that are not
-        read, and whether the file is cut short.
+        Spans to decode instead of the file (none: the file itself), a sentence about bytes that are not read or None,
+        and whether the file is truncated.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -151,17 +164,17 @@ def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
         if size - end < SLACK:
             return [], None, False
         if is_chunks(file, layout, end + -end % layout.align, size):
-            # libsndfile takes chunks behind the sound of W64 for sound.
+            # In W64 files, libsndfile reads chunks after the sound as sound.
             return [(0, end)] if layout.name == 16 else [], None, False
         if (rest - stated) % 2**32 == 0 and sound.width == 4:  # more than four gigabytes
             return _patch(sound, rest, size), None, False
         file.seek(end)
-        left = f"{path} has {size - end} bytes behind the sound that its header describes; they are not read."
+        left = f"{path} has {size - end} bytes after the sound that its header describes; they are not read."
         return [(0, end)], left if file.read(1 << 16).strip(b"\0") else None, False
 
 
 def _find_end(file: BinaryIO, sound: Sound, size: int) -> int:
-    """Where sound of unknown size ends: at the first of the chunks that reach to the end of the file, or there."""
+    """Return the end of sound of unknown size: the first chunk after it, or the end of the file."""
     first = max(sound.start, size - BEHIND)
     file.seek(first)
     for found in islice(CHUNK_NAME.finditer(file.read(BEHIND)), MAX_BEHIND):
@@ -172,16 +185,16 @@ def _find_end(file: BinaryIO, sound: Sound, size: int) -> int:
 
 
 def _patch(sound: Sound, content: int, size: int) -> list[Span]:
-    """The file with another size of its sound."""
+    """Return spans of the file with another size of its sound."""
     number = (content + sound.layout.own).to_bytes(sound.width, sound.layout.order)
     return [(0, sound.size_at), number, (sound.size_at + len(number), size)]
 
 
 def compare_size(path: Path) -> tuple[str | None, bool]:
-    """Compare the size of a container for FFmpeg with what it says about it.
+    """Compare the size of a container that FFmpeg reads with the size that its header states.
 
     Returns:
-        a sentence about another recording behind it, which is not read, and whether the file is cut short.
+        A sentence about another recording after it, which is not read, or None; and whether the file is truncated.
     """
     with suppress(OSError, OverflowError, ValueError, struct.error), open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -193,16 +206,14 @@ def compare_size(path: Path) -> tuple[str | None, bool]:
         file.seek(stated)
         begin = slice(4, 8) if first[4:8] == b"ftyp" else slice(0, 4)
         if size - stated > SLACK and file.read(8)[begin] == first[begin]:
-            text = (
-                f"{path} has {size - stated} bytes behind the recording that its header describes; they are not read."
-            )
+            text = f"{path} has {size - stated} bytes after the recording that its header describes; they are not read."
             return text, False
         return None, stated > size
     return None, False
 
 
 def _state_size(file: BinaryIO, head: bytes, size: int) -> int | None:
-    """What a container says about its size, in bytes; None if it says nothing that can be believed."""
+    """Return the size in bytes that a container states; None if it states none or an impossible one."""
     at = 0
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         while (part := head[:12])[:4] == b"RIFF" and part[8:12] == (b"AVIX" if at else b"AVI "):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
 CLIPS = ("rescale", "clamp", "none")
-"""What can be done with samples beyond full scale: turn the whole down, cut the samples, or leave them if possible."""
-COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: what is lost is lost a second time here
+"""Treatment of samples beyond full scale: scale the whole file down, clip them, or keep them if the format can."""
+COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: the input may have been compressed already
 
 
 class PendingFile:
@@ -129,7 +129,7 @@ class Writer:
         frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
         channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav files with
             more than two channels hold it.
-        clip: one of CLIPS. None: turn down what goes to a format that ends at full scale, and leave other samples.
+        clip: one of CLIPS. None: scale down in formats that end at full scale, keep samples in others.
 
     Attributes:
         peak: largest absolute sample so far.
@@ -222,10 +222,14 @@ class Writer:
 
     def _close(self) -> None:
         self._encoder.close()
-        self._write_mask()
+        if self.format.container == "WAV" and self.channels > 2:  # write the channel mask into the header
+            with self.pending.explained(), open(self.pending.temporary, "rb+") as file:
+                at = file.read(256).find(b"fmt ")
+                file.seek(at + 28)
+                file.write(self.channel_mask.to_bytes(4, "little"))
 
     def _is_complete(self) -> bool:
-        """Some encoders ignore a failed write. libsndfile does not read every file without samples."""
+        """Return whether all samples were written: some encoders ignore errors."""
         import soundfile
 
         try:
@@ -271,14 +275,6 @@ class Writer:
                 self._encoder.write(chunk)
             except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that a write was whole
                 self._explain_failure(str(error))
-
-    def _write_mask(self) -> None:
-        """Enter the channel mask into the header of a wav file that has a place for it."""
-        if self.format.container == "WAV" and self.channels > 2:
-            with self.pending.explained(), open(self.pending.temporary, "rb+") as file:
-                at = file.read(256).find(b"fmt ")
-                file.seek(at + 28)
-                file.write(self.channel_mask.to_bytes(4, "little"))
 
     def _explain_failure(self, otherwise: str) -> None:
         """Raise what the system says about one more write: libsndfile does not keep the reason."""

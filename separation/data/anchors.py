@@ -84,12 +84,8 @@ def energy(waveforms: Tensor) -> Tensor:
     return waveforms.square().mean(-1, keepdim=True)
 
 
-def match_gain(target: Tensor, other: Tensor) -> Tensor:
-    """Gain (..., 1) that gives `other` (..., time) the energy of the target (..., time), within bounds."""
-    return (energy(target) / energy(other).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
-
-
 def mix_segments(segments: Tensor, partner: Tensor) -> Tensor:
     """Mix segments (batch, time) with their partners (batch, count), each at the segment's energy: (batch, time)."""
     others = segments[partner]  # (batch, count, time)
-    return segments + (match_gain(segments[:, None], others) * others).sum(1)
+    gains = (energy(segments)[:, None] / energy(others).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
+    return segments + (gains * others).sum(1)

@@ -9,7 +9,6 @@ such as `VGGSound/...`: the user's copies, or links to them, lie under these nam
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -127,8 +126,3 @@ def together_in(mixtures: Iterable[HiveMixture]) -> dict[str, list[str]]:
         for label in labels:
             found.setdefault(label, set()).update(labels - {label})
     return {label: sorted(others) for label, others in sorted(found.items())}
-
-
-def write_together(path: Path, table: dict[str, list[str]]) -> None:
-    """Write a table of classes that may sound together, see `derived.Together`."""
-    path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

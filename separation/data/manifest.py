@@ -24,6 +24,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -143,11 +144,6 @@ def _read_json_lines(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dic
         yield number, row
 
 
-def is_text(value: str) -> bool:
-    """Whether a string can be written to a file and be part of a path: no NUL, no half of a character."""
-    return "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
-
-
 def _check_columns(names: Iterable[str], complaint: str) -> None:
     """Raise `complaint` with the first required column that is not among `names`."""
     present = set(names)
@@ -163,7 +159,8 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
     for column in (*COLUMNS, "label"):  # JSON may hold anything
         values = row.get(column)
         for value in values if isinstance(values, list) and column in TEXTS else [values]:
-            if not isinstance(value, str | int | float | None) or (isinstance(value, str) and not is_text(value)):
+            # NUL and surrogates cannot be parts of a path.
+            if not isinstance(value, str | int | float | None) or re.search("[\0\ud800-\udfff]", str(value)):
                 raise DataError(f"{where}: the {column} is not a text.")
 
     def split_cell(cell: Any, separator: str) -> tuple[str, ...]:

@@ -91,20 +91,15 @@ def check_picture(path: Path) -> None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            if image.format == "PNG" or (image.format == "JPEG" and _has_jpeg_end(path)):
+        with Image.open(path) as image, path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - JPEG_TAIL))
+            # The end marker of a JPEG file does not occur within its data.
+            if image.format == "PNG" or (image.format == "JPEG" and JPEG_END in file.read()):
                 image.verify()
             else:
                 image.load()
     except Exception:  # the readers of a dozen formats raise anything for invalid bytes
         raise DataError(f"{path}: the file is damaged or not a picture.") from None
-
-
-def _has_jpeg_end(path: Path) -> bool:
-    """Whether a JPEG file contains its end marker, which does not occur within its data."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - JPEG_TAIL))
-        return JPEG_END in file.read()
 
 
 def draw_picture(label: str, seed: int = 0, side: int = 64) -> Any:

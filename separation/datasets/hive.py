@@ -8,10 +8,11 @@ for `--data.together`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.data.hive import SPLITS, read_hive, together_in, write_together
+from separation.data.hive import SPLITS, read_hive, together_in
 from separation.data.manifest import Clip, Entry
 from separation.datasets.base import clean_text, preparer
 from separation.errors import DataError
@@ -20,9 +21,10 @@ TOGETHER = "together.json"
 
 
 def write_table(root: Path) -> None:
-    """Write which classes are mixed in training, if that is not there."""
+    """Write which classes are mixed in training, see `derived.Together`, unless the file exists."""
     if not (root / TOGETHER).exists():
-        write_together(root / TOGETHER, together_in(read_hive(root, "train")))
+        table = json.dumps(together_in(read_hive(root, "train")), indent=1, ensure_ascii=False)
+        (root / TOGETHER).write_text(table + "\n", encoding="utf-8")
 
 
 @preparer(
