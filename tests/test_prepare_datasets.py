@@ -54,7 +54,7 @@ def test_uncut_recordings_are_refused_in_any_container(tmp_path, suffix):
     assert [clip.path for _, clip in entries] == [f"video/--PJHxphWEs.{suffix}"]
     assert entries[0][1].seconds == pytest.approx(9.0, abs=0.3)  # an encoder adds some
     path.write_bytes(b"no video")
-    with pytest.raises(DataError, match=rf"{suffix}: holds no audio that can be read \(ffmpeg: "):
+    with pytest.raises(DataError, match=rf"{suffix}: the file holds no audio that can be read \(ffmpeg: "):
         prepare_again("audioset-balanced", tmp_path)
     save_media(path.with_suffix(".mkv"), seconds_of_pictures=1.0).replace(path)
     with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: holds no audio: there is no audio stream in it\."):
