@@ -198,7 +198,8 @@ class Command:
         written = [request for request in requests if request.gain is None] + blend_of(requests)
         films: list[Film | None] = [None] * len(written)
         if not (name or options.sound_only or source.piped):
-            films = plan_films(source.label, reader, [request.target for request in written], options.bitrate)
+            targets = [request.target for request in written]
+            films = plan_films(source.label, reader, targets, options.bitrate, self.notice)
         suffixes = [(film.form if film else form)[0].suffix for film in films]
         plans = plan_paths(written, self.output_folder(source), source.stem, suffixes, options.plot, namer)
         paths = [path for plan in plans for path in plan.values()]

@@ -142,7 +142,12 @@ def build_parser() -> Parser:
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
     add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
     add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
-    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="bit rate of compressed sound in kbit/s")
+    add(
+        "--bitrate",
+        metavar="N",
+        type=explained(parse_bit_rate),
+        help="bit rate of the sound of films and m4a in kbit/s",
+    )
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
     add("--skip-existing", action="store_true", help="skip files whose outputs all exist, to continue a run")

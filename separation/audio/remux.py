@@ -6,7 +6,7 @@ A `Film` says how, after a trial on the first packets: whatever the container ca
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from separation.audio.reading import Reader
 
 MUXERS = {
-    "mp4": "mp4", "m4v": "mp4", "mov": "mov", "qt": "mov", "m4a": "ipod", "m4b": "ipod", "3gp": "3gp",
+    "mp4": "mp4", "m4v": "mp4", "mov": "mov", "qt": "mov", "m4a": "mp4", "m4b": "mp4", "3gp": "3gp",
     "mkv": "matroska", "mka": "matroska", "webm": "webm", "avi": "avi", "ts": "mpegts", "mts": "mpegts", "mpg": "mpeg",
     "mpeg": "mpeg", "flv": "flv", "wmv": "asf", "asf": "asf",
 }  # fmt: skip
 """FFmpeg's names of the containers that are written, by suffix."""
 SOUND_ONLY = ("m4a", "m4b", "mka")
 """Suffixes of containers that also hold a single target."""
-MOV = ("mp4", "mov", "ipod", "3gp")
+MOV = ("mp4", "mov", "3gp")
+BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # tags about how a file was written
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "wmav1": "wmav2"} | {
     name: name for name in ("aac", "ac3", "eac3", "alac", "flac", "mp2", "wmav2", "wavpack", "tta")
 }
@@ -46,14 +47,15 @@ OTHERWISE = {
 LOSSLESS = ("flac", "alac", "wavpack", "tta")
 PRIMED = (*MOV, "matroska", "webm")
 """Containers that say how many samples of an encoder's start are no sound."""
+MP2_RATES = [1000 * rate for rate in (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)]
 BITS = 1.7  # least bits per sample by default: what is lost is lost a second time here
 TRIAL_PACKETS, TRIAL_BYTES, CHUNK = 200, 1 << 23, 16_384
 JUMP_BACK = 1.0  # seconds
 OLD_TAGS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")  # of Matroska tracks, about their old samples
 ITUNES = """
-    title artist album_artist composer album date encoder comment genre copyright grouping lyrics description synopsis
+    title artist album_artist composer album date comment genre copyright grouping lyrics description synopsis
     show episode_id network keywords media_type hd_video gapless_playback compilation track disc season_number
-    episode_sort major_brand minor_version compatible_brands creation_time timecode location
+    episode_sort creation_time timecode location
 """
 """Tags that MP4 has places for; others become keys of QuickTime's."""
 
@@ -104,7 +106,13 @@ def _explained(path: Path) -> Iterator[None]:
         raise AudioError(f"{path} cannot be written: {detail}.") from None
 
 
-def plan_films(label: str, reader: Reader, targets: Sequence[bool], bit_rate: int | None = None) -> list[Film | None]:
+def plan_films(
+    label: str,
+    reader: Reader,
+    targets: Sequence[bool],
+    bit_rate: int | None = None,
+    notice: Callable[[str], None] = lambda _: None,
+) -> list[Film | None]:
     """For each output, a target or what is left of the input, how it keeps the input's container; None: sound only.
 
     What a sound is taken out of stays a film. A container that holds only sound holds a single sound as well.
@@ -119,6 +127,8 @@ def plan_films(label: str, reader: Reader, targets: Sequence[bool], bit_rate: in
     if not any(kept) or not (container or reader.pictures):
         return [None] * len(kept)
     film = plan_film(reader, label, bit_rate)
+    if film.left_out:
+        notice(f"{label}: timecodes or other data beside pictures and sound ({len(film.left_out)}) cannot be kept.")
     return [film if keep else None for keep in kept]
 
 
@@ -148,6 +158,8 @@ def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
         given = given or int(tags["BPS"]) if tags.get("BPS", "").isdecimal() else given
         data = [each.index for each in source.streams if each.type in ("data", "unknown")]
     own += [codec for codec in OTHERWISE.get(MUXERS[suffix], ["aac"]) if codec not in own]
+    if reader.channels in (5, 7):  # FFmpeg's Opus encoder swaps them
+        own = [codec for codec in own if codec != "libopus"]
     given = 0 if is_lossless(name) else given
     bits = bit_rate or max(given, round(BITS * reader.sample_rate * reader.channels))
     mask, why = reader.channel_mask, "no encoder takes its sound"
@@ -157,6 +169,8 @@ def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
     for codec in own:
         rates = av.Codec(codec, "w").audio_rates or [reader.sample_rate]
         rate = min((each for each in rates if each >= reader.sample_rate), default=max(rates))
+        if codec == "mp2":
+            bits = min((each for each in MP2_RATES if each >= bits), default=MP2_RATES[-1])
         for layout in layouts:
             for left_out in [frozenset(), frozenset(data)][: 1 + bool(data)]:
                 film = Film(
@@ -207,13 +221,14 @@ class Remuxer:
         self.film, self.sample_rate, self.channels = film, sample_rate, channels
         self.first = self.at = round(start * sample_rate)  # position of the next sample, on the film's clock
         self.source = stack.enter_context(open_container(film.path))
-        tags = dict(self.source.metadata)
+        tags = {key: text for key, text in self.source.metadata.items() if key.lower() not in BRANDS}
         options = {"movflags": "use_metadata_tags"} if film.muxer in MOV and set(tags) - set(ITUNES.split()) else {}
+        options |= {"brand": "M4A "} if film.suffix in SOUND_ONLY and film.muxer in MOV else {}
         target: Any = f"file:{sink}" if isinstance(sink, Path) else sink
         self.output = stack.enter_context(av.open(target, "w", format=film.muxer, container_options=options))
         if title and "title" in tags:
             tags["title"] += f" [{title}]"
-        self.output.metadata.update({key: value for key, value in tags.items() if key.lower() != "encoder"})
+        self.output.metadata.update(tags)
         self.streams: dict[int, Any] = {}
         replaced = self.source.streams.audio[film.track]
         for stream in self.source.streams:
