@@ -116,7 +116,7 @@ def test_a_quicktime_file_whose_sound_is_in_another_file_is_refused(tmp_path, ca
     boxes = [b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"]
     (tmp_path / "a.mov").write_bytes(replace_box(data, boxes, reference))
     for place in ("command", "page"):
-        with pytest.raises(AudioError, match="holds no audio: its length is zero"):
+        with pytest.raises(AudioError, match=r"holds no audio|cannot be decoded"):
             open_in(place, tmp_path / "a.mov")
     assert unread()
 

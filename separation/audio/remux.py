@@ -1,6 +1,6 @@
-"""Films and other containers written again with another sound, through PyAV; all else is copied packet by packet.
+"""Replacing one audio track of a film or other container, through PyAV; everything else is copied packet by packet.
 
-A `Film` says how, after a trial on the first packets: whatever the container cannot hold is found before a separation.
+A trial on the first packets shows before a separation whether the container can be written; a `Film` is its result.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MUXERS = {
     "mkv": "matroska", "mka": "matroska", "webm": "webm", "avi": "avi", "ts": "mpegts", "mts": "mpegts", "mpg": "mpeg",
     "mpeg": "mpeg", "flv": "flv", "wmv": "asf", "asf": "asf",
 }  # fmt: skip
-"""FFmpeg's names of the containers that are written, by suffix."""
+"""FFmpeg's name of each container that can be written, by suffix."""
 SOUND_ONLY = ("m4a", "m4b", "mka")
-"""Suffixes of containers that also hold a single target."""
+"""Suffixes of containers that targets are written to as well."""
 MOV = ("mp4", "mov", "3gp")
 BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # tags about how a file was written
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "wmav1": "wmav2"} | {
@@ -43,12 +43,12 @@ OTHERWISE = {
     "webm": ["libopus"], "matroska": ["flac", "aac"], "avi": ["libmp3lame", "pcm_s16le"], "flv": ["aac"],
     "asf": ["wmav2"], "mpeg": ["mp2"], "mpegts": ["aac"],
 }  # fmt: skip
-"""Encoders by container where that of the input's codec is missing or refuses the sound; aac elsewhere."""
+"""Encoders by container if there is none for the input's codec or it refuses the sound; aac in other containers."""
 LOSSLESS = ("flac", "alac", "wavpack", "tta")
 PRIMED = (*MOV, "matroska", "webm")
-"""Containers that say how many samples of an encoder's start are no sound."""
+"""Containers that store the number of samples that an encoder adds at the start."""
 MP2_RATES = [1000 * rate for rate in (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)]
-BITS = 1.7  # least bits per sample by default: what is lost is lost a second time here
+BITS = 1.7  # least bits per sample by default: the input has been compressed already
 TRIAL_PACKETS, TRIAL_BYTES, CHUNK = 200, 1 << 23, 16_384
 JUMP_BACK = 1.0  # seconds
 OLD_TAGS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")  # of Matroska tracks, about their old samples
@@ -57,12 +57,12 @@ ITUNES = """
     show episode_id network keywords media_type hd_video gapless_playback compilation track disc season_number
     episode_sort creation_time timecode location
 """
-"""Tags that MP4 has places for; others become keys of QuickTime's."""
+"""Tags of MP4; others are written as QuickTime keys."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """How a container is written again with another sound.
+    """Parameters for writing a container with another sound.
 
     Attributes:
         path: the input.
@@ -72,7 +72,7 @@ class Film:
         layout: FFmpeg's name of the channels that the encoder gets.
         rate: sample rate that the encoder gets, in Hz.
         bit_rate: of the sound in bits per second; 0 for lossless codecs.
-        left_out: numbers of streams of data that the container cannot hold.
+        left_out: indices of data streams that the container cannot hold.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class Film:
 
     @property
     def form(self) -> tuple[Format, str]:
-        """As that of other outputs."""
+        """Format and sample type, as of other outputs."""
         return Format(self.suffix, "AV", ("SOUND",)), "SOUND"
 
     @property
@@ -113,9 +113,9 @@ def plan_films(
     bit_rate: int | None = None,
     notice: Callable[[str], None] = lambda _: None,
 ) -> list[Film | None]:
-    """For each output, a target or what is left of the input, how it keeps the input's container; None: sound only.
+    """Return for each output a film that keeps the input's container, or None for a file of sound only.
 
-    What a sound is taken out of stays a film. A container that holds only sound holds a single sound as well.
+    Residuals stay films. Targets keep the container if it holds only sound.
 
     Raises:
         AudioError: if the container cannot be written.
@@ -133,15 +133,15 @@ def plan_films(
 
 
 def is_lossless(codec: str) -> bool:
-    """Whether a codec keeps what it gets, so that it has no bit rate to choose."""
+    """Return whether a codec is lossless, so that it has no bit rate."""
     return codec in LOSSLESS or codec.startswith("pcm_")
 
 
 def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
-    """Find out how a container is written with another sound, by a trial on its first packets.
+    """Find parameters for writing a container with another sound, by a trial on its first packets.
 
     Raises:
-        AudioError: if it cannot be.
+        AudioError: if it cannot be written.
     """
     import av
 
@@ -203,12 +203,12 @@ class Remuxer:
     """Copies a film's packets and encodes its new sound, in order of time.
 
     Args:
-        film: what is written.
+        film: the parameters.
         sink: a path or an open file.
         sample_rate: of the sound, Hz.
         channels: of the sound.
         start: time of its first sample, in seconds.
-        stack: what is opened is closed with it.
+        stack: closes the opened files.
         title: added to the title in brackets.
     """
 
@@ -243,7 +243,7 @@ class Remuxer:
         self.waiting: Any = None
 
     def _add_stream(self, stream: Any, replaced: bool) -> Any:
-        """Add a stream like one of the film, or for its new sound; None for what is not a stream in the output."""
+        """Add a copy of a stream, or a stream for the new sound; return None if it is no stream in the output."""
         film, tags = self.film, dict(stream.metadata)
         if replaced:
             copy: Any = self.output.add_stream(film.codec, rate=film.rate, layout=film.layout, bit_rate=film.bit_rate)
@@ -251,7 +251,7 @@ class Remuxer:
             if film.codec in LOSSLESS:
                 copy.codec_context.format = next(name for name in ("s32", "s32p", *formats) if name in formats)
             tags = {key: value for key, value in tags.items() if not key.startswith(OLD_TAGS)}
-        elif film.muxer == "matroska" and stream.disposition & 1024:  # a cover, which FFmpeg would make a film of
+        elif film.muxer == "matroska" and stream.disposition & 1024:  # a cover, which FFmpeg would write as a video
             picture = next(packet for packet in self.source.demux(stream) if packet.size)
             self.source.seek(0)
             name = tags.get("filename", "cover.jpg")
@@ -266,7 +266,7 @@ class Remuxer:
         return None if stream.type == "attachment" else copy
 
     def encode(self, samples: np.ndarray) -> None:
-        """Append samples (time, channels) to the sound, and packets up to their time."""
+        """Append samples (time, channels) to the sound."""
         import av
         import numpy as np
 
@@ -300,7 +300,7 @@ class Remuxer:
         return True
 
     def finish_sound(self) -> None:
-        """Encode what is left of the sound."""
+        """Encode the remaining sound."""
         self._write(self.sound.encode(None))
 
 
@@ -310,7 +310,7 @@ class FilmWriter(Writer):
     Args:
         path: the destination.
         film: what is written.
-        reader: of the sound that is replaced; it has been read once, which tells when each sample is heard.
+        reader: of the replaced sound; it has been read once and therefore knows the time of each sample.
         overwrite: whether an existing file may be replaced.
         clip: one of CLIPS.
         title: added to the film's title in brackets.
@@ -336,7 +336,7 @@ class FilmWriter(Writer):
         self._breaks = self._timeline[1:]
 
     def _encode(self, samples: np.ndarray) -> None:
-        """Encode samples (time, channels), each at its time: silence fills holes, what overlaps is left out."""
+        """Encode samples (time, channels) at their times: gaps are filled with silence, overlaps are dropped."""
         import numpy as np
 
         if self.clip in ("clamp", "none"):

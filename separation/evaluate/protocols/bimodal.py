@@ -26,11 +26,6 @@ SOURCE = "Its scripts are in preprocessing/ of github.com/microsoft/BiModalAudio
 VGGSOUND_MIDDLE = 4.5  # s
 
 
-def start_at(middle: float) -> str:
-    """Return where a cut around `middle` (s) begins; plus half a sample, for truncation."""
-    return f"{max(0.0, int(middle * RATE) - LENGTH // 2 + 0.5) / RATE:.8f}"
-
-
 def ask_for_both(number: int, clips: Sequence[tuple[str, str, str]]) -> list[Row]:
     """Make two rows of a pair of (path, query, start)."""
     rows = []
@@ -50,7 +45,9 @@ def build_by_label(root: Path, pairs: Path, clips: Path) -> list[Row]:
         by_folder = name.startswith("/")
         label = name.split("/")[1] if by_folder else ",".join(cells)
         middle = int(float(cells[-1])) // 2 + 0.5 if by_folder else VGGSOUND_MIDDLE
-        known.setdefault(name, (name.lstrip("/"), f"The sound of {label.replace('_', ' ')}", start_at(middle)))
+        # Half a sample is added because starts are truncated to samples.
+        start = f"{max(0.0, int(middle * RATE) - LENGTH // 2 + 0.5) / RATE:.8f}"
+        known.setdefault(name, (name.lstrip("/"), f"The sound of {label.replace('_', ' ')}", start))
     rows = []
     for number, (line, cells) in enumerate(read_cells(pairs, 2)):
         names = [cell.replace(" ", "") for cell in cells[:2]]
