@@ -185,9 +185,7 @@ class Command:
         record.seconds = round(time.monotonic() - began, 3)
         return record
 
-    def separate(
-        self, source: Input, reader: Reader, record: Record, namer: Namer, requests: Sequence[Request]
-    ) -> None:
+    def separate(self, source: Input, reader: Reader, record: Record, namer: Namer, requests: list[Request]) -> None:
         """Separate one file. Either all its outputs appear at the end or none.
 
         With --all, the last request is the residual of all others.

@@ -121,9 +121,7 @@ def build_parser() -> Parser:
         add(option, action="append", default=[], dest="query", metavar=metavar, type=read, help=text)
     more: Any = {"action": "append", "default": [], "metavar": "TEXT"}
     add("--not", dest="negative", help="a sound to exclude from every result; repeatable", **more)
-    add(
-        "--subclasses", action="store_true", help="add the subclasses of --query-class (needs AudioSet's ontology.json)"
-    )
+    add("--subclasses", action="store_true", help="include subclasses of --query-class (needs AudioSet's ontology)")
     add("--remove", help="a sound to remove: write what is left; if repeated, one file without any of them", **more)
     add("--each", action="store_true", help="write one file for each --remove")
     add("--gain", help="change the level of a sound (speech=+3, wind=-inf) and write one remix; repeatable",
@@ -142,12 +140,7 @@ def build_parser() -> Parser:
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
     add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
     add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
-    add(
-        "--bitrate",
-        metavar="N",
-        type=explained(parse_bit_rate),
-        help="bit rate of the sound of films and m4a in kbit/s",
-    )
+    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of the sound of films and m4a")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
     add("--skip-existing", action="store_true", help="skip files whose outputs all exist, to continue a run")
