@@ -33,8 +33,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import yaml
+from common import write_model
 
 from separation.cli import main as separate
+from separation.process import printable
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 2.0
@@ -52,12 +54,24 @@ PYAV = {  # suffix -> codecs
     "wma": ("wmav2",), "ac3": ("ac3",), "flv": ("mp3",), "wv": ("wavpack",),
 }  # fmt: skip
 LENGTH_KNOWN = {"wav", "flac", "mp3", "aiff", "caf", "w64", "au", "m4a", "mp4", "mov", "mkv", "webm", "wma"}
-JOINABLE = {"mp3", "ogg", "opus", "aac", "ac3", "ts"}
+JOINABLE = {"mp3", "ogg", "opus", "aac", "ac3", "ts", "mp4", "m4a", "flv"}
+TAGS = (
+    b"",
+    b"ID3\4\0\0\0\0\7\x68" + bytes(1000),
+    b"APETAGEX" + bytes([208, 7, 0, 0, 32]) + bytes(19),
+    b"TAG" + bytes(125),
+)
+STEMS = ("sound", "sound", "\x1b[31mred", "new\nline", "-q", "~nobody", "\udce9", "*", "\u202egnp", " ", "a" * 240)
+PLAYLISTS = (
+    "#EXTM3U\n#EXTINF:2,\n{0}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {0}\n", "[playlist]\nFile1={0}\n",
+    '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><BaseURL>{0}</BaseURL></Period></MPD>',
+)  # fmt: skip
+REQUESTS = (["--remove", "rain"], ["--gain", "rain=-6"], ["--query", "rain", "--query", "dog barking"])
 VALUES: tuple[Any, ...] = (  # for keys of a configuration
     -1, 0, 1, 2**31, 2**40, 10**18, 0.5, -0.0, float("nan"), float("inf"), True, None, "", "x" * 100_000, [], {},
     [[[[]]]], {"a": 1}, [1] * 1000, "os.system", "torch.hub.load", "/etc/passwd", "hf://someone/something",
 )  # fmt: skip
-UNEXPECTED = re.compile(r"Traceback|could not be separated: \w*(Error|Exception|Interrupt)\b")
+UNEXPECTED = re.compile(r"Traceback|went wrong|could not be separated: \w*(Error|Exception|Interrupt)\b")
 
 
 @dataclass
@@ -68,6 +82,7 @@ class Case:
         number: "seed:number".
         kind: container or "model".
         damage: what was done.
+        refused: whether it must be refused.
         seconds: how much sound the file must yield unless a warning says otherwise; None: unknown.
         files: contents by name; the one to separate comes first.
         faults: how it broke the rule.
@@ -76,6 +91,7 @@ class Case:
     number: str
     kind: str
     damage: str = "none"
+    refused: bool = False
     seconds: float | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     model: Path | None = None
@@ -138,21 +154,25 @@ def damage_bytes(rng: np.random.Generator, data: bytes) -> tuple[str, bytes]:
 def make_audio_case(rng: np.random.Generator, number: str) -> Case:
     """Generate a file and damage it, join it with another, or give it another suffix."""
     suffix = str(rng.choice([*SOUNDFILE, *PYAV]))
-    case, data, name = Case(number, suffix), make_sound(rng, suffix), f"sound.{suffix}"
-    draw = rng.random()
+    stem, draw = str(rng.choice(STEMS)), rng.random()
+    case, data, name = Case(number, suffix), make_sound(rng, suffix), f"{stem}.{suffix}"
     if draw < 0.08:
         case.seconds = SECONDS
     elif draw < 0.16 and suffix in JOINABLE:
         case.damage, case.seconds = "join", 2 * SECONDS
+        data += TAGS[int(rng.integers(len(TAGS)))] if suffix == "mp3" else b""
         data += make_sound(rng, suffix)
     elif draw < 0.24:
         other = str(rng.choice([*SOUNDFILE, *PYAV, "txt"]))
-        case.damage, name, case.seconds = "rename", f"sound.{other}", SECONDS
+        case.damage, name, case.seconds = "rename", f"{stem}.{other}", SECONDS
+    elif draw < 0.28:
+        case.damage, case.refused, case.files["canary.wav"] = "playlist", True, make_sound(rng, "wav")
+        data = PLAYLISTS[int(rng.integers(len(PLAYLISTS)))].format("canary.wav").encode()
     else:
         case.damage, data = damage_bytes(rng, data)
         if suffix in LENGTH_KNOWN and case.damage in ("truncate", "cut", "append", "zero"):
             case.seconds = SECONDS
-    case.files = {name: data}
+    case.files = {name: data} | case.files
     return case
 
 
@@ -218,13 +238,14 @@ def run_command(case: Case, folder: Path, model: Path) -> None:
     name = next(iter(case.files))
     query = model / "query.npy"
     model = folder / "model" if case.kind == "model" else model
-    words = ["--model", str(model), "--query-embedding", str(query), "--residual"]
-    words += ["--format", "wav", "-o", "out", name]
+    number = int(case.number.partition(":")[2])
+    request = REQUESTS[number // 5 % 3] if number % 5 == 0 else ["--query-embedding", str(query), "--residual"]
+    words = ["--model", str(model), *request, "--format", "wav", "-o", "out", "--", name]
     began = time.monotonic()
     status, text = run_forked(words, folder)
     seconds = time.monotonic() - began
     written = sorted((folder / "out").glob("*")) if (folder / "out").is_dir() else []
-    lines = [line for line in text.splitlines() if line]
+    lines = [line for line in text.split("\n") if line]
     warned = any("warning" in line or "note" in line for line in lines)
     case.outcome = {0: "warned" if warned else "whole"}.get(status, "refused")
 
@@ -235,22 +256,22 @@ def run_command(case: Case, folder: Path, model: Path) -> None:
     check(status in (0, 1, 2), f"status {status} after {seconds:.1f} s")
     check(not UNEXPECTED.search(text), f"unexpected error: {text[-300:]!r}")
     check(all(line.startswith("separate: ") for line in lines), f"not a sentence of the command: {text[:300]!r}")
+    check(printable(text.replace("\n", "")) == text.replace("\n", ""), "control characters are printed")
+    check(not case.refused or status == 1, "a playlist was not refused")
     check(all(len(line) < 1000 for line in lines), "a sentence of more than 1,000 characters")
     after = {path: state for path, state in snapshot(folder).items() if path.parts[0] != "out"}
     check(after == before, f"changed outside the output folder: {sorted(map(str, after.items() ^ before.items()))[:4]}")
     check(not any(path.name.startswith(".") for path in written), "a part file is left")
     if status:
+        check(len(lines) == 1 and not written, f"{len(written)} outputs and more after an error: {text[:300]!r}")
         check(
-            len(lines) == 1 and not written,
-            f"{len(lines)} lines and {len(written)} outputs after an error: {text[:300]!r}",
+            status != 1 or printable(name) in text or "model" in text, f"the sentence does not name the file: {text!r}"
         )
-        check(status != 1 or name in text or "model" in text, f"the sentence does not name the file: {text!r}")
         return
-    check(len(written) == 2, f"{len(written)} outputs")
-    sounds = [soundfile.read(path, always_2d=True) for path in written]
+    check(len(written) == 2 - (number % 15 in (0, 5)), f"{len(written)} outputs")
+    sounds = [soundfile.read(io.BytesIO(path.read_bytes()), always_2d=True) for path in written]
     check(all(np.isfinite(wave).all() for wave, _ in sounds), "an output is not finite")
-    lengths = {wave.shape for wave, _ in sounds}
-    check(len(lengths) == 1, f"outputs of different lengths: {lengths}")
+    check(len({wave.shape for wave, _ in sounds}) == 1, "outputs of different lengths")
     duration = len(sounds[0][0]) / sounds[0][1] if sounds else 0.0
     if case.seconds is not None and not warned:
         check(duration > case.seconds - 0.2, f"{duration:.3f} s of {case.seconds:g} s without a warning")
@@ -311,23 +332,19 @@ class Page:
 
     def run(self, case: Case, folder: Path) -> None:
         """Separate a case by the page and check the rule."""
-        from gradio_client import handle_file
-        from gradio_client.exceptions import AppError
+        from gradio_client import exceptions, handle_file
 
         name, data = next(iter(case.files.items()))
+        name = name.encode(errors="replace").decode()  # gradio_client cannot send others
         (folder / name).write_bytes(data)
         try:
-            result = self.client.predict(
-                handle_file(str(folder / name)), ["dog barking"], self.model, api_name="/separate"
-            )
-            case.outcome = "warned" if result.get("warnings") else "whole"
-        except AppError as error:
-            case.outcome = "refused"
-            if UNEXPECTED.search(str(error)) or not str(error).strip():
-                case.faults.append(f"page: {error}")
+            words = (handle_file(str(folder / name)), ["dog barking"], self.model)
+            result = self.client.predict(*words, api_name="/separate")
+            case.outcome = "warned" if result.get("warning") else "whole"
         except Exception as error:
             case.outcome = "refused"
-            case.faults.append(f"page: {type(error).__name__}: {error}")
+            if not isinstance(error, exceptions.AppError) or UNEXPECTED.search(str(error)) or not str(error).strip():
+                case.faults.append(f"page: {type(error).__name__}: {error}")
         if self.process.poll() is not None:
             raise SystemExit(f"the page ended with status {self.process.returncode} at case {case.number}")
 
@@ -347,31 +364,6 @@ def make_case(number: str, model: Path) -> Case:
     return make_model_case(rng, number, model) if rng.random() < 0.3 else make_audio_case(rng, number)
 
 
-def write_model(folder: Path) -> Path:
-    """Write a small model directory with random weights."""
-    import torch
-    from safetensors.torch import save_file
-
-    from separation.pretrained import build, save_model
-    from separation.separator import Separator
-
-    torch.manual_seed(0)
-    model = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": 16}
-    encoder = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": 16}
-    parts: dict[str, Any] = {
-        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": model},
-        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": encoder},
-    }
-    save_model(folder, {"card": {"name": "small_test"}, **parts}, build(parts["model"]), build(parts["encoder"]))
-    names = [sound.name for sound in Separator.from_pretrained(folder).listed_sounds]
-    vectors = torch.nn.functional.normalize(torch.randn(len(names) + 1, 16), dim=-1)
-    save_file(
-        {name: vector.clone() for name, vector in zip(names, vectors, strict=False)}, folder / "sounds.safetensors"
-    )
-    np.save(folder / "query.npy", vectors[-1].numpy())
-    return folder
-
-
 def main() -> int:
     """Run cases until the time is up; return 1 if one broke the rule."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -388,9 +380,8 @@ def main() -> int:
     for suffix in ("wav", "m4a"):  # whatever a fork needs is imported once
         (work / f"warm.{suffix}").write_bytes(make_sound(np.random.default_rng(0), suffix))
         query = ["--query-embedding", str(model / "query.npy")]
-        separate(
-            ["--quiet", "--model", str(model), *query, "-o", str(work / f"out_{suffix}"), str(work / f"warm.{suffix}")]
-        )
+        places = [str(work / f"out_{suffix}"), str(work / f"warm.{suffix}")]
+        separate(["--quiet", "--model", str(model), *query, "-o", *places])
     if options.case:
         case = make_case(options.case, model)
         run_command(case, work, model)

@@ -155,7 +155,7 @@ class Namer:
         """Create the folder of an output; raise AudioError if the output is an input, exists or cannot be written."""
         if identity(path) in self.inputs:
             raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
-        if path.exists() and not self.overwrite:
+        if os.path.exists(path) and not self.overwrite:
             raise AudioError(f"{path} already exists. Add --overwrite to replace it.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

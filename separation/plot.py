@@ -45,7 +45,7 @@ class Spectrogram:
         self.hop = max(1, min(self.size // 2, frames // COLUMNS))
         self.windows = frames // self.hop + 1
         self.columns = min(COLUMNS, self.windows)
-        self.window = np.hanning(self.size + 1)[:-1].astype(np.float32)
+        self.window = np.hanning(self.size + 1)[:-1]  # float64: the squares of large samples exceed float32
         top, step = sample_rate / 2.0, sample_rate / self.size
         self.edges: NDArray[np.float64] = np.geomspace(min(LOWEST_HZ, top / 8.0), top, ROWS + 1)
         # A row is the mean over the bins that it covers, in proportion to the overlap.

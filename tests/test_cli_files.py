@@ -73,6 +73,11 @@ def test_inputs_are_recognised_through_links(tmp_path):
     namer.check_destination(tmp_path / "b.wav")
 
 
+def test_a_folder_whose_name_is_too_long_is_refused(tmp_path):
+    with pytest.raises(AudioError, match="cannot be created: "):
+        Namer([]).check_destination(tmp_path / ("y" * 400) / "a.wav")
+
+
 def test_earlier_results_are_recognised(tmp_path):
     for name in ("mix.wav", "mix.dog.wav", "mix.dog.2.wav", "mix.rain.wav", "lone.dog.wav"):
         (tmp_path / name).touch()

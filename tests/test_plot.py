@@ -102,3 +102,9 @@ def test_a_timeline_takes_any_number_of_sounds():
         draw(file, {"recording": levels}, "Sounds", 1.0, spectrum.edges, sounds)
         sizes.append(int.from_bytes(file.getvalue()[20:24], "big"))  # height in pixels
     assert sizes[0] == sizes[1] < sizes[2]
+
+
+def test_samples_far_beyond_full_scale_have_a_spectrogram():
+    spectrogram = Spectrogram(16000, 16000)
+    spectrogram.push(1e30 * np.sin(np.arange(16000, dtype=np.float32))[None])
+    assert 550 < spectrogram.decibels().max() < 610

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from gradio.route_utils import FnIndexInferError
 from starlette.exceptions import HTTPException
 
 Scope = MutableMapping[str, Any]
@@ -77,7 +78,11 @@ class Guard:
         self.application, self.local = application, local
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        answered = False
+
         async def send_with_headers(message: Any) -> None:
+            nonlocal answered
+            answered = True
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
@@ -102,10 +107,20 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.application(scope, receive, send)
         elif scope["type"] == "http" and (status := self.refuse(scope)) is None:
-            await self.application(scope, receive_within_limits, send_with_headers)
+            try:
+                await self.application(scope, receive_within_limits, send_with_headers)
+            except (FnIndexInferError, LookupError, TypeError, ValueError):  # a name or value without sense
+                if answered:
+                    raise
+                await self.answer(send, 400)
         elif scope["type"] == "http":
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
+            await self.answer(send, status)
+
+    @staticmethod
+    async def answer(send: Any, status: int | None) -> None:
+        """Send an answer without a body."""
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
 
     def refuse(self, scope: Scope) -> int | None:
         """The HTTP status of a refusal, None if the request is allowed."""

@@ -238,7 +238,8 @@ class ContainerDecoder:
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
-                    if began:  # before the first frame, it is a tag or the end of another frame
+                    # Before the first frame it is a tag, or the rest of a frame; flac ends with an empty packet in FLV.
+                    if began and packet.size:
                         self._damage = self._damage or _strerror(error)
                     continue
                 began |= bool(frames)

@@ -297,6 +297,12 @@ def test_pages_of_other_sites_are_refused(fake):
     assert fetch(url, body, JSON | {"Origin": fake.url})[0] == 200
 
 
+@pytest.mark.parametrize(("function", "body"), [("models", b"1e999"), ("nothing", b'{"data": []}')])
+def test_a_request_without_sense_is_status_400(fake, function, body):
+    assert fetch(f"{fake.url}/gradio_api/call/{function}", body, JSON)[0] == 400
+    assert fetch(f"{fake.url}/gradio_api/call/models", b'{"data": []}', JSON)[0] == 200
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused(fake, chunked):
     body = b'{"data": ["' + bytes(3_000_000) + b'"]}'
