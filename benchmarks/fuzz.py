@@ -334,8 +334,7 @@ class Page:
         """Separate a case by the page and check the rule."""
         from gradio_client import exceptions, handle_file
 
-        name, data = next(iter(case.files.items()))
-        name = name.encode(errors="replace").decode()  # gradio_client cannot send others
+        name, data = next((name.encode(errors="replace").decode(), data) for name, data in case.files.items())
         (folder / name).write_bytes(data)
         try:
             words = (handle_file(str(folder / name)), ["dog barking"], self.model)
