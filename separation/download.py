@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
-from urllib.request import urlopen
 
 from separation.errors import ModelError, expand_home
 from separation.process import remove, temporary_path
@@ -141,6 +140,8 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
 
 def download(remote: RemoteFile) -> Path:
     """Download a file over https into the user's cache; it gets its name when it is complete and verified."""
+    from urllib.request import urlopen
+
     from tqdm import tqdm
 
     path = cache_folder() / remote.filename

@@ -50,7 +50,7 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture
 def server(monkeypatch, cache):
     answers = Server()
-    monkeypatch.setattr(download, "urlopen", answers)
+    monkeypatch.setattr("urllib.request.urlopen", answers)
     return answers
 
 

@@ -57,7 +57,9 @@ def test_uncut_recordings_are_refused_in_any_container(tmp_path, suffix):
     with pytest.raises(DataError, match=rf"{suffix}: the file holds no audio that can be read \(ffmpeg: "):
         prepare_again("audioset-balanced", tmp_path)
     save_media(path.with_suffix(".mkv"), seconds_of_pictures=1.0).replace(path)
-    with pytest.raises(DataError, match=rf"--PJHxphWEs\.{suffix}: the file holds no audio: there is no audio stream in it\."):
+    with pytest.raises(
+        DataError, match=rf"--PJHxphWEs\.{suffix}: the file holds no audio: there is no audio stream in it\."
+    ):
         prepare_again("audioset-balanced", tmp_path)
 
 
