@@ -550,9 +550,9 @@ def test_a_recording_behind_another_that_is_not_read_is_named(tmp_path, suffix):
     assert sentence == f"{path} has {len(data)} bytes after the recording that its header describes; they are not read."
 
 
-def test_what_a_whole_avi_file_says_about_times_is_not_believed(tmp_path):
-    for codec in ("adpcm_ima_wav", "eac3"):
-        path = save_media(tmp_path / "a.avi", [noise(2, RATE)], RATE, codec)
+def test_what_a_whole_avi_or_wav_file_says_about_times_is_not_believed(tmp_path):
+    for name, codec in (("a.avi", "adpcm_ima_wav"), ("a.avi", "eac3"), ("a.wav", "libmp3lame")):
+        path = save_media(tmp_path / name, [noise(2, RATE)], RATE, codec)
         got, rate, sentence = listen(path)
         assert got.shape[1] / rate == pytest.approx(2, abs=0.1)
         assert sentence is None

@@ -328,7 +328,8 @@ class SoundFileDecoder:
         if detail:
             yield from self._read_on(got, detail)
             return
-        total = self.frames if self.frames is not None and got < self.frames else None
+        slack = 2 * 1152 if self.subtype == "MPEG_LAYER_III" else 0  # in wav, FFmpeg counts the delay of the encoder
+        total = self.frames if self.frames is not None and got < self.frames - slack else None
         self.warning = warn_of_loss(self.path, got, self.sample_rate, total, self._cut, self._notes)
 
     def _read_on(self, start: int, detail: str) -> Iterator[np.ndarray]:
