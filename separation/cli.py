@@ -36,7 +36,7 @@ from separation.audio import Reader
 from separation.audio.remux import plan_films
 from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
-from separation.cli_options import UsageError, check_model, parse, writes_to_stdout
+from separation.cli_options import QUERY_OPTIONS, UsageError, check_model, parse, writes_to_stdout
 from separation.cli_print import (
     presence_text,
     print_error,
@@ -140,7 +140,7 @@ class Command:
             status = FAILED if record.error else status
             skipped += record.skipped
         if skipped:
-            self.notice(f"{skipped} of {len(sources)} files were skipped, because their outputs exist.")
+            self.notice(f"skipped {skipped} of {len(sources)} files, because their outputs exist.")
         return status
 
     def process(self, source: Input, namer: Namer) -> Record:
@@ -313,14 +313,9 @@ class Command:
         if options.threads:
             torch.set_num_threads(options.threads)
         try:
-            separator = Separator.from_pretrained(
-                options.model,
-                device=None if options.device == "auto" else options.device,
-                faithful=options.faithful,
-                offline=options.offline or None,
-                precision=options.precision,
-                trust=options.trust,
-            )
+            how = {name: getattr(options, name) for name in ("faithful", "precision", "trust")}
+            device = None if options.device == "auto" else options.device
+            separator = Separator.from_pretrained(options.model, device=device, offline=options.offline or None, **how)
         except ModelError as error:
             raise UsageError(str(error)) from None
         self.detail(f"model {separator.name}, device {options.device}.")
@@ -331,6 +326,13 @@ class Command:
         """The queries, read and encoded once for all files."""
         try:
             return [self.separator.encode(request.query) for request in self.requests]
+        except NotImplementedError as error:  # a form of query that the encoder does not take
+            taken, asked = {"embedding", *self.separator.encoder.modalities}, {form for form, _ in self.options.query}
+            known = ", ".join(option for option, _, form, _ in QUERY_OPTIONS if form in taken)
+            refused = ", ".join(option for option, _, form, _ in QUERY_OPTIONS if form in asked - taken)
+            general = refused and str(error).startswith(type(self.separator.encoder).__name__)
+            text = f"The model {self.separator.name} takes no {refused}; it takes {known}." if general else str(error)
+            raise UsageError(text) from None
         except (AudioError, ModelError, ValueError) as error:
             raise UsageError(str(error)) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import math
 import os
 import sys
@@ -97,7 +98,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         names = message.partition("unrecognized arguments: ")[2]
-        hint = " Write -- in front of names that begin with -." if any(map(os.path.exists, names.split())) else ""
+        options = [option for action in self._actions for option in action.option_strings]
+        close = difflib.get_close_matches(names.split("=")[0].partition(" ")[0], options, 1, cutoff=0.75)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        if any(map(os.path.exists, names.split())):
+            hint = " Write -- in front of names that begin with -."
         raise UsageError(f"{message[:1].upper()}{message[1:].rstrip('.')}.{hint}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -232,11 +237,15 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
                 option = "not" if name == "negative" else name
                 raise UsageError(f"{reason}, so it cannot be combined with --{option}.")
     elif not requests:
-        raise UsageError('Say what to separate, for example --query "dog barking".')
-    if options.skip_existing and (options.overwrite or options.list):
-        raise UsageError("--skip-existing cannot be combined with --overwrite or --list.")
-    if options.each and (options.gain or not options.remove):
-        raise UsageError("--each writes a file for each sound of --remove; it cannot be combined with --gain.")
+        lonely = "--not needs --query. " if options.negative else ""
+        raise UsageError(f'{lonely}Say what to separate, for example --query "dog barking".')
+    for other in ("overwrite", "list") if options.skip_existing else ():
+        if getattr(options, other):
+            raise UsageError(f"--skip-existing cannot be combined with --{other}.")
+    if options.each and not options.remove:
+        raise UsageError("--each needs --remove: it writes one file for each sound to remove.")
+    if options.each and options.gain:
+        raise UsageError("--each cannot be combined with --gain.")
     begin, end = options.begin or 0.0, math.inf if options.end is None else options.end
     if not begin < end:
         raise UsageError(f"--from must lie before --to, but {begin:g} s is not before {end:g} s.")

@@ -55,11 +55,12 @@ def result_lines(record: Record) -> list[str]:
         if presence is not None and written:
             written[0] += f"  {presence_text(record, name)}"
         elif presence is not None:
-            together.append(f"{name}: {presence_text(record, name)}")
+            together.append(f"{name} ({presence_text(record, name)})")
         lines += written
     shared = record.remix or record.rest
     if shared and shared not in record.residuals.values():
-        lines.append("  ".join([shared, *together]))
+        kind = "changed" if record.remix else "removed"
+        lines.append(f"{shared}  {kind}: {', '.join(together)}" if together else shared)
     return lines + record.plots
 
 

@@ -305,10 +305,10 @@ class QueryOutputs:
             record.scale[name] = self.gain
         loudest = max((writer.peak for writer in self.writers.values()), default=0.0)
         if self.gain == 1.0 and loudest > 1.0 and (self.clip or self.request.rest):
-            over = f"“{name}” exceeds full scale by {20 * math.log10(loudest):.2f} dB"
+            path, excess = paths.get("residual", paths.get("target")), 20 * math.log10(loudest)
             cut = self.clip == "clamp" or any(writer.limited for writer in self.writers.values())
-            advice = "it was cut there" if cut else "players may cut it there (--clip rescale turns it down)"
-            record.warnings.append(f"{record.input}: {over}: {advice}.")
+            advice = "peaks were clipped" if cut else "players may clip its peaks (--clip rescale turns it down)"
+            record.warnings.append(f"{path} exceeds full scale by {excess:.2f} dB: {advice}.")
         for kind, entries in (("target", record.targets), ("residual", record.residuals)):
             if kind in paths:
                 record.outputs.append(paths[kind])

@@ -133,7 +133,7 @@ def test_damage_in_an_mp3_costs_no_more_than_what_is_damaged_and_is_said(tmp_pat
     (tmp_path / "a.mp3").write_bytes(changed[damage])
     wave, rate, warning = listen(tmp_path / "a.mp3")
     assert wave.shape[1] / rate == pytest.approx({"end": 2.4}.get(damage, 4.0), abs=0.11)
-    assert f"only the first {wave.shape[1] / rate:.3f} s" in warning
+    assert f"only {wave.shape[1] / rate:.3f} s" in warning
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -258,7 +258,7 @@ def test_what_is_in_a_cut_page_is_used_and_the_loss_is_said(tmp_path, kind, wher
     (tmp_path / "b.ogg").write_bytes(data[:start] if where != "middle" else data[: pages(data)[-2][0]])
     least = listen(tmp_path / "b.ogg")[0].shape[1] if where != "middle" else rate
     assert least < wave.shape[1] == len(whole) < 5 * rate
-    assert f"only the first {wave.shape[1] / rate:.3f} s" in warning
+    assert f"only {wave.shape[1] / rate:.3f} s" in warning
 
 
 @pytest.mark.parametrize("kind", ["VORBIS", "OPUS", "FLAC"])
@@ -352,9 +352,7 @@ def test_a_truncated_file_says_how_much_was_read(tmp_path, container):
     result, _, warning = listen(path)
     assert 3900 < result.shape[1] < 5000
     assert np.abs(result - wave[:, : result.shape[1]]).max() < 4e-5
-    assert (
-        f"is cut short or damaged: only the first {result.shape[1] / 8000:.3f} s can be read and are used." in warning
-    )
+    assert f"is cut short or damaged: only {result.shape[1] / 8000:.3f} s can be read and are used." in warning
 
 
 def test_a_truncated_sphere_file_says_so_too(tmp_path):
@@ -362,7 +360,7 @@ def test_a_truncated_sphere_file_says_so_too(tmp_path):
     assert listen(tmp_path / "a")[2] is None
     (tmp_path / "a").write_bytes((tmp_path / "a").read_bytes()[:20_001])
     result, _, warning = listen(tmp_path / "a")
-    assert f"only the first {result.shape[1] / 8000:.3f} s" in warning
+    assert f"only {result.shape[1] / 8000:.3f} s" in warning
 
 
 @pytest.mark.parametrize("container", SIZES)
@@ -514,7 +512,7 @@ def test_packets_that_are_missing_in_the_middle_are_said(tmp_path, suffix):
                 target.mux(packet)
     wave, rate, warning = listen(tmp_path / f"b.{suffix}")
     assert wave.shape[1] < 3 * rate
-    assert f"only the first {wave.shape[1] / rate:.3f} s" in warning
+    assert f"only {wave.shape[1] / rate:.3f} s" in warning
     assert listen(tmp_path / f"a.{suffix}")[2] is None
 
 
@@ -536,7 +534,7 @@ def test_a_container_that_is_cut_says_how_much_was_read(tmp_path, suffix):
     got, rate, sentence = listen(path)
     seconds = got.shape[1] / rate
     assert 1 < seconds < 2.2
-    assert f"is cut short or damaged: only the first {seconds:.3f} s" in sentence
+    assert f"is cut short or damaged: only {seconds:.3f} s" in sentence
 
 
 @pytest.mark.parametrize("suffix", ["m4a", "mov", "3gp", "flv"])
@@ -566,4 +564,4 @@ def test_a_truncated_file_of_a_rare_format_says_so(tmp_path, container):
     )
     assert listen(path)[2] is None
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "only the first 0.9" in listen(path)[2]
+    assert "only 0.9" in listen(path)[2]

@@ -426,7 +426,9 @@ def test_an_example_through_a_real_separator(folder, monkeypatch, capsys):
     assert np.abs(load("mix.bark.wav") + load("mix.not_bark.wav") - samples).max() < 1e-6
     assert np.abs(load("mix.bark.wav")).max() > 1e-4
     assert run("--query-image", "mix.wav", "mix.wav") == 2
-    assert capsys.readouterr().err == "separate: JointEncoder takes no image; it takes text, audio, embedding.\n"
+    assert capsys.readouterr().err == (
+        "separate: The model tiny takes no --query-image; it takes --query, --query-audio, --query-embedding.\n"
+    )
 
 
 # Printing

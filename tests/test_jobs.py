@@ -87,7 +87,7 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
     sounds = ("--remove", "half", "--remove", "all", "mix.wav")
     assert run(*sounds) == 0
     assert capsys.readouterr().out == (
-        "mix.without.wav  half: presence 0.50 - uncertain  all: presence 1.00 - present\n"
+        "mix.without.wav  removed: half (presence 0.50 - uncertain), all (presence 1.00 - present)\n"
     )
     assert run(*sounds, "--json", "--overwrite") == 0
     record = json.loads(capsys.readouterr().out)
@@ -114,8 +114,11 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
         (("--gain", "?=3"), '--gain "?" contains no word'),
         (("--gain", "a=3", "--gain", "a=4"), "“a” is changed twice"),
         (("--gain", "a=3", "--remove", "a"), "“a” is changed twice"),
-        (("--gain", "a=3", "--each"), "--each writes a file for each sound of --remove"),
-        (("--query", "a", "--each"), "--each writes a file for each sound of --remove"),
+        (("--gain", "a=3", "--each"), "--each needs --remove"),
+        (("--query", "a", "--each"), "--each needs --remove"),
+        (("--gain", "a=3", "--remove", "b", "--each"), "--each cannot be combined with --gain"),
+        (("--not", "a"), "--not needs --query"),
+        (("--querry", "a"), "Did you mean --query?"),
         (("--query", "a", "--clip", "wrap"), "invalid choice: 'wrap'"),
         (("--query", "a", "--from", "3", "--to", "3"), "--from must lie before --to, but 3 s is not before 3 s."),
         (("--query", "a", "--from", "1:75"), "'1:75' is not a time"),
@@ -190,7 +193,7 @@ def test_folders_keep_their_tree_and_go_on_after_a_stop(folder, capsys):
     assert run(*command, "--skip-existing", "--json") == 0
     out, err = capsys.readouterr()
     assert [json.loads(line).get("skipped", False) for line in out.splitlines()] == [True, False, True]
-    assert err == "separate: note: 2 of 3 files were skipped, because their outputs exist.\n"
+    assert err == "separate: note: skipped 2 of 3 files, because their outputs exist.\n"
     assert Path("out/a.half.wav").stat().st_mtime_ns == before
     Path("out/a.half.wav").unlink()
     assert run(*command, "--skip-existing") == 1  # half of the outputs: nothing is replaced

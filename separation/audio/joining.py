@@ -101,7 +101,7 @@ def warn_of_loss(
         total = "" if stated is None or stated <= frames else f" of {stated / rate:.3f} s"
         seconds = f"{frames / rate:.3f} s{total}"
         begin = f"{path} is cut short or damaged{detail}"
-        sentences.insert(0, f"{begin}: only the first {seconds} can be read and are used.")
+        sentences.insert(0, f"{begin}: only {seconds} can be read and are used.")
     return " ".join(sentences) or None
 
 
