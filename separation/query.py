@@ -114,8 +114,13 @@ class Query:
     def name(self) -> str:
         """Short name: the text, the class or the name of the file; "... without ..." if there are negatives."""
         names = [value_name(form, value) for form, values in self.forms().items() for value in values]
-        without = [each.name if isinstance(each, Query) else value_name("text", each) for each in self.negatives()]
-        return " without ".join(" and ".join(part) for part in (names, without) if part)
+        without = map(query_name, self.negatives())
+        return " without ".join(" and ".join(part) for part in (names, list(without)) if part)
+
+    def __repr__(self) -> str:
+        others = {"negative": self.negatives(), "weights": self.weights, "subclasses": self.subclasses}
+        given = [*self.forms(), *(name for name, value in others.items() if value)]
+        return f"Query({', '.join(f'{name}={show(getattr(self, name))}' for name in given)})"
 
     def encode(self, encoder: QueryEncoder, dim: int, extract: Extract | None = None) -> Tensor:
         """Compute the condition (1, dim), on the CPU and without the negatives.
@@ -220,6 +225,18 @@ def as_list(value: Any) -> list[Any]:
     if isinstance(value, tuple) and len(value) == 2 and hasattr(value[0], "shape"):
         return [value]
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def show(value: Any) -> str:
+    """Return the repr of a value of a query; of an array only the type and shape."""
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} {tuple(value.shape)}>"
+    return f"[{', '.join(map(show, value))}]" if isinstance(value, list | tuple) else repr(value)
+
+
+def query_name(query: Query | Plain) -> str:
+    """Short name of a query of any kind, see `Query.name`."""
+    return query.name if isinstance(query, Query) else value_name("text", query)
 
 
 def value_name(form: str, value: Any) -> str:

@@ -66,6 +66,26 @@ def test_names(query, name):
     assert query.name == name
 
 
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        (Query("rain"), "Query(text='rain')"),
+        (Query(label=[0, "Rain"], subclasses=True), "Query(label=[0, 'Rain'], subclasses=True)"),
+        (Query(label=0), "Query(label=0)"),
+        (
+            Query(embedding=np.zeros(512), negative=Query("wind")),
+            "Query(embedding=<ndarray (512,)>, negative=Query(text='wind'))",
+        ),
+        (
+            Query("rain", audio=(torch.zeros(9), 8000), weights={"audio": 2}),
+            "Query(text='rain', audio=[<Tensor (9,)>, 8000], weights={'audio': 2})",
+        ),
+    ],
+)
+def test_the_repr_shows_what_is_given(query, shown):
+    assert repr(query) == shown
+
+
 def test_a_folder_is_called_by_its_name(tmp_path):
     (tmp_path / "v1.5 barks").mkdir()
     assert Query(audio=str(tmp_path / "v1.5 barks")).name == "v1.5 barks"
