@@ -6,7 +6,7 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +131,20 @@ def looks_like_output(path: Path, parts: set[str]) -> bool:
 
 
 class Namer:
-    """Assigns unique output paths that are not inputs. `notice` is called if a name needs a number."""
+    """Assigns unique output paths that are not inputs.
+
+    `notice` is called if a name needs a number; `option` is what messages call `overwrite`.
+    """
 
     def __init__(
-        self, inputs: Iterable[Path] = (), overwrite: bool = False, notice: Callable[[str], None] = lambda _: None
+        self,
+        inputs: Iterable[Path] = (),
+        overwrite: bool = False,
+        notice: Callable[[str], None] = lambda _: None,
+        option: str = "--overwrite",
     ) -> None:
         self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
+        self.option = option
         self.assigned: set[str] = set()
 
     def claim(self, folder: Path, stem: str, part: str, suffix: str) -> Path:
@@ -156,7 +164,7 @@ class Namer:
         if identity(path) in self.inputs:
             raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
         if os.path.exists(path) and not self.overwrite:
-            raise AudioError(f"{path} already exists. Add --overwrite to replace it.")
+            raise AudioError(f"{path} already exists. Add {self.option} to replace it.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -347,6 +355,12 @@ def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up:
     commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it holds something."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def write_files(
     file: FileSeparation,
     names: Iterable[str],
@@ -389,16 +403,20 @@ def write_files(
     films = [None] * len(requests) if name else plan_films(label, reader, [request.target for request in requests])
     if same and not all(films):
         raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
-    namer = Namer([reader.path], overwrite)
+    namer = Namer([reader.path], overwrite, option="overwrite=True")
     if alone:
         plans = [{"target" if requests[0].target else "residual": output}]
     else:
         suffixes = [(film.form if film else chosen)[0].suffix for film in films]
         plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
     written = [path for paths in plans for path in paths.values()]
-    for path in written:
-        namer.check_destination(path)
+    folder = output.parent if alone else output
+    missing = [each for each in (*reversed(folder.parents), folder) if not each.exists()]
     with ExitStack() as stack:
+        for each in missing:  # the folders that stay empty go again
+            stack.callback(remove_empty, each)
+        for path in written:
+            namer.check_destination(path)
         outputs = [
             QueryOutputs(request, paths, label, reader, file.frames, chosen, overwrite, stack, clip, film)
             for request, paths, film in zip(requests, plans, films, strict=True)

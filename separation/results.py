@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,19 @@ from torch import Tensor
 from separation.audio import AudioError, Reader
 from separation.changes import Span
 from separation.errors import Cancelled
+from separation.query import query_name
 from separation.stream import Stream, presence_word
+
+if TYPE_CHECKING:
+    from separation.query import Plain, Query
 
 Watch = Callable[[Iterable[Tensor], str, int | None], Iterable[Tensor]]
 """Passes on the blocks of one pass over a file, to show progress or to stop: (blocks, stage, samples per channel)."""
 Progress = Callable[[float], bool | None]
 """Called with the completed fraction, 0 to 1; returns False to cancel."""
 
-MEASURING = 0.05  # share of the progress for the first pass
+SHARES = {"measuring": 0.05, "separating": 0.05, "separated": 0.9}
+"""Of the progress: reading the file for its level, reading it again, and separating it."""
 
 
 def describe(waveform: Tensor, sample_rate: int) -> str:
@@ -47,6 +53,14 @@ def players(waveforms: dict[str, Tensor], sample_rate: int) -> str:
         data = base64.b64encode(file.getvalue()).decode()
         html.append(f'<div>{name}<br><audio controls src="data:audio/wav;base64,{data}"></audio></div>')
     return "".join(html)
+
+
+def describe_presence(queries: Iterable[Any], presence: Iterable[float]) -> str:
+    """Return for example "rain: presence 0.98 (present), wind: presence 0.02 (absent)"."""
+    return ", ".join(
+        query_name(query) + ("" if math.isnan(each) else f": presence {each:.2f} ({presence_word(each)})")
+        for query, each in zip(queries, presence, strict=True)
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,15 +101,17 @@ class Remix:
         waveform: (channels, time) float32; may exceed full scale.
         sample_rate: Hz.
         presence: probability of each of these sounds, in their order; NaN if the model does not estimate it.
+        queries: the sounds.
     """
 
     waveform: Tensor
     sample_rate: int
     presence: list[float]
+    queries: Sequence[Query | Plain]
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{each:.2f}" for each in self.presence)
-        return f"Remix(presence {found}, {describe(self.waveform, self.sample_rate)})"
+        found = describe_presence(self.queries, self.presence)
+        return f"Remix({found}, {describe(self.waveform, self.sample_rate)})"
 
     def _repr_html_(self) -> str:
         return players({"remix": self.waveform}, self.sample_rate)
@@ -106,18 +122,33 @@ def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterabl
     return blocks
 
 
-def watch_fraction(progress: Progress) -> Watch:
-    """Return a `Watch` that calls `progress` and raises Cancelled when that returns False."""
+class FractionWatch:
+    """A `Watch` that calls `progress` at each step and raises Cancelled when that returns False.
 
-    def watch(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterator[Tensor]:
-        done, begin, size = 0, *((0.0, MEASURING) if stage == "measuring" else (MEASURING, 0.99 - MEASURING))
-        for block in blocks:
-            if progress(begin + size * min(1.0, done / frames if frames else 0.0)) is False:
-                raise Cancelled("The separation was cancelled.")
-            yield block
-            done += block.shape[-1]
+    Args:
+        progress: called with the completed fraction.
+        step: samples that are passed on between two calls.
+        end: the fraction when all is separated.
+    """
 
-    return watch
+    def __init__(self, progress: Progress, step: int, end: float = 1.0) -> None:
+        self.progress, self.step, self.end = progress, step, end
+        self.completed = dict.fromkeys(SHARES, 0.0)
+
+    def __call__(self, blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterator[Tensor]:
+        done = 0
+        for piece in (piece for block in blocks for piece in block.split(self.step, dim=-1)):
+            self.tell(stage, done / frames if frames else 0.0)
+            yield piece
+            done += piece.shape[-1]
+        self.tell(stage, 1.0)
+
+    def tell(self, stage: str, completed: float) -> None:
+        """Note the completed fraction of a stage of `SHARES`."""
+        self.completed[stage] = min(1.0, completed)
+        whole = sum(share * self.completed[name] for name, share in SHARES.items())
+        if self.progress(self.end * min(1.0, whole)) is False:
+            raise Cancelled("The separation was cancelled.")
 
 
 def separate_blocks(
@@ -185,7 +216,9 @@ class FileSeparation:
     Attributes:
         frames: samples per channel.
         level: of the recording, see `stream.measure_level`.
+        queries: the sounds of `presence`.
         outputs: written files, in order.
+        done: samples per channel that are separated.
     """
 
     stream: Stream
@@ -195,7 +228,9 @@ class FileSeparation:
     watch: Watch = pass_on
     span: Span | None = None
     weights: Tensor | None = None
+    queries: Sequence[Query | Plain] = ()
     outputs: list[Path] = field(default_factory=list)
+    done: int = field(default=0, init=False)
 
     @property
     def presence(self) -> list[float]:
@@ -208,7 +243,7 @@ class FileSeparation:
         Raises:
             AudioError: if the file can no longer be read, or its length has changed.
         """
-        read = done = 0
+        read = self.done = 0
 
         def blocks() -> Iterator[Tensor]:
             nonlocal read
@@ -221,15 +256,20 @@ class FileSeparation:
         for mixture, targets in separate_blocks(
             self.stream, blocks(), self.reader.sample_rate, self.span, self.weights
         ):
-            done += targets.shape[-1]
+            self.done += targets.shape[-1]
             yield mixture, targets
-        if done != self.frames:
-            raise RuntimeError(f"the separator returned {done} samples for {self.frames}")
+            if isinstance(self.watch, FractionWatch):
+                self.watch.tell("separated", self.done / self.frames)
+        if self.done != self.frames:
+            raise RuntimeError(f"the separator returned {self.done} samples for {self.frames}")
 
     def __repr__(self) -> str:
         reader, files = self.reader, ", ".join(map(str, self.outputs)) or "nothing written"
         seconds = f"{self.frames / reader.sample_rate:.1f} s at {reader.sample_rate} Hz"
-        return f"FileSeparation({str(reader.path)!r}, {seconds}, {files})"
+        found = describe_presence(self.queries, self.presence if self.done else [math.nan] * len(self.queries))
+        return (
+            f"FileSeparation({str(reader.path)!r}, {seconds}, {found}, {files if self.done else 'not separated yet'})"
+        )
 
     def _repr_html_(self) -> str:
         if not self.outputs:

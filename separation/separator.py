@@ -24,7 +24,7 @@ from separation.models.base import ConditionedModel, NegativeFilter, SharedTarge
 from separation.outputs import write_files
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, as_list, encode_queries
-from separation.results import FileSeparation, Remix, Separation, Watch, pass_on, separate_blocks, watch_fraction
+from separation.results import FileSeparation, FractionWatch, Remix, Separation, Watch, pass_on, separate_blocks
 from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble
 from separation.suggestions import Hint, suggest
 from separation.tensors import own_defaults
@@ -133,14 +133,20 @@ class Separator(Lister):
     ) -> list[Separation]: ...
     @overload
     def __call__(
-        self, mixture: Tensor | np.ndarray, query: Any = None, sample_rate: int = 0, *, remove: Any, span: Times = None
+        self,
+        mixture: Tensor | np.ndarray,
+        query: Any = None,
+        sample_rate: int | None = None,
+        *,
+        remove: Any,
+        span: Times = None,
     ) -> Any: ...
     @own_defaults()
     def __call__(
         self,
         mixture: Tensor | np.ndarray,
         query: Query | Plain | list[Query | Plain] | None = None,
-        sample_rate: int = 0,
+        sample_rate: int | None = None,
         *,
         remove: Query | Plain | Sequence[Query | Plain] | None = None,
         span: Times = None,
@@ -187,7 +193,7 @@ class Separator(Lister):
         changed, rate = pair_gains(gains), as_rate(sample_rate)
         presence: list[float] = []
         [result] = self._separate(as_waveform(mixture), rate, [], changed, Span.parse(span), presence)
-        return Remix(result.residual, rate, presence)
+        return Remix(result.residual, rate, presence, [query for query, _ in changed])
 
     def _separate(
         self,
@@ -322,7 +328,8 @@ class Separator(Lister):
             format: of the files, such as "flac".
             subtype: their sample type.
             clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
-            progress: called with the completed fraction, 0 to 1; returns False to cancel.
+            progress: called with the completed fraction, 0 to 1, at every second that is read and every segment that
+                is separated; returns False to cancel. At 1.0 the files are there and it is only told.
 
         Raises:
             AudioError: if the file cannot be read or a result cannot be written.
@@ -330,16 +337,18 @@ class Separator(Lister):
             ValueError, ModelError: as `__call__`.
         """
         wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
-        watch = watch_fraction(progress) if progress else watch
         reader = source if isinstance(source, Reader) else Reader(source)
+        if progress:
+            watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
         frames, level = self.measure(reader, watch)
         stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
-        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights)
+        sounds = [*wanted, *(query for query, _ in changed or ())]
+        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
         if output is not None:
             names = [Query.parse(query, self.encoder).name for query in wanted]
             file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, format, subtype, clip)
             if progress:
-                progress(1.0)
+                progress(1.0)  # too late to cancel: the files are there
         return file
 
     @own_defaults()

@@ -311,6 +311,7 @@ def test_files_from_python(separator, tmp_path):
     assert np.abs(load(tmp_path / "out" / "mix.without.wav").T - rest.numpy()).max() < 1e-6
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert "mix.wav', 3.0 s at 8000 Hz, dog: presence " in repr(file)
     one = separator.separate_file(path, gains={"dog": 3}, span=(1, 2), output=tmp_path / "one.flac", clip="clamp")
     assert one.outputs == [tmp_path / "one.flac"]
     assert "one.flac" in repr(one)
@@ -324,25 +325,57 @@ def test_files_from_python(separator, tmp_path):
     [
         ({"progress": lambda fraction: False}, Cancelled, "cancelled"),
         ({"progress": lambda fraction: fraction < 0.05}, Cancelled, "cancelled"),
+        ({"progress": lambda fraction: fraction < 0.3, "output": "new/one.wav"}, Cancelled, "cancelled"),
         ({"residual": True, "output": "one.wav"}, ValueError, "several results"),
         ({"clip": "wrap"}, ValueError, "Unknown clip mode"),
         ({"span": (2, 1)}, ValueError, "begin before it ends"),
         ({"output": "mix.wav", "overwrite": True}, AudioError, "one of the inputs"),
+        ({"output": "done.wav"}, AudioError, r"done\.wav already exists\. Add overwrite=True to replace it\."),
     ],
 )
 def test_what_fails_leaves_no_file(separator, tmp_path, monkeypatch, options, error, words):
     monkeypatch.chdir(tmp_path)
     soundfile.write("mix.wav", noise(1.0, RATE).T.numpy(), RATE, subtype="FLOAT")
+    Path("done.wav").write_bytes(b"kept")
     with pytest.raises(error, match=words):
         separator.separate_file("mix.wav", "dog", **{"output": "out", **options})
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["mix.wav"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["done.wav", "mix.wav"]
+    assert Path("done.wav").read_bytes() == b"kept"
+
+
+def test_progress_is_told_at_every_second_and_segment(separator, tmp_path):
+    soundfile.write(tmp_path / "mix.wav", noise(60.0, RATE).T.numpy(), RATE, subtype="FLOAT")
+    fractions = []
+
+    def progress(fraction):
+        fractions.append(fraction)
+        return fraction < 1.0  # the files are there
+
+    file = separator.separate_file(tmp_path / "mix.wav", "dog", output=tmp_path / "dog.wav", progress=progress)
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) > 120
+    assert max(np.diff(fractions)) < 0.5
+    for stop in (fractions[0], fractions[40], fractions[-2]):
+        with pytest.raises(Cancelled):
+            separator.separate_file(
+                tmp_path / "mix.wav",
+                "dog",
+                output=tmp_path / "out",
+                progress=lambda fraction, stop=stop: fraction < stop,
+            )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.wav", "mix.wav"]
+    silent = separator.separate_file(tmp_path / "mix.wav", "dog", progress=fractions.append)
+    assert repr(silent).endswith("60.0 s at 8000 Hz, dog, not separated yet)")
+    assert np.abs(load(file.outputs[0]).T - torch.cat([targets[0] for _, targets in silent], -1).numpy()).max() < 1e-6
+    assert fractions[-1] == 1.0
 
 
 def test_results_say_in_a_line_what_they_are(separator):
     mixture = noise(1.0, RATE, 2)
     result, remix = separator(mixture, "dog", RATE), separator.remix(mixture, {"dog": 3}, RATE)
     assert repr(result).startswith(f"Separation(presence {result.presence:.2f} ({result.verdict}), target: 2 channels")
-    assert f"1.0 s at {RATE} Hz, peak " in repr(remix)
+    found = f"dog: presence {remix.presence[0]:.2f} ({result.verdict})"
+    assert repr(remix).startswith(f"Remix({found}, 2 channels, 1.0 s at {RATE} Hz, peak ")
     assert (result._repr_html_().count("<audio"), remix._repr_html_().count("<audio")) == (2, 1)
 
 

@@ -365,6 +365,7 @@ def test_the_input_is_left_as_it_was(separator):
         *((torch.zeros(shape), 8000, r"must be \(time,\)") for shape in [(), (2, 3, 4), (0, 100)]),
         (np.zeros((2, 3, 4), np.float32), 8000, r"must be \(time,\) or \(channels, time\)"),
         *((torch.zeros(99), rate, "sample rate must be a positive whole number") for rate in (0, -1, 44100.5)),
+        (torch.zeros(99), None, "sample_rate is missing"),
     ],
 )
 def test_invalid_mixtures_and_rates_are_refused(separator, mixture, rate, words):

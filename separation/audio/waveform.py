@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 MAX_CHANNELS = 1024
 
 
-def as_rate(sample_rate: float) -> int:
+def as_rate(sample_rate: float | None) -> int:
     """Return a sample rate as a whole number of hertz.
 
     Raises:
-        ValueError: if it is not a positive whole number.
+        ValueError: if it is None or not a positive whole number.
     """
+    if sample_rate is None:
+        raise ValueError("sample_rate is missing: give that of the recording in hertz, for example 44100.")
     try:
         whole = int(sample_rate)
     except (TypeError, ValueError, OverflowError):
