@@ -6,14 +6,14 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio import Reader, Writer, formats
-from separation.audio.remux import MUXERS, Film, FilmWriter, plan_films
-from separation.audio.writing import CLIPS, PendingFile, commit
+from separation.audio.remux import Film, FilmWriter
+from separation.audio.writing import PendingFile, commit
 from separation.errors import AudioError, reason
 from separation.process import printable
 
@@ -353,73 +353,3 @@ def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up:
     if add_up:
         peaks = [max(peaks)] * len(peaks)
     commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove a folder, unless it holds something."""
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def write_files(
-    file: FileSeparation,
-    names: Iterable[str],
-    gains: Iterable[tuple[Any, float]] | None,
-    output: Path,
-    residual: bool = False,
-    overwrite: bool = False,
-    name: str | None = None,
-    subtype: str | None = None,
-    clip: str | None = None,
-) -> list[Path]:
-    """Write a separation to a folder, with names as in the command, or its only result to a file; return the paths.
-
-    Args:
-        file: the separation.
-        names: of the queries.
-        gains: sounds that are changed together, with their gains in dB.
-        output: a folder, or a file of an audio format.
-        residual: whether the residual of each query is written.
-        overwrite: whether existing files may be replaced.
-        name: of the format.
-        subtype: the sample type.
-        clip: one of `writing.CLIPS`.
-
-    Raises:
-        AudioError: if a file exists or cannot be written; nothing is written then.
-        ValueError: if there are several results for one file.
-    """
-    requests = [Request(name, "", True, residual) for name in names]
-    requests += blend_of(Request("", "", False, False, gain) for _, gain in gains or ())
-    reader, label, suffix = file.reader, str(file.reader.path), output.suffix.lower().lstrip(".")
-    same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
-    alone = (suffix in formats.FORMATS or same) and not output.is_dir()
-    if clip not in (None, *CLIPS):
-        raise ValueError(f"Unknown clip mode {clip!r}. Use one of {', '.join(CLIPS)}.")
-    if alone and sum(request.target + request.residual for request in requests) != 1:
-        raise ValueError(f"{output} is one file, but there are several results: name a folder.")
-    name = name or (suffix if alone and not same else None)
-    chosen = choose_format(label, reader, name, subtype, lambda _: None)
-    films = [None] * len(requests) if name else plan_films(label, reader, [request.target for request in requests])
-    if same and not all(films):
-        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
-    namer = Namer([reader.path], overwrite, option="overwrite=True")
-    if alone:
-        plans = [{"target" if requests[0].target else "residual": output}]
-    else:
-        suffixes = [(film.form if film else chosen)[0].suffix for film in films]
-        plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
-    written = [path for paths in plans for path in paths.values()]
-    folder = output.parent if alone else output
-    missing = [each for each in (*reversed(folder.parents), folder) if not each.exists()]
-    with ExitStack() as stack:
-        for each in missing:  # the folders that stay empty go again
-            stack.callback(remove_empty, each)
-        for path in written:
-            namer.check_destination(path)
-        outputs = [
-            QueryOutputs(request, paths, label, reader, file.frames, chosen, overwrite, stack, clip, film)
-            for request, paths, film in zip(requests, plans, films, strict=True)
-        ]
-        write_outputs(file, outputs)
-    return written

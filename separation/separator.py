@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -13,28 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio import Reader, as_rate, as_waveform
-from separation.changes import Span, check_gain, pair_gains
+from separation.audio import as_rate, as_waveform
+from separation.changes import Span, pair_gains
 from separation.devices import find_device
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
+from separation.files import FileSeparator
 from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
-from separation.outputs import write_files
 from separation.pretrained import ModelError, find_model, load_model, load_settings
-from separation.query import Query, as_list, encode_queries
-from separation.results import FileSeparation, FractionWatch, Remix, Separation, Watch, pass_on, separate_blocks
-from separation.stream import PresenceRule, Stream, measure_level, measure_level_and_rumble
+from separation.query import Query, encode_queries
+from separation.results import FileSeparation, Remix, Separation, Watch, separate_blocks
+from separation.stream import PresenceRule, Stream
 from separation.suggestions import Hint, suggest
 from separation.tensors import own_defaults
 
 if TYPE_CHECKING:
     from separation.changes import Times
+    from separation.files import Gains
     from separation.query import Plain
-    from separation.results import Progress
-
-    Gains = Mapping[Any, float] | Sequence[tuple[Query | Plain, float]]
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
@@ -42,7 +40,7 @@ BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
 __all__ = ["FileSeparation", "ModelError", "Query", "Separation", "Separator", "Stream", "Watch"]
 
 
-class Separator(Lister):
+class Separator(FileSeparator, Lister):
     """Extracts what a query describes from a recording.
 
         separator = Separator.from_pretrained()
@@ -224,25 +222,6 @@ class Separator(Lister):
             Separation(target, wave - target, sample_rate, each) for target, each in zip(joined, presence, strict=True)
         ]
 
-    def _stream_of_changes(
-        self,
-        queries: Sequence[Query | Plain],
-        changed: list[tuple[Query | Plain, float]] | None,
-        sample_rate: int,
-        channels: int,
-        level: float,
-        share: bool = False,
-    ) -> tuple[Stream, Tensor | None]:
-        """Return a stream for queries and sounds to be changed, and the share of each of the latter that is removed.
-
-        Several sounds to be changed share the energy that they claim together.
-        """
-        if changed is None:
-            return self.stream(queries, sample_rate, channels, level, share), None
-        shared = [share] * len(queries) + [len(changed) > 1] * len(changed)
-        stream = self.stream([*queries, *(query for query, _ in changed)], sample_rate, channels, level, shared)
-        return stream, torch.tensor([1.0 - 10 ** (check_gain(gain) / 20) for _, gain in changed])
-
     def as_scored(self) -> Separator:
         """Return this separator with the inference of the system's published evaluation; both share their weights.
 
@@ -257,99 +236,6 @@ class Separator(Lister):
         other = copy(self)
         other.model = self.model.as_scored()
         return other
-
-    @own_defaults()
-    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
-        """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.
-
-        If the network has a high-pass filter, it is a `stream.Level` without the rumble.
-        """
-        if self.model.high_pass:
-            return measure_level_and_rumble(blocks, sample_rate, self.model.high_pass)
-        return measure_level(blocks)
-
-    @own_defaults()
-    def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
-        """Read a file for the first time; return its samples per channel and its level.
-
-        Raises:
-            AudioError: if it cannot be read.
-        """
-        frames = 0
-
-        def blocks() -> Iterator[Tensor]:
-            nonlocal frames
-            for block in watch(reader.blocks(), "measuring", reader.frames):
-                frames += block.shape[-1]
-                yield block
-
-        level = self.level(blocks(), reader.sample_rate)
-        return frames, level
-
-    @own_defaults()
-    def separate_file(
-        self,
-        source: Reader | str | Path,
-        queries: Query | Plain | Sequence[Query | Plain] = (),
-        watch: Watch = pass_on,
-        share: bool = False,
-        *,
-        remove: Query | Plain | Sequence[Query | Plain] = (),
-        gains: Gains = (),
-        span: Times = None,
-        output: str | Path | None = None,
-        residual: bool = False,
-        overwrite: bool = False,
-        format: str | None = None,
-        subtype: str | None = None,
-        clip: str | None = None,
-        progress: Progress | None = None,
-    ) -> FileSeparation:
-        """Separate a file of any length block by block, or write the results to files.
-
-            for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"):
-                residual = mixture - target
-            separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
-
-        The file is read twice: for its level, and while one iterates over the result. With an `output`, this call does
-        both; either all files appear or none.
-
-        Args:
-            source: the file, or its reader.
-            queries: as in `__call__`.
-            watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
-            share: targets of the queries share energy that several claim, see `models.base.SharedTargets`.
-            remove: sounds to remove together; the residual of the last target has none of them.
-            gains: sounds to change, as in `remix`; the residual of the last target is the remix.
-            span: as in `__call__`.
-            output: a folder, for file names as in the command, or the path of the only result.
-            residual: also write the residual of each query.
-            overwrite: whether existing files may be replaced.
-            format: of the files, such as "flac".
-            subtype: their sample type.
-            clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
-            progress: called with the completed fraction, 0 to 1, at every second that is read and every segment that
-                is separated; returns False to cancel. At 1.0 the files are there and it is only told.
-
-        Raises:
-            AudioError: if the file cannot be read or a result cannot be written.
-            Cancelled: if `progress` returned False.
-            ValueError, ModelError: as `__call__`.
-        """
-        wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
-        reader = source if isinstance(source, Reader) else Reader(source)
-        if progress:
-            watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
-        frames, level = self.measure(reader, watch)
-        stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
-        sounds = [*wanted, *(query for query, _ in changed or ())]
-        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
-        if output is not None:
-            names = [Query.parse(query, self.encoder).name for query in wanted]
-            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, format, subtype, clip)
-            if progress:
-                progress(1.0)  # too late to cancel: the files are there
-        return file
 
     @own_defaults()
     def stream(

@@ -1,0 +1,230 @@
+"""Separation of files from Python, block by block or into output files: a part of `Separator`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from separation.audio import Reader, formats
+from separation.audio.remux import MUXERS, plan_films
+from separation.audio.writing import CLIPS
+from separation.changes import Span, check_gain, pair_gains
+from separation.encoders.base import QueryEncoder
+from separation.models.base import ConditionedModel
+from separation.outputs import Namer, QueryOutputs, Request, blend_of, choose_format, plan_paths, write_outputs
+from separation.query import Query, as_list
+from separation.results import FileSeparation, FractionWatch, Watch, pass_on
+from separation.stream import Stream, measure_level, measure_level_and_rumble
+from separation.tensors import own_defaults
+
+if TYPE_CHECKING:
+    from separation.changes import Times
+    from separation.query import Plain
+    from separation.results import Progress
+
+    Gains = Mapping[Any, float] | Sequence[tuple[Query | Plain, float]]
+
+
+class FileSeparator:
+    """The part of a `Separator` that measures and separates files."""
+
+    model: ConditionedModel
+    encoder: QueryEncoder
+
+    def stream(
+        self,
+        queries: Sequence[Query | Plain],
+        sample_rate: int,
+        channels: int,
+        level: float,
+        share: bool | Sequence[bool] = False,
+    ) -> Stream:
+        """See `Separator.stream`."""
+        raise NotImplementedError
+
+    @own_defaults()
+    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
+        """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.
+
+        If the network has a high-pass filter, it is a `stream.Level` without the rumble.
+        """
+        if self.model.high_pass:
+            return measure_level_and_rumble(blocks, sample_rate, self.model.high_pass)
+        return measure_level(blocks)
+
+    @own_defaults()
+    def measure(self, reader: Reader, watch: Watch = pass_on) -> tuple[int, float]:
+        """Read a file for the first time; return its samples per channel and its level.
+
+        Raises:
+            AudioError: if it cannot be read.
+        """
+        frames = 0
+
+        def blocks() -> Iterator[Tensor]:
+            nonlocal frames
+            for block in watch(reader.blocks(), "measuring", reader.frames):
+                frames += block.shape[-1]
+                yield block
+
+        level = self.level(blocks(), reader.sample_rate)
+        return frames, level
+
+    @own_defaults()
+    def separate_file(
+        self,
+        source: Reader | str | Path,
+        queries: Query | Plain | Sequence[Query | Plain] = (),
+        watch: Watch = pass_on,
+        share: bool = False,
+        *,
+        remove: Query | Plain | Sequence[Query | Plain] = (),
+        gains: Gains = (),
+        span: Times = None,
+        output: str | Path | None = None,
+        residual: bool = False,
+        overwrite: bool = False,
+        format: str | None = None,
+        subtype: str | None = None,
+        clip: str | None = None,
+        progress: Progress | None = None,
+    ) -> FileSeparation:
+        """Separate a file of any length block by block, or write the results to files.
+
+            for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"):
+                residual = mixture - target
+            separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
+
+        The file is read twice: for its level, and while one iterates over the result. With an `output`, this call does
+        both; either all files appear or none.
+
+        Args:
+            source: the file, or its reader.
+            queries: as in `__call__`.
+            watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
+            share: targets of the queries share energy that several claim, see `models.base.SharedTargets`.
+            remove: sounds to remove together; the residual of the last target has none of them.
+            gains: sounds to change, as in `remix`; the residual of the last target is the remix.
+            span: as in `__call__`.
+            output: a folder, for file names as in the command, or the path of the only result.
+            residual: also write the residual of each query.
+            overwrite: whether existing files may be replaced.
+            format: of the files, such as "flac".
+            subtype: their sample type.
+            clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
+            progress: called with the completed fraction, 0 to 1, at every second that is read and every segment that
+                is separated; returns False to cancel. At 1.0 the files are there and it is only told.
+
+        Raises:
+            AudioError: if the file cannot be read or a result cannot be written.
+            Cancelled: if `progress` returned False.
+            ValueError, ModelError: as `__call__`.
+        """
+        wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
+        reader = source if isinstance(source, Reader) else Reader(source)
+        if progress:
+            watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
+        frames, level = self.measure(reader, watch)
+        stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
+        sounds = [*wanted, *(query for query, _ in changed or ())]
+        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
+        if output is not None:
+            names = [Query.parse(query, self.encoder).name for query in wanted]
+            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, format, subtype, clip)
+            if progress:
+                progress(1.0)  # too late to cancel: the files are there
+        return file
+
+    def _stream_of_changes(
+        self,
+        queries: Sequence[Query | Plain],
+        changed: list[tuple[Query | Plain, float]] | None,
+        sample_rate: int,
+        channels: int,
+        level: float,
+        share: bool = False,
+    ) -> tuple[Stream, Tensor | None]:
+        """Return a stream for queries and sounds to be changed, and the share of each of the latter that is removed.
+
+        Several sounds to be changed share the energy that they claim together.
+        """
+        if changed is None:
+            return self.stream(queries, sample_rate, channels, level, share), None
+        shared = [share] * len(queries) + [len(changed) > 1] * len(changed)
+        stream = self.stream([*queries, *(query for query, _ in changed)], sample_rate, channels, level, shared)
+        return stream, torch.tensor([1.0 - 10 ** (check_gain(gain) / 20) for _, gain in changed])
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it holds something."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def write_files(
+    file: FileSeparation,
+    names: Iterable[str],
+    gains: Iterable[tuple[Any, float]] | None,
+    output: Path,
+    residual: bool = False,
+    overwrite: bool = False,
+    name: str | None = None,
+    subtype: str | None = None,
+    clip: str | None = None,
+) -> list[Path]:
+    """Write a separation to a folder, with names as in the command, or its only result to a file; return the paths.
+
+    Args:
+        file: the separation.
+        names: of the queries.
+        gains: sounds that are changed together, with their gains in dB.
+        output: a folder, or a file of an audio format.
+        residual: whether the residual of each query is written.
+        overwrite: whether existing files may be replaced.
+        name: of the format.
+        subtype: the sample type.
+        clip: one of `writing.CLIPS`.
+
+    Raises:
+        AudioError: if a file exists or cannot be written; nothing is written then.
+        ValueError: if there are several results for one file.
+    """
+    requests = [Request(name, "", True, residual) for name in names]
+    requests += blend_of(Request("", "", False, False, gain) for _, gain in gains or ())
+    reader, label, suffix = file.reader, str(file.reader.path), output.suffix.lower().lstrip(".")
+    same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
+    alone = (suffix in formats.FORMATS or same) and not output.is_dir()
+    if clip not in (None, *CLIPS):
+        raise ValueError(f"Unknown clip mode {clip!r}. Use one of {', '.join(CLIPS)}.")
+    if alone and sum(request.target + request.residual for request in requests) != 1:
+        raise ValueError(f"{output} is one file, but there are several results: name a folder.")
+    name = name or (suffix if alone and not same else None)
+    chosen = choose_format(label, reader, name, subtype, lambda _: None)
+    films = [None] * len(requests) if name else plan_films(label, reader, [request.target for request in requests])
+    if same and not all(films):
+        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
+    namer = Namer([reader.path], overwrite, option="overwrite=True")
+    if alone:
+        plans = [{"target" if requests[0].target else "residual": output}]
+    else:
+        suffixes = [(film.form if film else chosen)[0].suffix for film in films]
+        plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
+    written = [path for paths in plans for path in paths.values()]
+    folder = output.parent if alone else output
+    missing = [each for each in (*reversed(folder.parents), folder) if not each.exists()]
+    with ExitStack() as stack:
+        for each in missing:  # the folders that stay empty go again
+            stack.callback(remove_empty, each)
+        for path in written:
+            namer.check_destination(path)
+        outputs = [
+            QueryOutputs(request, paths, label, reader, file.frames, chosen, overwrite, stack, clip, film)
+            for request, paths, film in zip(requests, plans, films, strict=True)
+        ]
+        write_outputs(file, outputs)
+    return written
