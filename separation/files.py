@@ -96,12 +96,10 @@ class FileSeparator:
     ) -> FileSeparation:
         """Separate a file of any length block by block, or write the results to files.
 
-            for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"):
-                residual = mixture - target
+            for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"): ...
             separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
 
-        The file is read twice: for its level, and while one iterates over the result. With an `output`, this call does
-        both; either all files appear or none.
+        The file is read for its level, and again by iterating over the result or, with `output`, by this call.
 
         Args:
             source: the file, or its reader.
@@ -117,8 +115,7 @@ class FileSeparator:
             format: of the files, such as "flac".
             subtype: their sample type.
             clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
-            progress: called with the completed fraction, 0 to 1, at every second that is read and every segment that
-                is separated; returns False to cancel. At 1.0 the files are there and it is only told.
+            progress: called with the completed fraction, 0 to 1; returns False to cancel, which 1.0 is too late for.
 
         Raises:
             AudioError: if the file cannot be read or a result cannot be written.
@@ -215,11 +212,9 @@ def write_files(
         suffixes = [(film.form if film else chosen)[0].suffix for film in films]
         plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
     written = [path for paths in plans for path in paths.values()]
-    folder = output.parent if alone else output
-    missing = [each for each in (*reversed(folder.parents), folder) if not each.exists()]
+    missing = [each for each in (*reversed(output.parents), *[output] * (not alone)) if not each.exists()]
     with ExitStack() as stack:
-        for each in missing:  # the folders that stay empty go again
-            stack.callback(remove_empty, each)
+        stack.callback(lambda: list(map(remove_empty, reversed(missing))))
         for path in written:
             namer.check_destination(path)
         outputs = [

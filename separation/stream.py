@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.audio import as_waveform, high_pass, resample
+from separation.audio.waveform import as_waveform, high_pass, resample
 from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
 from separation.tensors import own_defaults
