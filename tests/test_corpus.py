@@ -287,7 +287,8 @@ def test_a_corpus_that_does_not_fit_is_an_error(tmp_path, encoded):
 @pytest.mark.parametrize("text", ["[]", '{"a": "b"}', '{"a": [1]}', "{"])
 def test_invalid_wordings_are_named(tmp_path, text):
     (tmp_path / "words.json").write_text(text)
-    with pytest.raises(DataError, match=r"words\.json: not a JSON object with a list of texts for each label\."):
+    problem = "invalid JSON" if text == "{" else "not a JSON object with a list of texts for each label"
+    with pytest.raises(DataError, match=rf"words\.json: {problem}"):
         pack(write_corpus(tmp_path, labels=2), tmp_path / "packed", wordings=tmp_path / "words.json")
 
 
