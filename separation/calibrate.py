@@ -31,10 +31,10 @@ from separation.data.texts import Texts
 from separation.download import replace_when_complete
 from separation.errors import DataError, ModelError, one_sentence
 from separation.listing import Detector, ListingRule, listing_terms
+from separation.presence import ABSENT, PRESENT, PresenceRule, presence_word
 from separation.pretrained import read_config
 from separation.process import call
 from separation.separator import Separator
-from separation.stream import ABSENT, PRESENT, PresenceRule, presence_word
 from separation.wordings import wordings
 
 FOLDS = 10

@@ -23,8 +23,10 @@ from separation.audio import as_rate, as_waveform
 from separation.changes import Span
 from separation.errors import ModelError, NotFiniteError
 from separation.models.base import ConditionedModel
+from separation.overlap_add import Segmenter
+from separation.presence import PresenceRule
 from separation.sounds import Sound, known_sounds
-from separation.stream import PresenceRule, Segmenter, leading_silence, margin_seconds, network_input
+from separation.stream import leading_silence, margin_seconds, network_input
 from separation.tensors import own_defaults, read_tensors
 from separation.wordings import wordings
 

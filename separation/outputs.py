@@ -84,7 +84,7 @@ class Record:
 
     def enter_presence(self, name: str, presence: float) -> None:
         """Set presence and verdict of a query."""
-        from separation.stream import presence_word
+        from separation.presence import presence_word
 
         self.presence[name] = None if math.isnan(presence) else round(presence, 4)
         self.verdict[name] = presence_word(presence)

@@ -15,8 +15,9 @@ from torch import Tensor
 from separation.audio import AudioError, Reader
 from separation.changes import Span
 from separation.errors import Cancelled
+from separation.presence import presence_word
 from separation.query import query_name
-from separation.stream import Stream, presence_word
+from separation.stream import Stream
 
 if TYPE_CHECKING:
     from separation.query import Plain, Query

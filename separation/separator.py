@@ -22,10 +22,11 @@ from separation.errors import NotFiniteError
 from separation.files import FileSeparator
 from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
+from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
 from separation.results import FileSeparation, Remix, Separation, Watch, separate_blocks
-from separation.stream import PresenceRule, Stream
+from separation.stream import Stream
 from separation.suggestions import Hint, suggest
 from separation.tensors import own_defaults
 

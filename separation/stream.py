@@ -1,4 +1,4 @@
-"""Separation of a recording in segments, in constant memory: its level, overlap-add, and presence.
+"""Separation of a recording in segments, in constant memory, and its level.
 
 Segments start at whole seconds of the recording. Each is converted to the model's rate, separated and converted back.
 Every sample of the result comes from a segment that contains more than the model's context on either side of it, so
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -22,6 +21,8 @@ from torch.nn import functional as F
 from separation.audio.waveform import as_waveform, high_pass, resample
 from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
+from separation.overlap_add import OverlapAdd
+from separation.presence import PresenceRule, energy_ratio_db
 from separation.tensors import own_defaults
 
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
@@ -33,10 +34,6 @@ FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
 it, without a constant offset, between these limits: below the first it is inaudible, above the second a fault
 (validation rows reach 1.7)."""
 SILENCE = 1e-5  # samples 100 dB below the level are silent
-RATIO_FLOOR_DB = -60.0
-PRESENT, ABSENT = 0.6, 0.3
-"""Presence from which a query is called present, and below which absent. Of the default's queries above the first, 91 %
-occur, of those below the second 10 %, of those between 39 % (`python -m separation.calibrate` prints this)."""
 
 
 class Level(float):
@@ -109,146 +106,6 @@ def energy(waveform: Tensor) -> Tensor:
 def largest(waveform: Tensor) -> float:
     """Largest absolute sample, without a copy of the waveform; 0 if there is none."""
     return max(abs(float(each)) for each in waveform.aminmax()) if waveform.numel() else 0.0
-
-
-@dataclass(frozen=True)
-class PresenceRule:
-    """Probability that a query occurs in a mixture.
-
-        sigmoid(bias + logit * detection + background . condition + ratio * energy ratio in dB)
-
-    `python -m separation.calibrate` fits it.
-
-    Attributes:
-        bias: added to the rest.
-        logit: factor of the detection, the network's presence logit.
-        ratio: factor of the energy of the estimate relative to the mixture; only older configs have one.
-        background: (dim,); how strongly the network responds to a condition in mixtures of any kind depends on the
-            condition, which this term compensates for.
-    """
-
-    bias: float = 0.0
-    logit: float = 1.0
-    ratio: float = 0.0
-    background: tuple[float, ...] = ()
-
-    def __call__(self, detection: Tensor, conditions: Tensor, ratios_db: Tensor | float = 0.0) -> Tensor:
-        """Return the probability of each query, at any number of times; 0 where nothing has been detected.
-
-        Args:
-            detection: presence logits (queries, ...); -inf where the network has computed none.
-            conditions: (queries, dim).
-            ratios_db: energy ratio of each query (queries,), at least -60 dB.
-        """
-        offset = self.bias + self.ratio * torch.as_tensor(ratios_db).expand(len(detection))
-        if self.background:
-            offset = offset + conditions.to(detection) @ detection.new_tensor(self.background)
-        evidence = self.logit * detection + offset.view(-1, *[1] * (detection.ndim - 1))
-        return torch.where(detection > -math.inf, torch.sigmoid(evidence), 0.0)
-
-
-def presence_word(presence: float) -> str | None:
-    """Return "present", "uncertain" or "absent" for a probability; None for NaN."""
-    if math.isnan(presence):
-        return None
-    shown = round(presence, 2)  # as in messages, so that 0.30 is never called absent
-    return "present" if shown >= PRESENT else "absent" if shown < ABSENT else "uncertain"
-
-
-def energy_ratio_db(target: float, mixture: float) -> float:
-    """Ratio of two energies in dB, at least -60."""
-    if target <= 0 or mixture <= 0:
-        return RATIO_FLOOR_DB
-    return max(RATIO_FLOOR_DB, 10 * math.log10(target / mixture))
-
-
-class Segmenter:
-    """Cuts a signal that arrives in blocks into overlapping segments.
-
-    Segments of `segment` samples start every `segment - overlap` samples; the last one may be shorter.
-
-    Attributes:
-        length: samples that wait for the next segment.
-    """
-
-    def __init__(self, segment: int, overlap: int) -> None:
-        self.segment, self.overlap = segment, overlap
-        self.waiting: list[Tensor] = []
-        self.length = 0
-
-    def push(self, block: Tensor) -> Iterator[Tensor]:
-        """Add (channels, time) and yield segments, except the last one of the signal."""
-        self.waiting.append(block)
-        self.length += block.shape[-1]
-        while self.length > self.segment:  # otherwise this segment may be the last
-            buffer = torch.cat(self.waiting, dim=-1)
-            rest = buffer[..., self.segment - self.overlap :].clone()
-            self.waiting, self.length = [rest], rest.shape[-1]
-            yield buffer[..., : self.segment]
-
-    def flush(self) -> Tensor | None:
-        """Return the last segment (None if there is no sample) and start anew."""
-        last = torch.cat(self.waiting, dim=-1) if self.length else None
-        self.waiting, self.length = [], 0
-        return last
-
-
-class OverlapAdd:
-    """Applies a function to a signal of any length, segment by segment.
-
-    Where two segments overlap, the earlier one is used up to the middle and the later one from there, with a linear
-    fade between: every sample comes from a segment that contains at least `(overlap - fade) / 2` samples on either
-    side of it. If its value depends on no more than that, the result equals that of the whole signal.
-
-    Args:
-        process: (channels, n) to (..., n) for any n >= 1; its result is changed in place. It is also told whether the
-            signal starts and whether it ends with this segment.
-        segment: length of the segments in samples.
-        overlap: samples that two segments share, at most half of a segment.
-        fade: samples over which two segments are blended; overlap / 10 by default.
-
-    Raises:
-        ValueError: if these lengths are inconsistent.
-    """
-
-    def __init__(
-        self,
-        process: Callable[[Tensor, tuple[bool, bool]], Tensor],
-        segment: int,
-        overlap: int,
-        fade: int | None = None,
-    ) -> None:
-        fade = overlap // 10 if fade is None else fade
-        if not 0 <= 2 * overlap <= segment or not 0 <= fade <= overlap or segment < 1:
-            raise ValueError(f"segment {segment}, overlap {overlap} and fade {fade} do not fit each other.")
-        self.process, self.segment, self.overlap, self.fade = process, segment, overlap, fade
-        self.segmenter = Segmenter(segment, overlap)
-        self.tail: Tensor | None = None  # end of the previous segment's output (..., overlap)
-
-    def push(self, block: Tensor) -> list[Tensor]:
-        """Add (channels, n) to the input; return output (..., m) that is final, in pieces."""
-        final = []
-        for segment in self.segmenter.push(block):
-            joined = self._join(self.process(segment, (self.tail is None, False)))
-            final.append(joined[..., : self.segment - self.overlap])
-            self.tail = joined[..., self.segment - self.overlap :]
-        return final
-
-    def flush(self) -> list[Tensor]:
-        """Return the end of the output and start anew."""
-        last = self.segmenter.flush()
-        final = [] if last is None else [self._join(self.process(last, (self.tail is None, True)))]
-        self.tail = None
-        return final
-
-    def _join(self, output: Tensor) -> Tensor:
-        """Blend the end of the previous segment's output into the beginning of this one's."""
-        if self.tail is not None:
-            position = torch.arange(self.overlap, device=output.device, dtype=output.dtype) - (self.overlap - 1) / 2
-            weight = (position / max(self.fade, 1) + 0.5).clamp(0, 1)
-            head = output[..., : self.overlap]
-            head.copy_(torch.lerp(self.tail.to(output), head, weight))
-        return output
 
 
 def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Level:

@@ -26,8 +26,8 @@ from separation.calibrate import (
 from separation.data.corpus import Corpus
 from separation.errors import DataError
 from separation.listing import ListingRule
+from separation.presence import PresenceRule
 from separation.pretrained import load_settings
-from separation.stream import PresenceRule
 
 SOUNDS = ("rain", "siren", "dog bark")
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from separation import listing
 from separation.listing import DetectedSound, Detector, ListingRule, listing_terms, select_sounds
 from separation.ontology import tagger_classes
+from separation.presence import PresenceRule
 from separation.pretrained import ModelError, load_settings
-from separation.stream import PresenceRule
 from separation.wordings import wordings
 
 SOUNDS = ("rain", "siren", "dog bark")

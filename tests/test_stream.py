@@ -7,16 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from separation.stream import (
-    ABSENT,
-    LEVEL_FRAME,
-    PRESENT,
-    OverlapAdd,
-    PresenceRule,
-    energy_ratio_db,
-    measure_level,
-    presence_word,
-)
+from separation.overlap_add import OverlapAdd
+from separation.presence import ABSENT, PRESENT, PresenceRule, energy_ratio_db, presence_word
+from separation.stream import LEVEL_FRAME, measure_level
 
 SEGMENT, OVERLAP = 100, 40
 

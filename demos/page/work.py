@@ -26,8 +26,8 @@ from separation.download import replace_when_complete
 from separation.errors import NotFiniteError
 from separation.outputs import slug
 from separation.plot import RANGE, TICKS, Spectrogram, draw
+from separation.presence import presence_word
 from separation.pretrained import ModelError
-from separation.stream import presence_word
 
 if TYPE_CHECKING:
     from torch import Tensor
