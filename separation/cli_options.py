@@ -151,7 +151,12 @@ def build_parser() -> Parser:
     add("--skip-existing", action="store_true", help="skip files whose outputs all exist, to continue a run")
 
     add = parser.add_argument_group("how").add_argument
-    add("--model", default="default", metavar="NAME", help="a name, model directory or checkpoint (default: built-in)")
+    add(
+        "--model",
+        default="default",
+        metavar="NAME",
+        help="a name, model directory, checkpoint or owner/name on the Hub (default: built-in)",
+    )
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
     add("--trust", action="append", default=[], metavar="PACKAGE", help="allow models to run code of this package")
     add("--offline", action="store_true", help="never use the network, not even to download a model")

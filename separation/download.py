@@ -99,6 +99,13 @@ def find_file(remote: RemoteFile) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
+def is_offline(offline: bool | None) -> bool:
+    """Return whether the network must not be used; None leaves it to the environment."""
+    if offline is None:
+        return any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
+    return offline
+
+
 def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
     """Return a published file, downloaded if it is in no cache.
 
@@ -114,9 +121,7 @@ def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
     if path is not None:
         verify(path, remote)
         return path
-    if offline is None:
-        offline = any(os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"} for name in OFFLINE)
-    if offline:
+    if is_offline(offline):
         raise NoConnectionError("the network must not be used (offline)")
     try:
         if on_hub := HUB_FILE.match(remote.url):

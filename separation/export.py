@@ -18,8 +18,6 @@ from separation.errors import ModelError, one_sentence
 from separation.pretrained import average_weights, build_parts, describe_objective, save_model
 from separation.process import call
 
-LICENCE = "CC BY 4.0"
-
 
 def export_encoder(checkpoint: Path, file: Path) -> None:
     """Write the encoder of a contrastive or tagging training as one safetensors file."""
@@ -61,13 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.add_argument("--config", type=Path, required=True, help="config.yaml in the log folder of the training")
     model.add_argument("--description", default="text-queried separator")
     model.add_argument("--scores", default="not measured")
+    model.add_argument("--licence", help="of the weights, for the card; without it the card states none")
     options = parser.parse_args(argv)
     try:
         if options.command == "encoder":
             export_encoder(options.checkpoint, options.file)
         else:
             card = {"description": options.description, "queries": ["text", "audio", "embedding"]}
-            card |= {"licence": LICENCE, "scores": options.scores}
+            card |= {"scores": options.scores}
+            card |= {"licence": options.licence} if options.licence else {}
             export_model(options.checkpoint, options.directory, options.config, card)
     except ModelError as error:
         print(f"separation.export: {one_sentence(error)}", file=sys.stderr)

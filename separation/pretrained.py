@@ -19,6 +19,7 @@ from separation.configs import Settings, build, check_keys, fits, make_settings,
 from separation.download import NoConnectionError, fetch, find_file, replace_when_complete
 from separation.errors import ModelError as ModelError
 from separation.errors import expand_home
+from separation.hub import find_repository, is_repository
 from separation.released.systems import LISTED, SYSTEMS, System
 
 if TYPE_CHECKING:
@@ -110,10 +111,18 @@ def read_card(path: Path) -> Card:
 
 def check_name(name: str) -> None:
     """Raise ModelError if there is no model of this name or path; nothing is downloaded or read."""
-    if (WEIGHTS / name / "config.yaml").is_file() or name in LISTED or expand_home(name).exists():
+    if (
+        (WEIGHTS / name / "config.yaml").is_file()
+        or name in LISTED
+        or expand_home(name).exists()
+        or is_repository(name)
+    ):
         return
     known = ", ".join(card.name for card in list_models())
-    raise ModelError(f'Unknown model "{name}". Use a name ({known}), a model directory or a checkpoint file.')
+    raise ModelError(
+        f'Unknown model "{name}". Use a name ({known}), a model directory, a checkpoint file or a repository of the '
+        "Hugging Face Hub (owner/name)."
+    )
 
 
 def find_model(name: str, offline: bool | None = None) -> Path:
@@ -132,6 +141,8 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     if name in LISTED:
         return find_released(LISTED[name], offline)
     path = expand_home(name)
+    if not path.exists():
+        return find_repository(name, offline)
     if path.is_dir() and not (path / "model.safetensors").exists():
         found = [f for log in LOGS for inside in ("", "checkpoints/") for f in path.glob(f"{log}{inside}*.ckpt")]
         if found:  # a run folder: its best checkpoint, else the last, else the newest

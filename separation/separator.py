@@ -26,6 +26,7 @@ from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
 from separation.results import FileSeparation, Remix, Separation, Watch, separate_blocks
+from separation.sharing import SharedSeparator
 from separation.stream import Stream
 from separation.suggestions import Hint, suggest
 from separation.tensors import own_defaults
@@ -41,7 +42,7 @@ BFLOAT16_PROCESSORS = ("avx512_bf16", "amx_bf16")
 __all__ = ["FileSeparation", "ModelError", "Query", "Separation", "Separator", "Stream", "Watch"]
 
 
-class Separator(FileSeparator, Lister):
+class Separator(SharedSeparator, FileSeparator, Lister):
     """Extracts what a query describes from a recording.
 
         separator = Separator.from_pretrained()
@@ -86,8 +87,9 @@ class Separator(FileSeparator, Lister):
         """Load a model.
 
         Args:
-            name: from `separation.list_models()`, or a model directory, a released checkpoint file, or the run folder
-                or a checkpoint of a training.
+            name: from `separation.list_models()`, or a model directory, a released checkpoint file, the run folder or
+                a checkpoint of a training, or a repository of the Hugging Face Hub: "owner/name" or, with a branch,
+                tag or commit, "owner/name@revision". Without one, the commit of the first download is used again.
             device: where to compute, see `find_device`.
             faithful: reproduce the published inference of a released system (its segments, levels and masks), channel
                 by channel and on the whole recording at once.
@@ -104,7 +106,8 @@ class Separator(FileSeparator, Lister):
             raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
         device = find_device(device)  # before anything is downloaded
         path = find_model(str(name), offline)
-        model, encoder = load_model(path, [trust] if isinstance(trust, str) else trust)
+        trust = [trust] if isinstance(trust, str) else trust
+        model, encoder = load_model(path, trust)
         if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")
         model.faithful = model.faithful or faithful
@@ -114,7 +117,9 @@ class Separator(FileSeparator, Lister):
             raise ModelError(
                 f"{path}: presence gives a background of {len(rule.background)} numbers, not {model.condition_dim}."
             )
-        separator = cls(model, encoder, path.name if path.is_dir() else path.stem, device, rule, listing)
+        known_as = str(name) if "snapshots" in path.parts else path.name if path.is_dir() else path.stem
+        separator = cls(model, encoder, known_as, device, rule, listing)
+        separator.source, separator.trust = path, trust
         if (path / "sounds.safetensors").is_file():
             separator.stored_sounds = path / "sounds.safetensors"
         capabilities = torch.cpu.get_capabilities() if separator.device.type == "cpu" else {}
