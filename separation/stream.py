@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from separation.audio.waveform import as_waveform, high_pass, resample
 from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
-from separation.overlap_add import OverlapAdd
+from separation.overlap_add import OverlapAdd, Segmenter
 from separation.presence import PresenceRule, energy_ratio_db
 from separation.tensors import own_defaults
 
@@ -29,10 +29,12 @@ RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resam
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
 HIGH_PASS_PERIODS = 10  # context of the high-pass filter in periods of its frequency
-FAINT_RUMBLE, EXCESSIVE_RUMBLE = 0.003, 4.0
+FAINT_RUMBLE, EXCESSIVE_RUMBLE, STEADY_RUMBLE = 0.003, 1.5, 0.9
 """Energy of a recording below the high-pass filter relative to the rest. Presence never depends on it. Targets contain
-it, without a constant offset, between these limits: below the first it is inaudible, above the second a fault
-(validation rows reach 1.7)."""
+it, without a constant offset, between the first two limits: below the first it is inaudible, above the second a fault.
+So is a tone: rumble whose energy in nine of ten half seconds is at least the third limit times the mean (in validation
+mixtures, at most 0.82 times)."""
+RUMBLE_FRAMES = 4  # half seconds from which rumble can be called steady
 SILENCE = 1e-5  # samples 100 dB below the level are silent
 
 
@@ -42,14 +44,19 @@ class Level(float):
     Attributes:
         rumble: energy below the network's high-pass filter, without the offset, relative to the rest; 0 if unknown.
         offset: mean of each channel; empty if unknown.
+        keeps_rumble: whether the rumble may be part of a sound, so that targets contain it, see `FAINT_RUMBLE`.
     """
 
     rumble: float
     offset: tuple[float, ...]
+    keeps_rumble: bool
 
-    def __new__(cls, level: float, rumble: float = 0.0, offset: tuple[float, ...] = ()) -> Level:
+    def __new__(
+        cls, level: float, rumble: float = 0.0, offset: tuple[float, ...] = (), steadiness: float = 0.0
+    ) -> Level:
         self = super().__new__(cls, level)
         self.rumble, self.offset = rumble, offset
+        self.keeps_rumble = FAINT_RUMBLE < rumble < EXCESSIVE_RUMBLE and steadiness < STEADY_RUMBLE
         return self
 
 
@@ -111,9 +118,15 @@ def largest(waveform: Tensor) -> float:
 def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Level:
     """Measure level and rumble of a recording that is given in blocks (channels, n), with `high_pass` at `hertz`."""
     overlap = 2 * math.ceil(HIGH_PASS_PERIODS / hertz) * sample_rate
-    runner = OverlapAdd(lambda x, ends: high_pass(x, sample_rate, hertz, ends), 12 * overlap, overlap, 0)
+
+    def split(wave: Tensor, ends: tuple[bool, bool]) -> Tensor:
+        filtered = high_pass(wave, sample_rate, hertz, ends)
+        return torch.stack([filtered, wave - filtered])
+
+    runner, frames = OverlapAdd(split, 12 * overlap, overlap, 0), Segmenter(max(sample_rate // 2, 1), 0)
     whole = filtered = 0.0
     total, samples = torch.zeros(1, dtype=torch.float64), 0
+    moments: list[Tensor] = []  # sum and energy below the filter in each half second (2, channels)
 
     def filter_blocks() -> Iterator[Tensor]:
         nonlocal whole, filtered, total, samples
@@ -121,14 +134,20 @@ def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: 
             if block is not None:
                 whole += float(energy(block))
                 total, samples = total + block.sum(1, dtype=torch.float64), samples + block.shape[1]
-            for piece in runner.flush() if block is None else runner.push(block):
-                filtered += float(energy(piece))
-                yield piece
+            for passed, low in runner.flush() if block is None else runner.push(block):
+                filtered += float(energy(passed))
+                moments.extend(torch.stack([half.sum(1), half.square().sum(1)]) for half in frames.push(low.double()))
+                yield passed
 
     level = measure_level(filter_blocks())
     offset = total / max(samples, 1)
-    rumble = whole - samples * float(offset.square().sum()) - filtered
-    return Level(level, max(0.0, rumble) / max(filtered, 1e-12), tuple(offset.tolist()))
+    rumble = max(0.0, whole - samples * float(offset.square().sum()) - filtered) / max(filtered, 1e-12)
+    steadiness = 0.0
+    if len(moments) >= RUMBLE_FRAMES:
+        sums, energies = torch.stack(moments, 1)
+        powers = (energies - 2 * offset * sums + frames.segment * offset.square()).sum(1)
+        steadiness = float(powers.quantile(0.1) / powers.mean().clamp(min=1e-30))
+    return Level(level, rumble, tuple(offset.tolist()), steadiness)
 
 
 def margin_seconds(model: ConditionedModel, sample_rate: int) -> float:
@@ -176,7 +195,7 @@ class Stream:
     ) -> None:
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
         self.level = 1.0 if model.faithful else level / model.input_level
-        self.keeps_rumble = FAINT_RUMBLE < getattr(level, "rumble", 0.0) < EXCESSIVE_RUMBLE
+        self.keeps_rumble = getattr(level, "keeps_rumble", False)
         self.offset = torch.tensor(getattr(level, "offset", ()))[:, None]
         self.rule = rule or PresenceRule()
         self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)

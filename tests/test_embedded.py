@@ -78,14 +78,21 @@ def disturb(mixture, name):
     rumble = {
         "offset 10": torch.tensor(10.0),
         "offset -0.5": torch.tensor(-0.5),
+        "3 Hz 0.2": 0.2 * 2**0.5 * torch.sin(3 * phase + 1),
+        "12 Hz 1": 2**0.5 * torch.sin(12 * phase + 1),
         "12 Hz 3": 3 * 2**0.5 * torch.sin(12 * phase + 1),
+        "18 Hz 0.5": 0.5 * 2**0.5 * torch.sin(18 * phase + 1),
         "18 Hz 10": 10 * 2**0.5 * torch.sin(18 * phase + 1),
+        "noise 1.3": 1.3 * noise / noise.square().mean().sqrt(),
         "noise 5": 5 * noise / noise.square().mean().sqrt(),
     }
     return mixture + rms * rumble[name].float()
 
 
-@pytest.mark.parametrize("name", ["offset 10", "offset -0.5", "12 Hz 3", "18 Hz 10", "noise 5"])
+@pytest.mark.parametrize(
+    "name",
+    ["offset 10", "offset -0.5", "3 Hz 0.2", "12 Hz 1", "12 Hz 3", "18 Hz 0.5", "18 Hz 10", "noise 1.3", "noise 5"],
+)
 def test_offsets_and_rumble_change_neither_presence_nor_estimate(separator, plain, name):
     mixture, target, expected = plain
     results = separator(disturb(mixture, name), QUERIES, RATE)
