@@ -95,7 +95,7 @@ def run(argv: Sequence[str] | None) -> int:
         if options.list_models:
             print_models(options.json)
         elif options.sounds is not None:
-            print_sounds(options.sounds, options.json)
+            print_sounds(options.sounds, options.json, options.model)
         else:
             with ExitStack() as stack:
                 return Command(options, requests, stack).run()

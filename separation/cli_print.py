@@ -81,16 +81,20 @@ def print_models(as_json: bool) -> None:
             print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def print_sounds(word: str, as_json: bool) -> None:
-    """Print the sounds that the built-in models know, or those close to a word, with up to three wordings each."""
+def print_sounds(word: str, as_json: bool, model: str) -> None:
+    """Print the sounds that the built-in models know, or those close to a word, with up to three wordings each.
+
+    Those that `model` was taught besides come first.
+    """
+    from separation.pretrained import taught_sounds
     from separation.suggestions import describe_sounds, find_sounds
 
     if word:
         from separation.encoders.sentence import SentenceEncoder
 
-        sounds = find_sounds(word, SentenceEncoder())
+        sounds = find_sounds(word, SentenceEncoder(), own=taught_sounds(model))
     else:
-        sounds = describe_sounds()
+        sounds = describe_sounds(taught_sounds(model))
     width = max(map(len, sounds), default=0)
     for name, texts in sounds.items():
         if as_json:

@@ -377,6 +377,6 @@ class Lister:
         """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
         names = [sound.name for sound in self.listed_sounds]
         stored = read_tensors(self.stored_sounds) if self.stored_sounds else {}
-        return (
-            torch.stack([stored[name] for name in names]) if set(names) <= set(stored) else self.conditions(names).cpu()
-        )
+        new = [name for name in names if name not in stored]
+        found = stored | (dict(zip(new, self.conditions(new).cpu(), strict=True)) if new else {})
+        return torch.stack([found[name] for name in names])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).with_name("weights")
 EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
 DESCRIPTION = "separation"  # entry of a training checkpoint with the description of its separator and encoder
-SECTIONS = ("card", "model", "encoder", "presence", "listing")  # of a config
+SECTIONS = ("card", "base", "model", "encoder", "presence", "listing")  # of a config
 CARD_TYPES: dict[str, Any] = {
     "queries": list[str],
     "sample_rate": int,
@@ -197,6 +197,13 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def taught_sounds(name: str) -> list[str]:
+    """Return the sounds that a model directory was taught besides those of its base, see `separation.own_sounds`."""
+    path = expand_home(name)
+    base = read_config(path).get("base") if (path / "config.yaml").is_file() else None
+    return list((base or {}).get("sounds") or ())
+
+
 def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
     """Return a section of a model directory's config as a dataclass of numbers and lists; else its defaults.
 
@@ -238,7 +245,13 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel,
     """
     from separation.tensors import own_defaults
 
+    base = read_config(path).get("base") if path.is_dir() else None
     with own_defaults():
+        if base is not None:
+            from separation.own_sounds import load_difference
+
+            taught, names = load_difference(path, base)
+            return taught.eval().requires_grad_(False), names.eval().requires_grad_(False)
         model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path, trust)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 

@@ -150,6 +150,8 @@ def suggest(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> Hint | N
         encoder: of the model.
         sounds: labels that the model knows.
     """
+    if encoder.own is not None and encoder.own.find(encoder.sentence.encode_text([text]).to(encoder.device))[0].any():
+        return None
     known = estimate_known(text, encoder)
     short = len(find_words(text)) <= SHORT
     correction = correct(text, foreign_words(text, encoder.sentence)) if short and known < 1 else None
@@ -162,12 +164,12 @@ def suggest(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> Hint | N
     return Hint(text, round(known, 3), correction, nearest)
 
 
-def describe_sounds() -> dict[str, list[str]]:
-    """Return all known sounds and their wordings."""
-    return {name: list(wordings().get(name, ())) for name in sorted(known_sounds())}
+def describe_sounds(own: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return a model's own sounds, and all known ones, with their wordings."""
+    return {name: list(wordings().get(name, ())) for name in (*own, *sorted({*known_sounds()} - {*own}))}
 
 
-def find_sounds(word: str, sentence: SentenceEncoder, most: int = 12) -> dict[str, list[str]]:
+def find_sounds(word: str, sentence: SentenceEncoder, most: int = 12, own: Sequence[str] = ()) -> dict[str, list[str]]:
     """Find sounds near a word, and their wordings, of which those with the word come first.
 
     Sounds whose name contains the word come first, then those with a wording that contains it, then the nearest by
@@ -177,6 +179,7 @@ def find_sounds(word: str, sentence: SentenceEncoder, most: int = 12) -> dict[st
         word: one or more words; typing errors are corrected.
         sentence: encodes word and names.
         most: largest number of sounds.
+        own: sounds that the model was taught besides.
     """
     word = correct(word, foreign_words(word, sentence)) or word
     wanted = [set(word_forms(each)) for each in find_words(word)]
@@ -185,7 +188,7 @@ def find_sounds(word: str, sentence: SentenceEncoder, most: int = 12) -> dict[st
         forms = {form for each in find_words(text) for form in word_forms(each)}
         return all(forms & each for each in wanted)
 
-    by_text = {name: sorted(texts, key=lambda text: not contains(text)) for name, texts in describe_sounds().items()}
+    by_text = {name: sorted(texts, key=lambda text: not contains(text)) for name, texts in describe_sounds(own).items()}
     cosines = (sentence.encode_text(list(by_text)) @ sentence.encode_text([word])[0]).tolist()
     near = []
     for name, cosine in zip(by_text, cosines, strict=True):

@@ -19,6 +19,7 @@ Nothing is downloaded.
   separation-data list                                     every dataset and its splits
   separation-data show esc50                               how to get it, what its folder must contain
   separation-data prepare esc50 --root ~/ESC-50-master     writes ~/ESC-50-master/manifest.csv
+  separation-data prepare folder my_sounds                 your own clips: a subfolder for each sound
   separation-data prepare vggsound --root /data/vgg -o vgg.jsonl --validation 0.05
   separation-data join esc50.csv fsd50k.csv -o both.csv    leaves out recordings that would be in two splits
   separation-data check both.csv                           decodes every clip, reports broken ones
@@ -71,8 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("show", show, "how to get a dataset and what its folder must contain")("name", metavar="NAME")
 
     option = add("prepare", prepare, "write the manifest of a dataset")
-    option("name", metavar="NAME", help="as in `separation-data list`")
-    option("--root", type=Path, required=True, metavar="DIR", help="folder of the dataset")
+    option("name", metavar="NAME", help="as in `separation-data list`, or folder: your own clips")
+    option("directory", type=Path, nargs="?", metavar="DIR", help="the same as --root DIR")
+    option("--root", type=Path, metavar="DIR", help="folder of the dataset")
+    option("--labels", type=Path, metavar="FILE", help="folder: CSV with file, label (caption, split) [DIR/labels.csv]")
     option("-o", "--output", type=Path, metavar="FILE", help=".csv or .jsonl; default: DIR/manifest.csv")
     option("--validation", type=share, default=0, metavar="SHARE", help="such as 0.05 of the train recordings")
 
@@ -115,6 +118,7 @@ def list_datasets(options: argparse.Namespace) -> int:
 
     for each in preparers().values():
         print(f"{each.name:<20}{each.title:<28}{each.splits}")
+    print(f"{'folder':<20}{'your own clips':<28}every fifth recording of a sound is held out")
     return 0
 
 
@@ -129,12 +133,23 @@ def show(options: argparse.Namespace) -> int:
 
 
 def prepare(options: argparse.Namespace) -> int:
-    """Write the manifest of a dataset."""
+    """Write the manifest of a dataset, or of a folder of the user's own clips."""
+    from separation.datasets.folder import prepare_folder
     from separation.datasets.prepare import find_preparer
     from separation.datasets.prepare import prepare as write
 
-    output = options.output or options.root / "manifest.csv"
-    write(find_preparer(options.name), options.root, output, options.validation)
+    root = options.root or options.directory
+    if root is None or (options.root and options.directory):
+        raise DataError("prepare takes one folder: separation-data prepare NAME DIR.")
+    output = options.output or root / "manifest.csv"
+    if options.name == "folder":
+        if options.validation:
+            raise DataError("folder holds out every fifth recording of a sound; --validation is for datasets.")
+        prepare_folder(root, output, options.labels)
+    else:
+        if options.labels:
+            raise DataError("--labels is for prepare folder: a dataset has lists of its own.")
+        write(find_preparer(options.name), root, output, options.validation)
     print(f"wrote {output}")
     return 0
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import Extract, QueryEncoder, select_sounding
+from separation.encoders.own_names import OwnNames
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
@@ -70,6 +71,7 @@ class JointEncoder(QueryEncoder):
                 nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embedding_dim)
             )
 
+        self.own: OwnNames | None = None  # of a fine-tuned model, see `separation.own_sounds`
         self.sentence = SentenceEncoder()
         self.text = perceptron(self.sentence.embedding_dim)
         self.tagger = Tagger().requires_grad_(False) if tagger else None
@@ -86,7 +88,8 @@ class JointEncoder(QueryEncoder):
     def embed_sentences(self, sentences: Tensor) -> Tensor:
         """Project sentence vectors (..., 384) of unit length into the space, (..., embedding_dim)."""
         # Scaled so that the perceptron's inputs have unit variance.
-        return F.normalize(self.text(sentences * sentences.shape[-1] ** 0.5).float(), dim=-1)
+        conditions = F.normalize(self.text(sentences * sentences.shape[-1] ** 0.5).float(), dim=-1)
+        return conditions if self.own is None else self.own(sentences, conditions)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Encode texts as (batch, embedding_dim), the mean over templates, which makes short queries more robust.

@@ -1,0 +1,128 @@
+"""A user's own clips: a folder with one subfolder for each sound, or a flat one with a list of files and labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+from separation.audio.formats import FFMPEG_SUFFIXES, READABLE
+from separation.data.lists import read_table
+from separation.data.manifest import Clip, Entry, relocate, write_manifest
+from separation.datasets.base import clean_text, label_words, unique
+from separation.errors import DataError
+
+LIST = "labels.csv"  # in a flat folder
+EVERY = 5  # one recording of so many of a label is held out
+SPLITS = ("train", "validation", "test")
+HOW = "one subfolder of clips for each sound, or a list labels.csv with the columns file and label"
+SUFFIXES = {*READABLE, *FFMPEG_SUFFIXES}
+# The same recording: "street part 2", "street_part02", "street-chunk3", "street_10.0-15.0", "street (2)".
+PART = re.compile(r"[\s._-]*(?:(?:part|chunk|segment|slice|cut)[\s._-]*\d+|\d+\.\d+-\d+\.\d+|\(\d+\))$", re.I)
+
+
+def recording_of(path: str) -> str:
+    """Name of the recording that a file is a part of: its path, without what numbers the parts."""
+    stem = path.rpartition(".")[0]
+    return PART.sub("", stem) or stem
+
+
+def list_folders(root: Path) -> Iterator[tuple[str, Clip]]:
+    """Yield the clips of subfolders, whose names are the labels; hidden ones are left out."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for below, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                path = (Path(below) / name).relative_to(root).as_posix()
+                if not name.startswith(".") and name.rpartition(".")[2].lower() in SUFFIXES:
+                    label = label_words(folder.name)
+                    yield "", Clip(path, label, label, recording_of(path), "own", 0.0)
+
+
+def list_rows(root: Path, table: Path) -> Iterator[tuple[str, Clip]]:
+    """Yield the clips of a list. Raises DataError, which names the row, if a file is not in the folder."""
+    for number, row in read_table(table, ("file", "label")):
+        where, file, label = f"{table}, row {number}", row["file"].strip(), label_words(row["label"])
+        split = (row.get("split") or "").strip()
+        if not file or not label:
+            raise DataError(f"{where}: the {'label' if file else 'file'} is empty.")
+        if PurePath(file).is_absolute() or not (root / file).resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{where}: {file} is not in the folder {root}.")
+        if not (root / file).is_file():
+            raise DataError(f"{where}: {root / file}: there is no such file.")
+        if split and split not in SPLITS:
+            raise DataError(f"{where}: the split is {split}, not one of {', '.join(SPLITS)}.")
+        path = PurePath(os.path.normpath(file)).as_posix()
+        yield split, Clip(path, label, clean_text(row.get("caption") or "") or label, recording_of(path), "own", 0.0)
+
+
+def assign_splits(entries: list[Entry]) -> list[Entry]:
+    """Hold out every fifth recording of each label for validation, at least one of two; given splits stay.
+
+    All clips of a recording, whatever their labels, have the split of the first one.
+    """
+    splits = {clip.recording: split for split, clip in reversed(entries) if split}
+    labels: dict[str, list[str]] = defaultdict(list)
+    for _, clip in entries:
+        labels[clip.label] = [*unique([*labels[clip.label], clip.recording])]
+    for label in sorted(labels):
+        recordings = labels[label]
+        held_out = {*recordings[EVERY - 1 :: EVERY]} or {*recordings[1:][-1:]}
+        given = any(splits.get(name, "train") != "train" for name in recordings)
+        for name in recordings:
+            splits.setdefault(name, "validation" if name in held_out and not given else "train")
+    return [(splits[clip.recording], clip) for _, clip in entries]
+
+
+def prepare_folder(root: Path, output: Path, table: Path | None = None, report: Callable[[str], None] = print) -> None:
+    """Write the manifest of a folder of own clips.
+
+    Args:
+        root: the folder.
+        output: the manifest.
+        table: list of the files, for a flat folder; by default `labels.csv` in the folder, if it is there.
+        report: receives what the user should know, line by line.
+
+    Raises:
+        DataError: there is no clip, or the list is not valid.
+    """
+    from separation.data.corpus import READ_ERRORS, describe_error, read_part  # imports torch
+
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder.")
+    if table is None and (root / LIST).is_file():
+        table = root / LIST
+    listed = [*(list_folders(root) if table is None else list_rows(root, table))]
+    if not listed:
+        where = f"{table}: the list has no rows" if table else f"{root}: no clips in subfolders"
+        raise DataError(f"{where}; a folder of own sounds has {HOW}.")
+    sound: dict[str, Entry] = {}
+    broken: list[str] = []
+    for split, clip in listed:
+        if clip.path in sound:  # listed again, with another label
+            first = sound[clip.path][1]
+            texts = {n: unique([*getattr(first, n), *getattr(clip, n)]) for n in ("labels", "captions")}
+            sound[clip.path] = (sound[clip.path][0] or split, replace(first, **texts))  # type: ignore[arg-type]
+            continue
+        try:
+            samples, rate = read_part(root / clip.path)
+            sound[clip.path] = (split, replace(clip, seconds=round(len(samples) / rate, 6)))
+        except READ_ERRORS as error:
+            broken.append(describe_error(root / clip.path, error))
+    for line in broken:
+        report(f"left out: {line}")
+    if not sound:
+        raise DataError(f"{root}: none of its {len(listed)} clips can be read; the first: {broken[0]}")
+    entries = assign_splits([*sound.values()])
+    write_manifest(output, [(split, relocate(clip, root, output.parent)) for split, clip in entries])
+    report(f"{'sound':<28}{'clips':>7}{'held out':>10}{'seconds':>9}")
+    for label in sorted({clip.label for _, clip in entries}):
+        own = [(split, clip) for split, clip in entries if clip.label == label]
+        held_out = sum(split != "train" for split, _ in own)
+        report(f"{label:<28}{len(own):>7}{held_out:>10}{sum(clip.seconds for _, clip in own):>9.1f}")
+        if held_out == len(own):
+            report(f"{label}: no clip is left to train on, because its recordings are those of another sound.")
+    report(f"{len(entries)} clips, {len(broken)} left out because they cannot be read")
