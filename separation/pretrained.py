@@ -197,11 +197,25 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
+def find_base(directory: Path, base: Any) -> Path:
+    """Return the model directory that a `base` in the config of another one names; raise ModelError without it."""
+    if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("model", "sha256")):
+        raise ModelError(f"{directory / 'config.yaml'}: base must give model and sha256.")
+    try:
+        found = find_model(base["model"])
+        if not (found / "model.safetensors").is_file() or read_config(found).get("base"):
+            raise ModelError(f"{found} is not the directory of a base model.")
+    except ModelError as error:
+        raise ModelError(f"{directory}: its base cannot be loaded: {error}") from None
+    return found
+
+
 def taught_sounds(name: str) -> list[str]:
     """Return the sounds that a model directory was taught besides those of its base, see `separation.own_sounds`."""
     path = expand_home(name)
     base = read_config(path).get("base") if (path / "config.yaml").is_file() else None
-    return list((base or {}).get("sounds") or ())
+    sounds = base.get("sounds") if isinstance(base, dict) else None
+    return [*map(str, sounds)] if isinstance(sounds, list) else []
 
 
 def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
@@ -248,10 +262,13 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel,
     base = read_config(path).get("base") if path.is_dir() else None
     with own_defaults():
         if base is not None:
-            from separation.own_sounds import load_difference
+            from separation.own_sounds import apply_difference, check_base
 
-            taught, names = load_difference(path, base)
-            return taught.eval().requires_grad_(False), names.eval().requires_grad_(False)
+            source = find_base(path, base)
+            check_base(path, base, source)
+            model, encoder = build_parts(read_stored(source), source / "model.safetensors")
+            taught = apply_difference(path, model, encoder)
+            return taught.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
         model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path, trust)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 

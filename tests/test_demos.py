@@ -146,32 +146,6 @@ def test_what_is_wrong_is_one_sentence_and_nothing_is_written(
     assert Path("mix.not_rain.wav").read_text() == "mine"
 
 
-@pytest.mark.filterwarnings("ignore:.*accelerator.*", "ignore:.*GPU available.*", "ignore:.*MPS available.*")
-def test_finetune_gives_a_model_that_separates(model, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("lightning", reason="needs the extra [train]")
-    from tiny import vectors
-
-    from separation.encoders.sentence import SentenceEncoder
-    from separation.pretrained import load_model
-
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
-    random = np.random.default_rng(0)
-    for name in ("door bell/1.wav", "door bell/2.flac", "my dog/a.wav", "rain/b.ogg"):
-        (tmp_path / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(tmp_path / "clips" / name, 0.1 * random.standard_normal(16000), 32000)
-    (tmp_path / "clips" / "my dog" / "notes.txt").write_text("no clip")
-    finetune = load("finetune")
-    arguments = [str(tmp_path / "clips"), str(tmp_path / "mine"), "--steps", "2", "--start-from", str(model)]
-    finetune.main(arguments, batch_size=2, seconds=0.5, foley=0)
-    clip = finetune.clip_of(tmp_path / "clips" / "door bell" / "2.flac", tmp_path / "clips")
-    assert (clip.path, clip.label, clip.caption, clip.seconds) == ("door bell/2.flac", "door bell", "door bell", 0.5)
-    before, after = load_model(model)[0], load_model(tmp_path / "mine")[0]
-    moved = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
-    assert 0 < max(moved) < 0.01  # two small steps
-    result = Separator.from_pretrained(tmp_path / "mine")(np.zeros(8000, np.float32), "door bell", 32000)
-    assert result.target.shape == (1, 8000)
-
-
 def test_query_by_example_asks_with_a_recording(model, tmp_path, capsys):
     samples = 0.1 * np.random.default_rng(0).standard_normal((22050, 2)).astype(np.float32)
     soundfile.write(tmp_path / "mix.wav", samples, 22050, subtype="FLOAT")

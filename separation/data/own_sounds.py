@@ -23,6 +23,7 @@ FIRST = 0.85  # share of the mixtures in which one of the own sounds is certain
 OTHERS = 0.35  # probability of own sounds among the other sources
 SNR_DB = (-5.0, 0.0, 5.0)  # of held-out mixtures
 HELD_OUT_SEED = 500  # of procedural sounds that are not trained on
+REHEARSED = 3  # one of so many procedural sounds is asked for in the end
 STAND_INS = 2  # procedural sounds that take the place of own ones where there is no manifest
 
 
@@ -145,7 +146,7 @@ class OwnSoundsData(MixtureData):
                     else:
                         noise = self.procedural(str(rng.choice(others)), HELD_OUT_SEED + len(new))
                     new.append(self.mix_pair(label, clip.recording, clip.path, wave, noise, rng))
-        for number, label in enumerate(others if self.manifest is not None else others[:STAND_INS]):
+        for number, label in enumerate(others[::REHEARSED]):
             rng = np.random.default_rng((self.seed, 1, number))
             pair = (label, str(rng.choice([name for name in others if name != label])))
             target, noise = (self.procedural(name, HELD_OUT_SEED - 1 - number) for name in pair)

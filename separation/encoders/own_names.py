@@ -34,8 +34,9 @@ class OwnNames(nn.Module):
         return F.normalize(self.vectors, dim=-1)
 
     def find(self, sentences: Tensor) -> tuple[Tensor, Tensor]:
-        """Which unit sentence vectors (..., sentence dim) name one of the sounds, and the nearest one's number (...)."""
-        nearest, number = (sentences @ self.names.flatten(0, 1).T).unflatten(-1, self.names.shape[:2]).amax(-1).max(-1)
+        """Which unit sentence vectors (..., sentence dim) name a sound, and the number of the nearest one (...)."""
+        cosines = sentences @ self.names.flatten(0, 1).T
+        nearest, number = cosines.unflatten(-1, self.names.shape[:2]).amax(-1).max(-1)
         rival = (sentences @ self.rivals.flatten(0, 1).T).amax(-1)
         return (nearest >= SAME_NAME) & (nearest >= rival), number
 

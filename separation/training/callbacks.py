@@ -31,7 +31,7 @@ def continues_in(folder: Path | str, checkpoint: Path | str | None) -> bool:
 
 
 def move_earlier_checkpoints(folder: Path, resumed_from: str | None) -> Path | None:
-    """Move the checkpoints of an earlier run into `earlier_1`, `earlier_2` and so on.
+    """Move the checkpoints of an earlier run, and the model that it wrote, into `earlier_1`, `earlier_2` and so on.
 
     Args:
         folder: the folder of the new run.
@@ -40,7 +40,8 @@ def move_earlier_checkpoints(folder: Path, resumed_from: str | None) -> Path | N
     Returns:
         The folder that they were moved to; None if nothing was moved.
     """
-    found = [file for name in ("last*.ckpt", "best*.ckpt") for file in sorted(folder.glob(name)) if file.is_file()]
+    names = ("last*.ckpt", "best*.ckpt", "config.yaml", "*.safetensors")
+    found = [file for name in names for file in sorted(folder.glob(name)) if file.is_file()]
     if not found or continues_in(folder, resumed_from):
         return None
     number = next(n for n in range(1, 10**6) if not (folder / f"earlier_{n}").exists())

@@ -176,7 +176,7 @@ def test_a_released_checkpoint_file_is_a_model(tmp_path):
         page_app.make_engine([str(tmp_path / "other.ckpt")], "cpu")
 
 
-@pytest.mark.parametrize("script", ["api_client.py", "finetune.py", "remix.py", "separate_file.py"])
+@pytest.mark.parametrize("script", ["api_client.py", "remix.py", "separate_file.py"])
 def test_scripts_are_short(script):
     assert len((ROOT / "demos" / script).read_text(encoding="utf-8").splitlines()) < 60
 

@@ -29,19 +29,19 @@ from separation.evaluate.metrics import bootstrap
 from separation.evaluate.scoring import Score, score_mixture
 from separation.listing import ListingRule
 from separation.models.own_sounds import LowRank
-from separation.own_sounds import load_base, name_vectors, save_difference
 from separation.pretrained import load_settings
 from separation.separator import Separator
 from separation.training.losses import MaskError
 from separation.training.objectives.bands import BandSupervised
 from separation.training.optimiser import AdamW
+from separation.training.own_sounds import load_base, name_vectors, save_difference
 
 QUERIES = 2  # per mixture
 ABSENT_LOGIT = -4.0
 
 
 class OwnSounds(BandSupervised):
-    """Trains the difference to a base model that `separation.own_sounds` stores.
+    """Trains the difference to a base model that `separation.own_sounds` loads.
 
     Args:
         base: name of a model, or model directory, that is taught.
@@ -86,6 +86,8 @@ class OwnSounds(BandSupervised):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, OwnSoundsData):
             raise ModelError("OwnSounds is trained with the data module separation.data.own_sounds.OwnSoundsData.")
+        if data.sample_rate != self.model.sample_rate:
+            raise ModelError(f"{self.base} works at {self.model.sample_rate} Hz: set data.sample_rate to this.")
         if stage != "fit" or self.encoder.own is not None:
             return
         corpus, texts, vectors = data.corpus, self.encoder.encode_text(data.own), []
@@ -135,7 +137,7 @@ class OwnSounds(BandSupervised):
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trained or k.startswith("encoder.own.")}
 
     def difference(self) -> dict[str, Tensor]:
-        """What `own_sounds.save_difference` stores."""
+        """What `save_difference` stores."""
         tensors = {}
         for name, value in self.model.named_parameters():
             place, _, factor = name.partition(".parametrizations.weight.0.")
