@@ -17,15 +17,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from common import LIST, ROOT, make_parser, write_json
+from common import LIST, ROOT, make_parser
 
 from separation import Separator
-from separation.data.fixed_mixtures import Rendered, Row, read_rows, render
+from separation.data.fixed_mixtures import Row, read_rows, render
 from separation.data.manifest import Clip, Entry, absolute_entries, read_entries, write_manifest
 from separation.datasets.folder import assign_splits, prepare_folder
-from separation.evaluate.metrics import bootstrap
-from separation.evaluate.scoring import score_mixture
 from separation.training import cli
+from separation.training.objectives.own_sounds import compare
 
 RATE, CLIPS = 32000, 12
 SNR_DB = (-5, 0, 5)
@@ -102,19 +101,6 @@ def held_out_rows(clips: list[Clip], others: list[Row], data: Path) -> list[Row]
     return rows
 
 
-def gains(models: list[Separator], mixtures: list[Rendered]) -> dict[str, dict[str, float]]:
-    """SDRi before and after, by query and over all, with the interval of the difference by recording."""
-    pairs = [[score_mixture(model, mixture) for model in models] for mixture in mixtures]
-    found = {}
-    for name in ["all", *sorted({first.query for first, _ in pairs})]:
-        chosen = [(a, b) for a, b in pairs if name in ("all", a.query)]
-        before, after = (np.array([score.value for score in column]) for column in zip(*chosen, strict=True))
-        low, high = bootstrap(after - before, [a.recording for a, _ in chosen])
-        figures = {"n": len(chosen), "before": before.mean(), "after": after.mean(), "low": low, "high": high}
-        found[name] = figures | {"changed": int((after != before).sum())}
-    return found
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = make_parser(__doc__, mixtures=True, every=6)
@@ -138,16 +124,8 @@ def main() -> None:
     rows = held_out_rows(clips, pairs, options.data)
     models = [Separator.from_pretrained(name, "cpu") for name in (options.model, run)]
     old = [row for row in listed if row["kind"] != "absent"][:: options.every]
-    figures = {
-        "own": gains(models, [render(row, Path()) for row in rows]),
-        "old": {"all": gains(models, [render(row, options.data) for row in old])["all"]},
-    }
-    for group, lines in figures.items():
-        for name, line in lines.items():
-            means = f"{line['n']:>4}  {line['before']:6.2f} -> {line['after']:6.2f}"
-            interval = f"{line['after'] - line['before']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"
-            print(f"{group}  {name:<24}{means}  {interval}, {line['changed']} rows changed")
-    write_json(options.json, figures)
+    new = [render(row, Path()) for row in rows]
+    print(compare(*models, {"own sounds": new, "old sounds": [render(row, options.data) for row in old]}))
 
 
 if __name__ == "__main__":

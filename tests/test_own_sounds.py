@@ -293,6 +293,23 @@ def test_a_difference_that_does_not_fit_is_refused(taught, sentences, tmp_path, 
         Separator.from_pretrained(tmp_path / "model", "cpu")
 
 
+def test_a_training_resumes_from_a_small_checkpoint(taught, tmp_path):
+    from parts import ROOT, run
+
+    folder, _ = taught
+    last = folder / "run" / "last.ckpt"
+    before = torch.load(last, weights_only=True)
+    assert not [name for name in before["state_dict"] if "original" in name or name.startswith("average")]
+    small = ["--trainer.max_steps=4", "--data.batch_size=2", "--data.seconds=1", "--data.foley=0", "--data.held_out=0"]
+    command = ["fit", "--config", ROOT / "conf" / "recipe" / "finetune.yaml", "--model.base", folder / "base", *small]
+    command += ["--data.manifest", folder / "clips" / "manifest.csv", "--trainer.default_root_dir", tmp_path / "run"]
+    run(*command, "--ckpt_path", last, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+    after = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert (before["global_step"], after["global_step"]) == (3, 4)
+    changed = [float((value - before["state_dict"][name]).abs().max()) for name, value in after["state_dict"].items()]
+    assert 0 < max(changed) < 0.02  # one step from where it stood
+
+
 def test_what_cannot_be_taught_is_one_sentence(taught, capsys):
     from parts import ROOT, refused
 
