@@ -1,16 +1,21 @@
 """A user's own sounds: from a folder to a manifest, a model that is taught them, and what it refuses."""
 
+import contextlib
+import io
+import re
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 import yaml
-from tiny import DIM, noise, vectors, write_model
+from tiny import DIM, noise, tiny_model, vectors, write_model
 
 from separation import ModelError, Separator, cli
 from separation.data.manifest import read_entries
 from separation.datasets.command import main as prepare
 from separation.encoders.own_names import OwnNames
+from separation.encoders.sentence import SentenceEncoder
 from separation.models.own_sounds import LowRank, OwnSoundsNetwork
 
 SOUNDS = ("robot siren", "mud engine", "door_bell")
@@ -116,7 +121,7 @@ def test_a_wrong_list_is_one_sentence(tmp_path, capsys, text, expected):
     (tmp_path / "out.wav").write_bytes((folder / "0.wav").read_bytes())
     assert prepare(["prepare", "folder", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert pytest.importorskip("re").search(expected, said) and len(said.splitlines()) == 1
+    assert re.search(expected, said) and len(said.splitlines()) == 1
     assert not (folder / "manifest.csv").exists()
 
 
@@ -141,7 +146,7 @@ def test_a_folder_without_clips_is_one_sentence(tmp_path, capsys, made):
 
 
 def test_a_text_names_a_sound_unless_it_is_nearer_to_a_known_one():
-    sentence = pytest.importorskip("separation.encoders.sentence").SentenceEncoder()
+    sentence = SentenceEncoder()
     names = torch.stack([sentence.encode_text([text]) for text in ("electric guitar", "dog snoring")])
     own = OwnNames(names, sentence.encode_text(["guitar", "snoring"])[:, None], 2 * vectors(["a", "b"]))
     texts = ["an electric guitar", "electric guitar", "guitar", "a dog is snoring", "snoring", "rain"]
@@ -151,7 +156,7 @@ def test_a_text_names_a_sound_unless_it_is_nearer_to_a_known_one():
 
 
 def test_each_query_has_the_weights_that_its_condition_chooses():
-    base, adapted = (pytest.importorskip("tiny").tiny_model(seed) for seed in (0, 1))
+    base, adapted = (tiny_model(seed) for seed in (0, 1))
     own, other = vectors(["own"]), vectors(["rain", "wind"])
     network = OwnSoundsNetwork(base, adapted, own).eval()
     mixture, conditions = noise(1)[None], torch.stack([other[0], own[0], other[1]])[None]
@@ -176,39 +181,38 @@ def test_a_low_rank_change_is_zero_at_first():
 # Teaching
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory):
-    """A tiny model that was taught three sounds in three steps: its folder, and what the command printed."""
-    pytest.importorskip("lightning", reason="needs the extra [train]")
-    import contextlib
-    import io
-    from pathlib import Path
-
+def teach(folder, run_folder, *words):
+    """Teach the model in `folder` the sounds of its clips in a few small steps, beside three procedural sounds."""
     from parts import ROOT, run
 
-    folder = tmp_path_factory.mktemp("own")
-    base, clips = write_model(folder / "base"), write_clips(folder / "clips")
-    assert prepare(["prepare", "folder", str(clips)]) == 0
-    small = ["--trainer.max_steps=3", "--data.batch_size=2", "--data.seconds=1", "--data.foley=1", "--data.held_out=1"]
-    command = ["fit", "--config", ROOT / "conf" / "recipe" / "finetune.yaml", "--model.base", base, *small]
-    command += ["--data.manifest", clips / "manifest.csv", "--trainer.default_root_dir", folder / "run"]
-    printed = io.StringIO()
     from separation.data import foley, own_sounds
 
     few = {name: foley.SOUNDS[name] for name in ("rain", "wind", "engine")}
-    with contextlib.redirect_stdout(printed), pytest.MonkeyPatch.context() as patch:
+    command = ["fit", "--config", ROOT / "conf" / "recipe" / "finetune.yaml", "--model.base", folder / "base"]
+    command += ["--data.batch_size=2", "--data.seconds=1", "--data.foley=1", "--data.held_out=1", *words]
+    command += ["--data.manifest", folder / "clips" / "manifest.csv", "--trainer.default_root_dir", run_folder]
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(foley, "SOUNDS", few)
         patch.setattr(own_sounds, "SOUNDS", few)
         run(*command, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
-    return Path(folder), printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A tiny model that was taught three sounds in three steps: its folder, and what the command printed."""
+    pytest.importorskip("lightning", reason="needs the extra [train]")
+    folder, printed = tmp_path_factory.mktemp("own"), io.StringIO()
+    write_model(folder / "base")
+    assert prepare(["prepare", "folder", str(write_clips(folder / "clips"))]) == 0
+    with contextlib.redirect_stdout(printed):
+        teach(folder, folder / "run", "--trainer.max_steps=3")
+    return folder, printed.getvalue()
 
 
 @pytest.fixture
 def sentences(monkeypatch):
     """Sentences need no weights, as in the training."""
-    from separation.encoders.sentence import SentenceEncoder
-
     monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: vectors(texts, 384))
 
 
@@ -294,16 +298,11 @@ def test_a_difference_that_does_not_fit_is_refused(taught, sentences, tmp_path, 
 
 
 def test_a_training_resumes_from_a_small_checkpoint(taught, tmp_path):
-    from parts import ROOT, run
-
     folder, _ = taught
     last = folder / "run" / "last.ckpt"
     before = torch.load(last, weights_only=True)
     assert not [name for name in before["state_dict"] if "original" in name or name.startswith("average")]
-    small = ["--trainer.max_steps=4", "--data.batch_size=2", "--data.seconds=1", "--data.foley=0", "--data.held_out=0"]
-    command = ["fit", "--config", ROOT / "conf" / "recipe" / "finetune.yaml", "--model.base", folder / "base", *small]
-    command += ["--data.manifest", folder / "clips" / "manifest.csv", "--trainer.default_root_dir", tmp_path / "run"]
-    run(*command, "--ckpt_path", last, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+    teach(folder, tmp_path / "run", "--trainer.max_epochs=2", "--trainer.max_steps=4", "--ckpt_path", last)
     after = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert (before["global_step"], after["global_step"]) == (3, 4)
     changed = [float((value - before["state_dict"][name]).abs().max()) for name, value in after["state_dict"].items()]
