@@ -16,9 +16,11 @@ from pathlib import Path
 from separation.audio import formats
 from separation.cli_options import STANDARD
 from separation.errors import AudioError, reason
-from separation.outputs import looks_like_output
+from separation.origins import OriginIndex, identity
+from separation.outputs import recording_stem
 
 NAMED = 3  # skipped files that a message names
+EARLIER = "an output of an earlier run"
 NOT_A_FILE = "is a socket or device, not a recording."
 
 
@@ -46,8 +48,9 @@ class Input:
 class InputFinder:
     """Expands command line arguments to inputs; folders are searched if `recursive`.
 
-    In folders and patterns, files that look like outputs of an earlier run with the same slugs (`parts`) and the folder
-    `output` are skipped. `notice` is called with a sentence about what was skipped.
+    In folders and patterns, outputs of earlier runs are passed over: files that are named like an output for one of the
+    slugs `parts` beside its recording, files that a run has recorded as made from one of the inputs, and the folder
+    `output`. `notice` is called with a sentence about all that was passed over; `passed` has the reasons by name.
     """
 
     def __init__(
@@ -57,25 +60,27 @@ class InputFinder:
         output: Path | None = None,
         notice: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.recursive, self.parts, self.notice = recursive, set(parts), notice
+        self.recursive, self.parts, self.notice = recursive, frozenset(parts), notice
         self.output = os.path.realpath(output) if output else None
+        self.passed: dict[str, str] = {}
+        self.stems: dict[Path, set[str]] = {}
 
     def find(self, arguments: Iterable[str]) -> list[Input]:
         """Return all inputs in order, each once."""
         found: dict[str, Input] = {}
-        self.passed: dict[str, str] = {}  # name and why
+        searched: set[str] = set()
         for argument in arguments:
-            path = Path(argument)
+            path, named = Path(argument), True
             if argument == STANDARD:
                 entries = [Input(path, "standard input", "stdin", piped=True)]
             elif os.path.isdir(path):
-                entries = self._search(path)
+                entries, named = self._search(path), False
             elif os.path.lexists(path) or not glob.has_magic(argument):
                 entries = [inspect_file(path)]
             else:
-                matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+                matches, named = [Path(match) for match in sorted(glob.glob(argument, recursive=True))], False
                 entries = [] if matches else [inspect_file(path, f"{argument} matches no file.")]
-                for match in self._without_results(matches, argument):
+                for match in matches:
                     if not match.is_dir():
                         entries += self._inspect_found(match)
                     elif self.recursive:
@@ -83,10 +88,18 @@ class InputFinder:
                     else:
                         self.passed[str(match)] = "a folder; -r searches it"
             for entry in entries:
-                found.setdefault(f"\0{entry.label}" if entry.error else os.path.realpath(entry.path), entry)
+                key = f"\0{entry.label}" if entry.error else os.path.realpath(entry.path)
+                searched |= set() if named or key in found else {key}
+                if found.setdefault(key, entry).label != entry.label:
+                    self.passed[entry.label] = f"the same file as {found[key].label}"
+        origins, inputs = OriginIndex(), {identity(key) for key, entry in found.items() if not entry.error}
+        for key in [key for key in found if key in searched and not found[key].error]:
+            origin = origins.find(found[key].path)
+            if origin and identity(origin.path) in inputs - {identity(key)}:
+                self.passed[found.pop(key).label] = EARLIER
         if self.passed:
             names = [f"{name} ({why})" for name, why in list(self.passed.items())[:NAMED]]
-            more = f" and {len(self.passed) - NAMED} more" if len(self.passed) > NAMED else ""
+            more = f" and {len(self.passed) - NAMED} more; -v names all" if len(self.passed) > NAMED else ""
             self.notice(f"passed over {len(self.passed)} in folders and patterns: {', '.join(names)}{more}.")
         return list(found.values())
 
@@ -98,35 +111,36 @@ class InputFinder:
         def report(error: OSError) -> None:
             self.passed[str(error.filename)] = reason(error)
 
-        files, suffixes = [], formats.READABLE | formats.FFMPEG_SUFFIXES
+        found, suffixes = [], formats.READABLE | formats.FFMPEG_SUFFIXES
         for where, folders, names in os.walk(folder, onerror=report):
-            kept = [name for name in sorted(folders) if not name.startswith(".")]
-            folders[:] = [name for name in kept if os.path.realpath(os.path.join(where, name)) != self.output]
-            links = [path for path in (Path(where, name) for name in folders) if path.is_symlink()]
-            self.passed |= dict.fromkeys(map(str, links), "a link to a folder")
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
+            for path in [Path(where, name) for name in folders]:
+                if path.is_symlink():
+                    self.passed[str(path)] = "a link to a folder"
+                elif os.path.realpath(path) == self.output:
+                    folders.remove(path.name)
+                    self.passed[str(path)] = "the folder of the outputs"
             for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
                 if path.suffix.lower().lstrip(".") in suffixes:
-                    files.append(path)
+                    found += self._inspect_found(path)
                 else:
                     self.passed[str(path)] = "unknown suffix"
-        found = [entry for path in self._without_results(files, folder) for entry in self._inspect_found(path)]
         inputs = [replace(entry, folder=entry.path.parent.relative_to(folder)) for entry in found]
         return inputs or [inspect_file(folder, f"{folder} contains no audio files.")]
 
     def _inspect_found(self, path: Path) -> list[Input]:
-        """Return a file in a folder or pattern as an input; skip pipes, sockets and devices, which could block."""
+        """Return a file in a folder or pattern as an input; pass over outputs, and what could block when opened."""
+        if stem := recording_stem(path.name, self.parts):
+            if path.parent not in self.stems:
+                self.stems[path.parent] = {other.stem for other in path.parent.iterdir()}
+            if stem in self.stems[path.parent]:
+                self.passed[str(path)] = EARLIER
+                return []
         entry = inspect_file(path)
         if entry.piped or entry.error == f"{path} {NOT_A_FILE}":
             self.passed[str(path)] = "a pipe, socket or device"
             return []
         return [entry]
-
-    def _without_results(self, files: list[Path], where: Path | str) -> list[Path]:
-        """Return the paths that are not outputs of an earlier run with the same queries."""
-        results = {path for path in files if looks_like_output(path, self.parts)}
-        if results:
-            self.notice(f"{where}: skipped outputs of an earlier run ({len(results)}), such as {min(results).name}.")
-        return [path for path in files if path not in results]
 
 
 def inspect_file(path: Path, error: str | None = None) -> Input:

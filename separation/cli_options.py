@@ -148,7 +148,12 @@ def build_parser() -> Parser:
     add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of the sound of films and m4a")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
-    add("--skip-existing", action="store_true", help="skip files whose outputs all exist, to continue a run")
+    add(
+        "--skip-existing",
+        action="store_true",
+        help="skip files whose outputs exist, to continue a run; with"
+        " --overwrite, redo those whose recording or options have changed",
+    )
 
     add = parser.add_argument_group("how").add_argument
     add(
@@ -165,6 +170,13 @@ def build_parser() -> Parser:
     add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
     add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="for convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        default=2,
+        help="files at once: one is computed, others are read and written beside it (default: 2)",
+    )
 
     add = parser.add_argument_group("what to print").add_argument
     add("--json", action="store_true", help="print one line of JSON for each file")
@@ -244,9 +256,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     elif not requests:
         lonely = "--not needs --query. " if options.negative else ""
         raise UsageError(f'{lonely}Say what to separate, for example --query "dog barking".')
-    for other in ("overwrite", "list") if options.skip_existing else ():
-        if getattr(options, other):
-            raise UsageError(f"--skip-existing cannot be combined with --{other}.")
+    if options.skip_existing and options.list:
+        raise UsageError("--skip-existing cannot be combined with --list.")
     if options.each and not options.remove:
         raise UsageError("--each needs --remove: it writes one file for each sound to remove.")
     if options.each and options.gain:
@@ -257,8 +268,9 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     options.span = None if options.begin is None and options.end is None else Span(begin, end)
     if not options.files:
         raise UsageError("Name at least one file, or - for standard input.")
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {options.threads}.")
+    for name in ("threads", "jobs"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}.")
     check_format(options.format, options.subtype)
     check_output(options, requests)
     return options, requests

@@ -1,17 +1,19 @@
-"""Printing of `separate`: results, errors, and tables of models and sounds."""
+"""Printing of `separate`: results, errors, progress, and tables of models and sounds."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import shutil
 import sys
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
 
-from separation.outputs import Record
+from separation.audio import Reader
+from separation.cli_progress import ProgressLine
 from separation.process import printable, say, standard_output
-
-if TYPE_CHECKING:
-    from separation.audio import Reader
+from separation.records import Record
 
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 
@@ -62,6 +64,63 @@ def result_lines(record: Record) -> list[str]:
         kind = "changed" if record.remix else "removed"
         lines.append(f"{shared}  {kind}: {', '.join(together)}" if together else shared)
     return lines + record.plots
+
+
+class Reporter:
+    """Prints results, notes and progress of a run in the order of its inputs.
+
+    Attributes:
+        waiting: where notes are kept because results of earlier inputs come first; None: they are printed.
+    """
+
+    def __init__(self, options: argparse.Namespace, to_stdout: bool) -> None:
+        self.quiet, self.verbose, self.as_json, self.to_stdout = options.quiet, options.verbose, options.json, to_stdout
+        self.progress = ProgressLine(not options.quiet)
+        self.waiting: list[str] | None = None
+
+    def report(self, record: Record) -> None:
+        """Print the result for one input."""
+        self.progress.clear()
+        notes = [f"warning: {sentence}" for sentence in record.warnings]
+        for name, factor in record.scale.items():
+            down = f"so it was turned down by {-20 * math.log10(factor):.2f} dB."
+            notes.append(f"note: {record.input}: “{name}” exceeded full scale, {down}")
+        if self.to_stdout:
+            present = [name for name, presence in record.presence.items() if presence is not None]
+            notes += [f"note: “{name}”: {presence_text(record, name)}." for name in present]
+        for line in ([record.error] if record.error else []) + ([] if self.quiet else notes):
+            print_error(line)
+        if self.as_json:
+            print_line(json.dumps(asdict(record)))
+        elif self.to_stdout:
+            for output in record.outputs:
+                with open(output, "rb") as file, standard_output():
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
+        elif not self.quiet:
+            for line in result_lines(record):
+                print_line(line)
+
+    def notice(self, sentence: str, kind: str = "note: ") -> None:
+        """Print a note to standard error, or keep it in `waiting` for later; do nothing with --quiet."""
+        if self.waiting is not None and not self.quiet:
+            self.waiting.append(f"{kind}{sentence}")
+        elif not self.quiet:
+            self.progress.clear()
+            print_error(f"{kind}{sentence}")
+
+    def print_notes(self, notes: list[str]) -> None:
+        """Print notes that have waited, and forget them."""
+        self.progress.clear()
+        for line in notes:
+            print_error(line)
+        notes.clear()
+
+    def detail(self, sentence: str) -> None:
+        """Print to standard error with --verbose."""
+        if self.verbose:
+            self.progress.clear()
+            print_error(sentence)
 
 
 def print_models(as_json: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from separation.audio import Reader, formats
-from separation.audio.remux import MUXERS, plan_films
+from separation.audio.remux import MUXERS
 from separation.audio.writing import CLIPS
 from separation.changes import Span, check_gain, pair_gains
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
-from separation.outputs import Namer, QueryOutputs, Request, blend_of, choose_format, plan_paths, write_outputs
+from separation.outputs import Namer, Request, blend_of
+from separation.planning import OutputOptions, OutputPlan, fill_outputs
 from separation.query import Query, as_list
 from separation.results import FileSeparation, FractionWatch, Watch, pass_on
 from separation.stream import Stream, measure_level, measure_level_and_rumble
@@ -35,17 +37,7 @@ class FileSeparator:
 
     model: ConditionedModel
     encoder: QueryEncoder
-
-    def stream(
-        self,
-        queries: Sequence[Query | Plain],
-        sample_rate: int,
-        channels: int,
-        level: float,
-        share: bool | Sequence[bool] = False,
-    ) -> Stream:
-        """See `Separator.stream`."""
-        raise NotImplementedError
+    stream: Callable[..., Stream]  # `Separator.stream`
 
     @own_defaults()
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
@@ -86,6 +78,7 @@ class FileSeparator:
         remove: Query | Plain | Sequence[Query | Plain] = (),
         gains: Gains = (),
         span: Times = None,
+        measured: tuple[int, float] | None = None,
         output: str | Path | None = None,
         residual: bool = False,
         overwrite: bool = False,
@@ -109,6 +102,7 @@ class FileSeparator:
             remove: sounds to remove together; the residual of the last target has none of them.
             gains: sounds to change, as in `remix`; the residual of the last target is the remix.
             span: as in `__call__`.
+            measured: what `measure` returned for the file; None: measure it.
             output: a folder, for file names as in the command, or the path of the only result.
             residual: also write the residual of each query.
             overwrite: whether existing files may be replaced.
@@ -126,13 +120,14 @@ class FileSeparator:
         reader = source if isinstance(source, Reader) else Reader(source)
         if progress:
             watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
-        frames, level = self.measure(reader, watch)
+        frames, level = measured or self.measure(reader, watch)
         stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
         sounds = [*wanted, *(query for query, _ in changed or ())]
         file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
         if output is not None:
             names = [Query.parse(query, self.encoder).name for query in wanted]
-            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, format, subtype, clip)
+            options = OutputOptions(format, subtype, clip=clip)
+            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, options)
             if progress:
                 progress(1.0)  # too late to cancel: the files are there
         return file
@@ -157,22 +152,14 @@ class FileSeparator:
         return stream, torch.tensor([1.0 - 10 ** (check_gain(gain) / 20) for _, gain in changed])
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder, unless it holds something."""
-    with suppress(OSError):
-        folder.rmdir()
-
-
 def write_files(
     file: FileSeparation,
     names: Iterable[str],
     gains: Iterable[tuple[Any, float]] | None,
     output: Path,
-    residual: bool = False,
-    overwrite: bool = False,
-    name: str | None = None,
-    subtype: str | None = None,
-    clip: str | None = None,
+    residual: bool,
+    overwrite: bool,
+    options: OutputOptions,
 ) -> list[Path]:
     """Write a separation to a folder, with names as in the command, or its only result to a file; return the paths.
 
@@ -183,9 +170,7 @@ def write_files(
         output: a folder, or a file of an audio format.
         residual: whether the residual of each query is written.
         overwrite: whether existing files may be replaced.
-        name: of the format.
-        subtype: the sample type.
-        clip: one of `writing.CLIPS`.
+        options: how they are written.
 
     Raises:
         AudioError: if a file exists or cannot be written; nothing is written then.
@@ -193,33 +178,27 @@ def write_files(
     """
     requests = [Request(name, "", True, residual) for name in names]
     requests += blend_of(Request("", "", False, False, gain) for _, gain in gains or ())
-    reader, label, suffix = file.reader, str(file.reader.path), output.suffix.lower().lstrip(".")
+    reader, suffix = file.reader, output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
     alone = (suffix in formats.FORMATS or same) and not output.is_dir()
-    if clip not in (None, *CLIPS):
-        raise ValueError(f"Unknown clip mode {clip!r}. Use one of {', '.join(CLIPS)}.")
+    if options.clip not in (None, *CLIPS):
+        raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(CLIPS)}.")
     if alone and sum(request.target + request.residual for request in requests) != 1:
         raise ValueError(f"{output} is one file, but there are several results: name a folder.")
-    name = name or (suffix if alone and not same else None)
-    chosen = choose_format(label, reader, name, subtype, lambda _: None)
-    films = [None] * len(requests) if name else plan_films(label, reader, [request.target for request in requests])
-    if same and not all(films):
-        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
+    if alone and not same:
+        options = replace(options, format=options.format or suffix)
     namer = Namer([reader.path], overwrite, option="overwrite=True")
+    plan = OutputPlan(str(reader.path), reader, requests, options, namer)
+    if same and not all(plan.films):
+        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
     if alone:
-        plans = [{"target" if requests[0].target else "residual": output}]
+        plan.paths = [{"target" if requests[0].target else "residual": output}]
     else:
-        suffixes = [(film.form if film else chosen)[0].suffix for film in films]
-        plans = plan_paths(requests, output, reader.path.stem, suffixes, False, namer)
-    written = [path for paths in plans for path in paths.values()]
-    missing = [each for each in (*reversed(output.parents), *[output] * (not alone)) if not each.exists()]
+        plan.claim_paths(output, reader.path.stem, reader.path)
     with ExitStack() as stack:
-        stack.callback(lambda: list(map(remove_empty, reversed(missing))))
-        for path in written:
-            namer.check_destination(path)
-        outputs = [
-            QueryOutputs(request, paths, label, reader, file.frames, chosen, overwrite, stack, clip, film)
-            for request, paths, film in zip(requests, plans, films, strict=True)
-        ]
-        write_outputs(file, outputs)
-    return written
+        stack.callback(namer.remove_empty_folders)
+        plan.check()
+        outputs = plan.open(file.frames, stack)
+        fill_outputs(file, outputs)
+        plan.finish(outputs, record=not alone)
+    return [path for paths in plan.paths for path in paths.values()]

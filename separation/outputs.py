@@ -1,33 +1,33 @@
-"""The output files of a separation: their names, their formats, and their writers."""
+"""The output files of a separation: their names, formats and writers; `planning.py` puts them together."""
 
 from __future__ import annotations
 
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from separation.audio import Reader, Writer, formats
 from separation.audio.remux import Film, FilmWriter
-from separation.audio.writing import PendingFile, commit
+from separation.audio.writing import PendingFile
 from separation.errors import AudioError, reason
-from separation.process import printable
+from separation.origins import CURRENT, OTHER, UNKNOWN, Origin, OriginIndex, identity
+from separation.process import make_folder, printable, remove_empty
+from separation.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from separation.query import Query
-    from separation.results import FileSeparation
 
 NAME_BYTES = 255  # longest file name of the common file systems
 SLUG_BYTES = 100
-WITHOUT, REMIX = "without", "remix"
-"""Names of a recording without several sounds, and of one in which levels were changed."""
-SEPARATED = ("outputs", "targets", "residuals", "plots", "presence", "verdict", "sounding", "hints", "scale")
+WITHOUT, REMIX, REST = "without", "remix", "rest"
+"""Names of a recording without several sounds, of one in which levels were changed, and without all sounds found."""
 
 
 @dataclass(frozen=True)
@@ -49,45 +49,6 @@ class Request:
     residual: bool
     gain: float | None = None
     rest: str | None = None
-
-
-@dataclass
-class Record:
-    """The result for one input. `as_json` is the line that --json prints."""
-
-    input: str
-    outputs: list[str] = field(default_factory=list)
-    targets: dict[str, str] = field(default_factory=dict)
-    residuals: dict[str, str] = field(default_factory=dict)
-    plots: list[str] = field(default_factory=list)
-    presence: dict[str, float | None] = field(default_factory=dict)
-    verdict: dict[str, str | None] = field(default_factory=dict)
-    sounding: list[str] = field(default_factory=list)
-    hints: list[dict[str, Any]] = field(default_factory=list)
-    scale: dict[str, float] = field(default_factory=dict)
-    duration: float | None = None
-    seconds: float = 0.0
-    warnings: list[str] = field(default_factory=list)
-    heard: list[dict[str, Any]] | None = None
-    rest: str | None = None
-    remix: str | None = None
-    skipped: bool = False
-    error: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields of a separation, of a list of sounds, or of both for --all."""
-        hidden = {"heard"} if self.heard is None else set() if self.rest else set(SEPARATED)
-        hidden |= {name for name in ("rest", "remix") if getattr(self, name) is None}
-        hidden -= {"plots"} if self.plots else set()
-        hidden |= set() if self.skipped else {"skipped"}
-        return {name: value for name, value in vars(self).items() if name not in hidden}
-
-    def enter_presence(self, name: str, presence: float) -> None:
-        """Set presence and verdict of a query."""
-        from separation.presence import presence_word
-
-        self.presence[name] = None if math.isnan(presence) else round(presence, 4)
-        self.verdict[name] = presence_word(presence)
 
 
 # Names
@@ -119,21 +80,23 @@ def output_name(stem: str, part: str, suffix: str, number: int = 1) -> str:
     return cut_name(stem, NAME_BYTES - len(os.fsencode(tail))) + tail
 
 
-def looks_like_output(path: Path, parts: set[str]) -> bool:
-    """Return whether a file is named like an output for one of these slugs: mix.dog_barking.wav beside a mix.*."""
-    pieces = path.name.split(".")[:-1]
+def recording_stem(name: str, parts: Container[str]) -> str | None:
+    """Return "mix" for a name such as mix.dog_barking.wav or mix.dog_barking.2.wav if "dog_barking" is in `parts`."""
+    pieces = name.split(".")[:-1]
     if len(pieces) > 2 and pieces[-1].isdecimal():
         pieces.pop()
-    if len(pieces) < 2 or pieces[-1] not in parts:
-        return False
-    stem = ".".join(pieces[:-1])
-    return any(other.stem == stem and other != path for other in path.parent.iterdir())
+    return ".".join(pieces[:-1]) if len(pieces) > 1 and pieces[-1] in parts else None
 
 
 class Namer:
-    """Assigns unique output paths that are not inputs.
+    """Assigns unique output paths that are not inputs and hold no output of another recording.
 
-    `notice` is called if a name needs a number; `option` is what messages call `overwrite`.
+    Args:
+        inputs: files that are never overwritten.
+        overwrite: whether other existing files may be.
+        notice: called if a name needs a number.
+        option: what messages call `overwrite`.
+        skip: whether outputs that exist and are up to date are to be left alone.
     """
 
     def __init__(
@@ -142,38 +105,47 @@ class Namer:
         overwrite: bool = False,
         notice: Callable[[str], None] = lambda _: None,
         option: str = "--overwrite",
+        skip: bool = False,
     ) -> None:
         self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
-        self.option = option
-        self.assigned: set[str] = set()
+        self.option, self.skip, self.origins = option, skip, OriginIndex()
+        self.assigned: dict[str, int] = {}
+        self.created: list[Path] = []
 
-    def claim(self, folder: Path, stem: str, part: str, suffix: str) -> Path:
-        """Return `folder/stem.part.suffix`, with a number if this run has assigned that path already."""
-        number, path = 1, folder / output_name(stem, part, suffix)
-        while identity(path) in self.assigned:
-            number += 1
+    def claim(self, folder: Path, stem: str, part: str, suffix: str, origin: Origin | None = None) -> Path:
+        """Return `folder/stem.part.suffix`, with a number if this run has assigned that path, or it has another origin.
+
+        An output of another recording keeps its name also if it has been removed meanwhile.
+        """
+        path = first = folder / output_name(stem, part, suffix)
+        number, why = 1, ""
+        while (used := identity(path) in self.assigned) or self.origins.compare(path, origin) == OTHER:
+            why = why or ("is already the name of another output" if used else "was made from another recording")
+            number = max(number, self.assigned.get(identity(path), 1)) + 1
             path = folder / output_name(stem, part, suffix, number)
-        self.assigned.add(identity(path))
-        if number > 1:
-            first = output_name(stem, part, suffix)
-            self.notice(f"{first} is already the name of another output, so this one is called {path.name}.")
+        self.assigned[identity(path)] = number
+        if identity(first) in self.assigned:
+            self.assigned[identity(first)] = number  # where the next search begins
+        if why and not (self.skip and path.exists()):
+            self.notice(f"{first.name} {why}, so this one is called {path.name}.")
         return path
 
-    def check_destination(self, path: Path) -> None:
+    def check_destination(self, path: Path, origin: Origin | None = None) -> None:
         """Create the folder of an output; raise AudioError if the output is an input, exists or cannot be written."""
         if identity(path) in self.inputs:
             raise AudioError(f"{path} would be overwritten, but it is one of the inputs.")
         if os.path.exists(path) and not self.overwrite:
-            raise AudioError(f"{path} already exists. Add {self.option} to replace it.")
+            why = self.origins.compare(path, origin)
+            known = why if self.skip and why not in (CURRENT, UNKNOWN) else "already exists"
+            raise AudioError(f"{path} {known}. Add {self.option} to replace it.")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.created += make_folder(path.parent)
         except OSError as error:
             raise AudioError(f"The folder {path.parent} cannot be created: {reason(error)}.") from None
 
-
-def identity(path: Path) -> str:
-    """Return the same text for paths that may be one file: links resolved, case and Unicode form folded."""
-    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+    def remove_empty_folders(self) -> None:
+        """Remove folders that `check_destination` has created, as far as they are empty."""
+        remove_empty(self.created)
 
 
 # Formats and files
@@ -201,23 +173,6 @@ def choose_format(
         notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
         return formats.FORMATS["wav"], "FLOAT"
     return entry, chosen
-
-
-def plan_paths(
-    requests: Iterable[Request], folder: Path, stem: str, suffixes: Iterable[str], plot: bool, namer: Namer
-) -> list[dict[str, Path]]:
-    """Return the output paths of each request, by kind of file; each request has its suffix."""
-    plans = []
-    for request, suffix in zip(requests, suffixes, strict=True):
-        part = slug(request.name)
-        rest = request.rest or f"not_{part}"
-        wanted = {
-            "target": (request.target, part, suffix),
-            "residual": (request.residual, rest, suffix),
-            "picture": (plot, part if request.target else rest, ".png"),
-        }
-        plans.append({kind: namer.claim(folder, stem, *names) for kind, (yes, *names) in wanted.items() if yes})
-    return plans
 
 
 @dataclass
@@ -337,19 +292,3 @@ def blend_of(requests: Iterable[Request]) -> list[Request]:
         title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains.items())
         return [Request(REMIX, title, False, True, rest=REMIX)]
     return [Request(WITHOUT, f"without {', '.join(gains)}", False, True, rest=WITHOUT)] if gains else []
-
-
-def write_outputs(file: FileSeparation, outputs: Sequence[QueryOutputs], add_up: bool = False) -> None:
-    """Write a separation to its files. Either all appear at the end or none.
-
-    If the files `add_up` to the mixture, the last output is the residual of all targets.
-    """
-    for mixture, targets in file:
-        for output, target in zip(outputs, targets, strict=False):
-            output.write(mixture, target)
-        if add_up:
-            outputs[-1].write(mixture, mixture - targets.sum(0))
-    peaks = [output.peak for output in outputs]
-    if add_up:
-        peaks = [max(peaks)] * len(peaks)
-    commit([pending for output, peak in zip(outputs, peaks, strict=True) for pending in output.finish(peak)])

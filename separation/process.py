@@ -34,6 +34,8 @@ UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e
 LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
 
 TEMPORARY: set[Path] = set()  # files and folders that are removed if a signal ends the process
+CREATED: list[Path] = []  # folders that are removed as well if they are empty
+_tidied: set[str] = set()  # folders without leftovers
 _program = "separation"
 _status: int | None = None  # exit status after a signal; None: 128 + its number
 _commits = threading.RLock()  # held while files are renamed
@@ -232,6 +234,7 @@ def end(number: int) -> NoReturn:
     _commits.acquire(timeout=5.0)
     for path in list(TEMPORARY):
         remove(path)
+    remove_empty(CREATED)
     cause = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
     clear = "\r\033[K" if os.isatty(2) else ""  # a progress bar
     with suppress(OSError, ValueError):
@@ -267,10 +270,28 @@ def temporary_path(path: Path) -> Path:
 
     Its name contains the process id. Files that ended processes left in the folder are removed.
     """
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent)
     temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.part")
     TEMPORARY.add(temporary)
     return temporary
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Create a folder and those above it; return the new ones, see `remove_empty`."""
+    missing = [each for each in (*reversed(path.parents), path) if not each.exists()]
+    CREATED.extend(missing)
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders that `make_folder` has created, as far as they are empty, and forget all."""
+    while folders:
+        folder = folders.pop()
+        with suppress(OSError):
+            folder.rmdir()
+        with suppress(ValueError):
+            CREATED.remove(folder)
 
 
 @contextmanager
@@ -313,8 +334,11 @@ def _machine() -> str:
     return f"{zlib.crc32(name.encode()):08x}"
 
 
-@cache
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed processes have left in a folder; does so once for each folder."""
+    if os.path.abspath(folder) in _tidied:
+        return
+    _tidied.add(os.path.abspath(folder))
     with suppress(OSError):
         for entry in os.scandir(folder) if os.name == "posix" else ():
             found = LEFTOVER.fullmatch(entry.name)

@@ -11,7 +11,7 @@ import pytest
 from separation import cli_files
 from separation.audio import AudioError
 from separation.cli_files import InputFinder, copy_pipe
-from separation.outputs import Namer, looks_like_output, output_name, slug
+from separation.outputs import Namer, output_name, slug
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,10 @@ def test_a_folder_whose_name_is_too_long_is_refused(tmp_path):
 def test_earlier_results_are_recognised(tmp_path):
     for name in ("mix.wav", "mix.dog.wav", "mix.dog.2.wav", "mix.rain.wav", "lone.dog.wav"):
         (tmp_path / name).touch()
-    found = [path.name for path in sorted(tmp_path.iterdir()) if looks_like_output(path, {"dog"})]
-    assert found == ["mix.dog.2.wav", "mix.dog.wav"]
+    finder = InputFinder(True, {"dog"})
+    assert [entry.path.name for entry in finder.find([str(tmp_path)])] == ["lone.dog.wav", "mix.rain.wav", "mix.wav"]
+    passed = {str(tmp_path / f"mix.{part}.wav"): "an output of an earlier run" for part in ("dog", "dog.2")}
+    assert finder.passed == passed
 
 
 @pytest.fixture
@@ -136,11 +138,13 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
     (tree / "out").mkdir()
     (tree / "out" / "x.wav").touch()
     (tree / "b.dog.wav").touch()
-    finder = InputFinder(True, {"dog"}, Path("out"), said.append)
-    assert names(finder.find(["."])) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
-    assert names(finder.find(["b*.wav"])) == ["b.wav"]
-    skipped = [f"{where}: skipped outputs of an earlier run (1), such as b.dog.wav." for where in (".", "b*.wav")]
-    assert [line for line in said if "skipped" in line] == skipped
+    for argument, found in ((".", ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]), ("b*.wav", ["b.wav"])):
+        assert names(InputFinder(True, {"dog"}, Path("out"), said.append).find([argument])) == found
+    three = "b.dog.wav (an output of an earlier run), notes.txt (unknown suffix)"
+    assert said == [
+        f"passed over 3 in folders and patterns: out (the folder of the outputs), {three}.",
+        "passed over 1 in folders and patterns: b.dog.wav (an output of an earlier run).",
+    ]
 
 
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
@@ -197,8 +201,8 @@ def test_links_in_folders_are_used_or_named(tree):
         f"{Path('sub', 'loop.wav')} cannot be read: it is a loop of links.",
     ]
     (note,) = said
-    assert "passed over 6 in folders and patterns: notes.txt (unknown suffix), sub/up (a link to a folder)" in note
-    assert note.endswith(" and 3 more.")
+    assert "passed over 7 in folders and patterns: notes.txt (unknown suffix), sub/up (a link to a folder)" in note
+    assert note.endswith(" and 4 more; -v names all.")
 
 
 @posix

@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -60,13 +61,13 @@ def observe(command):
         except SystemExit as stop:
             status = stop.code or 0
         out, err = cli.sys.stdout.buffer.getvalue(), cli.sys.stderr.buffer.getvalue().decode()
-        added = {path for path in Path().rglob("*") if path.is_file()} - before
+        added = {path for path in Path().rglob("[!.]*") if path.is_file()} - before
     return {
         "command": command,
         "status": status,
         "files": sorted(path.as_posix() for path in added),
         "out": printed(out),
-        "err": err.replace(folder, "FOLDER").splitlines(),
+        "err": re.sub(r"(files? in )[\d:]+", r"\1TIME", err).replace(folder, "FOLDER").splitlines(),
     }
 
 

@@ -1,0 +1,39 @@
+"""What `separate` reports about one input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Record:
+    """The result for one input: the line that --json prints, with all of these keys whatever happened."""
+
+    input: str
+    outputs: list[str] = field(default_factory=list)
+    targets: dict[str, str] = field(default_factory=dict)
+    residuals: dict[str, str] = field(default_factory=dict)
+    plots: list[str] = field(default_factory=list)
+    presence: dict[str, float | None] = field(default_factory=dict)
+    verdict: dict[str, str | None] = field(default_factory=dict)
+    sounding: list[str] = field(default_factory=list)
+    hints: list[dict[str, Any]] = field(default_factory=list)
+    scale: dict[str, float] = field(default_factory=dict)
+    duration: float | None = None
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    heard: list[dict[str, Any]] | None = None
+    rest: str | None = None
+    remix: str | None = None
+    skipped: bool = False
+    passed_over: str | None = None
+    error: str | None = None
+
+    def enter_presence(self, name: str, presence: float) -> None:
+        """Set presence and verdict of a query."""
+        from separation.presence import presence_word
+
+        self.presence[name] = None if math.isnan(presence) else round(presence, 4)
+        self.verdict[name] = presence_word(presence)
