@@ -85,9 +85,6 @@ class Reporter:
         for name, factor in record.scale.items():
             down = f"so it was turned down by {-20 * math.log10(factor):.2f} dB."
             notes.append(f"note: {record.input}: “{name}” exceeded full scale, {down}")
-        if self.to_stdout:
-            present = [name for name, presence in record.presence.items() if presence is not None]
-            notes += [f"note: “{name}”: {presence_text(record, name)}." for name in present]
         for line in ([record.error] if record.error else []) + ([] if self.quiet else notes):
             print_error(line)
         if self.as_json:
@@ -97,6 +94,9 @@ class Reporter:
                 with open(output, "rb") as file, standard_output():
                     shutil.copyfileobj(file, sys.stdout.buffer)
                     sys.stdout.buffer.flush()
+            present = [name for name, presence in record.presence.items() if presence is not None]
+            for name in present if not self.quiet else ():
+                print_error(f"note: “{name}”: {presence_text(record, name)}.")
         elif not self.quiet:
             for line in result_lines(record):
                 print_line(line)
