@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from separation.data.corpus import Corpus
-from separation.data.datamodule import CorpusData
+from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt
 from separation.data.streaming import StreamedClip
@@ -95,6 +96,26 @@ def class_of(label: str, labels: Sequence[str] | str) -> int | None:
         return None
 
 
+class SplitClips(Dataset[TaggedBatch]):
+    """All clips of a split that have one of the classes, in batches; each rank has its share."""
+
+    def __init__(self, data: TaggedData, corpus: Corpus) -> None:
+        self.data, self.corpus = data, corpus
+        numbers = ((place, data.class_numbers(clip.labels)) for place, clip in enumerate(corpus.clips))
+        rank, world = data.ranks()
+        self.clips = [clip for clip in numbers if clip[1]][rank::world]
+
+    def __len__(self) -> int:
+        return -(-len(self.clips) // self.data.batch_size)
+
+    def __getitem__(self, index: int) -> TaggedBatch:
+        items, size = [], self.data.batch_size
+        for place, numbers in self.clips[index * size : (index + 1) * size]:
+            level = self.corpus.peaks[place] if self.data.as_recorded else 1.0
+            items.append((numbers[0], numbers, self.corpus.waveform(place) * level))
+        return self.data.collate(items, [np.random.default_rng((self.data.seed, PLACE, index))] * len(items))
+
+
 class TaggedData(CorpusData):
     """Clips drawn class by class.
 
@@ -104,6 +125,7 @@ class TaggedData(CorpusData):
     Args:
         labels: classes in the tagger's order; by default the manifest's labels, sorted; "audioset" = the 527 AudioSet
             classes. Clips of other labels are left out, classes without clips are never drawn.
+        validation_clips: validate on the clips of the split "validation" (in `test`: "test") instead of mixtures.
         as_recorded: clips at their recorded levels; otherwise with a peak of one.
         shards: folder or http(s) address of `separation-data shard`; None = the manifest's clips.
         held: clips of a stream that each worker holds to draw from; ten seconds at 32 kHz take 1.3 MB.
@@ -119,6 +141,7 @@ class TaggedData(CorpusData):
         self,
         *args: Any,
         labels: list[str] | str | None = None,
+        validation_clips: bool = False,
         as_recorded: bool = False,
         shards: str | None = None,
         held: int = 512,
@@ -130,7 +153,7 @@ class TaggedData(CorpusData):
             raise ValueError('streamed clips need data.labels: a list, or "audioset"')
         if shards and held < 1:
             raise ValueError(f"data.held is {held}; the least is 1")
-        self.labels, self.as_recorded = labels, as_recorded
+        self.labels, self.as_recorded, self.validation_clips = labels, as_recorded, validation_clips
         self.shards, self.held, self.buffer = shards, held, buffer
         self.numbers_of: dict[str, int | None] = {}
         # Set with the corpus
@@ -152,6 +175,19 @@ class TaggedData(CorpusData):
             if label not in self.numbers_of:
                 self.numbers_of[label] = class_of(label, self.labels or [])
         return sorted({number for label in labels if (number := self.numbers_of[label]) is not None})
+
+    def val_dataloader(self) -> list[Loader]:
+        return self.load_clips("validation") if self.validation_clips else super().val_dataloader()
+
+    def test_dataloader(self) -> list[Loader]:
+        return self.load_clips("test") if self.validation_clips else super().test_dataloader()
+
+    def load_clips(self, split: str) -> list[Loader]:
+        """A loader of this rank's share of a split's clips in batches; of a long clip always the same excerpt."""
+        if self.manifest is None:
+            return []
+        share = SplitClips(self, Corpus(self.manifest, split, self.root, self.sample_rate, 0, self.notice))
+        return [Loader(lambda epoch: share, len(share))]
 
     # From a corpus
 

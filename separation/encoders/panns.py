@@ -1,12 +1,13 @@
 """PANNs' Cnn14 (Kong et al., 2020): tagger, embedding, and frame-wise detector of the 527 AudioSet classes.
 
-Published files load with their tensor names. Their Fourier and mel kernels are computed instead of read. The networks
-are used for inference only, so there is no dropout and no spectrogram masking.
+Published files load with their tensor names. Their Fourier and mel kernels are computed instead of read. In training
+there is dropout as published, and `TaggerEncoder.spectrogram` is where spectrograms are masked and mixed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,6 +68,7 @@ class Cnn14(nn.Module):
         self.variant = variant
         self.sample_rate, n_fft, self.hop, high = FRONT_ENDS[variant]
         self.log_mel = LogMel(self.sample_rate, n_fft, self.hop, 64, 50.0, high)
+        self.spectrogram: Callable[[Tensor], Tensor] = nn.Identity()
         self.bn0 = nn.BatchNorm2d(64)
         self.blocks = len(channels)
         for number, (inputs, outputs) in enumerate(zip((1, *channels), channels, strict=False), 1):
@@ -84,14 +86,15 @@ class Cnn14(nn.Module):
         if waveform.shape[-1] < self.shortest:
             raise ValueError(f"Cnn14 needs {self.shortest} samples or more, not {waveform.shape[-1]}")
         x: Tensor = self.log_mel(waveform)  # (batch, 1, frames, 64)
-        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)  # per band
+        x = self.spectrogram(self.bn0(x.transpose(1, 3)).transpose(1, 3))  # per band
         for number in range(1, self.blocks + 1):
-            x = getattr(self, f"conv_block{number}")(x)
+            x = F.dropout(getattr(self, f"conv_block{number}")(x), 0.2, self.training)
         return x.mean(3)
 
     def forward(self, waveform: Tensor) -> Tags:
         x = self.features(waveform)
-        embedding = F.relu(self.fc1(x.amax(2) + x.mean(2)))
+        hidden = F.dropout(x.amax(2) + x.mean(2), 0.5, self.training)
+        embedding = F.dropout(F.relu(self.fc1(hidden)), 0.5, self.training)
         return Tags(torch.sigmoid(self.fc_audioset(embedding)), embedding)
 
     def load_published(self, tensors: Tensors, source: str = "the checkpoint") -> Cnn14:
@@ -137,13 +140,19 @@ class PannsEncoder(TaggerEncoder):
         condition: "probabilities" ("at_soft" in USS) or "embedding".
         variant: "cnn14" (32 kHz) or "cnn14_16k".
         channels: channels of the blocks; published networks have the default.
+        labels: the classes; by default, and in published networks, those of AudioSet.
     """
 
     def __init__(
-        self, condition: str = "probabilities", variant: str = "cnn14", channels: tuple[int, ...] = CHANNELS
+        self,
+        condition: str = "probabilities",
+        variant: str = "cnn14",
+        channels: tuple[int, ...] = CHANNELS,
+        labels: list[str] | None = None,
     ) -> None:
-        super().__init__(condition, channels[-1])
+        super().__init__(condition, channels[-1], labels)
         self.network = Cnn14(variant, self.classes, channels).eval().requires_grad_(False)
+        self.network.spectrogram = self.spectrogram
         self.sample_rate = self.network.sample_rate
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,10 +16,14 @@ from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import conv_block
 from separation.encoders.table import Label, OneHotEncoder, as_labels
 from separation.models.spectra import LogMel
-from separation.ontology import class_index, classes
+from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
+from separation.ontology import class_index
+from separation.tensors import load_strictly, read_tensors, select
 
+AUDIOSET_CLASSES = 527
 CONDITIONS = ("probabilities", "embedding")
 SEGMENTS_AT_ONCE = 8
+EMBEDDED = "embedded"
 
 
 class Tags(NamedTuple):
@@ -41,11 +46,15 @@ def hold_steps(steps: Tensor, frames: int, factor: int) -> Tensor:
     return steps[:, index.clamp_max(steps.shape[1] - 1)]
 
 
-def encode_classes(labels: Sequence[Label | Sequence[Label]]) -> Tensor:
-    """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one row for all its classes."""
-    rows = torch.zeros(len(labels), len(classes()))
+def encode_classes(
+    labels: Sequence[Label | Sequence[Label]],
+    number: Callable[[Label], int] = class_index,
+    count: int = AUDIOSET_CLASSES,
+) -> Tensor:
+    """Encode classes as (batch, count) of zeros and ones; a nested list is one row for all its classes."""
+    rows = torch.zeros(len(labels), count)
     for row, entry in zip(rows, labels, strict=True):
-        row[[class_index(label) for label in as_labels(entry)]] = 1
+        row[[number(label) for label in as_labels(entry)]] = 1
     return rows
 
 
@@ -59,20 +68,25 @@ class TaggerEncoder(QueryEncoder):
     Args:
         condition: "probabilities" (one number per class) or "embedding" (the tagger's last hidden vector).
         hidden: length of the hidden vector.
-        classes: number of classes.
+        labels: the classes; by default those of AudioSet.
+
+    Attributes:
+        spectrogram: log-mels (batch, patches, frames, mels) pass through it; a training changes them here.
     """
 
     unit_length = False
     ignores_silence = True
     segment_seconds = 2.0
 
-    def __init__(self, condition: str, hidden: int, classes: int = 527) -> None:
+    def __init__(self, condition: str, hidden: int, labels: Sequence[str] | None = None) -> None:
         super().__init__()
         if condition not in CONDITIONS:
             raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, not {condition!r}")
-        self.condition, self.classes = condition, classes
+        self.names = None if labels is None else OneHotEncoder(labels)
+        self.condition, self.classes = condition, AUDIOSET_CLASSES if labels is None else len(labels)
+        self.spectrogram = nn.Identity()
         by_class = condition == "probabilities"
-        self.embedding_dim = classes if by_class else hidden
+        self.embedding_dim = self.classes if by_class else hidden
         self.modalities = frozenset({"audio", "label"} if by_class else {"audio"})
 
     def tag(self, waveform: Tensor) -> Tags:
@@ -104,16 +118,28 @@ class TaggerEncoder(QueryEncoder):
         vectors = torch.cat([getattr(self.tag(part), self.condition) for part in parts])
         return reduce(vectors, "(b segment) dim -> b dim", "mean", b=len(waveform))
 
+    def start(self, weights: str) -> None:
+        """Load the weights that a training starts from: a file of `python -m separation.export encoder`."""
+        load_strictly(self, read_tensors(Path(weights)), weights)
+
+    def trained_parts(self) -> list[nn.Module]:
+        """Return the modules that a training of the tagger changes."""
+        return [self]
+
+    def class_number(self, label: Label) -> int:
+        """Return the number of a class; raise EncoderError or OntologyError if it is unknown."""
+        return self.names.index(label) if self.names else class_index(label)
+
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
-        """Encode AudioSet classes as (batch, 527) of zeros and ones; a nested list is one query for all its classes.
+        """Encode classes as (batch, classes) of zeros and ones; a nested list is one query for all its classes.
 
         Raises:
-            OntologyError: a class is unknown.
+            EncoderError, OntologyError: a class is unknown.
             UnsupportedQueryError: the condition is the embedding, whose dimensions are not classes.
         """
         if "label" not in self.modalities:
             self.refuse(f"label, because the {self.embedding_dim} numbers of its condition are not classes")
-        return encode_classes(labels).to(self.device)
+        return encode_classes(labels, self.class_number, self.classes).to(self.device)
 
 
 def linear_softmax(probabilities: Tensor) -> Tensor:
@@ -152,10 +178,9 @@ class FrameTagger(TaggerEncoder):
         hidden: int = 128,
         dropout: float = 0.2,
     ) -> None:
-        super().__init__(condition, hidden, len(labels))
+        super().__init__(condition, hidden, labels)
         self.modalities = frozenset({"audio", "label"})
         self.sample_rate = sample_rate
-        self.names = OneHotEncoder(labels)
         self.hop = sample_rate // 50
         self.mel = LogMel(sample_rate, hop=self.hop, relative=True)
         first, second, third = channels
@@ -167,7 +192,7 @@ class FrameTagger(TaggerEncoder):
 
     def steps(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (batch, steps, classes) and hidden vectors (batch, steps, hidden) of waveforms (batch, time)."""
-        log_mel = self.mel(waveform).transpose(2, 3)  # (batch, 1, mels, frames)
+        log_mel = self.spectrogram(self.mel(waveform)).transpose(2, 3)  # (batch, 1, mels, frames)
         x = self.blocks(log_mel.contiguous(memory_format=torch.channels_last))
         x = torch.cat([x.mean(2), x.amax(2)], dim=1)  # (batch, 2 * channels, steps)
         vectors = F.relu(self.hidden(x)).transpose(1, 2)
@@ -192,9 +217,9 @@ class FrameTagger(TaggerEncoder):
         """
         rows = []
         for label in labels:
-            number = self.names.index(label)  # type: ignore[arg-type]
+            number = self.class_number(label)  # type: ignore[arg-type]
             if not self.seen[number] and self.condition != "probabilities":
-                self.refuse(f"label {self.names.labels[number]!r}, because training has met no segment of it")
+                self.refuse(f"label {label!r}, because training has met no segment of it")
             one_hot = F.one_hot(torch.tensor(number, device=self.means.device), self.classes)
             rows.append(self.means[number] if self.seen[number] else one_hot.float())
         return torch.stack(rows)
@@ -204,3 +229,42 @@ class FrameTagger(TaggerEncoder):
         for number, condition in zip(numbers.tolist(), conditions.detach(), strict=True):
             self.seen[number] += 1
             self.means[number] += (condition - self.means[number]) / self.seen[number]
+
+
+class PatchTagger(TaggerEncoder):
+    """The tagger of the default model (MobileNet on patches of 0.96 s) with classes of its own.
+
+    A clip's probabilities are the linear softmax of its patches.
+
+    Args:
+        labels: the classes; by default those of AudioSet.
+        condition: "probabilities" or "embedding".
+        sample_rate: Hz.
+        dropout: before the last layer, in training.
+    """
+
+    def __init__(
+        self,
+        labels: list[str] | None = None,
+        condition: str = "embedding",
+        sample_rate: int = 32000,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(condition, LATE_DIM, labels)
+        self.sample_rate, self.patches, self.network = sample_rate, LogMelPatches(sample_rate), Tagger()
+        self.dropout, self.network.classify = nn.Dropout(dropout), nn.Linear(LATE_DIM, self.classes)
+
+    def start(self, weights: str) -> None:
+        """Load the weights that a training starts from: a file, or "embedded", the default's except its classes."""
+        if weights != EMBEDDED:
+            return super().start(weights)
+        default = Path(__file__).parents[1] / "weights" / "default" / "model.safetensors"
+        classify = {f"classify.{name}": value for name, value in self.network.classify.state_dict().items()}
+        load_strictly(self.network, select(read_tensors(default), "encoder.tagger.") | classify, default)
+
+    def tag(self, waveform: Tensor) -> Tags:
+        level = waveform.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-5)
+        count = int(waveform.shape[-1] / self.sample_rate * PATCHES_PER_SECOND) + 1
+        late = self.network(self.spectrogram(self.patches((waveform / level)[:, None], count)))[1]
+        probabilities = torch.sigmoid(self.network.classify(self.dropout(late)))
+        return Tags(linear_softmax(probabilities), late.mean(1))
