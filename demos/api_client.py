@@ -48,8 +48,8 @@ def separate(options: argparse.Namespace) -> None:
         print(file=sys.stderr)
         for sound in job.result()["sounds"]:
             print(f"{sound['query']}: presence {sound['presence']} - {sound['verdict']}")
-            shutil.copyfile(sound["target"], options.output / f"{sound['name']}.wav")
-            shutil.copyfile(sound["residual"], options.output / f"not_{sound['name']}.wav")
+            for kind in ("target", "residual"):
+                shutil.copyfile(sound[kind], options.output / sound["names"][kind])
 
 
 if __name__ == "__main__":

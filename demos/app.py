@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import threading
+import webbrowser
 from pathlib import Path
 
 from separation import process
@@ -37,7 +38,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     offered = "offer this model too: a model directory, or a checkpoint file of a released system or of a training"
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=offered)
     parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest available)")
-    parser.add_argument("--open", action="store_true", help="open the page in the browser, if there is one")
+    parser.add_argument("--open", action="store_true", help="open the page in your browser")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link for 72 hours")
     parser.add_argument("--max-minutes", type=float, default=limits.minutes, help="longest recording (%(default)g)")
     parser.add_argument("--max-megabytes", type=int, default=limits.megabytes, help="largest upload (%(default)s)")
@@ -109,8 +110,11 @@ def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
     if not options.share:
         forbid_connections()
     try:
-        url = site.launch(options.host, options.port, options.share, options.open)
+        url = site.launch(options.host, options.port, options.share)
         print(f"The page is at {url} (Ctrl-C ends it).", flush=True)
+        if options.open:
+            opened = webbrowser.open(url)
+            print("It was opened in your browser." if opened else "No browser could be opened.", flush=True)
         # Only now: loading a model keeps a busy machine from answering in time.
         threading.Thread(target=engine.warm_up, daemon=True).start()
         threading.Event().wait()

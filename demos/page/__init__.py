@@ -1,4 +1,4 @@
 """Everything behind `demos/app.py`.
 
-Reading order: limits, store, queries, jobs, engine, examples, work, guard, site. `static/` is what the browser gets.
+Reading order: limits, store, queries, jobs, engine, examples, results, work, guard, site. The browser gets `static/`.
 """

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from gradio.route_utils import FnIndexInferError
 from starlette.exceptions import HTTPException
 
 Scope = MutableMapping[str, Any]
@@ -109,8 +108,9 @@ class Guard:
         elif scope["type"] == "http" and (status := self.refuse(scope)) is None:
             try:
                 await self.application(scope, receive_within_limits, send_with_headers)
-            except (FnIndexInferError, LookupError, TypeError, ValueError):  # a name or value without sense
-                if answered:
+            except Exception as error:
+                senseless = isinstance(error, (LookupError, TypeError, ValueError))  # a name or value without sense
+                if answered or not (senseless or type(error).__module__.startswith("gradio.")):
                     raise
                 await self.answer(send, 400)
         elif scope["type"] == "http":

@@ -13,6 +13,7 @@ import torch
 
 from page.limits import Limits, Refusal, without_path
 from separation.audio import AudioError
+from separation.changes import Span
 from separation.pretrained import ModelError
 from separation.query import Query
 
@@ -31,7 +32,7 @@ def parse_queries(queries: Any, exclude: Any, limits: Limits, find: Callable[[ob
     """Parse queries as the API receives them.
 
     Args:
-        queries: a text with commas, or a list of texts and of {"audio" or "image": file, "name": text}.
+        queries: a text with commas, or a list of texts and of {"audio" or "image": file, "name": text}; order is kept.
         exclude: texts of sounds that are kept out of every result.
         limits: of the page.
         find: returns the path of an uploaded file.
@@ -39,24 +40,24 @@ def parse_queries(queries: Any, exclude: Any, limits: Limits, find: Callable[[ob
     Raises:
         Refusal: there is no usable query, or there are too many.
     """
-    parts = queries if isinstance(queries, list) else [queries]
-    files = [part for part in parts if isinstance(part, dict) and set(part) & set(FORMS)]
-    texts = split_texts([part for part in parts if part not in files], limits)
     excluded = split_texts(exclude, limits)
-    if not texts and not files:
-        raise Refusal("Say what to extract, for example: dog barking.")
-    if len(texts) + len(files) > limits.sounds:
-        raise Refusal(f"These are {len(texts) + len(files)} sounds; this page takes up to {limits.sounds} at once.")
-    forms: list[tuple[str, dict[str, Any]]] = [(text, {"text": text}) for text in texts]
-    for part in files:
-        form = next(form for form in FORMS if form in part)
-        name = " ".join(str(part.get("name") or FORMS[form][0]).split())[: limits.letters]
-        forms.append((name, {form: str(find(part[form]))}))
+    forms: dict[object, tuple[str, dict[str, Any]]] = {}  # a text is kept once, whatever its case
+    for part in queries if isinstance(queries, list) else [queries]:
+        form = next((form for form in FORMS if form in part), None) if isinstance(part, dict) else None
+        if form is not None:
+            name = " ".join(str(part.get("name") or FORMS[form][0]).split())[: limits.letters]
+            forms[len(forms)] = name, {form: str(find(part[form]))}
+        for text in split_texts(part, limits) if form is None else ():
+            forms.setdefault(text.casefold(), (text, {"text": text}))
+    if not forms:
+        raise Refusal("Say which sounds, for example: dog barking.")
+    if len(forms) > limits.sounds:
+        raise Refusal(f"These are {len(forms)} sounds; this page takes up to {limits.sounds} at once.")
     tail = f" without {' and '.join(excluded)}" if excluded else ""
     try:
         return [
             Asked(name + tail, name if "text" in form and not excluded else Query(negative=excluded, **form))
-            for name, form in forms
+            for name, form in forms.values()
         ]
     except ValueError as error:
         raise Refusal(explain(error)) from None
@@ -78,6 +79,19 @@ def split_texts(texts: Any, limits: Limits) -> list[str]:
     if any(len(query) > limits.letters for query in queries):
         raise Refusal(f"A description is longer than {limits.letters} letters; a few words are enough.")
     return queries
+
+
+def parse_span(start: object, end: object) -> Span | None:
+    """Parse the part of a recording to process, times as in `--from` and `--to`; empty for its start and its end.
+
+    Raises:
+        Refusal: it is not a span of time.
+    """
+    begin, stop = (str(time or "").strip() or None for time in (start, end))
+    try:
+        return Span.parse((begin, stop)) if begin or stop else None
+    except ValueError as error:
+        raise Refusal(explain(error)) from None
 
 
 def check_forms(asked: list[Asked], accepted: tuple[str, ...], model: str) -> None:

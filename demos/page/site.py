@@ -26,7 +26,7 @@ import gradio as gr
 import numpy as np
 from fastapi import Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
-from gradio.data_classes import FileData
+from gradio import FileData
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -35,9 +35,10 @@ from page.examples import EXAMPLES, render
 from page.guard import Guard
 from page.jobs import Cancelled, Desk, Progress, Ticket
 from page.limits import NO_SPACE, Limits, Refusal, require_disk_space
-from page.queries import check_forms, parse_queries
+from page.queries import check_forms, parse_queries, parse_span
+from page.results import RANGE, Result, archive, check_gains, draw_sound, strip
 from page.store import GONE, Store
-from page.work import RANGE, Result, Work, archive, draw_sound, list_sounds, remix, strip
+from page.work import Work, list_sounds
 from separation import ModelError
 from separation.audio import AudioError
 
@@ -80,7 +81,7 @@ class Site:
         self.server.post("/forget")(self.forget)
         self.server.post("/gradio_api/upload")(self.upload)
 
-    def launch(self, host: str, port: int | None, share: bool = False, browser: bool = False) -> str:
+    def launch(self, host: str, port: int | None, share: bool = False) -> str:
         """Start to answer; return the page's address.
 
         Raises:
@@ -88,7 +89,7 @@ class Site:
         """
         try:
             _, url, _ = self.server.launch(
-                server_name=host, server_port=port, share=share, inbrowser=browser,
+                server_name=host, server_port=port, share=share,
                 prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False, mcp_server=False,
                 enable_monitoring=False, max_file_size=self.limits.megabytes * 1_000_000,
                 # Gradio requests its own address again within 3 s, which fails on a busy machine.
@@ -120,10 +121,15 @@ class Site:
         return self.engine.sounds_of(model or self.engine.default)
 
     def inspect(self, recording: FileData) -> dict:
-        """Check a recording before it is separated: seconds (null if unknown), sample_rate, channels."""
+        """Check a recording before it is separated: seconds (null if unknown), sample_rate, channels, video."""
         reader = self.limits.open(self.store.upload(recording))
         seconds = None if reader.frames is None else reader.frames / reader.sample_rate
-        return {"seconds": seconds, "sample_rate": reader.sample_rate, "channels": reader.channels}
+        return {
+            "seconds": seconds,
+            "sample_rate": reader.sample_rate,
+            "channels": reader.channels,
+            "video": reader.pictures,
+        }
 
     def listen(self, recording: FileData, model: str = "") -> dict:
         """Known sounds in a recording, the most probable first: label, probability, times (from, to; seconds).
@@ -133,39 +139,37 @@ class Site:
         return list_sounds(self.engine, self.limits, self.store.upload(recording), model or self.engine.default)
 
     async def separate(
-        self, recording: FileData, queries: list, model: str = "", without: str = ""
+        self,
+        recording: FileData,
+        queries: list,
+        model: str = "",
+        without: str = "",
+        remove: bool = False,
+        start: str = "",
+        end: str = "",
     ) -> AsyncIterator[dict]:
-        """Extract sounds from a recording.
+        """Extract sounds from a recording, or remove them.
 
-        queries: what to extract, one text with commas, or a list of texts and, for models that accept them, of
+        queries: which sounds, one text with commas, or a list of texts and, for models that accept them, of
         {"audio": file, "name": text} for an example recording and {"image": file, "name": text} for a picture;
-        model: empty for the default; without: what to keep out of every result, one text with commas. First
-        come dictionaries of progress: job, state ("waiting" or "working"), ahead, stage, fraction, left (seconds).
-        The last one has state "done": sounds with query, presence (0 to 1), verdict (present, uncertain or
-        absent), heard, target and residual (float32 wav
-        files, target + residual = recording), and the mixture. Cancelling the call stops the work.
+        model: empty for the default; without: what to keep out of every result, one text with commas; remove: make one
+        recording without all of them instead of extracting each; start, end: the part to process, as in --from and
+        --to. First come dictionaries of progress: job, state ("waiting" or "working"), ahead, stage, fraction, left
+        (seconds). The last one has state "done": sounds with query, presence (0 to 1), verdict (present, uncertain or
+        absent), heard, target and residual (float32 wav files, target + residual = recording), the mixture, and
+        sounding: what occurs if a sound is absent. Cancelling the call stops the work.
         """
         source, model = self.store.upload(recording), model or self.engine.default
         asked = parse_queries(queries, without, self.limits, self.store.upload)
         check_forms(asked, self.engine.card(model).queries, model)
+        span = parse_span(start, end)
         self.results = {token: each for token, each in self.results.items() if each.folder.is_dir()}
-        folder = self.store.new()
+        folder, finished = self.store.new(), False
         ticket = Ticket(Progress(self.engine.rate(model, len(asked)), SEGMENT_SECONDS))
-        work, finished = Work(self.engine, self.limits, ticket, source, folder), False
+        work = Work(self.engine, self.limits, ticket, source, folder, str(recording.get("orig_name") or source.name))
         try:
-            self.desk.submit(ticket, lambda: work.run(asked, model))
-            while not ticket.future.done():
-                ticket.seen = time.monotonic()
-                progress, ahead, left = ticket.progress, self.desk.ahead(ticket), ticket.progress.left()
-                yield {
-                    "state": "waiting" if ahead else "working",
-                    "job": ticket.token,
-                    "ahead": ahead,
-                    "stage": progress.stage,
-                    "fraction": round(progress.fraction(), 3),
-                    "left": None if left is None else round(left, 1),
-                }
-                await asyncio.sleep(TICK_SECONDS)
+            async for progress in self.follow(ticket, lambda: work.run(asked, model, remove, span)):
+                yield progress
             result = self.results[folder.name] = ticket.future.result()
             finished = True
             yield self.answer(result)
@@ -174,34 +178,63 @@ class Site:
                 ticket.stop()
                 ticket.future.add_done_callback(lambda _: self.store.forget(folder.name))
 
+    async def follow(self, ticket: Ticket, work: Callable[[], Any]) -> AsyncIterator[dict]:
+        """Submit a job and yield its progress until its end."""
+        self.desk.submit(ticket, work)
+        while not ticket.future.done():
+            ticket.seen = time.monotonic()
+            progress, ahead, left = ticket.progress, self.desk.ahead(ticket), ticket.progress.left()
+            yield {
+                "state": "waiting" if ahead else "working",
+                "job": ticket.token,
+                "ahead": ahead,
+                "stage": progress.stage,
+                "fraction": round(progress.fraction(), 3),
+                "left": None if left is None else round(left, 1),
+            }
+            await asyncio.sleep(TICK_SECONDS)
+
     def answer(self, result: Result) -> dict[str, Any]:
         """The last item of `separate`."""
         answer = {"state": "done", "job": result.folder.name, **result.summary()}
         answer |= {"work_seconds": round(result.work_seconds, 2), "warning": result.warning}
-        answer |= {"hints": result.hints, "view": result.view}
-        answer["mixture"] = file_data(result.mixture, "mixture.wav")
-        for number, (sound, name) in enumerate(zip(answer["sounds"], result.names, strict=True)):
-            sound["name"] = name
-            sound["target"] = file_data(result.target(number), f"{name}.wav")
-            sound["residual"] = file_data(result.residual(number), f"not_{name}.wav")
+        answer |= {"hints": result.hints, "view": result.view, "archive": f"{result.stem}.zip"}
+        answer["mixture"] = file_data(result.mixture, f"{result.stem}.wav")
+        for number, (sound, names) in enumerate(zip(answer["sounds"], result.names, strict=True)):
+            sound["names"] = {"target": f"{result.stem}.removed.wav"} | names
+            for kind, path in (("target", result.target(number)), ("residual", result.residual(number))):
+                sound[kind] = file_data(path, sound["names"][kind])
         return answer
 
-    def remix(self, job: str, gains: list[float]) -> FileData:
-        """The recording with each sound at its own gain: 1 as it was, 0 off, up to 4. A float32 wav file."""
+    async def remix(self, job: str, gains: list[float]) -> AsyncIterator[Any]:
+        """The recording with each sound at its own gain: 1 as it was, 0 removed, up to 4. A float32 wav file.
+
+        Progress comes first, as in `separate`.
+        """
         result = self.result(job)
+        decibels = check_gains(result, gains)
+        ticket = Ticket(Progress(self.engine.rate(result.model, len(gains)), SEGMENT_SECONDS))
+        work = Work(self.engine, self.limits, ticket, result.mixture, result.folder)
         path = result.folder / f"remix.{secrets.token_hex(8)}.wav"
-        remix(result, gains, path)
+        try:
+            async for progress in self.follow(ticket, lambda: work.remix(result, decibels, path)):
+                yield progress
+            ticket.future.result()
+        finally:
+            ticket.stop()  # nothing, if it has ended
         for older in sorted(result.folder.glob("remix.*.wav"), key=lambda file: file.stat().st_mtime_ns)[:-3]:
             older.unlink(missing_ok=True)
-        return file_data(path, "remix.wav")
+        yield file_data(path, result.mix_name(decibels))
 
     def picture(self, job: str, number: int) -> FileData:
         """Spectrograms of recording, target and residual of one sound (the first is 0), a PNG file."""
-        return file_data(draw_sound(self.result(job), number), "picture.png")
+        result = self.result(job)
+        return file_data(draw_sound(result, number), result.names[number]["picture"])
 
     def archive(self, job: str) -> FileData:
         """A zip of the recording, every target and every residual."""
-        return file_data(archive(self.result(job)), "separation.zip")
+        result = self.result(job)
+        return file_data(archive(result), f"{result.stem}.zip")
 
     def result(self, job: object) -> Result:
         """The result of a job.

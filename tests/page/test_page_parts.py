@@ -18,11 +18,15 @@ from page.engine import Engine
 from page.guard import Guard, is_loopback
 from page.jobs import Cancelled, Desk, Progress, Ticket, Turn
 from page.limits import Limits, Refusal
-from page.queries import Asked, check_forms, parse_queries
+from page.queries import Asked, check_forms, parse_queries, parse_span
+from page.results import archive, check_gains, draw_sound
 from page.store import Store
-from page.work import Work, archive, draw_sound, list_sounds, remix
+from page.work import Work, list_sounds
 from starlette.exceptions import HTTPException
+from tiny import write_model
 
+from separation import Separator
+from separation.cli import main
 from separation.encoders.base import EncoderError
 from separation.errors import NotFiniteError
 from separation.plot import RANGE
@@ -37,11 +41,11 @@ class Stream(GainStream):
         return [0.9 if gain else 0.9e-3 for gain in self.gains.flatten().tolist()]
 
 
-class Separator(GainSeparator):
+class Double(GainSeparator):
     stream_class = Stream
 
 
-def make_engine(load=lambda name: Separator()):
+def make_engine(load=lambda name: Double()):
     return Engine([Card(name, "", ("text",), 1, "", "", "") for name in ("a", "b", "c")], load)
 
 
@@ -66,11 +70,19 @@ def store(tmp_path):
 def separate(store, recording):
     """Separates the recording by queries as the API receives them."""
 
-    def run(queries, limits=Limits(), source=recording[0], files=None, ticket=None):  # noqa: B008
+    def run(queries, limits=Limits(), source=recording[0], files=None, ticket=None, name="mix.wav", **options):  # noqa: B008
         asked = parse_queries(queries, [], limits, lambda file: files)
-        return Work(make_engine(), limits, ticket or make_ticket(), source, store.new()).run(asked, "a")
+        work = Work(make_engine(), limits, ticket or make_ticket(), source, store.new(), name)
+        return work.run(asked, "a", **options)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A tiny network, loaded once."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    return Separator.from_pretrained(write_model(directory, queries=["text"], sample_rate=32000, licence="MIT"))
 
 
 @pytest.fixture
@@ -109,10 +121,11 @@ def test_invalid_queries_are_refused_with_a_sentence(queries, tmp_path):
 
 def test_texts_examples_and_sounds_to_exclude(tmp_path):
     queries = ["dog, rain", CLIP | {"name": "like  bark"}]
-    asked = parse_queries(queries, ["music, wind"], Limits(), lambda file: tmp_path)
+    asked = parse_queries([*queries, "Dog, wind"], ["music, wind"], Limits(), lambda file: tmp_path)
     tail = " without music and wind"
-    assert [each.name for each in asked] == ["dog" + tail, "rain" + tail, "like bark" + tail]
-    assert [each.query.forms() for each in asked] == [{"text": ["dog"]}, {"text": ["rain"]}, {"audio": [str(tmp_path)]}]
+    assert [each.name for each in asked] == [name + tail for name in ("dog", "rain", "like bark", "wind")]  # in order
+    assert [*asked[1].query.forms(), *asked[2].query.forms()] == ["text", "audio"]
+    assert asked[2].query.forms() == {"audio": [str(tmp_path)]}
     assert all(each.query.negatives() == ["music", "wind"] for each in asked)
     check_forms(asked, ("text", "audio"), "a")
     with pytest.raises(Refusal, match="The model a takes no example recordings"):
@@ -167,7 +180,7 @@ def test_errors_of_queries_are_explained_without_the_path_of_the_server(store, s
     def refuse(self, *_):
         raise type(error)(str(error).format(root=store.root))
 
-    monkeypatch.setattr(Separator, "stream", refuse)
+    monkeypatch.setattr(Double, "stream", refuse)
     with pytest.raises(Refusal) as caught:
         separate("1")
     assert str(caught.value) == sentence
@@ -283,7 +296,7 @@ def test_progress_grows_and_never_runs_far_ahead(monkeypatch):
 
 def test_models_are_found_by_name_only_and_two_stay_loaded():
     loaded = []
-    engine = make_engine(lambda name: loaded.append(name) or Separator())
+    engine = make_engine(lambda name: loaded.append(name) or Double())
     assert engine.default == "a"
     for name in "aabcba":
         engine.separator(name)
@@ -299,7 +312,7 @@ def test_loading_one_model_does_not_delay_another_and_can_be_cancelled():
     def load(name):
         loaded.append(name)
         assert name == "a" or gate.wait(600)
-        return Separator()
+        return Double()
 
     engine = make_engine(load)
     ready = engine.separator("a")
@@ -326,7 +339,7 @@ def test_loading_one_model_does_not_delay_another_and_can_be_cancelled():
 
 
 def test_a_model_that_could_not_be_loaded_is_tried_again():
-    answers = [ModelError("b is damaged."), Separator()]
+    answers = [ModelError("b is damaged."), Double()]
 
     def load(name):
         answer = answers.pop(0)
@@ -357,13 +370,13 @@ def test_sounds_in_the_first_minutes_are_listed(recording, monkeypatch):
     def refuse(self, *args, **options):
         raise ModelError("it cannot")
 
-    monkeypatch.setattr(Separator, "list_sounds_in_blocks", refuse)
+    monkeypatch.setattr(Double, "list_sounds_in_blocks", refuse)
     assert find(Limits()) == {"sounds": [], "seconds": 0.0}
 
     def overflow(self, *args, **options):
         raise NotFiniteError("presence")
 
-    monkeypatch.setattr(Separator, "list_sounds_in_blocks", overflow)
+    monkeypatch.setattr(Double, "list_sounds_in_blocks", overflow)
     with pytest.raises(Refusal, match="NaN or infinity"):
         find(Limits())
 
@@ -381,21 +394,101 @@ def test_a_sound_is_heard_by_its_presence_and_level(result):
 
 
 @pytest.mark.parametrize("gains", [[1, 1], [1, 1, -1], [1, 1, 5], [1, 1, float("nan")], [1, 1, "1"], None])
-def test_invalid_gains_of_a_remix_are_refused(result, tmp_path, gains):
+def test_invalid_gains_of_a_remix_are_refused(result, gains):
     with pytest.raises(Refusal):
-        remix(result, gains, tmp_path / "no.wav")
-    assert not (tmp_path / "no.wav").exists()
+        check_gains(result, gains)
 
 
-def test_the_archive_has_all_stems_under_safe_names(result):
-    result.sounds[0].query = "../Dog, <barking>"
-    result.sounds[1].query = "dog barking"
+def test_gains_are_those_of_the_slider(result):
+    assert check_gains(result, [10 ** (3 / 20), 0, 1]) == [3.0, -np.inf, 0.0]
+    assert check_gains(result, [10 ** (level / 20) for level in (-24, 12, -7)]) == [-24.0, 12.0, -7.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("mix.wav", "mix"), ("C:\\a\\film.mp4", "film"), ("/etc/../my mix.tar.flac", "my mix.tar"),
+     ("\x1b\n.", "recording"), ("<b>é.m4a", "<b>é"), ("x" * 400 + ".wav", "x" * 247)],
+)  # fmt: skip
+def test_files_are_named_as_by_the_command(separate, name, stem):
+    assert separate("0.5", name=name).names[0]["target"] == f"{stem}.0_5.wav"
+
+
+@pytest.mark.parametrize(
+    ("gains", "span", "options"),
+    [
+        ({"rain": 3}, (), "--gain rain=3"),
+        ({"rain": -7, "dog": 12}, (), "--gain dog=12 --gain rain=-7"),
+        ({"siren": 0.5, "rain": -np.inf}, ("0.5", "0:01"), "--gain siren=.5 --remove rain --from .5 --to 1"),
+        ({"dog": -np.inf, "siren": -np.inf}, (), "--remove dog --remove siren"),
+        ({"dog": -np.inf}, (), "--remove dog"),
+    ],
+)
+def test_a_remix_is_bit_by_bit_that_of_the_command(real, store, tmp_path, monkeypatch, gains, span, options):
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: real)
+    monkeypatch.setattr(real, "list_sounds_in_blocks", lambda *_, **__: [])  # slow
+    mixture = (0.1 * np.random.default_rng(0).standard_normal((24000, 2))).astype(np.float32)
+    soundfile.write(tmp_path / "mix.wav", mixture, 16000, subtype="FLOAT")
+    names = ["dog", "siren", "rain"]
+    asked, engine = (
+        parse_queries(names, [], Limits(), None),
+        Engine([Card("a", "", ("text",), 1, "", "", "")], lambda name: real),
+    )
+    work = Work(engine, Limits(), make_ticket(), tmp_path / "mix.wav", store.new(), "mix.wav")
+    result = work.run(asked, "a", span=parse_span(*span) if span else None)
+    levels = check_gains(result, [10 ** (gains.get(name, 0) / 20) for name in names])
+    assert main(["-o", str(tmp_path / "out"), *options.split(), str(tmp_path / "mix.wav")]) == 0
+    [written] = (tmp_path / "out").iterdir()
+    expected = soundfile.read(written, dtype="float32")[0]
+    assert result.mix_name(levels) == written.name
+    for number in range(2):  # the second time from what the first has kept
+        work.remix(result, levels, tmp_path / f"{number}.wav")
+        assert np.array_equal(soundfile.read(tmp_path / f"{number}.wav", dtype="float32")[0], expected)
+    assert not np.array_equal(expected, mixture)
+    if set(gains.values()) == {-np.inf}:
+        work = Work(engine, Limits(), make_ticket(), tmp_path / "mix.wav", store.new(), "mix.wav")
+        result = work.run(parse_queries(list(gains), [], Limits(), None), "a", removed=True)
+        assert np.array_equal(soundfile.read(result.residual(0), dtype="float32")[0], expected)
+
+
+def test_names_of_results_together(separate):
+    result = separate(["0.5", "Dog, barking?"])
+    pairs = [(names["target"], names["residual"], names["picture"]) for names in result.names]
+    assert pairs[2] == ("mix.barking.wav", "mix.not_barking.wav", "mix.barking.png")
+    gains = {(3, 0, 0): "mix.remix.wav", (-np.inf, 0, 0): "mix.not_0_5.wav", (-np.inf, -np.inf, 0): "mix.without.wav"}
+    gains |= {(0, 0, 0): "mix.remix.wav", (-np.inf, -6, 0): "mix.remix.wav"}
+    assert {levels: result.mix_name(levels) for levels in gains} == gains
+    assert separate("0.5, 0.25", removed=True).names == [{"residual": "mix.without.wav", "picture": "mix.without.png"}]
+    assert separate("0.5", removed=True).names == [{"residual": "mix.not_0_5.wav", "picture": "mix.not_0_5.png"}]
+
+
+def test_sounds_are_removed_together_and_absent_ones_are_answered(separate, recording):
+    result = separate("0.5, 0.25, 0", removed=True)
+    target, residual = (soundfile.read(path(0), dtype="float32")[0] for path in (result.target, result.residual))
+    assert np.abs(target - 0.75 * recording[1]).max() < 1e-6
+    assert np.array_equal(residual, recording[1] - target)
+    summary = result.summary()
+    assert summary["sounding"] == ["rain", "door knock"]
+    assert [sound["query"] for sound in summary["sounds"]] == ["0.5, 0.25, 0"]
+    assert [sound["verdict"] for sound in summary["sounds"][0]["removed"]] == ["present", "present", "absent"]
+    assert separate("0.5, 0.25").sounding == []
+    later = separate("0.5", span=parse_span("0:01", ""))
+    assert not soundfile.read(later.target(0))[0][:44100].any()
+    assert separate("0.5", span=parse_span("9", "")).hints == [
+        "The recording ends at 3 s, before the span begins (9 s), so nothing is changed."
+    ]
+    for start, end, reason in (("x", "", "'x' is not a time"), ("3", "2", "A span must begin before it ends")):
+        with pytest.raises(Refusal, match=reason):
+            parse_span(start, end)
+
+
+def test_the_archive_has_all_stems_under_safe_names(separate):
+    result = separate(["../Dog <barking>", "dog barking!", "0"])
     with zipfile.ZipFile(archive(result)) as file:
         assert file.namelist() == [
-            "mixture.wav", "dog_barking.wav", "not_dog_barking.wav", "dog_barking_2.wav", "not_dog_barking_2.wav",
-            "0.wav", "not_0.wav", "separation.json",
+            "mix.wav", "mix.dog_barking.wav", "mix.not_dog_barking.wav", "mix.dog_barking.2.wav",
+            "mix.not_dog_barking.2.wav", "mix.0.wav", "mix.not_0.wav", "separation.json",
         ]  # fmt: skip
-        assert file.read("dog_barking.wav") == result.target(0).read_bytes()
+        assert file.read("mix.dog_barking.wav") == result.target(0).read_bytes()
 
 
 def test_pictures_share_one_colour_scale(result):

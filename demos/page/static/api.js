@@ -20,7 +20,7 @@ export function upload(file, onProgress) {
 }
 
 /** A path as Gradio describes a file. */
-export const asFile = (path) => ({ path, meta: { _type: "gradio.FileData" } });
+export const asFile = (path, name = null) => ({ path, orig_name: name, meta: { _type: "gradio.FileData" } });
 
 /** Call a function of the API; `onUpdate` receives what comes before the last answer. */
 export async function call(name, data, onUpdate = () => {}) {

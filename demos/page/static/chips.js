@@ -35,7 +35,12 @@ export class Chips {
     this.draw();
   }
 
-  remove(index) { this.values.splice(index, 1); this.draw(); this.input.focus(); }
+  toggle(sound) {
+    if (this.values.includes(sound)) this.remove(this.values.indexOf(sound), false);
+    else this.add([sound]);
+  }
+
+  remove(index, focus = true) { this.values.splice(index, 1); this.draw(); if (focus) this.input.focus(); }
 
   /** Make the text in the field a chip. */
   commit() {

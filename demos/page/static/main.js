@@ -1,7 +1,7 @@
 // The page: a recording, queries, a button; then results.
 import { asFile, call, forget, stop, upload } from "./api.js";
 import { Chips } from "./chips.js";
-import { $, duration, el, length } from "./dom.js";
+import { $, clock, duration, el, length } from "./dom.js";
 import { Player } from "./player.js";
 import { Recorder } from "./recorder.js";
 import { showResults } from "./results.js";
@@ -18,16 +18,24 @@ let result = null;
 let job = null;            // token of the running job
 let busy = false, stopping = false, uploads = 0, listings = 0;
 
-function setStatus(text, bad = false) {
-  $("status-text").textContent = text;
-  $("status").classList.toggle("bad", bad);
+const setStatus = (text) => { $("status-text").textContent = text; };
+
+/** Show an error in view, beside its cause ("recording", "query", "span" or "go"); without arguments, none anywhere. */
+function showError(place, text = "") {
+  for (const error of document.querySelectorAll(".error")) error.textContent = error.id === `${place}-error` ? text : "";
+  for (const [id, of] of [["query", "query"], ["start", "span"], ["end", "span"]]) $(id).setAttribute("aria-invalid", String(Boolean(text) && place === of));
+  if (!text) return;
+  setStatus("");
+  if (place === "span") $("more").open = true;
+  $({ recording: recording ? "change" : "choose", query: "query", span: "start" }[place])?.focus();
+  $(`${place}-error`).scrollIntoView({ block: "nearest" });
 }
 
 function refresh() {
-  $("separate").disabled = busy || !recording;
-  $("cancel").disabled = !busy;
+  $("actions").hidden = busy;
+  $("cancel").hidden = !busy;
   $("setup").classList.toggle("busy", busy);
-  for (const button of $("detected-list").children) button.disabled = chips.values.includes(button.dataset.sound);
+  for (const button of $("detected-list").querySelectorAll("button")) button.setAttribute("aria-pressed", String(chips.values.includes(button.dataset.sound)));
 }
 
 // The recording
@@ -35,10 +43,11 @@ function refresh() {
 /** The folder in which a path of the server lies. */
 const tokenOf = (path) => path.split(/[\\/]/).at(-2);
 
-/** Whether the size of a file is within the limits; otherwise the status says why not. */
-function checkSize(file) {
+/** Whether the size of a file is within the limits; otherwise `place` says why not. */
+function checkSize(file, place) {
   const problem = file.size > facts.limits.megabytes * 1e6 ? facts.too_large : file.size ? "" : "This file is empty.";
-  setStatus(problem || "Uploading …", Boolean(problem));
+  showError(place, problem);
+  if (!problem) setStatus("Uploading …");
   return !problem;
 }
 
@@ -54,7 +63,7 @@ function discard(token) {
 }
 
 async function useRecording(file) {
-  if (busy || !checkSize(file)) return;
+  if (busy || !checkSize(file, "recording")) return;
   const current = ++uploads;
   removeRecording();
   showRecording(file.name, "uploading …");
@@ -64,15 +73,15 @@ async function useRecording(file) {
     const info = await call("inspect", [asFile(path)]);
     if (current !== uploads) return;
     recording = { path, name: file.name };
-    const details = [`${(info.sample_rate / 1000).toFixed(1).replace(".0", "")} kHz`, { 1: "mono", 2: "stereo" }[info.channels] ?? `${info.channels} channels`];
+    const details = [...(info.video ? ["sound of a video"] : []), `${(info.sample_rate / 1000).toFixed(1).replace(".0", "")} kHz`, { 1: "mono", 2: "stereo" }[info.channels] ?? `${info.channels} channels`];
     showRecording(file.name, [...(info.seconds === null ? [] : [length(info.seconds)]), ...details].join(", "));
     playUpload(file, info.seconds);
-    setStatus(chips.values.length ? "Ready." : "Now say what to extract.");
+    setStatus(chips.values.length ? "Ready." : "Now name the sounds.");
     listSounds();
   } catch (error) {
     if (current !== uploads) return;
     removeRecording();
-    setStatus(error.message, true);
+    showError("recording", error.message);
   } finally {
     $("upload-bar").style.transform = "scaleX(0)";
     refresh();
@@ -83,7 +92,7 @@ async function useExample({ title, queries }, number) {
   if (busy) return;
   chips.set(queries);
   const answer = await fetch(`/page/example/${number}`).catch(() => null);
-  if (!answer?.ok) return setStatus("The example could not be loaded.", true);
+  if (!answer?.ok) return showError("recording", "The example could not be loaded.");
   await useRecording(new File([await answer.blob()], `${title}.wav`, { type: "audio/wav" }));
 }
 
@@ -93,10 +102,11 @@ async function toggleMicrophone() {
     if (begin) await recorder.start();
     $("record").classList.toggle("recording", begin);
     $("record").lastElementChild.textContent = begin ? "Stop" : "Record";
+    showError();
     if (begin) setStatus("Recording … press Stop at the end.");
     else await useRecording(await recorder.stop());
   } catch {
-    setStatus(begin ? "The microphone cannot be used: it is missing, or the browser does not allow it." : "Nothing was recorded.", true);
+    showError("recording", begin ? "The microphone cannot be used: it is missing, or the browser does not allow it." : "Nothing was recorded.");
   }
 }
 
@@ -104,15 +114,15 @@ async function toggleMicrophone() {
 function showRecording(name = "", details = "") {
   $("recording-name").textContent = $("recording-name").title = name;
   $("recording-facts").textContent = details;
-  $("drop-empty").hidden = Boolean(name);
-  $("drop-full").hidden = !name;
+  for (const id of ["drop-empty", "before"]) $(id).hidden = Boolean(name);
+  for (const id of ["drop-full", "detected"]) $(id).hidden = !name;
   $("drop").classList.toggle("full", Boolean(name));
 }
 
 function removeRecording() {
   if (recording) discard(tokenOf(recording.path));
   recording = null;
-  suggest("Sounds that the model detects in the recording are suggested here.");
+  suggest("");
   showRecording();
   $("file").value = "";
   refresh();
@@ -130,37 +140,49 @@ function playUpload(file, seconds) {
 
 // Queries
 
-/** List known sounds in the recording as buttons, in the background. */
+/** List known sounds in the recording, in the background. */
 async function listSounds() {
-  const current = ++listings, { path } = recording;
-  suggest("Listening for sounds that the model knows …");
-  const found = await call("listen", [asFile(path), $("model").value]).catch(() => null);
+  const current = ++listings, { path, name } = recording;
+  suggest("What sounds here? Listening …");
+  const found = await call("listen", [asFile(path, name), $("model").value]).catch(() => null);
   if (current !== listings || recording?.path !== path) return;
   if (!found?.seconds) return suggest("");
   const part = found.seconds >= 60 * facts.limits.listed_minutes ? ` in the first ${duration(found.seconds)}` : "";
-  suggest(found.sounds.length ? `May be heard${part}:` : `No sound that the model knows stands out${part}.`, found.sounds);
+  suggest(found.sounds.length ? `What sounds here${part}? Choose what to keep or remove:` : `No sound that the model knows stands out${part}.`, found);
 }
 
-function suggest(text, sounds = []) {
+/** Show listed sounds: each is a button that makes it a query, with its spans on a timeline. */
+function suggest(text, { sounds = [], seconds = 0 } = {}) {
   chips.detected = sounds.map(({ label }) => label);
   $("detected-label").textContent = text;
-  $("detected-list").replaceChildren(...sounds.map(({ label, probability }) => el("button", {
-    type: "button", class: "button quiet small", "data-sound": label, "aria-label": `Add ${label}`, title: `${Math.round(100 * probability)} %`,
-    on: { click: () => chips.add([label]) },
-  }, `+ ${label}`)));
+  $("detected-list").replaceChildren(...sounds.map(({ label, probability, times }) => {
+    const spans = times.map(([from, to]) => {
+      const span = el("span", {});
+      Object.assign(span.style, { left: `${100 * from / seconds}%`, width: `${100 * (to - from) / seconds}%` });
+      return span;
+    });
+    const line = el("div", { class: "timeline", "aria-hidden": "true", on: { click: (event) => {
+      const { left, width } = line.getBoundingClientRect();
+      player.seek((event.clientX - left) / width * seconds);
+      player.play();
+    } } }, ...spans);
+    return el("li", {},
+      el("button", { type: "button", class: "button quiet small", "data-sound": label, title: `${label}: ${Math.round(100 * probability)} %`, "aria-label": label, on: { click: () => chips.toggle(label) } }, label),
+      line, el("span", { class: "unseen" }, `at ${times.map(([from, to]) => `${clock(from)} to ${clock(to)}`).join(", ")}`));
+  }), ...(sounds.length ? [el("li", { class: "hint ends", "aria-hidden": "true" }, el("span", {}, "0:00"), el("span", {}, clock(seconds, 0)))] : []));
   refresh();
 }
 
 /** Use an example clip or a picture as a query. */
 async function addFile(file, form) {
-  if (!checkSize(file)) return;
+  if (!checkSize(file, "query")) return;
   try {
     const path = await sendFile(file);
     if (form === "audio") await call("inspect", [asFile(path)]);
-    chips.add([{ form, path, name: `like ${file.name.replace(/\.[^.]*$/, "")}` }]);
+    chips.add([{ form, path, name: file.name.replace(/\.[^.]*$/, "") }]);
     setStatus(recording ? "Ready." : "Now choose a recording.");
   } catch (error) {
-    setStatus(error.message, true);
+    showError("query", error.message);
   }
 }
 
@@ -173,33 +195,40 @@ function showModel() {
 
 // The separation
 
-async function separate() {
+/** Extract the sounds, or remove them all. */
+async function separate(remove) {
   chips.commit();
-  if (!recording) return setStatus("Choose a recording first.", true);
-  if (!chips.values.length) {
-    setStatus("Say what to extract, for example: dog barking.", true);
-    return $("query").focus();
-  }
+  showError();
+  if (!recording) return showError("recording", "Choose a recording first.");
+  if (!chips.values.length) return showError("query", "Name a sound first, for example: dog barking.");
   busy = true;
+  const focused = document.activeElement.closest("#actions");
   refresh();
+  if (focused) $("cancel").focus();
   setStatus("Starting …");
   $("progress").removeAttribute("value");
+  let problem = null, place = "go";
   try {
     const queries = chips.values.map((value) => (value.form ? { [value.form]: asFile(value.path), name: value.name } : value));
-    const answer = await call("separate", [asFile(recording.path), queries, $("model").value, $("without").value], showProgress);
+    const answer = await call("separate", [asFile(recording.path, recording.name), queries, ...["model", "without"].map((id) => $(id).value), remove, $("start").value, $("end").value], showProgress);
     if (answer?.state !== "done") throw new Error("Cancelled.");
     clearResult();
     result = answer;
     tokens.add(answer.job);
-    showResults(answer, player);
+    showResults(answer, player, (sound) => chips.add([sound]));
     setStatus(`Done in ${duration(Math.max(1, answer.work_seconds))}.`);
   } catch (error) {
-    setStatus(error.message, error.message !== "Cancelled.");
-  } finally {
-    busy = stopping = false;
-    job = null;
-    refresh();
+    problem = error.message;
+    if (/is not a time|A span must/.test(problem)) place = "span";
   }
+  const waited = [$("cancel"), document.body].includes(document.activeElement);
+  busy = stopping = false;
+  job = null;
+  refresh();
+  if (problem === "Cancelled.") setStatus(problem);
+  if (waited) $(problem ? (remove ? "remove" : "separate") : "results").focus({ preventScroll: true });
+  if (problem && problem !== "Cancelled.") showError(place, problem);
+  else if (!problem && $("results").getBoundingClientRect().top > 0.6 * innerHeight) $("results").scrollIntoView();
 }
 
 function showProgress(update) {
@@ -208,7 +237,7 @@ function showProgress(update) {
   job = update.job;
   if (stopping) return;
   const left = update.left > 1 ? `, about ${duration(update.left)} left` : "";
-  const working = { reading: "Reading the recording …", separating: `Separating: ${Math.round(100 * update.fraction)} %${left}`, finishing: "Drawing …" };
+  const working = { reading: "Reading the recording …", separating: `Separating: ${Math.round(100 * update.fraction)} %${left}`, listening: "Listening for other sounds …", finishing: "Drawing …" };
   const waiting = `Waiting: ${update.ahead} ${update.ahead === 1 ? "recording is" : "recordings are"} before yours.`;
   setStatus(update.state === "waiting" ? waiting : working[update.stage]);
   if (update.state === "waiting") $("progress").removeAttribute("value");
@@ -233,7 +262,7 @@ function clearResult() {
 /** All limits in words; the first ones are also shown where a file is dropped. */
 function showLimits({ minutes, megabytes, channels, rates, sounds, letters, example_minutes: example, listed_minutes: listed, active, waiting, keep_minutes: keep }) {
   const longest = `${minutes} ${minutes === 1 ? "minute" : "minutes"}`;
-  $("limits").textContent = `Up to ${longest} and ${megabytes} MB. wav, flac, mp3, ogg, opus, aiff and more.`;
+  $("limits").textContent = `Up to ${longest} and ${megabytes} MB. wav, mp3, m4a, flac, ogg and more; of a video, its sound.`;
   $("limit-list").append(...[
     `Recordings: up to ${longest}, ${megabytes} MB, ${channels} channels, ${rates[0] / 1000} to ${rates[1] / 1000} kHz.`,
     `Sounds: up to ${sounds} at once, each up to ${letters} letters.`,
@@ -261,7 +290,7 @@ $("examples").append(...facts.examples.map((example, number) => el("button", { t
 showModel();
 removeRecording();
 
-player.onError = (track) => setStatus(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.", !track.own);
+player.onError = (track) => setStatus(track.own ? "This browser cannot play this file, but it can be separated." : "This browser could not play the file. It may have been removed; downloads may still work.");
 $("model").addEventListener("change", () => { showModel(); if (recording) listSounds(); });
 for (const form of ["audio", "image"]) $(`add-${form}`).addEventListener("click", () => {
   Object.assign($("form-file"), { accept: `${form}/*`, value: "", onchange: ({ target }) => target.files[0] && addFile(target.files[0], form) });
@@ -269,15 +298,17 @@ for (const form of ["audio", "image"]) $(`add-${form}`).addEventListener("click"
 });
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", ({ target }) => target.files[0] && useRecording(target.files[0]));
-$("remove").addEventListener("click", () => {
+$("change").addEventListener("click", () => {
   if (busy) return;
   uploads++;
   removeRecording();
-  setStatus("Choose a recording and say what to extract.");
+  showError();
+  setStatus("Choose a recording and name the sounds.");
   $("choose").focus();
 });
 $("record").addEventListener("click", toggleMicrophone);
-$("separate").addEventListener("click", separate);
+$("separate").addEventListener("click", () => separate(false));
+$("remove").addEventListener("click", () => separate(true));
 $("cancel").addEventListener("click", cancel);
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, a, textarea")) return;

@@ -4,71 +4,81 @@ import { mixer } from "./mixer.js";
 
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200];  // seconds between labels
 
-export function showResults(result, player) {
+/** Show a result; `ask` makes a sound a query. */
+export function showResults(result, player, ask) {
   const fileUrl = (name) => `/files/${result.job}/${name}`;
+  const labels = (sound) => (sound.removed ? { target: "Removed", residual: "Without them" } : { target: sound.query, residual: "Without it" });
   player.load([
     { key: "mixture", url: fileUrl("mixture.wav"), label: "Recording" },
-    ...result.sounds.flatMap((sound, number) => [
-      { key: `${number}.target`, url: fileUrl(`${number}.target.wav`), label: sound.query },
-      { key: `${number}.residual`, url: fileUrl(`${number}.residual.wav`), label: "Everything else" }]),
+    ...result.sounds.flatMap((sound, number) => Object.entries(labels(sound)).map(([kind, label]) => ({ key: `${number}.${kind}`, url: fileUrl(`${number}.${kind}.wav`), label }))),
   ], result.seconds);
-  const heard = result.sounds.filter((sound) => sound.heard).length;
-  const summary = `${heard} of ${result.sounds.length} ${result.sounds.length === 1 ? "sound" : "sounds"} heard in ${length(result.seconds)}`;
+  const sounds = result.sounds.flatMap((sound) => sound.removed ?? [sound]), heard = sounds.filter((sound) => sound.heard).length;
+  const summary = `${heard} of ${sounds.length} ${sounds.length === 1 ? "sound" : "sounds"} heard in ${length(result.seconds)}.`;
+  const first = Math.max(0, result.sounds.findIndex((sound) => sound.heard));
   $("result-body").replaceChildren(
     el("div", { class: "result-head" },
-      el("p", {}, summary, el("span", { class: "hint" }, [result.warning, ...result.hints].filter(Boolean).map((text) => ` · ${text}`).join(""))),
-      el("a", { class: "button", href: fileUrl("stems.zip"), download: "separation.zip" }, "Download all (zip)")),
-    ...result.sounds.map((sound, number) => soundCard(result, sound, number, player, fileUrl)),
+      el("p", {}, summary, el("span", { class: "hint" }, [result.warning, ...result.hints].filter(Boolean).map((text) => ` ${text}`).join(""))),
+      el("a", { class: "button", href: fileUrl("stems.zip"), download: result.archive }, "Download all (zip)")),
+    plot(result, player, [["mixture", "Recording", "unchanged", first]], colourScale(result.view)),
+    ...result.sounds.map((sound, number) => soundCard(result, sound, number, player, fileUrl, ask)),
     mixer(result, player, fileUrl),
-    el("p", { class: "hint", id: "keys" }, "A click on a spectrogram plays from there. ",
-      el("span", { class: "keyboard" }, "Keys: space plays, 1 2 3 switch between recording, sound and everything else.")));
-  const first = Math.max(0, result.sounds.findIndex((sound) => sound.heard));
-  player.select(`${first}.target`, groupOf(first));
+    el("p", { class: "hint", id: "keys" }, `A click on a spectrogram plays from there; dark to bright is ${signed(result.view.top - result.view.range)} to ${signed(result.view.top)} dB. `,
+      el("span", { class: "keyboard" }, "Keys: space plays, 1 2 3 switch between the recording and the two results.")));
+  player.select(groupOf(result, first)[1], groupOf(result, first));
 }
 
-/** The tracks to compare for one sound. */
-const groupOf = (number) => ["mixture", `${number}.target`, `${number}.residual`];
+/** The tracks to compare for one sound; the one that was wanted is the second. */
+function groupOf({ sounds }, number) {
+  const kinds = sounds[number].removed ? ["residual", "target"] : ["target", "residual"];
+  return ["mixture", ...kinds.map((kind) => `${number}.${kind}`)];
+}
 
-function soundCard(result, sound, number, player, fileUrl) {
-  const known = sound.presence !== null;
-  const percent = known ? `${Math.round(100 * sound.presence)} %` : "not estimated by this model";
-  const download = (label, file, name, of) => el("a", {
-    class: "button quiet small", href: fileUrl(`${number}.${file}`), download: name, "aria-label": `Download ${of} of ${sound.query}`,
+/** How sure the model is that a sound occurs. */
+function pill({ query, presence, verdict, heard }, named) {
+  const text = verdict === null ? "extracted" : presence === null ? verdict : `${verdict}, ${Math.round(100 * presence)} %`;
+  return el("span", { class: heard ? "pill" : "pill no" }, named ? `${query}: ${text}` : text);
+}
+
+function soundCard(result, sound, number, player, fileUrl, ask) {
+  const { query, names, removed } = sound, title = removed ? `Without ${query}` : query;
+  const words = removed ? { residual: ["Without them", `without ${query}`], target: ["Removed", query] }
+    : { target: ["Only this", query], residual: ["Without it", `without ${query}`] };
+  const download = (label, detail, file, name) => el("a", {
+    class: "button quiet small", href: fileUrl(`${number}.${file}`), download: name, "aria-label": `${label}, download: ${detail}`,
   }, `↓ ${label}`);
-  return el("article", { class: "sound", "data-number": number, "aria-label": sound.query },
+  const files = Object.entries(words);
+  const absent = (removed ?? [sound]).filter(({ verdict }) => verdict === "absent");
+  const others = absent.length ? result.sounding : [];
+  return el("article", { class: "sound", "data-number": number, "aria-label": title },
     el("header", {},
-      el("h3", {}, sound.query),
-      el("span", { class: sound.heard ? "pill" : "pill no", title: `Presence ${percent}` },
-        sound.verdict === null ? "extracted" : known ? `${sound.verdict}, ${percent}` : sound.verdict),
+      el("h3", {}, title), ...(removed ?? [sound]).map((each) => pill(each, removed)),
       el("div", { class: "links" },
-        download("Sound", "target.wav", `${sound.name}.wav`, "sound"),
-        download("Everything else", "residual.wav", `not_${sound.name}.wav`, "everything else"),
-        download("Picture", "picture.png", `${sound.name}.png`, "the picture"))),
-    plot(result, sound, number, player, fileUrl));
+        ...files.map(([kind, [label, detail]]) => download(label, detail, `${kind}.wav`, names[kind])),
+        download("Picture", `spectrograms of ${query}`, "picture.png", names.picture))),
+    ...(others.length ? [el("p", { class: "others" }, "What does sound here: ", ...others.map((each) => el("button", { type: "button", class: "button quiet small", "aria-label": `Add ${each}`, on: { click: () => ask(each) } }, `+ ${each}`)))] : []),
+    plot(result, player, files.map(([kind, [label, detail]]) => [`${number}.${kind}`, label, detail, number])));
 }
 
-/** Spectrograms of recording, sound and everything else, which are also buttons of the player. */
-function plot(result, sound, number, player, fileUrl) {
-  const titles = [["Recording", "unchanged"], ["Sound", sound.query], ["Everything else", `without ${sound.query}`]];
-  const rows = groupOf(number).map((key, row) => {
-    const [title, detail] = titles[row];
-    const play = () => { player.select(key, groupOf(number)); if (!player.playing) player.play(); };
+/** Spectrograms on one time axis, which are also buttons of the player: rows of key, label, detail and sound. */
+function plot(result, player, rows, ...scale) {
+  const cells = rows.map(([key, title, detail, number]) => {
+    const group = () => groupOf(result, key === "mixture" && player.current ? Number(player.group[1].split(".")[0]) || 0 : number);
+    const play = () => { player.select(key, group()); if (!player.playing) player.play(); };
     const track = el("button", { type: "button", class: "track", "aria-pressed": "false", on: { click: play } }, el("b", {}, title), el("small", {}, detail));
     const cursor = el("div", { class: "cursor" });
     const strip = el("div", { class: "strip", on: { click: (event) => {
       const { left, width } = strip.getBoundingClientRect();
       player.seek((event.clientX - left) / width * result.seconds);
       play();
-    } } }, el("img", { src: fileUrl(`${key}.png`), alt: `Spectrogram: ${title.toLowerCase()}, ${detail}`, draggable: "false" }), cursor);
+    } } }, el("img", { src: `/files/${result.job}/${key}.png`, alt: `Spectrogram: ${title.toLowerCase()}, ${detail}`, draggable: "false" }), cursor);
     player.listeners.push(() => {
-      const selected = player.current === key && player.group.includes(`${number}.target`);
       cursor.style.transform = `translateX(${100 * player.time / result.seconds}%)`;
-      track.setAttribute("aria-pressed", String(selected));
-      strip.classList.toggle("on", selected);
+      track.setAttribute("aria-pressed", String(player.current === key));
+      strip.classList.toggle("on", player.current === key);
     });
     return [track, frequencyAxis(result.view.ticks), strip];
   });
-  return el("div", { class: "plot" }, ...rows[0], colourScale(result.view), ...rows[1], ...rows[2],
+  return el("div", { class: "plot" }, ...cells.shift(), ...scale, ...cells.flat(),
     el("span", { class: "unit left" }, "kHz"), timeAxis(result.seconds), el("span", { class: "unit right" }, "s"));
 }
 
