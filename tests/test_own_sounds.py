@@ -328,3 +328,5 @@ def test_what_cannot_be_taught_is_one_sentence(taught, capsys):
         (["--model.base", folder / "base", "--data.manifest", folder / "none.csv"], "none.csv: the manifest cannot be"),
     ):
         assert expected in refused(capsys, *recipe, *words)
+    words = [*manifest, "--model.base", folder / "base"]
+    assert "are measured when fit ends" in refused(capsys, "test", *recipe[1:], *words)

@@ -15,7 +15,7 @@ from separation.data.corpus import FOLEY, Corpus, decode_clips
 from separation.data.datamodule import MixtureData
 from separation.data.fixed_mixtures import SECONDS, Rendered
 from separation.data.foley import SOUNDS, synthesise
-from separation.data.manifest import Clip, absolute_entries, read_entries, write_manifest
+from separation.data.manifest import Clip, absolute_entries, read_entries, refuse_leaks, write_manifest
 from separation.data.mixing import Draw, Mixer, draw_excerpt
 from separation.errors import DataError
 
@@ -92,6 +92,7 @@ class OwnSoundsData(MixtureData):
             super().load()
             return
         entries = [*absolute_entries(read_entries(self.manifest), self.folder)]
+        refuse_leaks(self.manifest, entries)
         self.own = sorted({clip.label for split, clip in entries if split == "train" and clip.label})
         if not self.own:
             raise DataError(f"{self.manifest}: no row with split train has a label, so there is no sound to learn.")
@@ -115,7 +116,7 @@ class OwnSoundsData(MixtureData):
     def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
         self.corpus = corpus
-        texts, slots = cast(Any, NoTexts()), min(3, len(corpus.labels))
+        texts, slots = cast(Any, NoTexts()), max(2, min(3, len(corpus.labels)))
         self.mixer = OwnMixer(corpus, texts, self.length, self.augment, slots=slots, balance=self.balance)
         self.mixer.favour(torch.tensor([corpus.labels.index(label) for label in self.own]))
 

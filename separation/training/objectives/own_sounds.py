@@ -88,7 +88,11 @@ class OwnSounds(BandSupervised):
             raise ModelError("OwnSounds is trained with the data module separation.data.own_sounds.OwnSoundsData.")
         if data.sample_rate != self.model.sample_rate:
             raise ModelError(f"{self.base} works at {self.model.sample_rate} Hz: set data.sample_rate to this.")
-        if stage != "fit" or self.encoder.own is not None:
+        if stage != "fit":
+            raise ModelError(
+                "Own sounds are measured when fit ends; python -m separation.evaluate --model does it again."
+            )
+        if self.encoder.own is not None:
             return
         corpus, texts, vectors = data.corpus, self.encoder.encode_text(data.own), []
         with torch.no_grad():
