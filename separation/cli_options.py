@@ -17,67 +17,13 @@ from separation import __version__
 from separation.audio.formats import FORMATS, find_format, find_subtype
 from separation.audio.writing import CLIPS
 from separation.changes import Span, parse_gain, parse_time
+from separation.cli_help import DESCRIPTION, EXAMPLES, SHORT_HELP
 from separation.errors import AudioError, ModelError, expand_home
 from separation.outputs import Request, blend_of
 from separation.query import Query, has_word
 
 STANDARD = "-"
 """Standard input as an input, standard output as an output."""
-
-DESCRIPTION = """\
-Extract the sound that you describe from a recording.
-
-Each query writes one file beside the input: mix.wav becomes mix.dog_barking.wav.
-Sample rate, channels and length stay the same. Files may be hours long. Existing
-files are never replaced unless you add --overwrite.
-"""
-
-EXAMPLES = """\
-examples:
-  separate --query "dog barking" mix.wav
-      writes mix.dog_barking.wav
-  separate --query "dog barking" --query rain *.wav -o out/
-      writes out/<name>.dog_barking.wav and out/<name>.rain.wav in one pass over each file
-  separate --query "dog barking" --residual mix.flac
-      also writes mix.not_dog_barking.flac; the two add up to the input
-  separate --remove "dog barking" mix.wav
-      writes only mix.not_dog_barking.wav
-  separate --remove "dog barking" --remove wind --remove "phone ringing" talk.wav
-      writes talk.without.wav, which has none of the three (--each: one file for each of them)
-  separate --remove wind film.mp4
-      writes film.not_wind.mp4: pictures, subtitles and other tracks as they are (--sound-only: wav)
-  separate --gain speech=+3 --gain traffic=-12 street.wav
-      writes street.remix.wav; sounds that are not named stay as they are; -inf removes
-  separate --remove cough --from 3.2 --to 1:07 talk.wav
-      removes only what lies between these times
-  separate --query speech -r recordings/ -o speech/ --json > report.jsonl
-      every recording in a folder and its subfolders, with one line of JSON for each
-  separate --query-audio bark.wav mix.wav
-      extracts what sounds like bark.wav (or like the files in a folder); writes mix.bark.wav
-  separate --query speech --not music mix.wav
-      keeps music out of the result; writes mix.speech_without_music.wav
-  separate --sounds water
-      shows sounds that the model knows near this word, and how they may be called
-  separate --list mix.wav
-      lists the sounds that are probably in it, of those that the model knows, and when
-  separate --all mix.wav
-      writes one file for each of these sounds and mix.rest.wav; together they add up to the input
-  ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
-      reads from a pipe and writes to one
-
-formats:
-  wav gives float32 wav, flac gives 24-bit flac, ogg, opus and mp3 give the same format;
-  so does m4a; a query on other files and videos (mp4, ...) gives wav, a removal the same kind
-  of file with its pictures. Choose with --format and --subtype.
-
-queries:
-  The built-in model takes texts, example recordings and embeddings. Other models take
-  pictures (CLIPSep) or AudioSet classes (USS); see --list-models. Each query, of any
-  form, gives its own result.
-
-presence is the probability that the sound is in the recording at all, from 0 to 1.
-exit status: 0 success, 1 a file failed (the others are done), 2 wrong usage, 130 interrupted.
-"""
 
 QUERY_OPTIONS = (  # option, name of its value, form of the query, help
     ("--query", "TEXT", "text", "the sound to extract; repeat this and the next four for more sounds"),
@@ -90,6 +36,14 @@ QUERY_OPTIONS = (  # option, name of its value, form of the query, help
 
 class UsageError(Exception):
     """Options that are wrong or do not go together; the text is one sentence."""
+
+
+class ShortHelp(argparse.Action):
+    """Prints SHORT_HELP and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        parser._print_message(SHORT_HELP)
+        parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,6 +72,7 @@ def build_parser() -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
     add = parser.add_argument_group("what to separate").add_argument
     add("files", nargs="*", metavar="FILE", help="audio or video files, patterns ('*.wav'), folders (-r), - for stdin")
@@ -179,6 +134,8 @@ def build_parser() -> Parser:
     )
 
     add = parser.add_argument_group("what to print").add_argument
+    add("-h", action=ShortHelp, nargs=0, help="show the most frequent uses and exit")
+    add("--help", action="help", help="show all options and exit")
     add("--json", action="store_true", help="print one line of JSON for each file")
     add("-q", "--quiet", action="store_true", help="print errors only")
     add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")

@@ -154,6 +154,8 @@ def print_sounds(word: str, as_json: bool, model: str) -> None:
         sounds = find_sounds(word, SentenceEncoder(), own=taught_sounds(model))
     else:
         sounds = describe_sounds(taught_sounds(model))
+    if not sounds:
+        print_error(f"note: no known sound is near “{word}”; --sounds without a word shows all.")
     width = max(map(len, sounds), default=0)
     for name, texts in sounds.items():
         if as_json:

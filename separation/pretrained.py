@@ -167,7 +167,7 @@ def find_released(system: System, offline: bool | None) -> Path:
                     fetch(system.config, offline)
             return checkpoint
         except NoConnectionError as error:
-            reason, address = str(error), system.file.url
+            reason, address = str(error).removeprefix(f"{system.file.url} "), system.file.url
     size = "" if system.size == "unknown" else f" ({system.size})"
     raise ModelError(
         f'The weights of the model "{system.name}" are not on this computer, and {reason}: '

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import tracemalloc
@@ -543,6 +544,27 @@ def test_help_has_examples(capsys):
         assert f"--{option}" in text
     assert 'examples:\n  separate --query "dog barking" mix.wav' in text
     assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_short_help_fits_on_a_screen_and_names_options_that_exist(capsys):
+    texts = []
+    for option in ("-h", "--help"):
+        with pytest.raises(SystemExit) as stop:
+            run(option)
+        assert stop.value.code == 0
+        texts.append(capsys.readouterr().out)
+    short, long = texts
+    assert len(short.splitlines()) <= 23
+    assert max(map(len, short.splitlines())) <= 100
+    assert set(re.findall(r"--[a-z-]+", short)) <= set(re.findall(r"--[a-z-]+", long))
+    assert len(re.findall("^  separate ", short, re.MULTILINE)) == 5
+
+
+def test_sounds_that_are_near_no_word(no_sentence_weights, capsys):
+    assert run("--sounds", "qwrtzpsdfg") == 0
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "no known sound is near “qwrtzpsdfg”" in err
 
 
 def test_a_recording_without_known_sounds(folder, separator, monkeypatch, capsys):
