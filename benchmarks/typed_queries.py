@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     for title, side in (("all known", known), ("all unknown", unknown), ("known and unknown", both)):
         total = []
         for kind, texts in side.items():
-            hints = [hint for text in texts[1::2] for hint in separator.suggest(text)]
+            hints = [hint for text in texts[1::2] for hint in separator.suggest(text) if not hint.parts]
             corrected = [hint for hint in hints if hint.correction]
             as_meant = sum(meant.get(hint.query) == hint.correction for hint in corrected)
             total.append([len(texts[1::2]), len(hints), len(corrected), as_meant])

@@ -291,6 +291,8 @@ class Batch:
         outputs = job.outputs = job.plan.open(file.frames, job.stack)
         fill_outputs(file, outputs, options.all)
         job.presence = list(file.presence)
+        for request, named in zip(job.requests, file.parts, strict=False):
+            record.enter_parts(request.name, named)
         recorded = self.folder is not None and not self.to_stdout
         job.written = self.workers.submit(lambda: job.plan.finish(outputs, options.all, recorded))
         from separation.presence import presence_word

@@ -67,5 +67,5 @@ class Model:
         """Hints for queries that the model may not know; each is printed once."""
         hints = {hint.query: hint for request in self.requests for hint in self.separator.suggest(request.query)}
         for hint in hints.values():
-            self.reporter.notice(str(hint))
+            self.reporter.notice(f"{hint} --as-one takes it as one." if hint.parts else str(hint))
         return [asdict(hint) for hint in hints.values()]

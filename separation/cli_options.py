@@ -81,6 +81,7 @@ def build_parser() -> Parser:
         add(option, action="append", default=[], dest="query", metavar=metavar, type=read, help=text)
     more: Any = {"action": "append", "default": [], "metavar": "TEXT"}
     add("--not", dest="negative", help="a sound to exclude from every result; repeatable", **more)
+    add("--as-one", action="store_true", help="take sentences that name several sounds as one sound")
     add("--subclasses", action="store_true", help="include subclasses of --query-class (needs AudioSet's ontology)")
     add("--remove", help="a sound to remove: write what is left; if repeated, one file without any of them", **more)
     add("--each", action="store_true", help="write one file for each --remove")
@@ -255,15 +256,18 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
     for text in removed:
         wanted.setdefault(("text", text), [False, True])[1] = True
     requests: list[Request] = []
+    unwanted = [Query(text, as_one=True) if options.as_one else text for text in negative]
     rows = [(form, value, target, residual, None) for (form, value), (target, residual) in wanted.items()]
     for form, value, target, residual, gain in rows + [("text", text, False, False, changed[text]) for text in changed]:
         given: dict[str, Any] = {form: value}
-        query = Query(**given, negative=negative, subclasses=form == "label" and options.subclasses)
+        query = Query(
+            **given, negative=unwanted, as_one=options.as_one, subclasses=form == "label" and options.subclasses
+        )
         name, number = query.name, 1
         while any(name == other.name and (gain is None) == (other.gain is None) for other in requests):
             number += 1
             name = f"{query.name} {number}"
-        plain = form == "text" and not negative
+        plain = form == "text" and not (negative or options.as_one)
         requests.append(Request(name, value if plain else query, target, residual, gain))
     return requests
 

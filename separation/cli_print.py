@@ -31,6 +31,8 @@ print_error = partial(say, "separate")
 def presence_text(record: Record, name: str) -> str:
     """Return for example "presence 0.93 - present" or "presence 0.02 - absent; sounds found: rain, speech"."""
     text = f"presence {record.presence[name]:.2f} - {record.verdict[name]}"
+    if name in record.parts:
+        text += f" ({', '.join(f'{part} {presence:.2f}' for part, presence in record.parts[name].items())})"
     absent = record.verdict[name] == "absent" and record.sounding
     return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
 

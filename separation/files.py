@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -148,7 +149,9 @@ class FileSeparator:
         if changed is None:
             return self.stream(queries, sample_rate, channels, level, share), None
         shared = [share] * len(queries) + [len(changed) > 1] * len(changed)
-        stream = self.stream([*queries, *(query for query, _ in changed)], sample_rate, channels, level, shared)
+        removed = not share and all(gain == -math.inf for _, gain in changed)
+        every = [*queries, *(query for query, _ in changed)]
+        stream = self.stream(every, sample_rate, channels, level, shared, summed=removed)
         return stream, torch.tensor([1.0 - 10 ** (check_gain(gain) / 20) for _, gain in changed])
 
 

@@ -52,6 +52,8 @@ class Query:
         negative: one or more queries of any kind that must not be in the result, see `models.base.NegativeFilter`.
         weights: of the forms, 1 by default; for example {"text": 1, "audio": 2}.
         subclasses: a label includes the AudioSet classes below it in the ontology, as in USS.
+        as_one: a text is one sound, also if it is a sentence that names several, see `separation.sentences`.
+        parts: the sounds that a sentence names, with their conditions (dim,); `Separator.understand` fills it.
 
     Raises:
         ValueError: if the query is empty or a weight is not valid.
@@ -65,6 +67,8 @@ class Query:
     negative: Query | Plain | Sequence[Query | Plain] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     subclasses: bool = False
+    as_one: bool = False
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         forms = self.forms()
@@ -119,6 +123,7 @@ class Query:
 
     def __repr__(self) -> str:
         others = {"negative": self.negatives(), "weights": self.weights, "subclasses": self.subclasses}
+        others |= {"as_one": self.as_one}
         given = [*self.forms(), *(name for name, value in others.items() if value)]
         return f"Query({', '.join(f'{name}={show(getattr(self, name))}' for name in given)})"
 

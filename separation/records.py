@@ -18,6 +18,7 @@ class Record:
     plots: list[str] = field(default_factory=list)
     presence: dict[str, float | None] = field(default_factory=dict)
     verdict: dict[str, str | None] = field(default_factory=dict)
+    parts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     sounding: list[str] = field(default_factory=list)
     hints: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, float] = field(default_factory=dict)
@@ -30,6 +31,11 @@ class Record:
     skipped: bool = False
     passed_over: str | None = None
     error: str | None = None
+
+    def enter_parts(self, name: str, presences: dict[str, float]) -> None:
+        """Set the presence of each sound that a sentence names, if there are several."""
+        if presences:
+            self.parts[name] = {each: None if math.isnan(p) else round(p, 4) for each, p in presences.items()}
 
     def enter_presence(self, name: str, presence: float) -> None:
         """Set presence and verdict of a query."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -73,12 +73,14 @@ class Separation:
         residual: (channels, time) float32.
         sample_rate: Hz.
         presence: probability that the query occurs in the mixture, 0 to 1; NaN if the model does not estimate it.
+        parts: the same of each sound that a sentence names, of which `presence` is the largest; empty for one sound.
     """
 
     target: Tensor
     residual: Tensor
     sample_rate: int
     presence: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str | None:
@@ -199,7 +201,7 @@ def separate_span(
     done = 0
     for inside, pieces in groupby(cut(), key=lambda pair: pair[0]):
         parts = (piece for _, piece in pieces)
-        silent = ((piece, torch.zeros(len(stream.conditions), *piece.shape)) for piece in parts)
+        silent = ((piece, torch.zeros(stream.queries, *piece.shape)) for piece in parts)
         for mixture, targets in stream.separate(parts) if inside else silent:
             envelope = span.envelope(done, mixture.shape[-1], sample_rate)
             done += mixture.shape[-1]
@@ -237,6 +239,11 @@ class FileSeparation:
     def presence(self) -> list[float]:
         """Probability of each query to occur in the processed part; NaN if the model does not estimate it."""
         return self.stream.presence
+
+    @property
+    def parts(self) -> list[dict[str, float]]:
+        """Presence of each sound that a query names, see `Separation.parts`."""
+        return self.stream.part_presence
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the file for the second time and separate it.

@@ -26,6 +26,7 @@ from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query, encode_queries
 from separation.results import FileSeparation, Remix, Separation, Watch, separate_blocks
+from separation.sentences import understand
 from separation.sharing import SharedSeparator
 from separation.stream import Stream
 from separation.suggestions import Hint, suggest
@@ -218,14 +219,19 @@ class Separator(SharedSeparator, FileSeparator, Lister):
         for _, block in separate_blocks(stream, blocks, sample_rate, span, weights):
             for pieces, target in zip(targets, block, strict=True):
                 pieces.append(target)
-        presence = stream.presence
+        presence, parts = stream.presence, stream.part_presence
         if weights is not None:
             if presences is not None:
                 presences += presence[len(queries) :]
             presence = [*presence[: len(queries)], max(presence[len(queries) :])]
+            parts = [
+                *parts[: len(queries)],
+                {name: each for part in parts[len(queries) :] for name, each in part.items()},
+            ]
         joined = [torch.cat(pieces, dim=-1) for pieces in targets]
         return [
-            Separation(target, wave - target, sample_rate, each) for target, each in zip(joined, presence, strict=True)
+            Separation(target, wave - target, sample_rate, each, named)
+            for target, each, named in zip(joined, presence, parts, strict=True)
         ]
 
     def as_scored(self) -> Separator:
@@ -251,6 +257,7 @@ class Separator(SharedSeparator, FileSeparator, Lister):
         channels: int,
         level: float,
         share: bool | Sequence[bool] = False,
+        summed: bool = False,
     ) -> Stream:
         """Separate a recording of known level that arrives in blocks, see `separate_file`.
 
@@ -260,6 +267,7 @@ class Separator(SharedSeparator, FileSeparator, Lister):
             channels: number of channels.
             level: of the recording, see `level`.
             share: whether targets share energy that several claim, for all or each of them.
+            summed: whether only the sum of these is used, see `models.base.SharedTargets`.
 
         Raises:
             ValueError: if a query is empty, the rate is not a positive whole number, or the level is not valid.
@@ -269,29 +277,57 @@ class Separator(SharedSeparator, FileSeparator, Lister):
             raise ValueError("The recording has no channels.")
         if isinstance(queries, str):
             raise ValueError("The queries must be a list, not one text.")
-        parsed = [Query.parse(query, self.encoder) for query in queries]
+        parsed = list(map(self.understand, queries))
         model = self._model_for(parsed)
+        conditions, sizes = self._sounds(parsed)
         shared = [share] * len(parsed) if isinstance(share, bool) else list(share)
-        if any(shared):
-            model = SharedTargets(model, self.device, shared)
+        groups = [1 if shared[n] else n + 2 if size > 1 else 0 for n, size in enumerate(sizes) for _ in range(size)]
+        if any(groups):
+            model = SharedTargets(model, self.device, groups, set(groups) - ({1} if not summed else set()))
         if not 0 <= level < math.inf:
             raise ValueError(f"The level of a recording must be a finite number from 0 on, not {level}.")
-        return Stream(model, self.conditions(parsed), as_rate(sample_rate), level, self.rule)
+        parts = [tuple(query.parts) for query in parsed]
+        return Stream(model, conditions, as_rate(sample_rate), level, self.rule, parts=parts)
 
     def _model_for(self, queries: Sequence[Query]) -> ConditionedModel:
         """Return the network, with the published gate on classes and the filter of negatives where they apply."""
         negatives = [(number, each) for number, query in enumerate(queries) for each in query.negatives()]
-        parsed = [Query.parse(each, self.encoder) for _, each in negatives]
+        parsed = [self.understand(each) for _, each in negatives]
         model, by_class = self.model, [list(query.forms()) == ["label"] for query in (*queries, *parsed)]
         gate: Any = getattr(model, "gate", None)
         if model.faithful and gate and "label" in self.encoder.modalities and any(by_class):
             model = gate(self.encoder, by_class)
         if not negatives:
             return model
-        excluded = torch.zeros(len(queries), len(negatives), dtype=torch.bool)
-        for place, (number, _) in enumerate(negatives):
-            excluded[number, place] = True
-        return NegativeFilter(model, self.conditions(parsed), excluded)
+        unwanted, sizes = self._sounds(parsed)
+        owners = torch.tensor([number for number, _ in negatives]).repeat_interleave(torch.tensor(sizes))
+        targets = [number for number, query in enumerate(queries) for _ in range(max(1, len(query.parts)))]
+        return NegativeFilter(model, unwanted, torch.tensor(targets)[:, None] == owners)
+
+    def _sounds(self, queries: Sequence[Query]) -> tuple[Tensor, list[int]]:
+        """Conditions (sounds, dim) of queries whose sentences are understood, and the number of sounds of each."""
+        each = [
+            torch.stack([*query.parts.values()]).to(whole) if query.parts else whole[None]
+            for query, whole in zip(queries, self.conditions(queries), strict=True)
+        ]
+        return torch.cat(each), list(map(len, each))
+
+    @own_defaults()
+    @torch.inference_mode()
+    def understand(self, query: Query | Plain) -> Query:
+        """Return a query with the sounds that its text names in `Query.parts`, if these are several.
+
+        Only models of this package with a joint encoder understand sentences; see `separation.sentences`.
+
+        Raises:
+            ValueError: if the query is empty.
+        """
+        parsed = Query.parse(query, self.encoder)
+        if parsed.as_one or parsed.parts or not isinstance(self.encoder, JointEncoder):
+            return parsed
+        if list(parsed.forms()) != ["text"] or not isinstance(parsed.text, str):
+            return parsed
+        return replace(parsed, parts=understand(parsed.text, self.encoder, self.listing.sounds))
 
     @own_defaults()
     @torch.inference_mode()
@@ -319,6 +355,8 @@ class Separator(SharedSeparator, FileSeparator, Lister):
     def suggest(self, query: Query | Plain) -> list[Hint]:
         """Return hints for the texts of a query, negatives included, that the model probably does not know.
 
+        A sentence that names several sounds gets one that says which.
+
         Only models of this package with a joint encoder give hints. A hint changes nothing about the separation, which
         uses the text as typed.
 
@@ -327,11 +365,15 @@ class Separator(SharedSeparator, FileSeparator, Lister):
         """
         if not isinstance(self.encoder, JointEncoder):
             return []
-        parsed = [Query.parse(query, self.encoder)]
-        parsed += [Query.parse(each, self.encoder) for each in parsed[0].negatives()]
-        texts = dict.fromkeys(" ".join(text.split()) for each in parsed for text in each.forms().get("text", ()))
-        hints = [suggest(text, self.encoder, self.listing.sounds) for text in texts]
-        return [hint for hint in hints if hint is not None]
+        parsed = [self.understand(query)]
+        parsed += [self.understand(each) for each in parsed[0].negatives()]
+        hints: list[Hint | None] = []
+        for each in parsed:
+            if each.parts:
+                hints.append(Hint(str(each.text), 1.0, None, {}, tuple(each.parts)))
+            for text in each.parts or (" ".join(text.split()) for text in each.forms().get("text", ())):
+                hints.append(suggest(text, self.encoder, self.listing.sounds))
+        return list({(hint.query, hint.parts): hint for hint in hints if hint is not None}.values())
 
     @own_defaults()
     def encode(self, query: Query | Plain) -> Query:
@@ -342,12 +384,12 @@ class Separator(SharedSeparator, FileSeparator, Lister):
         Raises:
             ValueError, ModelError: as `conditions`.
         """
-        parsed = Query.parse(query, self.encoder)
+        parsed = self.understand(query)
         negative = [self.encode(each) for each in parsed.negatives()]
         vector = self.conditions([parsed])[0]
         if list(parsed.forms()) == ["label"]:
             return replace(parsed, negative=negative)
-        return Query(embedding=vector, negative=negative)
+        return Query(embedding=vector, negative=negative, parts=parsed.parts)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -181,6 +181,8 @@ class Stream:
         level: of the recording, see `measure_level`; with its rumble if the network has a high-pass filter.
         rule: how presence is estimated.
         segment_seconds: length of the segments; by default the model's.
+        parts: names of the sounds that each query stands for (queries,), empty for a query of one sound. Each of them
+            has a condition, in this order; their targets are added up.
     """
 
     @own_defaults()
@@ -192,14 +194,17 @@ class Stream:
         level: float,
         rule: PresenceRule | None = None,
         segment_seconds: int | None = None,
+        parts: Sequence[Sequence[str]] | None = None,
     ) -> None:
+        self.parts = [()] * len(conditions) if parts is None else list(parts)
+        self.sizes, self.queries = [max(1, len(names)) for names in self.parts], len(self.parts)
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
         self.level = 1.0 if model.faithful else level / model.input_level
         self.keeps_rumble = getattr(level, "keeps_rumble", False)
         self.offset = torch.tensor(getattr(level, "offset", ()))[:, None]
         self.rule = rule or PresenceRule()
         self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
-        self.mixture_energy, self.target_energy = 0.0, torch.zeros(len(conditions), dtype=torch.float64)
+        self.mixture_energy, self.target_energy = 0.0, torch.zeros(self.queries, dtype=torch.float64)
         margin = margin_seconds(model, sample_rate)
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
@@ -251,7 +256,7 @@ class Stream:
         if level is not None:
             silent = leading_silence(block, self.sample_rate, level, self.silent)
             self.silent += silent
-        pieces = [torch.zeros(len(self.conditions), len(block), silent)] if silent else []
+        pieces = [torch.zeros(self.queries, len(block), silent)] if silent else []
         if silent < block.shape[-1]:
             self.silence_level = None
             pieces += self.runner.push(block[:, silent:])
@@ -285,16 +290,32 @@ class Stream:
     @property
     @own_defaults()
     def presence(self) -> list[float]:
-        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it."""
+        """Probability of each query to occur in what has been processed; NaN if the model does not estimate it.
+
+        The largest of its parts' if it stands for several sounds.
+        """
+        return [max(each) for each in self._presences]
+
+    @property
+    @own_defaults()
+    def part_presence(self) -> list[dict[str, float]]:
+        """The same of each sound that a query stands for; empty for a query of one sound."""
+        return [dict(zip(names, each, strict=False)) for names, each in zip(self.parts, self._presences, strict=True)]
+
+    @property
+    def _presences(self) -> list[list[float]]:
+        """Presence of each condition, by query."""
         if not self.model.estimates_presence:
-            return [math.nan] * len(self.conditions)
+            return [[math.nan] * size for size in self.sizes]
         ratios = [energy_ratio_db(float(target), self.mixture_energy) for target in self.target_energy]
         detection = torch.maximum(self.logits, self.last_logits)
-        return self.rule(detection, self.conditions.cpu(), torch.tensor(ratios)).tolist()
+        ratio = torch.tensor(ratios).repeat_interleave(torch.tensor(self.sizes))
+        each = self.rule(detection, self.conditions.cpu(), ratio)
+        return [part.tolist() for part in each.split(self.sizes)]
 
     def _collect(self, pieces: list[Tensor], channels: int) -> Tensor:
         """Join pieces of output and add up the energy of each target."""
-        nothing = torch.zeros(len(self.conditions), channels, 0)
+        nothing = torch.zeros(self.queries, channels, 0)
         targets = pieces[0] if len(pieces) == 1 else torch.cat([nothing, *pieces], dim=-1)
         self.target_energy += torch.stack([energy(target) for target in targets])
         if not torch.isfinite(self.target_energy).all():
@@ -316,11 +337,17 @@ class Stream:
         self.logits = torch.maximum(self.logits, padded[:, : -shared or None].amax(-1))
         self.last_logits = padded[:, -shared:].amax(-1)  # counts only if no segment follows
 
+    def _add_parts(self, values: Tensor) -> Tensor:
+        """Add up the values (conditions, ...) of the sounds that each query stands for: (queries, ...)."""
+        if self.queries == len(values):
+            return values
+        return torch.stack([part.sum(0) for part in values.split(self.sizes)])
+
     @torch.no_grad()
     def _separate_segment(self, mixture: Tensor, ends: tuple[bool, bool]) -> Tensor:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
         if self.level == 0:
-            return torch.zeros(len(self.conditions), *mixture.shape)
+            return torch.zeros(self.queries, *mixture.shape)
         model, rate = self.model, self.sample_rate
         levelled, wave = network_input(model, mixture, rate, self.level, ends)
         filtered = wave  # presence comes from this, targets from the segment with its rumble if that is kept
@@ -335,20 +362,23 @@ class Stream:
                 logits, _ = model.score_presence(filtered[None].to(self.conditions.device), self.conditions[None])
         if model.estimates_presence:
             self._collect_logits(logits[0].float().cpu())
-        length, gains = mixture.shape[-1], None if rate <= model.sample_rate else estimate.high_gain
+        targets, gains = self._add_parts(estimate.targets[0]), None
+        length = mixture.shape[-1]
+        if rate > model.sample_rate and estimate.high_gain is not None:
+            gains = self._add_parts(estimate.high_gain[0])
         if gains is not None:  # the band above the network's, and where the values of its gain lie
             high = levelled - resample(wave, model.sample_rate, rate)[:, :length]
             place = np.arange(length) * (model.sample_rate / rate / model.gain_stride)
 
         def restore(number: int) -> Tensor:
             """Return the target of a query (channels, n) at the rate and level of the recording."""
-            target = resample(estimate.targets[0, number].float().cpu(), model.sample_rate, rate)[:, :length]
+            target = resample(targets[number].float().cpu(), model.sample_rate, rate)[:, :length]
             if gains is not None:
-                gain = np.interp(place, np.arange(gains.shape[-1]), gains[0, number].float().cpu())
+                gain = np.interp(place, np.arange(gains.shape[-1]), gains[number].float().cpu())
                 target = target + high * torch.from_numpy(gain).float()
             return target * self.level
 
-        result = torch.zeros(len(self.conditions), *mixture.shape)
+        result = torch.zeros(self.queries, *mixture.shape)
         # Target by target, because the resampler uses one thread; this holds only a few of them in memory.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for number, target in enumerate(pool.map(restore, range(len(result)))):

@@ -35,6 +35,7 @@ KNOWN = 0.6  # a text below this probability gets a hint
 SHORT = 5  # words of a text in which typing errors are looked for; longer ones are captions with rare words
 SIMILAR = 0.35  # cosine of sentence vectors from which a sound is near a word
 WORD = re.compile(r"[^\W\d_]+")
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 ENDINGS = ("s", "es", "ed", "d", "ing", "ings", "er", "ers", "ly", "y")
 
 
@@ -47,14 +48,20 @@ class Hint:
         known: probability that the model knows it, 0 to 1.
         correction: the text without its typing errors, if that is what they are.
         nearest: known sounds with the most similar conditions, and their cosines.
+        parts: the sounds that a sentence names; the hint says then only how it was understood.
     """
 
     query: str
     known: float
     correction: str | None
     nearest: dict[str, float]
+    parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.parts:
+            number = NUMBERS.get(len(self.parts), str(len(self.parts)))
+            named = ", ".join(f"“{part}”" for part in self.parts)
+            return f"“{self.query}” is understood as {number} sounds: {named}."
         begin = f"The model probably does not know “{self.query}”."
         if self.correction:
             begin = f"Did you mean “{self.correction}”? “{self.query}” is used as typed."

@@ -52,6 +52,14 @@ class GainStream:
     separate = Stream.separate
 
     @property
+    def queries(self):
+        return len(self.gains)
+
+    @property
+    def part_presence(self):
+        return [{}] * len(self.gains)
+
+    @property
     def presence(self):
         return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
 
@@ -68,7 +76,7 @@ class GainSeparator(Separator):
     def level(self, blocks, sample_rate):
         return max((float(block.abs().max()) for block in blocks if block.numel()), default=0.0)
 
-    def stream(self, queries, sample_rate, channels, level, share=False):
+    def stream(self, queries, sample_rate, channels, level, share=False, summed=False):
         self.streams.append((tuple(queries), sample_rate, channels, level))
         self.shared.append(share)
         return self.stream_class(queries, channels)

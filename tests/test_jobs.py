@@ -238,7 +238,7 @@ def test_removing_in_python(separator):
     assert torch.equal(removed.waveform, rest.residual)
     assert max(removed.presence) == pytest.approx(rest.presence)
     [[dog, rain], both] = separator(mixture, ["dog", "rain"], RATE, remove=["dog", "rain"])
-    assert float((dog.target + rain.target).square().sum()) > float(both.target.square().sum())
+    assert not torch.allclose(dog.target + rain.target, both.target, atol=1e-2)  # shares
     with pytest.raises(ValueError, match="Say what to extract"):
         separator(mixture, sample_rate=RATE)
     with pytest.raises(ValueError, match="more than"):
