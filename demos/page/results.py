@@ -15,9 +15,11 @@ import numpy as np
 
 from page.limits import Refusal, require_disk_space
 from page.queries import Asked
+from separation.audio import Reader
 from separation.changes import Span
 from separation.download import replace_when_complete
-from separation.outputs import REMIX, Namer, Request, blend_of, plan_paths
+from separation.outputs import REMIX, Namer, Request, blend_of
+from separation.planning import OutputOptions, OutputPlan
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.presence import presence_word
 
@@ -104,12 +106,19 @@ class Result:
         requests = [Request(each.name, each.query, True, True) for each in self.asked]
         if self.removed:
             requests = blend(self.asked, [-math.inf] * len(self.asked))
-        return plan_names(requests, self.stem)
+        return self.plan(requests)
 
     def mix_name(self, gains: Sequence[float]) -> str:
         """File name of a remix with gains in dB, as the command chooses it."""
         requests = blend(self.asked, gains) or [Request(REMIX, "", False, True, rest=REMIX)]
-        return plan_names(requests, self.stem)[0]["residual"]
+        return self.plan(requests)[0]["residual"]
+
+    def plan(self, requests: Sequence[Request]) -> list[dict[str, str]]:
+        """Return the command's file names for requests: target, residual and picture, as far as they are written."""
+        options = OutputOptions("wav", "FLOAT", plot=True)
+        plan = OutputPlan(self.stem, Reader(self.mixture), requests, options, Namer())
+        plan.claim_paths(self.folder, self.stem, None)
+        return [{kind: path.name for kind, path in paths.items()} for paths in plan.paths]
 
     def summary(self) -> dict[str, Any]:
         """Queries and results as plain data."""
@@ -128,12 +137,6 @@ def blend(asked: Sequence[Asked], gains: Sequence[float]) -> list[Request]:
     if len(changed) == 1 and changed[0][1] == -math.inf:
         return [Request(changed[0][0].name, changed[0][0].query, False, True)]
     return blend_of(Request(each.name, each.query, False, False, gain) for each, gain in changed)
-
-
-def plan_names(requests: Sequence[Request], stem: str) -> list[dict[str, str]]:
-    """Return the command's file names for requests: target, residual and picture, as far as they are written."""
-    plans = plan_paths(requests, Path(), stem, [".wav"] * len(requests), True, Namer())
-    return [{kind: path.name for kind, path in plan.items()} for plan in plans]
 
 
 # Pictures

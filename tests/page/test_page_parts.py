@@ -437,7 +437,7 @@ def test_a_remix_is_bit_by_bit_that_of_the_command(real, store, tmp_path, monkey
     result = work.run(asked, "a", span=parse_span(*span) if span else None)
     levels = check_gains(result, [10 ** (gains.get(name, 0) / 20) for name in names])
     assert main(["-o", str(tmp_path / "out"), *options.split(), str(tmp_path / "mix.wav")]) == 0
-    [written] = (tmp_path / "out").iterdir()
+    [written] = (tmp_path / "out").glob("mix.*")
     expected = soundfile.read(written, dtype="float32")[0]
     assert result.mix_name(levels) == written.name
     for number in range(2):  # the second time from what the first has kept
