@@ -31,6 +31,7 @@ from separation.cli_options import UsageError, check_model, writes_to_stdout
 from separation.cli_print import Reporter, print_line, track_note
 from separation.cli_progress import describe_run
 from separation.errors import AudioError, ModelError, NotFiniteError
+from separation.origins import Origin
 from separation.outputs import REMIX, REST, WITHOUT, Namer, QueryOutputs, Request, blend_of, slug
 from separation.planning import OutputOptions, OutputPlan, fill_outputs
 from separation.process import DONE, FAILED, StandardOutputError, printable, temporary_folder
@@ -319,8 +320,9 @@ class Batch:
         picture = None
         blocks = self.watch(source.label)(reader.blocks(), "listening to", frames)
         if self.options.list and self.options.plot:
-            path = self.namer.claim(self.output_folder(source), source.stem, "sounds", ".png")
-            self.namer.check_destination(path)
+            origin = None if source.piped else Origin.find(source.path)
+            path = self.namer.claim(self.output_folder(source), source.stem, "sounds", ".png", origin)
+            self.namer.check_destination(path, origin)
             picture = PendingFile(path, self.options.overwrite)
             job.stack.callback(picture.discard)
             spectrum = plot.Spectrogram(reader.sample_rate, frames)
@@ -332,6 +334,8 @@ class Batch:
                 plot.draw(file, panels, title, frames / reader.sample_rate, spectrum.edges, sounds)
             picture.finish()
             commit([picture])
+            if origin and self.folder:
+                self.namer.origins.record([path], origin)
             record.plots.append(str(path))
         record.heard = [
             asdict(sound)

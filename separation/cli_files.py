@@ -95,7 +95,8 @@ class InputFinder:
         origins, inputs = OriginIndex(), {identity(key) for key, entry in found.items() if not entry.error}
         for key in [key for key in found if key in searched and not found[key].error]:
             origin = origins.find(found[key].path)
-            if origin and identity(origin.path) in inputs - {identity(key)}:
+            recording = identity(origin.path) if origin else ""
+            if recording in inputs and recording != identity(key):
                 self.passed[found.pop(key).label] = EARLIER
         if self.passed:
             names = [f"{name} ({why})" for name, why in list(self.passed.items())[:NAMED]]

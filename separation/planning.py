@@ -83,7 +83,8 @@ class OutputPlan:
         """
         if recording and (origin := Origin.find(recording)):
             options = self.options.subtype, self.options.bit_rate, self.options.clip, how
-            digests = [digest(request, *options) if how is not None else "" for request in self.requests]
+            asked = [(each.query, each.gain, each.rest, *options) for each in self.requests]
+            digests = [digest(*each) if how is not None else "" for each in asked]
             self.origins = [replace(origin, how=each) for each in digests]
         for request, film, each in zip(self.requests, self.films, self.origins, strict=True):
             part, suffix = slug(request.name), (film.form if film else self.form)[0].suffix

@@ -104,6 +104,8 @@ def test_outputs_that_are_out_of_date_are_named_and_with_overwrite_replaced(fold
     assert err.endswith(": 0 done, 1 failed, 1 skipped because their outputs exist.\n")
     assert run(*command, "--overwrite") == 0
     assert levels() == {"x.half.wav": 0.3, "y.half.wav": 0.1}
+    assert run(*command, "--residual", "-q") == 1  # the residuals are missing, the targets exist
+    assert "already exists" in capsys.readouterr().err
     assert run(*command, "--to", "0.4") == 1
     assert "out/y.half.wav was made with other options. Add --overwrite" in capsys.readouterr().err
     assert run(*command, "--to", "0.4", "--overwrite") == 0
@@ -136,6 +138,24 @@ def test_python_and_the_command_share_their_guards(folder):
     with pytest.raises(AudioError, match=r"already exists\. Add overwrite=True"):
         tiny_separator().separate_file("b/x.wav", "half", output="out")
     assert levels()["x.half.wav"] == 0.1
+
+
+def test_timelines_of_recordings_of_one_name(folder):
+    pytest.importorskip("matplotlib")
+    save("a/x.wav")
+    save("b/x.wav", 0.2)
+    for name in ("a/x.wav", "b/x.wav", "b/x.wav"):
+        assert cli.main(["--list", "--plot", "--overwrite", "-q", name, "-o", "out"]) == 0
+    assert sorted(path.name for path in Path("out").glob("[!.]*")) == ["x.sounds.2.png", "x.sounds.png"]
+
+
+def test_a_span_behind_the_end_is_a_warning_in_the_record(folder, capsys):
+    save("x.wav")
+    assert run("--from", "7", "--residual", "--json", "x.wav") == 0
+    out, err = capsys.readouterr()
+    sentence = "x.wav ends at 0.5 s, before the span begins (7 s), so nothing is changed."
+    assert json.loads(out)["warnings"] == [sentence]
+    assert err == f"separate: warning: {sentence}\n"
 
 
 # What is passed over, and the summary
