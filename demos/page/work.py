@@ -179,17 +179,21 @@ class Work:
         once for each choice of sounds, not for each level.
         """
         numbers = [number for number, gain in enumerate(gains) if gain]
-        weights = torch.tensor([1.0 - 10 ** (gains[number] / 20) for number in numbers])
+        removed = len(numbers) > 1 and all(gains[number] == -math.inf for number in numbers)
+        weights = torch.tensor([1.0] if removed else [1.0 - 10 ** (gains[number] / 20) for number in numbers])
         with Writer(path, result.sample_rate, result.channels) as writer:
-            for mixture, *targets in self.changes(result, numbers):
+            for mixture, *targets in self.changes(result, numbers, removed):
                 lost = torch.tensordot(weights, torch.stack(targets), 1) if targets else 0.0
                 writer.write(mixture - lost)
 
-    def changes(self, result: Result, numbers: Sequence[int]) -> Iterator[Sequence[Tensor]]:
-        """Yield pieces of the mixture and of the targets of those sounds that are changed together."""
-        path = result.folder / f"changes.{'.'.join(map(str, numbers))}.npy"
-        if len(numbers) <= 1 and (not result.removed or len(result.sounds) == 1):  # the target is there already
-            paths = [result.mixture, *map(result.target, numbers)]
+    def changes(self, result: Result, numbers: Sequence[int], removed: bool) -> Iterator[Sequence[Tensor]]:
+        """Yield pieces of the mixture and of what is changed: the targets of the sounds, or all that is removed."""
+        path = result.folder / f"changes.{'.'.join(map(str, numbers))}.{'removed' if removed else 'changed'}.npy"
+        ready: Sequence[int] | None = numbers if len(numbers) <= 1 and not result.removed else None
+        if result.removed and len(numbers) == len(result.sounds) and (removed or len(numbers) == 1):
+            ready = [0]
+        if ready is not None or not numbers:
+            paths = [result.mixture, *map(result.target, ready or ())]
             yield from self.watch(zip(*(Reader(path).blocks() for path in paths), strict=True))
         elif path.exists():
             with open(path, "rb") as file:
@@ -199,7 +203,7 @@ class Work:
             for older in result.folder.glob("changes.*"):
                 older.unlink(missing_ok=True)
             require_disk_space(result.folder, (1 + len(numbers)) * result.frames * result.channels * 4)
-            pieces = self.take_turns(self.begin(result, numbers, share=len(numbers) > 1))
+            pieces = self.take_turns(self.begin(result, numbers, removed, share=len(numbers) > 1 and not removed))
             with replace_when_complete(path) as part, open(part, "wb") as file:
                 for mixture, targets in pieces:
                     np.save(file, torch.cat([mixture[None], targets]).numpy())

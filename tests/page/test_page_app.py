@@ -134,6 +134,24 @@ def test_a_busy_machine_does_not_keep_the_page_from_starting(serve, tmp_path):
     server.close()
 
 
+@pytest.mark.parametrize("browser", [True, False])
+def test_proxies_are_not_used_and_a_browser_is_named_only_if_it_was_opened(serve, tmp_path, browser):
+    nowhere = "http://127.0.0.1:1"
+    names = [f"{scheme}_proxy" for scheme in ("http", "https", "all")]
+    proxies = dict.fromkeys([*names, *map(str.upper, names)], nowhere)
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import webbrowser\ndef open(url, *_):\n    print('asked for', url, flush=True)\n    return {browser}\n"
+        "webbrowser.open = open\n"
+    )
+    script = str(Path(__file__).with_name("fake_server.py"))
+    server = serve([sys.executable, script, "--open"], PYTHONPATH=f"{tmp_path}:{ROOT}", **proxies)
+    server.wait("It was opened in your browser" if browser else "No browser could be opened", 300)
+    assert server.count("It was opened") == int(browser)
+    assert server.count(f"asked for {server.url}") == 1
+    assert urlopen(server.url, timeout=60).status == 200
+    server.close()
+
+
 def test_a_port_that_is_taken_is_one_sentence(tmp_path):
     script = str(Path(__file__).with_name("fake_server.py"))
     with socket.socket() as taken:

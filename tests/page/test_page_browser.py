@@ -4,6 +4,7 @@ import io
 import os
 import re
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def page(browser, fake):
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.add_init_script(SHIFTS)
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(300_000)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
@@ -355,6 +356,80 @@ def test_the_microphone_records(page):
     page.click("#record")
     ready(page)
     assert page.inner_text("#recording-name") == "Your recording.wav"
+
+
+RULES = """() => {
+  const shown = (e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().width > 1;
+  const controls = [...document.querySelectorAll("button, input, select, a, summary, [tabindex]")].filter(shown);
+  const text = (id) => document.getElementById(id)?.textContent;
+  const name = (e) => e.getAttribute("aria-label") || text(e.getAttribute("aria-labelledby"))
+    || [...(e.labels ?? [])].map((label) => label.textContent).join("") || e.textContent;
+  const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+  const named = ["aria-labelledby", "aria-describedby", "aria-controls"].flatMap((attribute) =>
+    [...document.querySelectorAll(`[${attribute}]`)].flatMap((e) => e.getAttribute(attribute).split(" ")));
+  return {
+    unnamed: controls.filter((e) => !name(e).trim()).map((e) => e.outerHTML),
+    jumping: controls.filter((e) => e.tabIndex > 0).map((e) => e.outerHTML),
+    pictures: [...document.images].filter((e) => !e.hasAttribute("alt")).map((e) => e.outerHTML),
+    twice: ids.filter((id, at) => ids.indexOf(id) !== at),
+    lost: named.filter((id) => !ids.includes(id)),
+    levels: [...document.querySelectorAll("h1, h2, h3")].filter(shown).map((e) => Number(e.tagName[1]))
+      .filter((level, at, all) => level > (all[at - 1] ?? 0) + 1),
+    spoken: ["status-text", "detected-label"].filter((id) => document.getElementById(id).role !== "status"),
+    errors: [...document.querySelectorAll(".error")].filter((e) => e.role !== "alert").map((e) => e.id),
+  };
+}"""
+INKS = """() => {
+  for (const e of document.querySelectorAll("[data-ink]")) delete e.dataset.ink;
+  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility({ visibilityProperty: true })
+    && [...e.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && !e.closest(":disabled, .unseen"))
+    .map((e, at) => { e.dataset.ink = at; return at; });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_screen_readers_and_keyboards_have_what_they_need(page, recording, scheme):
+    """Names of all controls, alternatives of pictures, headings, announcements, contrast, the order of the focus."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(PHONE)
+
+    def check(what):
+        assert not {rule: found for rule, found in page.evaluate(RULES).items() if found}, what
+        faint = {ink: contrast(page, f"[data-ink='{ink}']") for ink in page.evaluate(INKS)}
+        assert [page.inner_text(f"[data-ink='{ink}']") for ink, ratio in faint.items() if ratio < 4.5] == [], what
+        if find_spec("axe_playwright_python"):
+            page.evaluate(Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text())
+            found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
+            assert not [(each["id"], each["nodes"][0]["html"]) for each in found], what
+
+    check("start")
+    page.click("#separate")
+    check("error")
+    choose(page, recording[0])
+    page.wait_for_selector("#detected-list button")
+    page.click("#more summary >> nth=0")
+    page.fill("#query", "half, nothing")
+    page.focus("#separate")
+    page.keyboard.press("Enter")
+    status(page, "Done")
+    check("kept")
+    page.focus("#change")  # from here, the focus goes through all controls in the order in which they are read
+    order = """() => { const { top, left } = document.activeElement.getBoundingClientRect();
+      return [document.activeElement.id || document.activeElement.textContent, top + scrollY, left]; }"""
+    visited = []
+    while not visited or visited[-1][0] != "position":
+        visited.append(page.evaluate(order))
+        page.keyboard.press("Tab")
+    names = [name for name, *_ in visited]
+    assert names[:5] == ["change", "rain", "door knock", "×", "×"]
+    controls = ["query", "add-audio", "without", "start", "end", "model", "separate", "remove", "remix-listen", "play"]
+    assert [name for name in names if name in controls] == controls
+    assert len(set(names)) > 20
+    page.click("#remove")
+    page.wait_for_selector(".sound h3 >> text=Without half, nothing")
+    check("removed")
+    if not find_spec("axe_playwright_python"):
+        pytest.skip("the rules above hold; axe-core itself was not asked: pip install axe-playwright-python")
 
 
 SIZES = {"desktop": (1440, 900), "tablet": (768, 1024), "phone": (360, 740)}
