@@ -70,9 +70,13 @@ def only_parse(monkeypatch):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         raise Parsed
 
+    def accept_known(self, *words, **named):
+        original(self, *words, **named)
+        raise Parsed
+
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", accept)
         patch.setattr(argparse.ArgumentParser, "parse_args", accept)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", accept_known)
         with pytest.raises(Parsed):
             yield
 
