@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from separation import __version__
-from separation.audio.formats import FORMATS, find_format, find_subtype
+from separation.audio.formats import COMPRESSION, FORMATS, find_format, find_subtype, parse_bit_rate
 from separation.audio.writing import CLIPS
 from separation.changes import Span, parse_gain, parse_time
 from separation.cli_help import DESCRIPTION, EXAMPLES, SHORT_HELP
@@ -101,7 +101,7 @@ def build_parser() -> Parser:
     add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
     add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
     add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
-    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of the sound of films and m4a")
+    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of mp3, ogg, opus, m4a and films")
     add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
     add("--overwrite", action="store_true", help="replace existing files")
     add(
@@ -153,14 +153,6 @@ def parse_track(text: str) -> int | str:
     return text.lower()
 
 
-def parse_bit_rate(text: str) -> int:
-    """Convert "128" or "128k", in kilobits per second, to bits per second."""
-    digits = text.lower().removesuffix("k")
-    if not digits.isdecimal() or not 6 <= int(digits) <= 4096:
-        raise ValueError(f"“{text}” is not a rate from 6 to 4096 kilobits per second")
-    return 1000 * int(digits)
-
-
 def explained(convert: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return an argument type that shows the message of a ValueError to the user."""
 
@@ -205,7 +197,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     if options.list or options.all:
         names = ["query", "remove", "gain", "negative", "residual", "each"]
         if options.list:
-            names += ["all", "format", "subtype", "clip"] + ([] if options.plot else ["output"])
+            names += ["all", "format", "subtype", "clip", "bitrate"] + ([] if options.plot else ["output"])
         reason = "--list does not separate" if options.list else "--all separates what it finds"
         for name in names:
             if getattr(options, name):
@@ -229,7 +221,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     for name in ("threads", "jobs"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}.")
-    check_format(options.format, options.subtype)
+    check_format(options.format, options.subtype, options.bitrate)
     check_output(options, requests)
     return options, requests
 
@@ -283,11 +275,12 @@ def tidy_text(text: str, option: str) -> str:
     return text
 
 
-def check_format(name: str | None, subtype: str | None) -> None:
-    """Raise UsageError if the format or sample type is unknown."""
+def check_format(name: str | None, subtype: str | None, bit_rate: int | None = None) -> None:
+    """Raise UsageError if the format or sample type is unknown or has no bit rate."""
     try:
         if name:
-            find_subtype(find_format(name), subtype)
+            if find_subtype(find_format(name), subtype) not in COMPRESSION and bit_rate:
+                raise UsageError(f"--bitrate is for mp3, ogg, opus, m4a and films; {name} has no bit rate.")
             return
     except AudioError as error:
         raise UsageError(str(error)) from None

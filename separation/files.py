@@ -86,6 +86,7 @@ class FileSeparator:
         format: str | None = None,
         subtype: str | None = None,
         clip: str | None = None,
+        bitrate: int | str | None = None,
         progress: Progress | None = None,
     ) -> FileSeparation:
         """Separate a file of any length block by block, or write the results to files.
@@ -110,6 +111,7 @@ class FileSeparator:
             format: of the files, such as "flac".
             subtype: their sample type.
             clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
+            bitrate: of mp3, ogg, opus, m4a and films in kilobits per second; None: as the input.
             progress: called with the completed fraction, 0 to 1; returns False to cancel, which 1.0 is too late for.
 
         Raises:
@@ -118,6 +120,8 @@ class FileSeparator:
             ValueError, ModelError: as `__call__`.
         """
         wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
+        bit_rate = None if bitrate is None else formats.parse_bit_rate(str(bitrate))
+        options = OutputOptions(format, subtype, bit_rate, clip)
         reader = source if isinstance(source, Reader) else Reader(source)
         if progress:
             watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
@@ -126,9 +130,9 @@ class FileSeparator:
         sounds = [*wanted, *(query for query, _ in changed or ())]
         file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
         if output is not None:
-            names = [Query.parse(query, self.encoder).name for query in wanted]
-            options = OutputOptions(format, subtype, clip=clip)
-            file.outputs = write_files(file, names, changed, Path(output), residual, overwrite, options)
+            pairs = [*((query, None) for query in wanted), *(changed or ())]
+            named = [(Query.parse(query, self.encoder).name, gain) for query, gain in pairs]
+            file.outputs = write_files(file, named, Path(output), residual, overwrite, options)
             if progress:
                 progress(1.0)  # too late to cancel: the files are there
         return file
@@ -157,8 +161,7 @@ class FileSeparator:
 
 def write_files(
     file: FileSeparation,
-    names: Iterable[str],
-    gains: Iterable[tuple[Any, float]] | None,
+    sounds: Sequence[tuple[str, float | None]],
     output: Path,
     residual: bool,
     overwrite: bool,
@@ -168,8 +171,7 @@ def write_files(
 
     Args:
         file: the separation.
-        names: of the queries.
-        gains: sounds that are changed together, with their gains in dB.
+        sounds: names of the queries, with None, and of sounds that are changed together, with their gains in dB.
         output: a folder, or a file of an audio format.
         residual: whether the residual of each query is written.
         overwrite: whether existing files may be replaced.
@@ -179,8 +181,8 @@ def write_files(
         AudioError: if a file exists or cannot be written; nothing is written then.
         ValueError: if there are several results for one file.
     """
-    requests = [Request(name, "", True, residual) for name in names]
-    requests += blend_of(Request("", "", False, False, gain) for _, gain in gains or ())
+    requests = [Request(name, "", True, residual) for name, gain in sounds if gain is None]
+    requests += blend_of(Request(name, "", False, False, gain) for name, gain in sounds)
     reader, suffix = file.reader, output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
     alone = (suffix in formats.FORMATS or same) and not output.is_dir()

@@ -152,26 +152,34 @@ class Namer:
 
 
 def choose_format(
-    label: str, reader: Reader, name: str | None, subtype: str | None, notice: Callable[[str], None]
+    label: str,
+    reader: Reader,
+    name: str | None,
+    subtype: str | None,
+    notice: Callable[[str], None],
+    bit_rate: int | None = None,
 ) -> tuple[formats.Format, str]:
     """Return format and sample type of the outputs: those requested, else the input's, else wav.
 
     Raises:
-        AudioError: if the requested format cannot hold the audio.
+        AudioError: if the format cannot hold the audio, and was requested, or the bit rate.
     """
+    size = reader.sample_rate, reader.channels
     if name:
         entry = formats.find_format(name)
         chosen = formats.find_subtype(entry, subtype)
-        if why := formats.refusal(entry, chosen, reader.sample_rate, reader.channels):
+        if why := formats.refusal(entry, chosen, *size):
             raise AudioError(f"{label} cannot be written as {entry.name}: {why}.")
-        return entry, chosen
-    natural = formats.natural_format(reader.container, reader.subtype, reader.path.suffix)
-    entry, default = natural or (formats.FORMATS["wav"], "FLOAT")
-    chosen = formats.find_subtype(entry, subtype) if subtype else default
-    why = formats.refusal(entry, chosen, reader.sample_rate, reader.channels)
-    if why or (natural is None and reader.container is not None):
-        notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
-        return formats.FORMATS["wav"], "FLOAT"
+    else:
+        natural = formats.natural_format(reader.container, reader.subtype, reader.path.suffix)
+        entry, default = natural or (formats.FORMATS["wav"], "FLOAT")
+        chosen = formats.find_subtype(entry, subtype) if subtype else default
+        why = formats.refusal(entry, chosen, *size)
+        if why or (natural is None and reader.container is not None):
+            notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
+            entry, chosen = formats.FORMATS["wav"], "FLOAT"
+    if why := formats.refusal(entry, chosen, *size, bit_rate):
+        raise AudioError(f"{label} cannot be written with this bit rate: {why}.")
     return entry, chosen
 
 
@@ -192,23 +200,28 @@ class QueryOutputs:
     stack: ExitStack
     clip: str | None = None
     film: Film | None = None
+    bit_rate: int | None = None
     gain: float = 1.0
     picture: PendingFile | None = None
 
     def __post_init__(self) -> None:
         rate, (entry, subtype) = self.reader.sample_rate, self.form
+        bits = self.bit_rate
+        if bits is None and subtype == self.reader.subtype and self.reader.bit_rate:
+            low, high = formats.bit_rate_range(subtype, rate, self.reader.channels)
+            bits = min(max(self.reader.bit_rate, low), high)
         common = (
             rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask,
-            self.clip,
+            self.clip, bits, self.reader.carried,
         )  # fmt: skip
         self.writers: dict[str, Writer] = {}
         for kind in (kind for kind in ("target", "residual") if kind in self.paths):
             path, part = self.paths[kind], self.request.name
-            title = part if kind == "target" or self.request.rest else f"without {part}"
+            title = str(self.request.query) if self.request.rest else part if kind == "target" else f"without {part}"
             self.writers[kind] = (
                 FilmWriter(path, self.film, self.reader, self.overwrite, self.clip, title)
                 if self.film
-                else Writer(path, *common)
+                else Writer(path, *common, title)
             )
             self.stack.callback(self.writers[kind].discard)
         if "picture" in self.paths:
@@ -260,7 +273,7 @@ class QueryOutputs:
         return files
 
     def report(self, record: Record, presence: float | None) -> None:
-        """Add the files, the gain and, unless it is None, the presence to the record."""
+        """Add the files, the gain, what they do not carry and, unless it is None, the presence to the record."""
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         if presence is not None:
             record.enter_presence(name, presence)
@@ -283,12 +296,15 @@ class QueryOutputs:
             removed = set(record.residuals) - set(record.targets)
             record.rest = paths["residual"] if self.request.rest or len(removed) == 1 else None
         record.plots += [paths["picture"]] if "picture" in paths else []
+        if (left_out := self.reader.carried.warning) and left_out not in record.warnings:
+            record.warnings.append(left_out)
 
 
 def blend_of(requests: Iterable[Request]) -> list[Request]:
     """Return the request for the file that requests with gains share: a remix, or the input without their sounds."""
-    gains = {request.name: request.gain for request in requests if request.gain is not None}
-    if any(gain > -math.inf for gain in gains.values()):
-        title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains.items())
+    gains = [(request.name, request.gain) for request in requests if request.gain is not None]
+    if any(gain > -math.inf for _, gain in gains):
+        title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains)
         return [Request(REMIX, title, False, True, rest=REMIX)]
-    return [Request(WITHOUT, f"without {', '.join(gains)}", False, True, rest=WITHOUT)] if gains else []
+    title = f"without {', '.join(name for name, _ in gains)}"
+    return [Request(WITHOUT, title, False, True, rest=WITHOUT)] if gains else []

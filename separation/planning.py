@@ -28,7 +28,7 @@ class OutputOptions:
     Attributes:
         format: name of a format; None: as the input, if possible.
         subtype: sample type; None: the format's default.
-        bit_rate: of films, in bits per second.
+        bit_rate: of mp3, Vorbis, Opus and films in bits per second; None: as the input.
         clip: one of `writing.CLIPS`.
         sound_only: whether no film is written.
         plot: whether spectrograms are drawn.
@@ -64,11 +64,12 @@ class OutputPlan:
         self, label: str, reader: Reader, requests: Sequence[Request], options: OutputOptions, namer: Namer
     ) -> None:
         self.label, self.reader, self.requests, self.options, self.namer = label, reader, requests, options, namer
-        self.form = choose_format(label, reader, options.format, options.subtype, namer.notice)
         self.films: list[Film | None] = [None] * len(requests)
         if not (options.format or options.sound_only):
             targets = [request.target for request in requests]
             self.films = plan_films(label, reader, targets, options.bit_rate, namer.notice)
+        bits = None if all(self.films) else options.bit_rate
+        self.form = choose_format(label, reader, options.format, options.subtype, namer.notice, bits)
         self.paths: list[dict[str, Path]] = []
         self.origins: list[Origin | None] = [None] * len(requests)
 
@@ -118,10 +119,10 @@ class OutputPlan:
 
     def open(self, frames: int, stack: ExitStack) -> list[QueryOutputs]:
         """Open all files under temporary names; closing `stack` removes those that were not finished."""
-        form, clip = self.form, self.options.clip
+        how = self.form, self.namer.overwrite, stack, self.options.clip
         return [
             QueryOutputs(
-                request, paths, self.label, self.reader, frames, form, self.namer.overwrite, stack, clip, film=film
+                request, paths, self.label, self.reader, frames, *how, film=film, bit_rate=self.options.bit_rate
             )
             for request, paths, film in zip(self.requests, self.paths, self.films, strict=True)
         ]

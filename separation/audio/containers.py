@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio.joining import Piece, Span, open_view, unify, warn_of_loss
 from separation.audio.layouts import describe_layout
 from separation.audio.sizes import compare_size
+from separation.audio.tags import ATTACHED
 from separation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ CHUNK = re.compile(rb"chan(?=\0{6})|CHAN(?=\0\0)")
 """Descriptions of channels: in MP4 with a small size in front, in CAF and AIFF with one behind."""
 MAX_BOXES, MAX_INDEX = 100, 1 << 26  # boxes, and bytes of one, that are looked at
 SHORTFALL = 0.25  # seconds that may be missing at the end: encoders round lengths to whole frames
-ATTACHED = 1 << 10  # disposition of a cover
+SAME_BITS = 0.5  # least bits per sample by default for the codec of the input: silence lowers a mean
+MAX_PACKETS = 20_000  # that the bit rate is measured on
 STEP = 0.008  # seconds by which time stamps may differ from the count of samples: containers round them
 JPEG_SCALE = 3  # as ffmpeg's -q:v
 
 
 @contextmanager
-def open_container(path: Path, spans: Sequence[Span] = ()) -> Iterator[Any]:
-    """Open a media file, or spans of it, with PyAV.
+def open_container(path: Path, spans: Sequence[Span] = (), errors: str = "ignore") -> Iterator[Any]:
+    """Open a media file, or spans of it, with PyAV; `errors` is for tags that are not UTF-8.
 
     Raises:
         AudioError: if that fails or the format is not one of the allowed ones.
@@ -51,7 +53,7 @@ def open_container(path: Path, spans: Sequence[Span] = ()) -> Iterator[Any]:
     spans = spans or _hide_layouts(path)
     with ExitStack() as stack:
         source = stack.enter_context(open_view(path, spans)) if spans else f"file:{path}"
-        yield stack.enter_context(_open(path, source, options))
+        yield stack.enter_context(_open(path, source, options, errors))
 
 
 def _hide_layouts(path: Path) -> list[Span]:
@@ -85,11 +87,11 @@ def _hide_layouts(path: Path) -> list[Span]:
     return []
 
 
-def _open(path: Path, source: Any, options: dict[str, str]) -> Any:
+def _open(path: Path, source: Any, options: dict[str, str], errors: str) -> Any:
     import av
 
     try:
-        return av.open(source, options=options, metadata_errors="ignore")
+        return av.open(source, options=options, metadata_errors=errors)
     except av.error.ArgumentError:  # not in the list of formats
         raise AudioError(f"{path} holds no audio that can be read (ffmpeg: its format is not supported).") from None
     except (av.error.FFmpegError, UnicodeError) as error:
@@ -136,6 +138,7 @@ class ContainerDecoder:
         tracks: languages of all audio streams, "" if not known.
         pictures: whether there is a video stream.
         timeline: samples from which on time does not go on as before, and their times in seconds, once it was read.
+        holes_count: whether holes in the sound are a loss to warn of.
 
     Raises:
         AudioError: if the file cannot be opened or has no such stream.
@@ -146,6 +149,7 @@ class ContainerDecoder:
     ) -> None:
         self.path, self._spans = path, spans
         self.timeline: list[tuple[int, float]] = []
+        self.holes_count = True
         self._note, cut = (None, False) if spans else compare_size(path)
         self._cut = damaged or cut
         self.warning: str | None = None
@@ -193,7 +197,7 @@ class ContainerDecoder:
             raise AudioError(f"{self.path} is damaged and cannot be decoded{detail}.")
         stated = round(self._end * self.sample_rate) if short and self._end is not None else None
         # Packets are missing in the middle.
-        gap = self._timed and self._last - self._first - frames / self.sample_rate > SHORTFALL
+        gap = self._timed and self.holes_count and self._last - self._first - frames / self.sample_rate > SHORTFALL
         damaged = self._cut or bool(detail) or gap
         sentences = [*notes, self._note or ""]
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, sentences, detail)
@@ -247,6 +251,24 @@ class ContainerDecoder:
                 yield from frames
         except av.error.FFmpegError as error:
             self._damage = self._damage or _strerror(error)
+
+
+def measure_bit_rate(path: Path) -> int | None:
+    """Return the bits per second of the first audio stream: as its header states, else measured on packets."""
+    import av
+
+    with suppress(AudioError, ValueError, av.error.FFmpegError), open_container(path) as container:
+        stream = container.streams.audio[0]
+        nominal: int = stream.codec_context.bit_rate or 0
+        if stream.codec_context.name.endswith("vorbis") and nominal > 0:
+            return nominal
+        packets = islice(container.demux(stream), MAX_PACKETS)
+        sizes, ticks = zip(
+            *[(each.size, each.duration) for each in packets if each.size and each.duration], strict=True
+        )
+        least = SAME_BITS * stream.rate * stream.channels if max(sizes) - min(sizes) > 1 else 0
+        return round(max(8 * sum(sizes) / float(sum(ticks) * stream.time_base), least))
+    return None
 
 
 def pictures(path: Path, start: float = 0.0, seconds: float = 0.0, height: int = 256) -> Iterator[bytes]:

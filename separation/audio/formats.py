@@ -6,7 +6,10 @@ example, ends the process with a segmentation fault above 200 kHz.
 
 from __future__ import annotations
 
+import functools
+import io
 from dataclasses import dataclass
+from typing import Any
 
 from separation.errors import AudioError
 
@@ -21,6 +24,9 @@ LIMITS: dict[str, tuple[set[int] | None, int, int]] = {
     "MP3": ({8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}, 48_000, 2),
     "FLAC": (None, 655_350, 8),
 }
+COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1, "OPUS": None}
+"""Sample types that have a bit rate, and the level that is high quality: the input may have been compressed already."""
+SHORTEST = 200  # bytes of a frame of mp3 with room for the header that states the delay of the encoder
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,8 @@ def find_subtype(entry: Format, name: str | None) -> str:
     return wanted
 
 
-def refusal(entry: Format, subtype: str, sample_rate: int, channels: int) -> str | None:
-    """Say in half a sentence why a format cannot hold this sample rate or channel count; None if it can."""
+def refusal(entry: Format, subtype: str, sample_rate: int, channels: int, bit_rate: int | None = None) -> str | None:
+    """Say in half a sentence why a format cannot hold this sample rate, channel count or bit rate; None if it can."""
     rates, max_rate, max_channels = LIMITS.get(subtype) or LIMITS.get(entry.container) or (None, 2**31 - 1, 1024)
     kind = "opus" if subtype == "OPUS" else entry.name
     if rates is not None and sample_rate not in rates:
@@ -95,7 +101,61 @@ def refusal(entry: Format, subtype: str, sample_rate: int, channels: int) -> str
         return f"{kind} cannot hold a sample rate of {sample_rate} Hz"
     if channels > max_channels:
         return f"{kind} cannot hold {channels} channels, at most {max_channels}"
+    if bit_rate is None:
+        return None
+    if subtype not in COMPRESSION:
+        return f"{kind} has no bit rate; mp3, ogg and opus have one"
+    low, high = (round(rate / 1000) for rate in bit_rate_range(subtype, sample_rate, channels))
+    if not low <= bit_rate / 1000 <= high:
+        sound = f"{sample_rate} Hz and {channels} channel{'s' * (channels > 1)}"
+        return f"{kind} with {sound} takes {low} to {high} kbit/s, not {bit_rate / 1000:g}"
     return None
+
+
+def parse_bit_rate(text: str) -> int:
+    """Convert "128" or "128k", in kilobits per second, to bits per second."""
+    digits = text.lower().removesuffix("k")
+    if not digits.isdecimal() or not 6 <= int(digits) <= 4096:
+        raise ValueError(f"“{text}” is not a rate from 6 to 4096 kilobits per second")
+    return 1000 * int(digits)
+
+
+def bit_rate_range(subtype: str, sample_rate: int, channels: int) -> tuple[int, int]:
+    """Return the lowest and highest bit rate of a sample type in bits per second."""
+    if subtype == "OPUS":
+        return 6000 * channels, 256_000 * channels
+    if subtype == "VORBIS":
+        return nominal_bit_rate(1.0, sample_rate, channels), nominal_bit_rate(0.0, sample_rate, channels)
+    return (32_000, 320_000) if sample_rate >= 32_000 else (8000, 160_000 if sample_rate >= 16_000 else 64_000)
+
+
+@functools.cache
+def nominal_bit_rate(level: float, sample_rate: int, channels: int) -> int:
+    """Return the bit rate in the header of Vorbis with one of libsndfile's compression levels."""
+    import soundfile
+
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", sample_rate, channels, "VORBIS", format="OGG", compression_level=level):
+        pass
+    return int.from_bytes(file.getvalue().partition(b"\1vorbis")[2][13:17], "little")
+
+
+def choose_compression(subtype: str, sample_rate: int, channels: int, bit_rate: int | None) -> dict[str, Any]:
+    """Return soundfile's arguments for a bit rate; None: high quality. It is limited to what the encoder can do."""
+    if bit_rate is None or subtype not in COMPRESSION:
+        return {"compression_level": COMPRESSION.get(subtype)}
+    low, high = bit_rate_range(subtype, sample_rate, channels)
+    if subtype == "VORBIS":
+        best, worst = 0.0, 1.0
+        for _ in range(10):
+            level = (best + worst) / 2
+            best, worst = (level, worst) if nominal_bit_rate(level, sample_rate, channels) > bit_rate else (best, level)
+        return {"compression_level": worst}
+    level = max(0.0, min(1 - (bit_rate - low) / (high - low), 0.9999))  # libsndfile's scale; 1 is refused
+    if subtype == "OPUS":
+        return {"compression_level": level}
+    frame = bit_rate * (144 if sample_rate >= 32_000 else 72) / sample_rate
+    return {"compression_level": level, "bitrate_mode": "CONSTANT" if frame >= SHORTEST else "AVERAGE"}
 
 
 def natural_format(container: str | None, subtype: str | None, suffix: str) -> tuple[Format, str] | None:

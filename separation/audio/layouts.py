@@ -10,6 +10,8 @@ SNDFILE = dict(enumerate(["FL", "FR", "FC", "FL", "FR", "FC", "BC", "BL", "BR", 
 """The same loudspeakers by libsndfile's numbers."""
 MASKS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 """The usual mask by number of channels, also that of Vorbis, Opus and flac; one and two channels need none."""
+SIDE_MASKS, PLAIN_MASKS = (0x607, 0x60F), (0x3, 0x4)
+"""Masks that players treat like the usual ones, with loudspeakers at the side; and those of one and two channels."""
 VORBIS_ORDER = {
     3: [0, 2, 1], 5: [0, 2, 1, 3, 4], 6: [0, 2, 1, 5, 3, 4], 7: [0, 2, 1, 6, 5, 3, 4], 8: [0, 2, 1, 7, 5, 6, 3, 4],
 }  # fmt: skip
@@ -23,3 +25,8 @@ def describe_layout(names: Sequence[str]) -> tuple[int, list[int] | None]:
     bits = [SPEAKERS.index(name) for name in names]
     order = sorted(range(len(bits)), key=bits.__getitem__)
     return sum(1 << bit for bit in bits), None if order == list(range(len(bits))) else order
+
+
+def name_speakers(mask: int) -> str:
+    """Return FFmpeg's name for the loudspeakers of a mask, such as FL+FR+FC."""
+    return "+".join(name for bit, name in enumerate(SPEAKERS) if mask >> bit & 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from separation.audio.joining import Piece, unify, warn_of_loss
+from separation.audio.tags import measure_tag, skip_tags
 from separation.errors import AudioError
 
 if TYPE_CHECKING:
@@ -90,31 +91,6 @@ def parse_header(data: bytes) -> Header | None:
     if not gap:
         return Header(fields[0], fields[1], 0, 0)
     return Header(fields[0], fields[1], (gap >> 12) + DECODER_DELAY, max(0, (gap & 4095) - DECODER_DELAY))
-
-
-def measure_tag(data: bytes, at: int) -> int:
-    """Return the size of the tag at a position; 0 if there is none."""
-    head = data[at : at + 32]
-    if head[:3] in (b"ID3", b"3DI") and len(head) >= 10 and head[3] < 5 and max(head[6:10]) < 128:
-        size = functools.reduce(lambda total, byte: total << 7 | byte, head[6:10], 0)
-        return 10 if head[:1] == b"3" else 10 + size + (10 if head[5] & 16 else 0)
-    if head[:8] == b"APETAGEX" and len(head) == 32:
-        return 32 + (int.from_bytes(head[12:16], "little") if head[23] & 32 else 0)
-    if head[:3] == b"TAG":
-        return 227 if head[:4] == b"TAG+" else 128
-    if head[:11] == b"LYRICSBEGIN":
-        end = max(data.find(word, at, at + WINDOW) for word in (b"LYRICS200", b"LYRICSEND"))
-        return end + 9 - at if end > 0 else 0
-    return 0
-
-
-def skip_tags(file: BinaryIO, at: int) -> int:
-    """Return the end of the tags at a position."""
-    file.seek(at)
-    while tag := measure_tag(file.read(32), 0):
-        at += tag
-        file.seek(at)
-    return at
 
 
 def find_frames(file: BinaryIO) -> Iterator[tuple[Frame | None, bytes]]:

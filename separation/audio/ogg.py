@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from separation.audio.joining import Span
+if TYPE_CHECKING:
+    from separation.audio.joining import Span
+
 
 MAGIC = b"OggS"
 CONTINUED, FIRST, LAST = 1, 2, 4  # bits of a page's type
@@ -121,6 +123,54 @@ def mark_last(page: Page) -> bytes:
     header = page.header[:5] + bytes([kind]) + page.header[6:22] + bytes(4)
     body = bytes([len(lacing)]) + lacing + payload
     return header[:22] + checksum(header + body) + body
+
+
+def read_packets(pages: Iterator[Page | None], count: int, most: int) -> tuple[list[bytes], Page]:
+    """Return the first packets of the first stream in `pages`, and the page on which the last one ends.
+
+    Raises:
+        ValueError: if they are damaged or have more than `most` bytes.
+    """
+    packets, serial = [bytearray()], b""
+    for page in pages:
+        if page is None or not page.complete:
+            break
+        serial, at = serial or page.serial, 0
+        for size in page.header[27:] if page.serial == serial else b"":
+            packets[-1] += page.payload[at : at + size]
+            packets += [bytearray()] * (size < 255)
+            at += size
+        if len(packets) > count:
+            return [bytes(packet) for packet in packets[:count]], page
+        if sum(map(len, packets)) > most:
+            break
+    raise ValueError("the packets are damaged or too large")
+
+
+def replace_packet(file: BinaryIO, edit: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Yield the pages of a Vorbis or Opus file with another second packet, which contains the comments."""
+    pages = find_pages(file)
+    [first], head = read_packets(pages, 1, SEARCHED)
+    yield head.header + head.payload
+    count = 2 if first[1:7] == b"vorbis" else 1  # a third packet ends on the same page
+    packets, last = read_packets(pages, count, SEARCHED)
+    packets = [edit(packets[0]), *packets[1:]]
+    lacing = b"".join(b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets)
+    payload, at, number = b"".join(packets), 0, 1
+    for start in range(0, len(lacing), 255):
+        part = lacing[start : start + 255]
+        kind = CONTINUED if start and lacing[start - 1] == 255 else 0
+        time = b"\xff" * 8 if min(part) == 255 else bytes(8)
+        page = MAGIC + bytes([0, kind]) + time + head.serial + number.to_bytes(4, "little") + bytes(4)
+        page += bytes([len(part)]) + part + payload[at : at + sum(part)]
+        yield page[:22] + checksum(page) + page[26:]
+        at, number = at + sum(part), number + 1
+    shift = number - 1 - last.number
+    for each in pages:
+        if each is not None:
+            page = each.header[:18] + (each.number + shift).to_bytes(4, "little") + bytes(4) + each.header[26:]
+            page += each.payload
+            yield page[:22] + checksum(page) + page[26:]
 
 
 def find_links(path: Path) -> list[Link]:

@@ -9,22 +9,26 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import ContainerDecoder
-from separation.audio.formats import READABLE
+from separation.audio.containers import ContainerDecoder, measure_bit_rate, open_container
+from separation.audio.formats import COMPRESSION, READABLE
 from separation.audio.joining import Decoder, JoinedDecoder, Span, open_view, warn_of_loss
 from separation.audio.layouts import MASKS, SNDFILE, VORBIS_ORDER, describe_layout
-from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder, measure_tag
+from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder
 from separation.audio.ogg import find_links
 from separation.audio.sizes import repair_sizes
+from separation.audio.tags import measure_tag
 from separation.audio.waveform import MAX_CHANNELS
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from separation.audio.carried import Carried
 
 CHUNK = 16_384  # frames per call of libsndfile
 BLOCK_SECONDS = 10.0
@@ -80,6 +84,25 @@ class Reader:
         self.track: int = getattr(self._decoder, "track", 0)
         self.tracks: list[str] = getattr(self._decoder, "tracks", [""])
         self.pictures: bool = getattr(self._decoder, "pictures", False)
+        if self.container == "FLAC" and self.channels > 2:  # libsndfile does not read unusual loudspeakers
+            self.channel_mask = self.carried.channel_mask or self.channel_mask
+
+    @cached_property
+    def carried(self) -> Carried:
+        """Tags, covers and further chunks of the file, for `Writer`."""
+        from separation.audio.carried import read_carried
+
+        return read_carried(self.path, self.container, open_container)
+
+    @cached_property
+    def bit_rate(self) -> int | None:
+        """Bits per second of mp3, Vorbis or Opus, estimated from the first minutes; None for others."""
+        return measure_bit_rate(self.path) if self.subtype in COMPRESSION else None
+
+    def accept_holes(self) -> None:
+        """Do not count holes in the sound of a container as a loss: `FilmWriter` fills them."""
+        if isinstance(self._decoder, ContainerDecoder):
+            self._decoder.holes_count = False
 
     @property
     def timeline(self) -> list[tuple[int, float]]:

@@ -6,6 +6,7 @@ A trial on the first packets shows before a separation whether the container can
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import open_container
+from separation.audio.containers import SAME_BITS, open_container
 from separation.audio.formats import Format
 from separation.audio.joining import LAYOUTS
-from separation.audio.layouts import SPEAKERS
+from separation.audio.layouts import name_speakers
+from separation.audio.tags import OLD_TAGS
 from separation.audio.writing import Writer
 from separation.errors import AudioError
 
@@ -35,7 +37,6 @@ MUXERS = {
 SOUND_ONLY = ("m4a", "m4b", "mka")
 """Suffixes of containers that targets are written to as well."""
 MOV = ("mp4", "mov", "3gp")
-BRANDS = ("major_brand", "minor_version", "compatible_brands", "encoder")  # tags about how a file was written
 ENCODERS = {"mp3": "libmp3lame", "opus": "libopus", "wmav1": "wmav2"} | {
     name: name for name in ("aac", "ac3", "eac3", "alac", "flac", "mp2", "wmav2", "wavpack", "tta")
 }
@@ -48,10 +49,16 @@ LOSSLESS = ("flac", "alac", "wavpack", "tta")
 PRIMED = (*MOV, "matroska", "webm")
 """Containers that store the number of samples that an encoder adds at the start."""
 MP2_RATES = [1000 * rate for rate in (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)]
-BITS = 1.7  # least bits per sample by default: the input has been compressed already
+BITS = 1.7  # least bits per sample by default for another codec: the input has been compressed already
 TRIAL_PACKETS, TRIAL_BYTES, CHUNK = 200, 1 << 23, 16_384
 JUMP_BACK = 1.0  # seconds
-OLD_TAGS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")  # of Matroska tracks, about their old samples
+OLD_TRACK_TAGS = (
+    "DURATION",
+    "BPS",
+    "NUMBER_OF_",
+    "_STATISTICS",
+    "ENCODER",
+)  # of Matroska tracks, about their old samples
 ITUNES = """
     title artist album_artist composer album date comment genre copyright grouping lyrics description synopsis
     show episode_id network keywords media_type hd_video gapless_playback compilation track disc season_number
@@ -72,7 +79,8 @@ class Film:
         layout: FFmpeg's name of the channels that the encoder gets.
         rate: sample rate that the encoder gets, in Hz.
         bit_rate: of the sound in bits per second; 0 for lossless codecs.
-        left_out: indices of data streams that the container cannot hold.
+        left_out: indices of data streams that cannot be copied.
+        lost: how many of them; FFmpeg writes the timecode of pictures in MP4 and QuickTime anew.
     """
 
     path: Path
@@ -83,6 +91,7 @@ class Film:
     rate: int
     bit_rate: int
     left_out: frozenset[int] = frozenset()
+    lost: int = 0
 
     @property
     def form(self) -> tuple[Format, str]:
@@ -127,8 +136,10 @@ def plan_films(
     if not any(kept) or not (container or reader.pictures):
         return [None] * len(kept)
     film = plan_film(reader, label, bit_rate)
-    if film.left_out:
-        notice(f"{label}: timecodes or other data beside pictures and sound ({len(film.left_out)}) cannot be kept.")
+    if film.lost:
+        notice(f"{label}: data beside pictures and sound cannot be kept (tracks: {film.lost}).")
+    if all(kept):
+        reader.accept_holes()
     return [film if keep else None for keep in kept]
 
 
@@ -156,31 +167,39 @@ def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
         own = [name] if name.startswith("pcm_") else [ENCODERS[name]] if name in ENCODERS else []
         tags = stream.metadata
         given = given or int(tags["BPS"]) if tags.get("BPS", "").isdecimal() else given
-        data = [each.index for each in source.streams if each.type in ("data", "unknown")]
+        chapters = MUXERS[suffix] in MOV and bool(source.chapters())  # a track of texts, which FFmpeg writes anew
+        data = {
+            each.index: each.metadata.get("timecode") for each in source.streams if each.type in ("data", "unknown")
+        }
+        codes = {each.metadata.get("timecode") for each in source.streams.video if MUXERS[suffix] in MOV} - {None}
+    given = 0 if is_lossless(name) else given
     own += [codec for codec in OTHERWISE.get(MUXERS[suffix], ["aac"]) if codec not in own]
     if reader.channels in (5, 7):  # FFmpeg's Opus encoder swaps them
         own = [codec for codec in own if codec != "libopus"]
-    given = 0 if is_lossless(name) else given
-    bits = bit_rate or max(given, round(BITS * reader.sample_rate * reader.channels))
     mask, why = reader.channel_mask, "no encoder takes its sound"
-    names = "+".join(name for bit, name in enumerate(SPEAKERS) if mask >> bit & 1)
+    names = name_speakers(mask)
     layouts = [names] if names and reader.channels > 2 else []
     layouts += [LAYOUTS.get(reader.channels, f"{reader.channels}C"), *["5.1(side)"] * (reader.channels == 6)]
     for codec in own:
         rates = av.Codec(codec, "w").audio_rates or [reader.sample_rate]
         rate = min((each for each in rates if each >= reader.sample_rate), default=max(rates))
+        least = SAME_BITS if given and codec == ENCODERS.get(name) else BITS
+        bits = bit_rate or max(given, round(least * reader.sample_rate * reader.channels))
         if codec == "mp2":
             bits = min((each for each in MP2_RATES if each >= bits), default=MP2_RATES[-1])
         for layout in layouts:
-            for left_out in [frozenset(), frozenset(data)][: 1 + bool(data)]:
+            for left_out in [{}, data][: 1 + bool(data)]:
                 film = Film(
-                    reader.path, reader.track, suffix, codec, layout, rate, 0 if is_lossless(codec) else bits, left_out
-                )
+                    reader.path, reader.track, suffix, codec, layout, rate, 0 if is_lossless(codec) else bits,
+                    frozenset(left_out), max(0, sum(code not in codes for code in left_out.values()) - chapters),
+                )  # fmt: skip
                 try:
                     _try(film, reader)
                 except (av.error.FFmpegError, ValueError, OverflowError) as error:
                     why = str(getattr(error, "strerror", None) or error).rstrip(".")
                 else:
+                    if bit_rate and not film.bit_rate:
+                        raise AudioError(f"{label} cannot be written with --bitrate: {codec} has no bit rate.")
                     return film
     raise AudioError(f"{label} cannot be written with another sound ({why}): --sound-only writes its sound.")
 
@@ -221,13 +240,13 @@ class Remuxer:
         self.film, self.sample_rate, self.channels = film, sample_rate, channels
         self.first = self.at = round(start * sample_rate)  # position of the next sample, on the film's clock
         self.source = stack.enter_context(open_container(film.path))
-        tags = {key: text for key, text in self.source.metadata.items() if key.lower() not in BRANDS}
+        tags = {key: text for key, text in self.source.metadata.items() if not re.fullmatch(OLD_TAGS, key)}
         options = {"movflags": "use_metadata_tags"} if film.muxer in MOV and set(tags) - set(ITUNES.split()) else {}
         options |= {"brand": "M4A "} if film.suffix in SOUND_ONLY and film.muxer in MOV else {}
         target: Any = f"file:{sink}" if isinstance(sink, Path) else sink
         self.output = stack.enter_context(av.open(target, "w", format=film.muxer, container_options=options))
         if title and "title" in tags:
-            tags["title"] += f" [{title}]"
+            tags["title"] += f" ({title})"
         self.output.metadata.update(tags)
         self.streams: dict[int, Any] = {}
         replaced = self.source.streams.audio[film.track]
@@ -250,7 +269,7 @@ class Remuxer:
             formats = [each.name for each in copy.codec_context.codec.audio_formats or ()]
             if film.codec in LOSSLESS:
                 copy.codec_context.format = next(name for name in ("s32", "s32p", *formats) if name in formats)
-            tags = {key: value for key, value in tags.items() if not key.startswith(OLD_TAGS)}
+            tags = {key: value for key, value in tags.items() if not key.startswith(OLD_TRACK_TAGS)}
         elif film.muxer == "matroska" and stream.disposition & 1024:  # a cover, which FFmpeg would write as a video
             picture = next(packet for packet in self.source.demux(stream) if packet.size)
             self.source.seek(0)
@@ -319,13 +338,14 @@ class FilmWriter(Writer):
     def __init__(
         self, path: Path, film: Film, reader: Reader, overwrite: bool = False, clip: str | None = None, title: str = ""
     ) -> None:
-        self.film, self.title, self._stack = film, title, ExitStack()
+        self.film, self._stack = film, ExitStack()
         self._timeline = list(reader.timeline) or [(0, 0.0)]
         for (first, begin), (second, end) in pairwise(self._timeline):
             if end < begin + (second - first) / reader.sample_rate - JUMP_BACK:
                 raise AudioError(f"{reader.path} has time stamps that jump back: --sound-only writes its sound.")
         self._at = self._skip = 0
-        super().__init__(path, reader.sample_rate, reader.channels, film.form[0], overwrite=overwrite, clip=clip)
+        form = reader.sample_rate, reader.channels, film.form[0]
+        super().__init__(path, *form, overwrite=overwrite, clip=clip, title=title)
 
     def _start_encoder(self, frames: int | None) -> None:
         with _explained(self.path):

@@ -157,7 +157,7 @@ def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
         if stated > rest and not largest:
             return _patch(sound, rest, size), None, True
         if largest or (stated <= layout.lead and not is_chunks(file, layout, start + max(0, stated), size)):
-            return _patch(sound, _find_end(file, sound, size) - start, size), None, False
+            return _patch(sound, find_end(file, sound, size) - start, size), None, False
         if 0 < -stated % sound.block <= rest - stated < SLACK:  # only a part of the last sample is counted
             return _patch(sound, stated + -stated % sound.block, size), None, False
         end = start + stated
@@ -173,7 +173,7 @@ def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
         return [(0, end)], left if file.read(1 << 16).strip(b"\0") else None, False
 
 
-def _find_end(file: BinaryIO, sound: Sound, size: int) -> int:
+def find_end(file: BinaryIO, sound: Sound, size: int) -> int:
     """Return the end of sound of unknown size: the first chunk after it, or the end of the file."""
     first = max(sound.start, size - BEHIND)
     file.seek(first)

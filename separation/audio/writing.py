@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from separation.audio.formats import SAMPLE_BYTES, Format, find_format, find_subtype, refusal
-from separation.audio.layouts import MASKS, VORBIS_ORDER
+from separation.audio.formats import SAMPLE_BYTES, Format, choose_compression, find_format, find_subtype, refusal
+from separation.audio.layouts import MASKS, PLAIN_MASKS, VORBIS_ORDER
 from separation.errors import AudioError, reason
 from separation.process import remove, temporary_path, uninterrupted
 
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from separation.audio.carried import Carried
+
 RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
 CLIPS = ("rescale", "clamp", "none")
 """Treatment of samples beyond full scale: scale the whole file down, clip them, or keep them if the format can."""
-COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1}  # high quality: the input may have been compressed already
+CAF_TAGS = {name: name for name in ("title", "artist", "album", "date", "genre", "comment", "copyright")}
+CAF_TAGS["track"] = "tracknumber"
 
 
 class PendingFile:
@@ -127,9 +130,12 @@ class Writer:
         subtype: libsndfile's name of the sample type; None: the format's default (wav: FLOAT, flac: PCM_24).
         overwrite: whether an existing file may be replaced.
         frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
-        channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav files with
-            more than two channels hold it.
+        channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav and flac
+            files hold unusual ones.
         clip: one of CLIPS. None: scale down in formats that end at full scale, keep samples in others.
+        bit_rate: of mp3, Vorbis and Opus in bits per second; None: one of high quality.
+        carried: `Reader.carried` of the input, which is added to the file.
+        title: added in brackets to the title in it.
 
     Attributes:
         peak: largest absolute sample so far.
@@ -153,17 +159,24 @@ class Writer:
         frames: int | None = None,
         channel_mask: int = 0,
         clip: str | None = None,
+        bit_rate: int | None = None,
+        carried: Carried | None = None,
+        title: str = "",
     ) -> None:
         self.path, self.clip = Path(path), clip
+        self.bit_rate, self.carried, self.title = bit_rate, carried, title
         self.sample_rate, self.channels = sample_rate, channels
         self.format = format if isinstance(format, Format) else find_format(format or self.path.suffix or "wav")
         self.subtype = find_subtype(self.format, subtype)
-        if why := refusal(self.format, self.subtype, sample_rate, channels):
+        if why := refusal(self.format, self.subtype, sample_rate, channels, bit_rate):
             raise AudioError(f"{self.path} cannot be written: {why}.")
         known = channel_mask.bit_count() == channels
         self.channel_mask = channel_mask if known else MASKS.get(channels, 0)
+        if carried and carried.channel_mask is not None and self.format.container == "WAV":
+            self.channel_mask = carried.channel_mask  # even if it does not fit the channels
         order = VORBIS_ORDER.get(channels) if self.format.container == "OGG" else None
-        self._order = order and sorted(range(channels), key=order.__getitem__)
+        self._order: list[int] | None = order and sorted(range(channels), key=order.__getitem__)
+        self._unusual = self.channel_mask not in (0, MASKS.get(channels, 0), *PLAIN_MASKS)
         self.limited = self.subtype not in ("FLOAT", "DOUBLE")
         self.spooled = clip == "rescale" or (clip is None and self.limited)
         self.peak = 0.0
@@ -221,12 +234,19 @@ class Writer:
             self._explain_failure("it is not complete")
 
     def _close(self) -> None:
+        """Complete the file and add what it carries."""
         self._encoder.close()
-        if self.format.container == "WAV" and self.channels > 2:  # write the channel mask into the header
-            with self.pending.explained(), open(self.pending.temporary, "rb+") as file:
-                at = file.read(256).find(b"fmt ")
-                file.seek(at + 28)
-                file.write(self.channel_mask.to_bytes(4, "little"))
+        container = self.format.container
+        with self.pending.explained():
+            if container == "WAV" and (self.channels > 2 or self._unusual):  # write the channel mask into the header
+                with open(self.pending.temporary, "rb+") as file:
+                    at = file.read(256).find(b"fmt ")
+                    file.seek(at + 28)
+                    file.write(self.channel_mask.to_bytes(4, "little"))
+            if self.carried or self._unusual:
+                from separation.audio.attaching import attach
+
+                attach(self.pending.temporary, container, self.carried, self.title, self._unusual * self.channel_mask)
 
     def _is_complete(self) -> bool:
         """Return whether all samples were written: some encoders ignore errors."""
@@ -244,13 +264,16 @@ class Writer:
         size = (frames or 0) * self.channels * SAMPLE_BYTES.get(self.subtype, 0)
         if container == "WAV" and size > RF64_BYTES:
             container = "RF64"
-        elif container == "WAV" and self.channels > 2:
+        elif container == "WAV" and (self.channels > 2 or self._unusual):
             container = "WAVEX"
         try:
             self._encoder = soundfile.SoundFile(
                 os.fsencode(self.pending.temporary), "w", self.sample_rate, self.channels, subtype=self.subtype,
-                format=container, compression_level=COMPRESSION.get(self.subtype),
+                format=container, **choose_compression(self.subtype, self.sample_rate, self.channels, self.bit_rate),
             )  # fmt: skip
+            tags = self.carried.titled(self.title) if self.carried and container == "CAF" else {}
+            for tag in tags.keys() & CAF_TAGS.keys():
+                setattr(self._encoder, CAF_TAGS[tag], tags[tag])
         except soundfile.LibsndfileError as error:
             self._explain_failure(f"{container} {self.subtype}: {error.error_string}")
 
