@@ -327,7 +327,7 @@ class Separator(SharedSeparator, FileSeparator, Lister):
             return parsed
         if list(parsed.forms()) != ["text"] or not isinstance(parsed.text, str):
             return parsed
-        return replace(parsed, parts=understand(parsed.text, self.encoder, self.listing.sounds))
+        return replace(parsed, parts=understand(" ".join(parsed.text.split()), self.encoder, self.listing.sounds))
 
     @own_defaults()
     @torch.inference_mode()
@@ -370,7 +370,7 @@ class Separator(SharedSeparator, FileSeparator, Lister):
         hints: list[Hint | None] = []
         for each in parsed:
             if each.parts:
-                hints.append(Hint(str(each.text), 1.0, None, {}, tuple(each.parts)))
+                hints.append(Hint(" ".join(str(each.text).split()), 1.0, None, {}, tuple(each.parts)))
             for text in each.parts or (" ".join(text.split()) for text in each.forms().get("text", ())):
                 hints.append(suggest(text, self.encoder, self.listing.sounds))
         return list({(hint.query, hint.parts): hint for hint in hints if hint is not None}.values())
