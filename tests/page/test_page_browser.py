@@ -389,7 +389,7 @@ INKS = """() => {
 
 @pytest.mark.parametrize(("scheme", "axe"), [("light", False), ("dark", False), ("light", True)])
 def test_screen_readers_and_keyboards_have_what_they_need(page, recording, scheme, axe):
-    """Names of all controls, alternatives of pictures, headings, announcements, contrast, focus; or axe-core's rules."""
+    """Names of all controls, alternatives to pictures, headings, announcements, contrast, focus; or axe-core."""
     source = find_spec("axe_playwright_python") if axe else None
     if axe and source is None:
         pytest.skip("axe-core was not asked: pip install axe-playwright-python")
