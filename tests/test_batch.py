@@ -130,7 +130,7 @@ def test_python_and_the_command_share_their_guards(folder):
     save("a/x.wav", 0.2)
     save("b/x.wav", 0.4)
     assert run("a/x.wav", "-o", "out") == 0
-    file = GainSeparator().separate_file("b/x.wav", gains={"half": 3}, output="out")
+    file = tiny_separator().separate_file("b/x.wav", gains={"half": 3}, output="out")
     assert file.outputs == [Path("out/x.remix.wav")]
     for _ in range(2):
         file = tiny_separator().separate_file("b/x.wav", "half", output="out", overwrite=True)
