@@ -137,11 +137,11 @@ def test_two_ranks_draw_what_one_does_with_the_doubled_batch(manifest):
     for rank, half in enumerate(halves):
         half.ranks = lambda rank=rank: (rank, 2)
     for index in range(2):
-        whole, parts = one.epoch(1)[index], [half.epoch(1)[index] for half in halves]
+        whole, parts = one.batch(1, index), [half.batch(1, index, *half.ranks()) for half in halves]
         for name in ("clips", "isolated"):
             assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
         assert whole.names == parts[0].names + parts[1].names
-    assert torch.equal(data(manifest, batch_size=4).epoch(1)[1].clips, whole.clips)  # isolated ones change no other
+    assert torch.equal(data(manifest, batch_size=4).batch(1, 1).clips, whole.clips)  # isolated ones change no other
 
 
 def test_recorded_clips_are_cut_off_at_full_scale_as_published(manifest):

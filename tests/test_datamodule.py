@@ -1,5 +1,6 @@
 """What every data module checks before anything is drawn: its settings, its splits, its clips."""
 
+import os
 import re
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ from tiny import write_corpus, write_manifest
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
+import torch
 from tiny import read
 
 from separation.data.captioned import CaptionedData
@@ -173,3 +175,30 @@ def test_too_few_clips_for_a_mixture_are_an_error(manifest):
     data.load()
     with pytest.raises(DataError, match=rf"^{re.escape(str(manifest))}: there are no 4 clips that may be mixed\.$"):
         data.batch(0, 0)
+
+
+def test_workers_stay_for_all_epochs_and_change_no_batch(manifest):
+    class Stamped(QueriedData):
+        def batch(self, *place):
+            return super().batch(*place).sources, os.getpid()
+
+    def epochs(workers):
+        data = Stamped(manifest=manifest, batch_size=2, batches=3, seconds=0.5, sample_rate=8000, workers=workers)
+        data.load()
+        loader = data.train_dataloader()
+        for epoch, first in ((0, 0), (1, 1)):
+            loader.position = lambda place=(epoch, first): place
+            yield from loader
+
+    alone, shared = list(epochs(0)), list(epochs(2))
+    assert len(alone) == len(shared) == 3 + 2
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(alone, shared, strict=True))
+    assert {pid for _, pid in alone} == {os.getpid()}
+    assert len({pid for _, pid in shared}) == 2
+
+
+@pytest.mark.parametrize(("processors", "devices", "workers"), [(2, 1, 1), (1, 1, 0), (64, 1, 8), (16, 8, 1)])
+def test_workers_for_the_machine(monkeypatch, processors, devices, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(devices))
+    assert QueriedData(workers="auto").workers == workers

@@ -133,7 +133,7 @@ def test_its_mixtures_train(root):
     write(root.folder, "train", hive_mixture("x", *SOURCES[:2], seconds=1.0), hive_mixture("y", *SOURCES, seconds=1.0))
     data = HiveData(root.folder, batch_size=8, seconds=0.5, batches=2, sample_rate=RATE)
     data.setup("fit")
-    batch = data.epoch(0)[1]
+    batch = data.batch(0, 1)
     assert batch.sources.shape == (8, 5, RATE // 2) and batch.levels is None
     labels = [source[1] for source in SOURCES]
     parts = torch.stack([torch.from_numpy(expected(root, number, 1.0))[: RATE // 2] for number in range(5)])
@@ -144,13 +144,13 @@ def test_its_mixtures_train(root):
         assert torch.allclose(sources.sum(0), parts[:count].sum(0), atol=1e-5)
         counts.add(count)
     assert counts == {2, 5} and len({asked for [asked] in batch.texts}) > 2
-    assert torch.equal(data.epoch(0)[1].sources, batch.sources)
+    assert torch.equal(data.batch(0, 1).sources, batch.sources)
     resampled = HiveData(root.folder, batch_size=2, seconds=0.5, batches=1, sample_rate=16000, limit=1)
     resampled.setup("fit")
     assert len(resampled.mixtures) == 1
     module = Supervised(unet(), encoder(), "snr")
     module.log = lambda *given, **options: None
-    assert torch.isfinite(module.training_step(resampled.epoch(0)[0], 0))
+    assert torch.isfinite(module.training_step(resampled.batch(0, 0), 0))
 
 
 def test_mixtures_whose_recordings_are_missing_are_replaced(root):
@@ -158,10 +158,10 @@ def test_mixtures_whose_recordings_are_missing_are_replaced(root):
     write(root.folder, "train", hive_mixture("x", *SOURCES[:2], seconds=1.0), hive_mixture("y", gone, SOURCES[1]))
     data = HiveData(root.folder, batch_size=8, seconds=0.5, batches=1, sample_rate=RATE)
     data.setup("fit")
-    assert {asked for [asked] in data.epoch(0)[0].texts} == {"Ocean", "Dog"}
+    assert {asked for [asked] in data.batch(0, 0).texts} == {"Ocean", "Dog"}
     (root.folder / "VGGSound/a.wav").unlink()
     with pytest.raises(DataError, match="20 mixtures in a row cannot be read; the last: "):
-        data.epoch(0)[0]
+        data.batch(0, 0)
 
 
 # Classes that may sound together
@@ -191,7 +191,7 @@ def test_clips_are_mixed_if_their_classes_may_sound_together(corpus, table):
     for together in (None, table):
         data = QueriedData(manifest=corpus, together=together, sample_rate=8000, seconds=0.25, batch_size=60, batches=1)
         data.setup("fit")
-        pairs = {tuple(sorted(int(label[-1]) for label in labels)) for labels in data.epoch(0)[0].labels}
+        pairs = {tuple(sorted(int(label[-1]) for label in labels)) for labels in data.batch(0, 0).labels}
         found[together] = pairs
     assert found[table] == ALLOWED < found[None]
 

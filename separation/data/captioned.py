@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from separation.data.mixing import draw_excerpt, repeat_to
 from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
 
 MAX_ATTEMPTS = 50
+WORD = re.compile(r"\w")
 GAINS = RandomGains(0.5, 1.5)
 
 
@@ -66,11 +69,13 @@ class CaptionMixer:
     ) -> None:
         self.source, self.count, self.length, self.published = source, count, length, published
         self.peaks = source.peaks if as_recorded and isinstance(source, Corpus) else None
-        split = published_phrases if published else phrases
-        self.phrases = [split(clip.caption) for clip in source.clips]
-        self.usable = [number for number, found in enumerate(self.phrases) if found]
+        self.usable = [number for number, clip in enumerate(source.clips) if WORD.search(clip.caption)]
         if len(self.usable) < count:
             raise DataError(f"{len(self.usable)} clips have a caption; {count} are needed for a mixture.")
+
+    def phrases_of(self, number: int) -> list[str]:
+        """Phrases of a clip's caption, at least one."""
+        return split_caption(self.source.clips[number].caption, self.published)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
         """Draw a mixture: clips (clips, time), whose sum is the mixture, and their numbers.
@@ -79,7 +84,7 @@ class CaptionMixer:
         """
         for _ in range(MAX_ATTEMPTS):
             numbers = [self.usable[i] for i in rng.choice(len(self.usable), self.count, replace=False)]
-            said = [phrase.lower() for number in numbers for phrase in self.phrases[number]]
+            said = [phrase.lower() for number in numbers for phrase in self.phrases_of(number)]
             if self.published or len(set(said)) == len(said):
                 break
         clips = [self.source.waveform(number) for number in numbers]
@@ -92,6 +97,12 @@ class CaptionMixer:
             return waves * gains[:, None] / self.count, numbers
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
         return GAINS.apply(waves * peaks, gains), numbers
+
+
+@lru_cache(100_000)
+def split_caption(caption: str, published: bool) -> list[str]:
+    """Phrases of a caption; the caption itself if it has none."""
+    return (published_phrases if published else phrases)(caption) or [caption]
 
 
 def cut_middle(clip: Tensor, length: int) -> Tensor:
@@ -165,7 +176,9 @@ class CaptionedData(CorpusData):
         """See `CorpusData`."""
         mixtures = [self.mixer.draw(rng) for rng in items]
         numbers = [number for _, chosen in mixtures for number in chosen]
-        found = [(rng, self.mixer.phrases[number]) for rng, (_, n) in zip(items, mixtures, strict=True) for number in n]
+        found = [
+            (rng, self.mixer.phrases_of(number)) for rng, (_, n) in zip(items, mixtures, strict=True) for number in n
+        ]
         filled = [
             draw_published_phrases(each, self.slots, rng) if self.published else fill_slots(each, self.slots)
             for rng, each in found

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.reading import Reader
-from separation.data.manifest import Clip, DataError, read_entries, read_manifest
+from separation.data.manifest import Clip, DataError, Entry, read_entries
 from separation.errors import AudioError
 
 FULL_SCALE = 32767.0
@@ -194,6 +194,7 @@ class Corpus:
         foley: number of procedural clips of each sound of `separation.data.foley`, in addition to the recordings. A
             packed corpus has those that it was packed with.
         notice: receives a line for each clip that is left out.
+        entries: the rows of the manifest if they were read before.
 
     Attributes:
         clips: the readable clips.
@@ -201,6 +202,7 @@ class Corpus:
         peaks: peak of each clip as recorded; `waveform` scales it to one.
         labels: labels of the clips, sorted.
         tree: label -> recording -> clip numbers.
+        recordings: label -> clip numbers of each recording.
         folder: of a packed corpus; else None.
 
     Raises:
@@ -216,12 +218,14 @@ class Corpus:
         sample_rate: int = 32000,
         foley: int = 0,
         notice: Callable[[str], None] = print,
+        entries: Sequence[Entry] | None = None,
     ) -> None:
         self.sample_rate, self.folder = sample_rate, manifest if manifest and manifest.is_dir() else None
         self.labels: list[str] = []
         self.tree: dict[str, dict[str, list[int]]] = {}
+        entries = list(read_entries(manifest)) if manifest and entries is None else entries or []
         if self.folder is not None:
-            entries, index = list(read_entries(self.folder)), read_index(self.folder, sample_rate)
+            index = read_index(self.folder, sample_rate)
             self.samples = map_samples(self.folder, index["samples"])
             self.clips = [clip for _, clip in entries]
             self.lengths, self.starts, self.peaks = index["lengths"], index["starts"], index["peaks"]
@@ -229,7 +233,10 @@ class Corpus:
             if not self.clips:
                 raise DataError(f"{manifest}: the corpus has no clips of split {split}.")
             return
-        self.clips = (read_manifest(manifest, split) if manifest else []) + foley_clips(foley)
+        self.clips = [clip for name, clip in entries if name == split]
+        if manifest and not self.clips:
+            raise DataError(f"{manifest}: the manifest has no rows with split {split}.")
+        self.clips += foley_clips(foley)
         if not self.clips:
             raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
         decoded = list(decode_clips(self.clips, root or (manifest or Path()).parent, sample_rate))
@@ -247,6 +254,7 @@ class Corpus:
         self.labels, self.tree = sorted({clip.label for clip in self.clips}), {}
         for number, clip in enumerate(self.clips):
             self.tree.setdefault(clip.label, {}).setdefault(clip.recording, []).append(number)
+        self.recordings = {label: list(recordings.values()) for label, recordings in self.tree.items()}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -276,7 +284,7 @@ class Corpus:
 
     def draw_clip(self, label: str, rng: np.random.Generator) -> int:
         """Draw a clip of a label: a recording first, so that recordings with many clips do not dominate."""
-        recordings = list(self.tree[label].values())
+        recordings = self.recordings[label]
         numbers = recordings[int(rng.integers(len(recordings)))]
         return numbers[int(rng.integers(len(numbers)))]
 

@@ -6,14 +6,16 @@ Every batch is a function of (seed, epoch, index), so a checkpoint needs to hold
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
@@ -31,39 +33,56 @@ SHARED = 1  # marks the generator of what the items of a batch share
 
 
 class Batches(Dataset[Any]):
-    """The batches of one epoch for one rank."""
+    """The batches of all epochs for one rank, by (epoch, index)."""
 
-    def __init__(self, data: CorpusData, epoch: int) -> None:
-        self.data, self.epoch = data, epoch
+    def __init__(self, data: CorpusData) -> None:
+        self.data = data
         self.rank, self.world = data.ranks()
 
-    def __len__(self) -> int:
-        return self.data.batches
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return self.data.batch(*key, self.rank, self.world)
 
-    def __getitem__(self, index: int) -> Any:
-        return self.data.batch(self.epoch, index, self.rank, self.world)
+
+class Positions(Sampler[Any]):
+    """Keys of the batches from a position on: (epoch, index), or the index alone if there are no epochs."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.first = count, 0
+        self.epoch: int | None = None
+
+    def __len__(self) -> int:
+        return self.count - self.first
+
+    def __iter__(self) -> Iterator[Any]:
+        numbers = range(self.first, self.count)
+        return iter(numbers) if self.epoch is None else ((self.epoch, number) for number in numbers)
 
 
 class Loader:
-    """The batches of an epoch, from the training's position on.
+    """The batches of an epoch, from the training's position on; its workers stay for all epochs.
 
     This is not a `DataLoader`, so Lightning adds no sampler: the batches depend on the rank already.
 
     Args:
-        dataset: returns the batches of an epoch.
+        dataset: returns batches by the keys of `Positions`; or a function that returns the stream of an epoch.
         count: batches per epoch.
-        position: returns the epoch and the batch at which the training stands.
+        position: returns the epoch and the batch at which the training stands; None = the keys are indices.
         workers: processes that draw batches.
     """
 
     def __init__(
         self,
-        dataset: Callable[[int], Dataset[Any]],
+        dataset: Dataset[Any] | Callable[[int], IterableDataset[Any]],
         count: int,
-        position: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        position: Callable[[], tuple[int, int]] | None = None,
         workers: int = 0,
     ) -> None:
-        self.dataset, self.count, self.position, self.workers = dataset, count, position, workers
+        self.dataset, self.count, self.position = dataset, count, position
+        # The default generator belongs to the training.
+        self.settings: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator(), "batch_size": None}
+        self.settings["pin_memory"] = torch.cuda.is_available()
+        self.positions = Positions(count)
+        self.loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -71,17 +90,16 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         # A generator: the position is asked for when the first batch is needed. Lightning creates iterators earlier,
         # when it does not yet know where a resumed training stands.
-        epoch, first = self.position()
-        dataset = self.dataset(epoch)
-        streamed = isinstance(dataset, IterableDataset)
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size=None,
-            sampler=None if streamed else range(first, self.count),
-            num_workers=self.workers,
-            generator=torch.Generator(),  # the default generator belongs to the training
-        )
-        yield from islice(loader, first, self.count) if streamed else loader
+        epoch, first = self.position() if self.position else (None, 0)
+        if not isinstance(self.dataset, Dataset):
+            stream: DataLoader[Any] = DataLoader(self.dataset(epoch or 0), **self.settings)
+            yield from islice(stream, first, self.count)
+            return
+        self.positions.epoch, self.positions.first = epoch, first
+        if self.loader is None:
+            stays = self.settings["num_workers"] > 0
+            self.loader = DataLoader(self.dataset, sampler=self.positions, persistent_workers=stays, **self.settings)
+        yield from self.loader
 
     def state_dict(self) -> dict[str, int]:
         """Empty: the position in the trainer's checkpoint is enough. Lightning requires both methods."""
@@ -89,6 +107,13 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """See `state_dict`."""
+
+
+def count_workers() -> int:
+    """Number of processes that draw batches for one of this machine's devices."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
+    return max(0, min(8, (processors - 1) // devices))
 
 
 class CorpusData(lightning.LightningDataModule):
@@ -103,7 +128,7 @@ class CorpusData(lightning.LightningDataModule):
         batches: batches per epoch.
         seed: of everything that is drawn.
         sample_rate: Hz.
-        workers: processes that draw batches.
+        workers: processes that draw batches; "auto" = one for each processor but one, at most 8 on each device.
         augment: random changes of sources, see `Augment`.
         balance: a label is drawn in proportion to (number of its recordings) ** balance.
         foley: number of procedural clips per sound, see `Corpus`.
@@ -130,7 +155,7 @@ class CorpusData(lightning.LightningDataModule):
         batches: int = 200,
         seed: int = 0,
         sample_rate: int = 32000,
-        workers: int = 0,
+        workers: int | Literal["auto"] = 0,
         augment: Augment | None = None,
         balance: float = 0.5,
         foley: int = 0,
@@ -141,6 +166,7 @@ class CorpusData(lightning.LightningDataModule):
         validation_absent: float = 0.2,
     ) -> None:
         super().__init__()
+        workers = count_workers() if workers == "auto" else workers
         counts = {"workers": workers, "batch_size": batch_size, "batches": batches, "sample_rate": sample_rate}
         for name, value in counts.items():
             if value < (least := 0 if name == "workers" else 1):
@@ -176,14 +202,14 @@ class CorpusData(lightning.LightningDataModule):
         Raises:
             DataError: if a recording to train on occurs in another split of the manifest.
         """
-        if self.manifest is not None:
-            entries = list(read_entries(self.manifest))
+        entries = None if self.manifest is None else list(read_entries(self.manifest))
+        if self.manifest is not None and entries is not None:
             refuse_leaks(self.manifest, entries)
             for other in self.more_manifests:
                 train = (entry for entry in read_entries(other) if entry[0] == "train")
                 found = [*absolute_entries(entries, self.folder), *absolute_entries(train, self.root or other.parent)]
                 refuse_leaks(other, found)
-        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.foley, self.notice)
+        self.corpus = Corpus(self.manifest, "train", self.root, self.sample_rate, self.foley, self.notice, entries)
         if self.cache and self.corpus.folder is None:
             self.notice("data.cache is no longer used: give a folder of `separation-data pack` as data.manifest.")
         self.set_corpus(self.corpus)
@@ -211,13 +237,10 @@ class CorpusData(lightning.LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         return self.complete(batch)
 
-    def epoch(self, number: int) -> Dataset[Any]:
-        """The batches of one epoch."""
-        return StreamedBatches(self, number) if self.shards else Batches(self, number)
-
     def train_dataloader(self) -> Loader:
-        count = count_batches(self) if self.shards else self.batches
-        return Loader(self.epoch, count, self.position, self.workers)
+        if self.shards:
+            return Loader(partial(StreamedBatches, self), count_batches(self), self.position, self.workers)
+        return Loader(Batches(self), self.batches, self.position, self.workers)
 
     def val_dataloader(self) -> list[Loader]:
         return self.load_rows(self.rows)
@@ -228,7 +251,7 @@ class CorpusData(lightning.LightningDataModule):
     def load_rows(self, rows: list[dict[str, str]]) -> list[Loader]:
         """A loader of this rank's share of fixed mixtures; none if there are no mixtures."""
         share = Rows(rows, self.fixed.folder, *self.ranks())
-        return [Loader(lambda epoch: share, len(share))] if rows else []
+        return [Loader(share, len(share))] if rows else []
 
     # The trainer
 

@@ -39,6 +39,8 @@ from separation.errors import reason
 COLUMNS = ("path", "split", "recording_id", "labels", "caption", "frame", "start", "seconds", "licence", "source")
 REQUIRED = COLUMNS[:3]
 TEXTS = ("labels", "label", "caption")  # one of these is required
+KNOWN = {*COLUMNS, "label"}
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 JSON_LINES = ".jsonl"
 MANIFEST = "manifest.csv"  # the usual name
 STRICTNESS = {"test": 0, "validation": 1, "train": 2}  # of splits; any other split comes last
@@ -156,41 +158,41 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
     for column in ("path", "split"):
         if not row[column]:
             raise DataError(f"{where}: the {column} is empty.")
-    for column in (*COLUMNS, "label"):  # JSON may hold anything
-        values = row.get(column)
-        for value in values if isinstance(values, list) and column in TEXTS else [values]:
+    for column in KNOWN & set(row):  # JSON may hold anything
+        values = row[column]
+        for value in values if isinstance(values, list) and column in TEXTS else (values,):
             # NUL and surrogates cannot be parts of a path.
-            if not isinstance(value, str | int | float | None) or re.search("[\0\ud800-\udfff]", str(value)):
+            if not isinstance(value, str | int | float | None) or NO_TEXT.search(str(value)):
                 raise DataError(f"{where}: the {column} is not a text.")
-
-    def split_cell(cell: Any, separator: str) -> tuple[str, ...]:
-        parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list
-        return tuple(part for part in (str(part).strip() for part in parts) if part)
-
-    def parse_seconds(column: str) -> float:
-        cell = row.get(column)
-        try:
-            value = float(cell or 0)
-        except (TypeError, ValueError):
-            raise DataError(f"{where}: the {column} “{cell}” is not a number.") from None
-        if not (math.isfinite(value) and value >= 0):
-            raise DataError(f"{where}: the {column} “{cell}” is not a valid time.")
-        return value
-
     clip = Clip(
         path=str(row["path"]),
         label="",
         caption="",
         recording=str(row["recording_id"] or row["path"]),
         source=str(row.get("source") or ""),
-        seconds=parse_seconds("seconds"),
+        seconds=_parse_seconds(where, "seconds", row.get("seconds")),
         licence=str(row.get("licence") or ""),
-        start=parse_seconds("start"),
+        start=_parse_seconds(where, "start", row.get("start")),
         frame=str(row.get("frame") or ""),
-        labels=split_cell(row.get("labels") or row.get("label"), ";"),
-        captions=split_cell(row.get("caption"), "|"),
+        labels=_split_cell(row.get("labels") or row.get("label"), ";"),
+        captions=_split_cell(row.get("caption"), "|"),
     )
     return str(row["split"]), clip
+
+
+def _split_cell(cell: Any, separator: str) -> tuple[str, ...]:
+    parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list
+    return tuple([part for each in parts if (part := str(each).strip())])
+
+
+def _parse_seconds(where: str, column: str, cell: Any) -> float:
+    try:
+        value = float(cell or 0)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: the {column} “{cell}” is not a number.") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise DataError(f"{where}: the {column} “{cell}” is not a valid time.")
+    return value
 
 
 # Writing

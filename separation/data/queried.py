@@ -113,7 +113,7 @@ class QueriedData(CorpusData):
         # Set with the corpus
         self.clips: list[Clip] = []
         self.labels: Sequence[str] = ()
-        self.label_weights = np.zeros(0)
+        self.label_bounds = np.zeros(0)  # cumulative probabilities of the labels
         self.sounds: Any = None
 
     @property
@@ -135,7 +135,8 @@ class QueriedData(CorpusData):
         self.corpus, self.clips, self.labels = corpus, corpus.clips, labels or corpus.labels
         polluted = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed) if self.polluted else None
         self.sounds = polluted or corpus
-        self.label_weights = corpus.label_weights(self.balance, self.labels)
+        self.label_bounds = corpus.label_weights(self.balance, self.labels).cumsum()
+        self.label_bounds /= self.label_bounds[-1]
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
         """See `CorpusData`."""
@@ -160,7 +161,7 @@ class QueriedData(CorpusData):
         """
         chosen: list[int] = []
         for _ in range(100 * self.sources):
-            label = self.labels[int(rng.choice(len(self.labels), p=self.label_weights))]
+            label = self.labels[int(self.label_bounds.searchsorted(rng.random(), "right"))]
             number = self.corpus.draw_clip(label, rng)
             if all(self.may_mix(self.clips[number], self.clips[other]) for other in chosen):
                 chosen.append(number)

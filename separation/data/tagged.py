@@ -61,6 +61,7 @@ class BalancedSampler:
         if not members:
             raise DataError("No clip has one of the classes.")
         self.members, self.seed = members, seed
+        self.orders: dict[int, tuple[int, np.ndarray]] = {}  # the last turn and order of each list
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         """Class and clip number at a position."""
@@ -71,8 +72,11 @@ class BalancedSampler:
         return label, clips[int(self._order(len(clips), 1 + label, visit)[place])]
 
     def _order(self, size: int, which: int, turn: int) -> np.ndarray:
-        """The `turn`-th order of a list."""
-        return np.random.default_rng((self.seed, which, turn)).permutation(size)
+        """The `turn`-th order of a list, which is kept until another turn is asked for."""
+        if self.orders.get(which, (-1,))[0] != turn:
+            order = np.random.default_rng((self.seed, which, turn)).permutation(size)
+            self.orders[which] = turn, order.astype(np.min_scalar_type(max(size - 1, 0)))
+        return self.orders[which][1]
 
 
 def by_class(items: Iterable[tuple[Any, Sequence[int]]]) -> dict[int, list[Any]]:
@@ -187,7 +191,7 @@ class TaggedData(CorpusData):
         if self.manifest is None:
             return []
         share = SplitClips(self, Corpus(self.manifest, split, self.root, self.sample_rate, 0, self.notice))
-        return [Loader(lambda epoch: share, len(share))]
+        return [Loader(share, len(share))]
 
     # From a corpus
 

@@ -1,0 +1,86 @@
+"""How fast batches are drawn from a packed corpus of any size, without recordings: rows and samples are made up.
+
+    python benchmarks/loader.py --rows 1000 2000000
+
+All rows lie in one stretch of noise, so that the disk takes no part. For each recipe it prints the CPU seconds and the
+memory that opening the corpus takes, and the clips per CPU second of one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from separation.data.captioned import CaptionedData
+from separation.data.corpus import INDEX, SAMPLES
+from separation.data.manifest import MANIFEST, Clip, write_manifest
+from separation.data.queried import QueriedData
+from separation.data.tagged import TaggedData
+
+RATE, SECONDS = 32000, 10
+LABELS = [f"sound {number}" for number in range(500)]
+RECIPES: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "audiosep.yaml": (QueriedData, {"text": "caption", "seconds": 5.0}),
+    "panns.yaml": (TaggedData, {"seconds": 10.0}),
+    "bimodal.yaml": (CaptionedData, {"seconds": 4.1, "clips": 2, "slots": 2}),
+}
+
+
+def write_corpus(folder: Path, rows: int) -> None:
+    """Write a packed corpus of captioned 10-s clips; a fifth of them have the first label, as speech in AudioSet."""
+    rng = np.random.default_rng(0)
+    noise = (rng.standard_normal(60 * RATE) * 4000).astype(np.int16)
+    noise.tofile(folder / SAMPLES)
+    classes = np.where(rng.random(rows) < 0.2, 0, rng.integers(len(LABELS), size=rows))
+    starts = rng.integers(len(noise) - SECONDS * RATE, size=rows)
+    index = {"sample_rate": RATE, "samples": len(noise), "clips": rows, "starts": starts.tolist()}
+    index |= {"lengths": [SECONDS * RATE] * rows, "peaks": [1.0] * rows}
+    (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+    def entries() -> Iterator[tuple[str, Clip]]:
+        for number, label in enumerate(classes):
+            caption = f"{LABELS[label]} and {LABELS[(number * 7 + 1) % len(LABELS)]}"
+            yield "train", Clip(f"{number}.wav", LABELS[label], caption, f"made:{number}", "made", SECONDS)
+
+    write_manifest(folder / MANIFEST, entries())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 100_000], help="sizes of the corpus")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="default: all")
+    parser.add_argument("--batches", type=int, default=20, help="batches to draw (default: 20)")
+    options = parser.parse_args()
+    print("| rows | recipe | opened in s | memory GB | clips per CPU second, first 2 batches | afterwards |")
+    print("|---|---|---|---|---|---|")
+    for rows in options.rows:
+        with tempfile.TemporaryDirectory() as name:
+            write_corpus(Path(name), rows)
+            for recipe in options.recipes:
+                kind, settings = RECIPES[recipe]
+                began = time.process_time()
+                data = kind(manifest=Path(name), batch_size=32, batches=options.batches + 2, **settings)
+                data.load()
+                opened, times = time.process_time() - began, [time.process_time()]
+                for _ in islice(data.train_dataloader(), options.batches + 2):
+                    times.append(time.process_time())
+                first, later = (
+                    32 * n / t for n, t in ((2, times[2] - times[0]), (options.batches, times[-1] - times[2]))
+                )
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+                print(f"| {rows} | {recipe} | {opened:.1f} | {memory:.1f} | {first:.0f} | {later:.0f} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
