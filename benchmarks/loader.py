@@ -3,7 +3,8 @@
     python benchmarks/loader.py --rows 1000 2000000
 
 All rows lie in one stretch of noise, so that the disk takes no part. For each recipe it prints the CPU seconds and the
-memory that opening the corpus takes, and the clips per CPU second of one process.
+memory that opening the corpus takes, and the mixtures or clips per CPU second of
+one process.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main() -> int:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES), help="default: all")
     parser.add_argument("--batches", type=int, default=20, help="batches to draw (default: 20)")
     options = parser.parse_args()
-    print("| rows | recipe | opened in s | memory GB | clips per CPU second, first 2 batches | afterwards |")
+    print("| rows | recipe | opened in s | memory GB | items per CPU second, first 2 batches | afterwards |")
     print("|---|---|---|---|---|---|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as name:

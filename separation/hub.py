@@ -50,9 +50,13 @@ def find_repository(name: str, offline: bool | None = None) -> Path:
     record_file = cache_folder() / "hub" / f"{name.replace('/', '--')}.json"
     try:
         record = dict(json.loads(record_file.read_text(encoding="utf-8")))
+        if not (
+            re.fullmatch(r"\w+", record["revision"]) and {"sha256"} <= set(record) and set(record["files"]) >= NEEDED
+        ):
+            raise ValueError("not a record of a repository")
         folder = hub_cache() / f"models--{repository.replace('/', '--')}" / "snapshots" / record["revision"]
         missing = [file for file in record["files"] if not (folder / file).is_file()]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         record, folder, missing = {}, Path(), sorted(NEEDED)
     if missing:
         if is_offline(offline):

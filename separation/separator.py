@@ -20,6 +20,7 @@ from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
 from separation.files import FileSeparator
+from separation.hub import is_repository
 from separation.listing import Lister, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.presence import PresenceRule
@@ -118,7 +119,7 @@ class Separator(SharedSeparator, FileSeparator, Lister):
             raise ModelError(
                 f"{path}: presence gives a background of {len(rule.background)} numbers, not {model.condition_dim}."
             )
-        known_as = str(name) if "snapshots" in path.parts else path.name if path.is_dir() else path.stem
+        known_as = str(name) if is_repository(str(name)) else path.name if path.is_dir() else path.stem
         separator = cls(model, encoder, known_as, device, rule, listing)
         separator.source, separator.trust = path, trust
         if (path / "sounds.safetensors").is_file():

@@ -193,6 +193,16 @@ def test_weights_that_differ_from_the_first_download_are_refused(hub, published)
         Separator.from_pretrained(REPOSITORY)
 
 
+@pytest.mark.parametrize("change", [{"sha256": ...}, {"files": 3}, {"revision": "../.."}, {"files": ["run.py"]}])
+def test_a_damaged_record_is_made_anew(hub, published, tmp_path, change):
+    Separator.from_pretrained(REPOSITORY)
+    [file] = (tmp_path / "cache" / "hub").glob("*.json")
+    record = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({name: value for name, value in record.items() if value is not ...}))
+    assert_same_weights(Separator.from_pretrained(REPOSITORY), published)
+    assert set(json.loads(file.read_text())) == {"revision", "files", "sha256"}
+
+
 @pytest.mark.parametrize(
     ("name", "files", "message"),
     [
