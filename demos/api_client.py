@@ -6,8 +6,6 @@
 This writes dog_barking.wav, not_dog_barking.wav, ... It needs only `gradio_client`, not this package.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys
@@ -17,8 +15,8 @@ from pathlib import Path
 from gradio_client import Client, handle_file
 
 
-def main() -> int:
-    """Run the command line; return the exit status."""
+def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Separate a recording through the page's HTTP API.")
     parser.add_argument("url", help="address of the page")
     parser.add_argument("recording")
@@ -30,8 +28,7 @@ def main() -> int:
         separate(options)
     except Exception as error:  # gradio_client passes on those of several libraries
         text = " ".join(str(error).split()) or type(error).__name__
-        parser.exit(1, f"{options.url} or {options.recording} cannot be used: {text}\n")
-    return 0
+        sys.exit(f"{options.url} or {options.recording} cannot be used: {text}")
 
 
 def separate(options: argparse.Namespace) -> None:
@@ -53,4 +50,4 @@ def separate(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import wave
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,27 +22,16 @@ FADE_SECONDS = 0.3
 FOLDER = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Stem:
-    """One sound of the mix.
+class Stem(NamedTuple):
+    """One sound of the mix."""
 
-    Attributes:
-        label: the sound's name in `separation.data.foley.SOUNDS`.
-        query: a text query for it.
-        seed: seed of the synthesis.
-        start: when it begins, in seconds.
-        seconds: how long it lasts.
-        pan: from -1 (left) to 1 (right).
-        gain_db: its RMS over the whole mix, relative to the other stems.
-    """
-
-    label: str
-    query: str
-    seed: int
-    start: float
+    label: str  # its name in `separation.data.foley.SOUNDS`
+    query: str  # a text query for it
+    seed: int  # of the synthesis
+    start: float  # seconds
     seconds: float
-    pan: float
-    gain_db: float
+    pan: float  # from -1 (left) to 1 (right)
+    gain_db: float  # its RMS over the whole mix, relative to the other stems
 
 
 STEMS = (
@@ -73,20 +62,11 @@ def main(folder: Path = FOLDER) -> None:
     """Write mix.wav (16 bits) and mix.json into a folder."""
     mix = np.sum(list(stems().values()), axis=0)
     with wave.open(str(folder / "mix.wav"), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
+        file.setparams((2, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes(np.round(mix * 32768).astype("<i2").T.tobytes())
-    description = {
-        "file": "mix.wav",
-        "sample_rate": SAMPLE_RATE,
-        "channels": 2,
-        "seconds": SECONDS,
-        "peak_db": PEAK_DB,
-        "made_by": "make_mix.py",
-        "stems": [asdict(stem) for stem in STEMS],
-    }
-    (folder / "mix.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    facts = {"file": "mix.wav", "sample_rate": SAMPLE_RATE, "channels": 2, "seconds": SECONDS, "peak_db": PEAK_DB}
+    facts |= {"made_by": "make_mix.py", "stems": [stem._asdict() for stem in STEMS]}
+    (folder / "mix.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

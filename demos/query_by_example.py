@@ -6,14 +6,10 @@ The example is synthesised, with another seed than the sound in the mix. `--exam
 or a folder of recordings. The command line does the same: separate --query-audio FILE mix.wav
 """
 
-from __future__ import annotations
-
 import argparse
-import sys
-from pathlib import Path
 
 from separation import ModelError, Query, Separator
-from separation.audio import AudioError, read, write
+from separation.audio import AudioError
 from separation.data.foley import SOUNDS, synthesise
 
 SAMPLE_RATE, SECONDS = 32000, 4.0
@@ -21,30 +17,28 @@ SAMPLE_RATE, SECONDS = 32000, 4.0
 
 def example_of(sound: str, seed: int) -> Query:
     """Return a query by a synthesised recording of a sound."""
-    waveform = synthesise(sound, SECONDS, SAMPLE_RATE, seed)  # (time,)
-    return Query(audio=(waveform, SAMPLE_RATE))
+    return Query(audio=(synthesise(sound, SECONDS, SAMPLE_RATE, seed), SAMPLE_RATE))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Separate what sounds like the example and write it; return the exit status."""
     parser = argparse.ArgumentParser(description="Separate what sounds like an example from a recording.")
-    parser.add_argument("recording", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("recording")
+    parser.add_argument("output")
     parser.add_argument("--sound", default="dog bark", choices=sorted(SOUNDS), metavar="NAME", help=", ".join(SOUNDS))
     parser.add_argument("--seed", type=int, default=7, help="seed of the synthesised example")
-    parser.add_argument("--example", type=Path, help="a recording, or a folder of recordings, instead of --sound")
+    parser.add_argument("--example", help="a recording, or a folder of recordings, instead of --sound")
     parser.add_argument("--model", default="default", help="model name or directory")
     options = parser.parse_args(argv)
     try:
-        mixture, sample_rate = read(options.recording)  # (channels, time)
         query = Query(audio=options.example) if options.example else example_of(options.sound, options.seed)
-        result = Separator.from_pretrained(options.model)(mixture, query, sample_rate=sample_rate)
-        write(options.output, result.target, sample_rate)
+        separator = Separator.from_pretrained(options.model)
+        file = separator.separate_file(options.recording, query, output=options.output)
     except (AudioError, ModelError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{options.output}  presence {result.presence:.2f}")
+    print(f"{options.output}  presence {file.presence[0]:.2f}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import NamedTuple
 
-from make_mix import FOLDER, stems
+from make_mix import FOLDER, STEMS, stems
 
-from separation import ModelError, Separator
-from separation.audio import read
+from separation import ModelError, Separator, read
 from separation.evaluate.metrics import sdr, sdri
 
 
@@ -28,13 +26,12 @@ class Result(NamedTuple):
 
 def score(separator: Separator) -> list[Result]:
     """Separate the mix with all queries in one pass and compare the targets with the stems."""
-    mixture, rate = read(FOLDER / "mix.wav")
-    references, described = stems(), json.loads((FOLDER / "mix.json").read_text(encoding="utf-8"))["stems"]
+    (mixture, rate), references = read(FOLDER / "mix.wav"), stems()
     results = []
-    for stem, r in zip(described, separator(mixture, [s["query"] for s in described], rate), strict=True):
-        known, rounding = references[stem["label"]], float((r.target + r.residual - mixture).abs().max())
+    for stem, r in zip(STEMS, separator(mixture, [stem.query for stem in STEMS], rate), strict=True):
+        known, rounding = references[stem.label], float((r.target + r.residual - mixture).abs().max())
         before, gain = sdr(known, mixture.numpy()), sdri(known, r.target.numpy(), mixture.numpy())
-        results.append(Result(stem["label"], before, gain, r.presence, rounding))
+        results.append(Result(stem.label, before, gain, r.presence, rounding))
     return results
 
 

@@ -36,6 +36,7 @@ class GainStream:
     def __init__(self, queries, channels):
         self.conditions = self.gains = torch.tensor([gain_of(query) for query in queries])[:, None, None]
         self.tail = torch.zeros(channels, 0)
+        self.parts = [query.split(" then ") if isinstance(query, str) else [] for query in queries]
 
     def push(self, block):
         signal = torch.cat([self.tail, block], dim=1)
@@ -57,11 +58,17 @@ class GainStream:
 
     @property
     def part_presence(self):
-        return [{}] * len(self.gains)
+        """That of the gain of each part of "half then quarter"."""
+        found = [{part: self.presence_of(gain_of(part)) for part in parts} for parts in self.parts]
+        return [each if len(each) > 1 else {} for each in found]
 
     @property
     def presence(self):
-        return [min(1.0, gain) for gain in self.gains.flatten().tolist()]
+        return [self.presence_of(gain) for gain in self.gains.flatten().tolist()]
+
+    @staticmethod
+    def presence_of(gain):
+        return min(1.0, gain)
 
 
 class GainSeparator(Separator):

@@ -127,7 +127,7 @@ def test_separate_file_writes_both_parts(model, tmp_path, capsys):
         (separate_file.main, ["a.wav", "rain", "--output", "out", "--model", "nonesuch"], 'Unknown model "nonesuch"'),
         (separate_file.main, ["a.wav", "rain", "--output", "out"], "a.wav does not exist"),
         (separate_file.main, ["text.wav", "rain", "--output", "out"], "text.wav is damaged or not audio"),
-        (separate_file.main, ["mix.wav", "rain", "--output", "."], "mix.not_rain.wav exists already"),
+        (separate_file.main, ["mix.wav", "rain", "--output", "."], "mix.not_rain.wav already exists"),
         (query_by_example.main, ["mix.wav", "x.wav", "--example", "none"], "none does not exist"),
     ],
 )

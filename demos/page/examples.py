@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +15,12 @@ MIX = Path(__file__).resolve().parents[1] / "mix.wav"
 SAMPLE_RATE = 32_000
 
 
-@dataclass(frozen=True)
-class Example:
-    """A recording and queries for it.
-
-    Attributes:
-        title: shown to users.
-        queries: filled in when the example is chosen.
-        parts: (sound of `separation.data.foley`, seed, level); without parts, the recording is `demos/mix.wav`.
-    """
+class Example(NamedTuple):
+    """A recording and queries for it; without parts, it is `demos/mix.wav`."""
 
     title: str
-    queries: tuple[str, ...]
-    parts: tuple[tuple[str, int, float], ...] = ()
+    queries: tuple[str, ...]  # filled in when the example is chosen
+    parts: tuple[tuple[str, int, float], ...] = ()  # sound of `separation.data.foley`, seed, level
 
 
 EXAMPLES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from dataclasses import dataclass
@@ -89,6 +90,6 @@ def without_path(error: object, path: Path) -> str:
 
 
 def require_disk_space(folder: Path, size: int) -> None:
-    """Raise Refusal if `size` bytes would leave less than a tenth of the free disk space."""
+    """Raise OSError if `size` bytes would leave less than a tenth of the free disk space."""
     if size > 0.9 * shutil.disk_usage(folder).free:
-        raise Refusal(NO_SPACE)
+        raise OSError(errno.ENOSPC, NO_SPACE)

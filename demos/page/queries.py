@@ -51,8 +51,8 @@ def parse_queries(queries: Any, exclude: Any, limits: Limits, find: Callable[[ob
             forms.setdefault(text.casefold(), (text, {"text": text}))
     if not forms:
         raise Refusal("Say which sounds, for example: dog barking.")
-    if len(forms) > limits.sounds:
-        raise Refusal(f"These are {len(forms)} sounds; this page takes up to {limits.sounds} at once.")
+    if (most := max(len(forms), len(excluded))) > limits.sounds:
+        raise Refusal(f"These are {most} sounds; this page takes up to {limits.sounds} at once.")
     tail = f" without {' and '.join(excluded)}" if excluded else ""
     try:
         return [
@@ -67,15 +67,13 @@ def split_texts(texts: Any, limits: Limits) -> list[str]:
     """Split texts at commas and line ends; each query is kept once.
 
     Raises:
-        Refusal: they are not texts, or there are too many, or one is too long.
+        Refusal: they are not texts, or one is too long.
     """
     texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refusal("Queries must be texts: one, or a list of them.")
     words = [" ".join(part.split()) for text in texts for part in re.split(r"[,;\n\r]", text)]
     queries = list({word.casefold(): word for word in reversed(words) if word}.values())[::-1]
-    if len(queries) > limits.sounds:
-        raise Refusal(f"These are {len(queries)} sounds; this page takes up to {limits.sounds} at once.")
     if any(len(query) > limits.letters for query in queries):
         raise Refusal(f"A description is longer than {limits.letters} letters; a few words are enough.")
     return queries

@@ -34,6 +34,7 @@ class Sound:
 
     query: str
     presence: float | None = None  # None: the model does not estimate it
+    parts: dict[str, float] = field(default_factory=dict)  # presence of each sound that a sentence names
     level: float | None = None  # dB relative to the mixture; None if it is removed together with others
 
     @property
@@ -56,8 +57,8 @@ class Sound:
     def summary(self) -> dict[str, Any]:
         """The result as plain data."""
         presence = None if self.presence is None else round(self.presence, 4)
-        facts = {"query": self.query, "presence": presence, "verdict": self.verdict, "heard": self.heard}
-        return facts | {"level_db": None if self.level is None else round(self.level, 1)}
+        facts = {"query": self.query, "presence": presence, "parts": self.parts, "verdict": self.verdict}
+        return facts | {"heard": self.heard, "level_db": None if self.level is None else round(self.level, 1)}
 
 
 @dataclass

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
-import functools
-import inspect
 import json
 import re
 import secrets
@@ -17,7 +16,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,41 @@ class StartError(Exception):
     """The page could not be started; the text is one sentence."""
 
 
+def refuse(error: Exception) -> JSONResponse:
+    """Answer a plain request with an error: there is no such file, or it could not be written."""
+    return JSONResponse({"detail": as_gradio_error(error).message}, 404 if isinstance(error, Refusal) else 507)
+
+
+def file_data(path: Path, name: str) -> Any:
+    """A file as Gradio's API describes it."""
+    meta = {"_type": "gradio.FileData"}
+    return {"path": str(path), "orig_name": name, "size": path.stat().st_size, "meta": meta}
+
+
+@contextlib.contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Errors reach the user as one sentence; unexpected ones are printed on the server."""
+    try:
+        yield
+    except Exception as error:
+        raise as_gradio_error(error) from None
+
+
+def as_gradio_error(error: Exception) -> gr.Error:
+    """The error as Gradio shows it."""
+    if isinstance(error, Cancelled) or type(error).__name__ == "CancelledError":
+        return gr.Error("Cancelled.", print_exception=False)
+    if isinstance(error, Refusal | ModelError):
+        return gr.Error(str(error), print_exception=False)
+    reasons = [each.errno for each in (error, error.__cause__) if isinstance(each, OSError)]
+    if set(reasons) & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return gr.Error(NO_SPACE, print_exception=False)
+    if isinstance(error, MemoryError):
+        return gr.Error("There is not enough memory for this just now.", print_exception=False)
+    print(time.strftime("%H:%M:%S"), "".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
+    return gr.Error("Something went wrong on the server; the page itself goes on.", print_exception=False)
+
+
 class Site:
     """The server and what its routes share.
 
@@ -72,7 +106,7 @@ class Site:
         self.server = gr.Server(title="Separate", docs_url=None, redoc_url=None, openapi_url=None)
         self.server.add_middleware(Guard, local=local)  # before Gradio's own routes, of which only a few are open
         for name in ("models", "sounds", "inspect", "listen", "separate", "remix", "picture", "archive"):
-            self.server.api(in_one_sentence(getattr(self, name)), name=name, concurrency_limit=None)
+            self.server.api(getattr(self, name), name=name, concurrency_limit=None)
         self.server.get("/")(self.page)
         self.server.get("/page/{name}")(self.static)
         self.server.get("/page/example/{number}")(self.example)
@@ -112,25 +146,25 @@ class Site:
 
     # The API
 
+    @in_one_sentence()
     def models(self) -> list[dict]:
         """The models: name, description, queries (the accepted forms), sample_rate, size, licence and scores."""
         return self.engine.models()
 
+    @in_one_sentence()
     def sounds(self, model: str = "") -> list[str]:
         """Sounds that a model was trained on. Models that accept texts can be asked for any other description too."""
         return self.engine.sounds_of(model or self.engine.default)
 
+    @in_one_sentence()
     def inspect(self, recording: FileData) -> dict:
         """Check a recording before it is separated: seconds (null if unknown), sample_rate, channels, video."""
         reader = self.limits.open(self.store.upload(recording))
         seconds = None if reader.frames is None else reader.frames / reader.sample_rate
-        return {
-            "seconds": seconds,
-            "sample_rate": reader.sample_rate,
-            "channels": reader.channels,
-            "video": reader.pictures,
-        }
+        facts = {"seconds": seconds, "sample_rate": reader.sample_rate}
+        return facts | {"channels": reader.channels, "video": reader.pictures}
 
+    @in_one_sentence()
     def listen(self, recording: FileData, model: str = "") -> dict:
         """Known sounds in a recording, the most probable first: label, probability, times (from, to; seconds).
 
@@ -159,24 +193,26 @@ class Site:
         absent), heard, target and residual (float32 wav files, target + residual = recording), the mixture, and
         sounding: what occurs if a sound is absent. Cancelling the call stops the work.
         """
-        source, model = self.store.upload(recording), model or self.engine.default
-        asked = parse_queries(queries, without, self.limits, self.store.upload)
-        check_forms(asked, self.engine.card(model).queries, model)
-        span = parse_span(start, end)
-        self.results = {token: each for token, each in self.results.items() if each.folder.is_dir()}
-        folder, finished = self.store.new(), False
-        ticket = Ticket(Progress(self.engine.rate(model, len(asked)), SEGMENT_SECONDS))
-        work = Work(self.engine, self.limits, ticket, source, folder, str(recording.get("orig_name") or source.name))
-        try:
-            async for progress in self.follow(ticket, lambda: work.run(asked, model, remove, span)):
-                yield progress
-            result = self.results[folder.name] = ticket.future.result()
-            finished = True
-            yield self.answer(result)
-        finally:
-            if not finished:
-                ticket.stop()
-                ticket.future.add_done_callback(lambda _: self.store.forget(folder.name))
+        with in_one_sentence():
+            source, model = self.store.upload(recording), model or self.engine.default
+            asked = parse_queries(queries, without, self.limits, self.store.upload)
+            check_forms(asked, self.engine.card(model).queries, model)
+            span = parse_span(start, end)
+            self.results = {token: each for token, each in self.results.items() if each.folder.is_dir()}
+            folder, finished = self.store.new(), False
+            ticket = Ticket(Progress(self.engine.rate(model, len(asked)), SEGMENT_SECONDS))
+            name = str(recording.get("orig_name") or source.name)
+            work = Work(self.engine, self.limits, ticket, source, folder, name)
+            try:
+                async for progress in self.follow(ticket, lambda: work.run(asked, model, remove, span)):
+                    yield progress
+                result = self.results[folder.name] = ticket.future.result()
+                finished = True
+                yield self.answer(result)
+            finally:
+                if not finished:
+                    ticket.stop()
+                    ticket.future.add_done_callback(lambda _: self.store.forget(folder.name))
 
     async def follow(self, ticket: Ticket, work: Callable[[], Any]) -> AsyncIterator[dict]:
         """Submit a job and yield its progress until its end."""
@@ -184,14 +220,9 @@ class Site:
         while not ticket.future.done():
             ticket.seen = time.monotonic()
             progress, ahead, left = ticket.progress, self.desk.ahead(ticket), ticket.progress.left()
-            yield {
-                "state": "waiting" if ahead else "working",
-                "job": ticket.token,
-                "ahead": ahead,
-                "stage": progress.stage,
-                "fraction": round(progress.fraction(), 3),
-                "left": None if left is None else round(left, 1),
-            }
+            facts = {"state": "waiting" if ahead else "working", "job": ticket.token, "ahead": ahead}
+            facts |= {"stage": progress.stage, "fraction": round(progress.fraction(), 3)}
+            yield facts | {"left": None if left is None else round(left, 1)}
             await asyncio.sleep(TICK_SECONDS)
 
     def answer(self, result: Result) -> dict[str, Any]:
@@ -202,8 +233,8 @@ class Site:
         answer["mixture"] = file_data(result.mixture, f"{result.stem}.wav")
         for number, (sound, names) in enumerate(zip(answer["sounds"], result.names, strict=True)):
             sound["names"] = {"target": f"{result.stem}.removed.wav"} | names
-            for kind, path in (("target", result.target(number)), ("residual", result.residual(number))):
-                sound[kind] = file_data(path, sound["names"][kind])
+            sound["target"] = file_data(result.target(number), sound["names"]["target"])
+            sound["residual"] = file_data(result.residual(number), sound["names"]["residual"])
         return answer
 
     async def remix(self, job: str, gains: list[float]) -> AsyncIterator[Any]:
@@ -211,26 +242,29 @@ class Site:
 
         Progress comes first, as in `separate`.
         """
-        result = self.result(job)
-        decibels = check_gains(result, gains)
-        ticket = Ticket(Progress(self.engine.rate(result.model, len(gains)), SEGMENT_SECONDS))
-        work = Work(self.engine, self.limits, ticket, result.mixture, result.folder)
-        path = result.folder / f"remix.{secrets.token_hex(8)}.wav"
-        try:
-            async for progress in self.follow(ticket, lambda: work.remix(result, decibels, path)):
-                yield progress
-            ticket.future.result()
-        finally:
-            ticket.stop()  # nothing, if it has ended
-        for older in sorted(result.folder.glob("remix.*.wav"), key=lambda file: file.stat().st_mtime_ns)[:-3]:
-            older.unlink(missing_ok=True)
-        yield file_data(path, result.mix_name(decibels))
+        with in_one_sentence():
+            result = self.result(job)
+            decibels = check_gains(result, gains)
+            ticket = Ticket(Progress(self.engine.rate(result.model, len(gains)), SEGMENT_SECONDS))
+            work = Work(self.engine, self.limits, ticket, result.mixture, result.folder)
+            path = result.folder / f"remix.{secrets.token_hex(8)}.wav"
+            try:
+                async for progress in self.follow(ticket, lambda: work.remix(result, decibels, path)):
+                    yield progress
+                ticket.future.result()
+            finally:
+                ticket.stop()  # nothing, if it has ended
+            for older in sorted(result.folder.glob("remix.*.wav"), key=lambda file: file.stat().st_mtime_ns)[:-3]:
+                older.unlink(missing_ok=True)
+            yield file_data(path, result.mix_name(decibels))
 
+    @in_one_sentence()
     def picture(self, job: str, number: int) -> FileData:
         """Spectrograms of recording, target and residual of one sound (the first is 0), a PNG file."""
         result = self.result(job)
         return file_data(draw_sound(result, number), result.names[number]["picture"])
 
+    @in_one_sentence()
     def archive(self, job: str) -> FileData:
         """A zip of the recording, every target and every residual."""
         result = self.result(job)
@@ -280,7 +314,7 @@ class Site:
         try:
             return FileResponse(render(number, self.store.root), media_type="audio/wav")
         except AudioError as error:
-            return Response(as_gradio_error(error).message, status_code=507, media_type="text/plain")
+            return refuse(error)
 
     def file(self, job: str, name: str) -> Response:
         """A file of a result; the zip and labelled pictures are made on first use."""
@@ -293,10 +327,8 @@ class Site:
                 path = archive(result)
             elif name.endswith(".picture.png"):
                 path = draw_sound(result, int(name.partition(".")[0]))
-        except Refusal as error:
-            return Response(str(error), status_code=404, media_type="text/plain")
-        except (AudioError, OSError) as error:  # while the zip or a picture is written
-            return Response(as_gradio_error(error).message, status_code=507, media_type="text/plain")
+        except (Refusal, AudioError, OSError) as error:
+            return refuse(error)
         return FileResponse(path) if path.is_file() else Response(status_code=404)
 
     def stop(self, token: str) -> dict[str, bool]:
@@ -351,54 +383,6 @@ class Site:
         except (Refusal, OSError) as error:
             if place is not None:
                 self.store.forget(place.parent.name)
-            return JSONResponse({"detail": as_gradio_error(error).message}, 507)
+            return refuse(error)
         finally:
             self.uploading -= 1
-
-
-def file_data(path: Path, name: str) -> Any:
-    """A file as Gradio's API describes it."""
-    meta = {"_type": "gradio.FileData"}
-    return {"path": str(path), "orig_name": name, "size": path.stat().st_size, "meta": meta}
-
-
-def in_one_sentence(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `function` so that its errors reach the user as one sentence; unexpected ones are printed on the server."""
-    if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def streaming(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            inner = function(*args, **kwargs)
-            try:
-                async for value in inner:
-                    yield value
-            except Exception as error:
-                raise as_gradio_error(error) from None
-            finally:
-                await inner.aclose()
-
-        return streaming
-
-    @functools.wraps(function)
-    def calling(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            raise as_gradio_error(error) from None
-
-    return calling
-
-
-def as_gradio_error(error: Exception) -> gr.Error:
-    """The error as Gradio shows it."""
-    if isinstance(error, Cancelled) or type(error).__name__ == "CancelledError":
-        return gr.Error("Cancelled.", print_exception=False)
-    if isinstance(error, Refusal | ModelError):
-        return gr.Error(str(error), print_exception=False)
-    reasons = [each.errno for each in (error, error.__cause__) if isinstance(each, OSError)]
-    if set(reasons) & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return gr.Error(NO_SPACE, print_exception=False)
-    if isinstance(error, MemoryError):
-        return gr.Error("There is not enough memory for this just now.", print_exception=False)
-    print(time.strftime("%H:%M:%S"), "".join(traceback.format_exception(error)), file=sys.stderr, flush=True)
-    return gr.Error("Something went wrong on the server; the page itself goes on.", print_exception=False)

@@ -5,6 +5,7 @@ No path contains a word that a user typed: a folder's name is 128 random bits, t
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shutil
@@ -35,7 +36,7 @@ class Store:
         process.TEMPORARY.add(self.root)
         self.keep_seconds = keep_minutes * 60
         self._closed = threading.Event()
-        threading.Thread(target=self._sweep_repeatedly, name="sweeper", daemon=True).start()
+        threading.Thread(target=self.sweep, name="sweeper", daemon=True).start()
 
     def new(self) -> Path:
         """Create an empty folder; its name is the token."""
@@ -77,18 +78,13 @@ class Store:
             shutil.rmtree(self.root / token, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what was not used for a while."""
-        oldest = time.time() - self.keep_seconds
-        for entry in list(self.root.iterdir()):
-            if entry.stat().st_mtime < oldest:
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-
-    def _sweep_repeatedly(self) -> None:
+        """Remove what was not used for a while, from time to time until the end."""
         while not self._closed.wait(min(60.0, self.keep_seconds / 4)):
-            try:
-                self.sweep()
-            except OSError:
-                continue  # it was removed at the same time
+            oldest = time.time() - self.keep_seconds
+            with contextlib.suppress(OSError):  # it was removed at the same time
+                for entry in list(self.root.iterdir()):
+                    if entry.stat().st_mtime < oldest:
+                        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove everything."""

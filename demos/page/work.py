@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from page.engine import Engine
 from page.jobs import Ticket
@@ -26,11 +27,7 @@ from separation.download import replace_when_complete
 from separation.errors import NotFiniteError
 from separation.plot import Spectrogram
 from separation.pretrained import ModelError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from separation.separator import FileSeparation
+from separation.results import FileSeparation
 
 T = TypeVar("T")
 
@@ -134,7 +131,8 @@ class Work:
     def copy(self, reader: Reader, outputs: int) -> int:
         """Copy the recording to mixture.wav; return its samples per channel."""
         frames = 0
-        with Writer(self.folder / "mixture.wav", reader.sample_rate, reader.channels, "wav") as writer:
+        form = reader.sample_rate, reader.channels, "wav"
+        with Writer(self.folder / "mixture.wav", *form, carried=reader.carried) as writer:
             for block in self.watch(reader.blocks()):
                 frames += block.shape[-1]
                 if frames > self.limits.frames(reader.sample_rate):
@@ -150,10 +148,13 @@ class Work:
         names = ["mixture", *(f"{n}.{kind}" for n in numbers for kind in ("target", "residual"))]
         spectra = {name: Spectrogram(result.sample_rate, result.frames) for name in names}
         energy = np.zeros(1 + len(numbers))
+        form, carried = (result.sample_rate, result.channels), file.reader.carried
+        titles = [sound["query"] for sound in result.summary()["sounds"]]
+        titles = [title for query in titles for title in (query, f"without {query}")]
         with ExitStack() as stack:
             writers = {
-                name: stack.enter_context(Writer(self.folder / f"{name}.wav", result.sample_rate, result.channels))
-                for name in names[1:]
+                name: stack.enter_context(Writer(self.folder / f"{name}.wav", *form, carried=carried, title=title))
+                for name, title in zip(names[1:], titles, strict=True)
             }
             for mixture, targets in self.take_turns(file):
                 spectra["mixture"].push(mixture)
@@ -166,8 +167,9 @@ class Work:
             self.ticket.check()
         self.engine.learn(result.model, len(result.sounds), result.frames / result.sample_rate, self.busy)
         powers = [None] * len(result.sounds) if result.removed else energy[1:]
-        for sound, presence, power in zip(result.sounds, file.presence, powers, strict=True):
-            sound.presence = None if math.isnan(presence) else float(presence)
+        for sound, presence, parts, power in zip(result.sounds, file.presence, file.parts, powers, strict=True):
+            if not math.isnan(presence):
+                sound.presence, sound.parts = float(presence), {name: round(part, 4) for name, part in parts.items()}
             if power is not None:
                 sound.level = 10 * math.log10(max(power, 1e-30) / max(energy[0], 1e-30))
         return spectra
@@ -181,7 +183,8 @@ class Work:
         numbers = [number for number, gain in enumerate(gains) if gain]
         removed = len(numbers) > 1 and all(gains[number] == -math.inf for number in numbers)
         weights = torch.tensor([1.0] if removed else [1.0 - 10 ** (gains[number] / 20) for number in numbers])
-        with Writer(path, result.sample_rate, result.channels) as writer:
+        carried = Reader(result.mixture).carried
+        with Writer(path, result.sample_rate, result.channels, carried=carried, title="remix") as writer:
             for mixture, *targets in self.changes(result, numbers, removed):
                 lost = torch.tensordot(weights, torch.stack(targets), 1) if targets else 0.0
                 writer.write(mixture - lost)

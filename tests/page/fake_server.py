@@ -42,9 +42,9 @@ class Stream(GainStream):
         print("block", flush=True)
         return super().push(block)
 
-    @property
-    def presence(self):
-        return [0.02 if gain == 0 else min(1.0, 0.5 + gain) for gain in self.gains.flatten().tolist()]
+    @staticmethod
+    def presence_of(gain):
+        return 0.02 if gain == 0 else min(1.0, 0.5 + gain)
 
 
 class Separator(GainSeparator):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import resource
+import runpy
 import socket
 import struct
 import subprocess
@@ -417,16 +418,20 @@ def test_other_interfaces_do_not_answer(fake):
     assert status == 0
 
 
-def test_the_example_program_without_a_page(recording):
-    command = [sys.executable, str(ROOT / "demos" / "api_client.py"), "http://127.0.0.1:1", str(recording[0]), "half"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=recording[0].parent)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith("http://127.0.0.1:1 ")
+def run_client(monkeypatch, *arguments):
+    """Run the example program in this process."""
+    monkeypatch.setattr(sys, "argv", ["api_client.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "demos" / "api_client.py"), run_name="__main__")
 
 
-def test_the_example_program_uses_the_api(fake, recording, tmp_path):
-    command = [sys.executable, str(ROOT / "demos" / "api_client.py"), fake.url, str(recording[0]), "half, nothing"]
-    output = subprocess.run([*command, "-o", str(tmp_path)], capture_output=True, text=True, timeout=600)
-    assert output.returncode == 0, output.stderr
-    assert output.stdout.splitlines() == ["half: presence 1.0 - present", "nothing: presence 0.02 - absent"]
+def test_the_example_program_without_a_page(recording, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^http://127\.0\.0\.1:1 .* cannot be used: [^\n]+$"):
+        run_client(monkeypatch, "http://127.0.0.1:1", recording[0], "half")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_example_program_uses_the_api(fake, recording, tmp_path, monkeypatch, capsys):
+    run_client(monkeypatch, fake.url, recording[0], "half, nothing", "-o", tmp_path)
+    assert capsys.readouterr().out.splitlines() == ["half: presence 1.0 - present", "nothing: presence 0.02 - absent"]
     assert np.array_equal(samples(tmp_path / "noise & bmore.half.wav"), np.float32(0.5) * recording[1])

@@ -36,9 +36,9 @@ from separation.pretrained import Card, ModelError
 class Stream(GainStream):
     held = 100
 
-    @property
-    def presence(self):
-        return [0.9 if gain else 0.9e-3 for gain in self.gains.flatten().tolist()]
+    @staticmethod
+    def presence_of(gain):
+        return 0.9 if gain else 0.9e-3
 
 
 class Double(GainSeparator):
@@ -409,8 +409,35 @@ def test_gains_are_those_of_the_slider(result):
     [("mix.wav", "mix"), ("C:\\a\\film.mp4", "film"), ("/etc/../my mix.tar.flac", "my mix.tar"),
      ("\x1b\n.", "recording"), ("<b>é.m4a", "<b>é"), ("x" * 400 + ".wav", "x" * 247)],
 )  # fmt: skip
-def test_files_are_named_as_by_the_command(separate, name, stem):
-    assert separate("0.5", name=name).names[0]["target"] == f"{stem}.0_5.wav"
+def test_files_are_named_as_by_the_command(separate, tmp_path, name, stem):
+    soundfile.write(tmp_path / "short.wav", np.ones(800) / 4, 8000)
+    assert separate("0.5", source=tmp_path / "short.wav", name=name).names[0]["target"] == f"{stem}.0_5.wav"
+
+
+def test_files_carry_the_tags_of_the_recording(separate, tmp_path):
+    with soundfile.SoundFile(tmp_path / "short.wav", "w", 8000, 1) as file:
+        file.title, file.artist = "A song", "Somebody"
+        file.write(np.ones(800) / 4)
+
+    def tags(path):
+        with soundfile.SoundFile(path) as file:
+            return file.artist, file.title
+
+    result = separate("0.5, 0.25", source=tmp_path / "short.wav")
+    assert tags(result.mixture) == ("Somebody", "A song")
+    assert tags(result.target(1)) == ("Somebody", "A song (0.25)")
+    assert tags(result.residual(1)) == ("Somebody", "A song (without 0.25)")
+    removed = separate("0.5, 0.25", source=tmp_path / "short.wav", removed=True)
+    assert tags(removed.residual(0)) == ("Somebody", "A song (without 0.5, 0.25)")
+    Work(make_engine(), Limits(), make_ticket(), result.mixture, result.folder).remix(
+        result, [3.0, 0.0], tmp_path / "remix.wav"
+    )
+    assert tags(tmp_path / "remix.wav") == ("Somebody", "A song (remix)")
+
+
+def test_the_presence_of_each_sound_of_a_sentence(separate):
+    sounds = separate(["0.5 then 0", "0.5"]).summary()["sounds"]
+    assert [sound["parts"] for sound in sounds] == [{"0.5": 0.9, "0": 0.0009}, {}]
 
 
 @pytest.mark.parametrize(

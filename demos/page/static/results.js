@@ -49,12 +49,14 @@ function soundCard(result, sound, number, player, fileUrl, ask) {
   const files = Object.entries(words);
   const absent = (removed ?? [sound]).filter(({ verdict }) => verdict === "absent");
   const others = absent.length ? result.sounding : [];
+  const parts = (removed ?? [sound]).flatMap((each) => Object.entries(each.parts));  // of sentences
   return el("article", { class: "sound", "data-number": number, "aria-label": title },
     el("header", {},
       el("h3", {}, title), ...(removed ?? [sound]).map((each) => pill(each, removed)),
       el("div", { class: "links" },
         ...files.map(([kind, [label, detail]]) => download(label, detail, `${kind}.wav`, names[kind])),
         download("Picture", `spectrograms of ${query}`, "picture.png", names.picture))),
+    ...(parts.length ? [el("p", { class: "hint parts" }, `Presence of each: ${parts.map(([name, presence]) => `${name} ${Math.round(100 * presence)} %`).join(", ")}.`)] : []),
     ...(others.length ? [el("p", { class: "others" }, "What does sound here: ", ...others.map((each) => el("button", { type: "button", class: "button quiet small", "aria-label": `Add ${each}`, on: { click: () => ask(each) } }, `+ ${each}`)))] : []),
     plot(result, player, files.map(([kind, [label, detail]]) => [`${number}.${kind}`, label, detail, number])));
 }
