@@ -46,11 +46,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def parse_port(text: str) -> int:
-    """Parse a port number.
-
-    Raises:
-        ValueError: it is not a port number.
-    """
+    """Parse a port number; a ValueError tells argparse that it is none."""
     if not 1 <= int(text) <= 65535:
         raise ValueError
     return int(text)

@@ -99,12 +99,14 @@ class Ticket:
 
 
 class Desk:
-    """Accepts jobs: `active` of them run at the same time, up to `waiting` more wait in line."""
+    """Accepts jobs: `active` of them run at the same time, up to `waiting` more wait in line.
+
+    Jobs are submitted from one thread; other threads only add, remove or look up one entry of `_open`.
+    """
 
     def __init__(self, active: int, waiting: int) -> None:
         self.active, self.waiting = active, waiting
         self._pool = ThreadPoolExecutor(active, thread_name_prefix="job")
-        self._lock = threading.Lock()
         self._open: dict[str, Ticket] = {}
 
     def submit(self, ticket: Ticket, work: Callable[[], Any]) -> None:
@@ -118,28 +120,22 @@ class Desk:
             ticket.check()
             return work()
 
-        def close(_: Future[Any]) -> None:
-            with self._lock:
-                self._open.pop(ticket.token, None)
-
-        with self._lock:
-            if len(self._open) >= self.active + self.waiting:
-                raise Refusal(f"{len(self._open)} recordings are waiting already. Please try again in a few minutes.")
-            self._open[ticket.token] = ticket
-            ticket.future = self._pool.submit(run)
-        ticket.future.add_done_callback(close)
+        if len(self._open) >= self.active + self.waiting:
+            raise Refusal(f"{len(self._open)} recordings are waiting already. Please try again in a few minutes.")
+        self._open[ticket.token] = ticket
+        ticket.future = self._pool.submit(run)
+        ticket.future.add_done_callback(lambda _: self._open.pop(ticket.token, None))
 
     def ahead(self, ticket: Ticket) -> int:
         """Number of jobs that must end before this one begins; 0 if it has begun."""
-        with self._lock:
-            tokens = list(self._open)
-            begun = ticket.future.running() or ticket.future.done()
-        return 0 if begun or ticket.token not in tokens else max(1, tokens.index(ticket.token) + 1 - self.active)
+        tokens = list(self._open)
+        if ticket.future.running() or ticket.future.done() or ticket.token not in tokens:
+            return 0
+        return max(1, tokens.index(ticket.token) + 1 - self.active)
 
     def stop(self, token: str) -> bool:
         """Stop a job; return whether there was one."""
-        with self._lock:
-            ticket = self._open.get(token)
+        ticket = self._open.get(token)
         if ticket is not None:
             ticket.stop()
         return ticket is not None

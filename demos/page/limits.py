@@ -19,33 +19,19 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one user may ask for.
+    """How much one user may ask for."""
 
-    Attributes:
-        minutes: longest recording.
-        megabytes: largest upload.
-        sounds: most queries on one recording.
-        letters: longest query.
-        channels: most channels.
-        rates: lowest and highest sample rate, Hz.
-        active: recordings that are separated at the same time, in turns.
-        waiting: recordings that may wait for their turn.
-        keep_minutes: how long unused files are kept.
-        example_minutes: longest example recording.
-        listed_minutes: how much of a recording is searched for known sounds.
-    """
-
-    minutes: float = 10.0
-    megabytes: int = 200
-    sounds: int = 8
-    letters: int = 200
+    minutes: float = 10.0  # longest recording
+    megabytes: int = 200  # largest upload
+    sounds: int = 8  # most queries on one recording
+    letters: int = 200  # longest query
     channels: int = 8
-    rates: tuple[int, int] = (1_000, 384_000)
-    active: int = 4
-    waiting: int = 16
-    keep_minutes: float = 60.0
-    example_minutes: float = 1.0
-    listed_minutes: float = 3.0
+    rates: tuple[int, int] = (1_000, 384_000)  # lowest and highest sample rate, Hz
+    active: int = 4  # recordings that are separated at the same time, in turns
+    waiting: int = 16  # recordings that may wait for their turn
+    keep_minutes: float = 60.0  # how long unused files are kept
+    example_minutes: float = 1.0  # longest example recording
+    listed_minutes: float = 3.0  # how much of a recording is searched for known sounds
 
     @property
     def too_long(self) -> str:

@@ -89,14 +89,7 @@ def as_gradio_error(error: Exception) -> gr.Error:
 
 
 class Site:
-    """The server and what its routes share.
-
-    Args:
-        engine: the models.
-        limits: of the page.
-        store: for all files.
-        local: whether the page answers to names of this computer only.
-    """
+    """The server and what its routes share; if it is `local`, it answers to names of this computer only."""
 
     def __init__(self, engine: Engine, limits: Limits, store: Store, local: bool = True) -> None:
         self.engine, self.limits, self.store = engine, limits, store

@@ -24,12 +24,7 @@ GONE = "This is no longer here: files are removed after a while. Please start ag
 
 
 class Store:
-    """Folders that are found by token and removed when they are no longer used.
-
-    Args:
-        root: folder for them; by default a new temporary folder, which `close` removes.
-        keep_minutes: how long a folder is kept after its last use.
-    """
+    """Folders that are found by token and removed `keep_minutes` after their last use; `close` removes all."""
 
     def __init__(self, root: Path | None = None, keep_minutes: float = 60.0) -> None:
         self.root = root or Path(tempfile.mkdtemp(prefix="separation-page-"))

@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -53,10 +54,12 @@ def make_ticket():
     return Ticket(Progress(1.0, 24.0))
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def patience():
     """No job ends because a busy machine is slow."""
-    monkeypatch.setattr("page.jobs.PATIENCE", 3600.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("page.jobs.PATIENCE", 3600.0)
+        yield
 
 
 @pytest.fixture
@@ -66,16 +69,19 @@ def store(tmp_path):
     store.close()
 
 
+def run(store, queries, source, limits=Limits(), files=None, ticket=None, name="mix.wav", **options):  # noqa: B008
+    """Separate a recording by queries as the API receives them."""
+    asked = parse_queries(queries, [], limits, lambda file: files)
+    work = Work(make_engine(), limits, ticket or make_ticket(), source, store.new(), name)
+    return work.run(asked, "a", **options)
+
+
 @pytest.fixture
 def separate(store, recording):
-    """Separates the recording by queries as the API receives them."""
-
-    def run(queries, limits=Limits(), source=recording[0], files=None, ticket=None, name="mix.wav", **options):  # noqa: B008
-        asked = parse_queries(queries, [], limits, lambda file: files)
-        work = Work(make_engine(), limits, ticket or make_ticket(), source, store.new(), name)
-        return work.run(asked, "a", **options)
-
-    return run
+    """Separates the recording, or another `source`."""
+    return lambda queries, limits=Limits(), source=recording[0], **options: run(  # noqa: B008
+        store, queries, source, limits, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +91,12 @@ def real(tmp_path_factory):
     return Separator.from_pretrained(write_model(directory, queries=["text"], sample_rate=32000, licence="MIT"))
 
 
-@pytest.fixture
-def result(separate):
-    return separate(["0.5", "0.25", "0"])
+@pytest.fixture(scope="module")
+def result(recording, tmp_path_factory):
+    """Separated once."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield run(store, ["0.5", "0.25", "0"], recording[0])
+    store.close()
 
 
 # Queries and limits
@@ -386,7 +395,7 @@ def test_sounds_in_the_first_minutes_are_listed(recording, monkeypatch):
 
 def test_a_sound_is_heard_by_its_presence_and_level(result):
     assert [sound.heard for sound in result.sounds] == [True, True, False]
-    sound = result.sounds[0]
+    sound = replace(result.sounds[0])
     assert sound.level == pytest.approx(-6.02, abs=0.01)
     for presence, level, heard in ((0.99, -61.0, False), (0.49, -3.0, False), (None, -3.0, True)):
         sound.presence, sound.level = presence, level
