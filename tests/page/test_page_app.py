@@ -121,7 +121,7 @@ def test_the_remix_script_lists_and_mixes(tiny_model, recording, tmp_path, monke
     monkeypatch.setattr(sys, "argv", ["remix.py", *arguments[:4], "rain=loud"])
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "demos" / "remix.py"), run_name="__main__")
-    assert capsys.readouterr().err.startswith('"loud" is no gain')
+    assert capsys.readouterr().err.startswith('"loud" is not a number of decibels')
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path):
