@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from separation.download import (
     NoConnectionError,
@@ -21,7 +22,7 @@ from separation.download import (
     replace_when_complete,
     verify,
 )
-from separation.errors import ModelError, one_sentence
+from separation.errors import ModelError, one_sentence, reason
 
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 NEEDED = {"config.yaml", "model.safetensors"}
@@ -47,7 +48,7 @@ def find_repository(name: str, offline: bool | None = None) -> Path:
     matched = NAME.fullmatch(name)
     assert matched, name
     repository, endpoint = matched["repository"], os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    record_file = cache_folder() / "hub" / f"{name.replace('/', '--')}.json"
+    record_file = cache_folder() / "hub" / f"{quote(name, safe='')}.json"
     try:
         record = dict(json.loads(record_file.read_text(encoding="utf-8")))
         if not (
@@ -73,14 +74,18 @@ def find_repository(name: str, offline: bool | None = None) -> Path:
         except ModelError:
             raise
         except Exception as error:  # of the hub's client and of the libraries below it
-            reason = one_sentence(error)[:200].rstrip(". ") or type(error).__name__
+            why = one_sentence(error)[:200].rstrip(". ") or type(error).__name__
             raise NoConnectionError(
-                f'There is no folder "{name}", and no model of this name could be downloaded from {endpoint}: {reason}.'
+                f'There is no folder "{name}", and no model of this name could be downloaded from {endpoint}: {why}.'
             ) from None
     weights = f"hub/{repository.replace('/', '--')}/{record['revision']}/model.safetensors"
     verify(folder / "model.safetensors", RemoteFile(f"{endpoint}/{repository}", weights, sha256=record["sha256"]))
-    with replace_when_complete(record_file) as part:
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if missing:
+        try:
+            with replace_when_complete(record_file) as part:
+                part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ModelError(f"{record_file} cannot be written: {reason(error)}.") from None
     return folder
 
 
@@ -108,6 +113,6 @@ def upload(folder: Path, repository: str, private: bool, token: str | None) -> s
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a model")
     except Exception as error:  # of the hub's client and of the libraries below it
-        reason = one_sentence(str(error.__cause__ or error))[:300].rstrip(". ")
-        raise ModelError(f"{repository} could not be uploaded: {reason}.") from None
+        why = one_sentence(str(error.__cause__ or error))[:300].rstrip(". ")
+        raise ModelError(f"{repository} could not be uploaded: {why}.") from None
     return str(commit.commit_url)

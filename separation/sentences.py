@@ -44,6 +44,7 @@ TRAILING = re.compile(
     r"(?:(?:^|\s+)(?:in\s+the\s+back(?:ground)?|(?:can\s+be|is|are)\s+heard|at\s+the\s+same\s+time|again))+[\s.!?]*$",
     re.IGNORECASE,
 )
+NEGATED = re.compile(r"(?:not?|without|except)\b", re.IGNORECASE)  # such a part asks for nothing
 EDGES = " \t\n,;:.!?/|"
 
 SAME = {False: 0.45, True: 0.6}
@@ -98,6 +99,8 @@ def understand(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> dict[
     clear: dict[str, float] = {}
     while True:
         names = [trim(text[begin:end]) for begin, end in spans]
+        if any(NEGATED.match(name) for name in names):
+            return {}
         if new := [name for name in dict.fromkeys(names) if name not in vectors]:
             vectors |= dict(zip(new, encoder.encode_text(new), strict=True))
             for name in new:

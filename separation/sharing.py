@@ -74,13 +74,13 @@ class SharedSeparator:
             ModelError: if the directory holds a model or cannot be written, or this separator was not loaded.
         """
         directory = Path(directory)
-        if any((directory / file).exists() for file in NEEDED):
-            raise ModelError(f"{directory} already holds a model; name another directory.")
         if self.source is None:
             raise ModelError(
                 "Only models loaded by from_pretrained can be saved; see separation.pretrained.save_model."
             )
         try:
+            if any((directory / file).exists() for file in NEEDED):
+                raise ModelError(f"{directory} already holds a model; name another directory.")
             write_directory(self.source, directory, {"licence": licence, "description": description}, self.trust)
             write_card(directory, directory.resolve().name)
         except OSError as error:
@@ -126,7 +126,7 @@ def write_directory(source: Path, directory: Path, given: dict[str, str | None],
         config = read_config(source)
         config["card"] = {**(config.get("card") or {}), **given}
         directory.mkdir(parents=True, exist_ok=True)
-        for file in source.iterdir():
+        for file in sorted(source.iterdir(), key=lambda file: file.stat().st_size):  # the weights last
             if USED.fullmatch(file.name) and file.name != "config.yaml":
                 with replace_when_complete(directory / file.name) as part:
                     shutil.copyfile(file, part)

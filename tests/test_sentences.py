@@ -55,7 +55,7 @@ def test_a_sentence_names_several_sounds(separator, sentence, parts):
      "dogs barking and growling", "a person asleep and noisy", "knife and fork", "a brook flowing over stones",
      "a door opens and closes", "thunder and rain", "a vehicle engine starts and idles",
      "black and white cat meowing", "blorptastic and zzyzx", "rain, rain, rain", "a man with a cold coughing",
-     "a, b, c, d, e, f, g, h, i, j, k, l, m"],
+     "a, b, c, d, e, f, g, h, i, j, k, l, m", "not rain but wind"],
 )  # fmt: skip
 def test_aspects_of_one_sound_stay_one(separator, text):
     assert separator.understand(text).parts == {}
