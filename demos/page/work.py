@@ -83,6 +83,8 @@ class Work:
             with suppress(ModelError):  # it cannot list sounds
                 found = separator.list_sounds_in_blocks(blocks, rate, file.level, most=MAX_NAMED, span=span)
                 result.sounding = [sound.label for sound in found]
+        if remark := reader.carried.warning:  # of tags that are damaged or too large
+            result.hints.append(remark.replace(str(self.source), "This file"))
         if len(reader.tracks) > 1:
             result.hints.append(f"Audio track {reader.track + 1} of {len(reader.tracks)} was used.")
         if span and (remark := span.remark("The recording", round(frames / reader.sample_rate, 3))):
@@ -139,7 +141,7 @@ class Work:
                     raise Refusal(self.limits.too_long)
                 require_disk_space(self.folder, block.numel() * 4)
                 writer.write(block)
-        require_disk_space(self.folder, 2 * outputs * frames * reader.channels * 4)
+        require_disk_space(self.folder, 2 * outputs * (self.folder / "mixture.wav").stat().st_size)  # with its tags
         return frames
 
     def separate(self, file: FileSeparation, result: Result) -> dict[str, Spectrogram]:

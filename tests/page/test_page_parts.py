@@ -442,6 +442,10 @@ def test_files_carry_the_tags_of_the_recording(separate, tmp_path):
         result, [3.0, 0.0], tmp_path / "remix.wav"
     )
     assert tags(tmp_path / "remix.wav") == ("Somebody", "A song (remix)")
+    with open(tmp_path / "short.wav", "ab") as file:
+        file.write(b"id3 \xff\0\0\0ID3")
+    [hint] = separate("0.5", source=tmp_path / "short.wav").hints
+    assert hint == "This file: not carried to the outputs: the chunk “id3 ” (damaged)."
 
 
 def test_the_presence_of_each_sound_of_a_sentence(separate):
