@@ -23,8 +23,8 @@ from separation import Separator
 from separation.data.fixed_mixtures import Row, read_rows, render
 from separation.data.manifest import Clip, Entry, absolute_entries, read_entries, write_manifest
 from separation.datasets.folder import assign_splits, prepare_folder
+from separation.evaluate.tables import compare
 from separation.training import cli
-from separation.training.objectives.own_sounds import compare
 
 RATE, CLIPS = 32000, 12
 SNR_DB = (-5, 0, 5)

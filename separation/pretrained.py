@@ -332,8 +332,6 @@ def save_model(
     statistics exceed the range of fp16. Raises ModelError if another value does.
     """
     import torch
-    import yaml
-    from safetensors.torch import save_file
 
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
@@ -342,13 +340,23 @@ def save_model(
             tensors[name] = value.to(torch.float16)
             if not torch.isfinite(tensors[name]).all():
                 raise ModelError(f"{name} holds values beyond the range of fp16.")
+    write_model(directory, config, tensors, readme)
+
+
+def write_model(directory: Path, config: dict[str, Any], tensors: dict[str, Tensor], readme: str = "") -> None:
+    """Write the files of a model directory, each at once; conditions by earlier weights are deleted."""
+    import yaml
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(directory / "model.safetensors") as part:
-        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, part)
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, part)
         part.chmod(0o644)  # save_file lets only the owner read
-    (directory / "sounds.safetensors").unlink(missing_ok=True)  # conditions by earlier weights
-    (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    if readme:
-        (directory / "README.md").write_text(readme, encoding="utf-8")
+    (directory / "sounds.safetensors").unlink(missing_ok=True)
+    texts = {"config.yaml": yaml.safe_dump(config, sort_keys=False)} | ({"README.md": readme} if readme else {})
+    for name, text in texts.items():
+        with replace_when_complete(directory / name) as part:
+            part.write_text(text, encoding="utf-8")
 
 
 # What a training leaves

@@ -14,9 +14,8 @@ from tiny import DIM, noise, tiny_model, vectors, write_model
 from separation import ModelError, Separator, cli
 from separation.data.manifest import read_entries
 from separation.datasets.command import main as prepare
-from separation.encoders.own_names import OwnNames
 from separation.encoders.sentence import SentenceEncoder
-from separation.models.own_sounds import LowRank, OwnSoundsNetwork
+from separation.own_sounds import LowRank, OwnNames, OwnSoundsNetwork
 
 SOUNDS = ("robot siren", "mud engine", "door_bell")
 
@@ -307,6 +306,28 @@ def test_a_training_resumes_from_a_small_checkpoint(taught, tmp_path):
     assert (before["global_step"], after["global_step"]) == (3, 4)
     changed = [float((value - before["state_dict"][name]).abs().max()) for name, value in after["state_dict"].items()]
     assert 0 < max(changed) < 0.02  # one step from where it stood
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_other_recordings_are_rehearsed(taught, tmp_path, packed):
+    from separation.data.own_sounds import OwnSoundsData
+
+    folder, _ = taught
+    rehearsal = write_clips(tmp_path / "others", ["glass chime", "mud engine", "cow bell"]) / "manifest.csv"
+    assert prepare(["prepare", "folder", str(rehearsal.parent)]) == 0
+    if packed:
+        assert prepare(["pack", str(rehearsal), "-o", str(tmp_path / "packed")]) == 0
+        rehearsal = tmp_path / "packed"
+    data = OwnSoundsData(manifest=folder / "clips" / "manifest.csv", rehearsal=rehearsal, rehearsal_clips=2)
+    data.load()
+    assert data.own == ["door bell", "mud engine", "robot siren"]
+    assert data.corpus.labels == sorted([*data.own, "cow bell", "glass chime"])
+    assert [len(data.corpus.tree[label]) for label in ("cow bell", "glass chime", "mud engine")] == [1, 1, 5]
+    assert data.batch(0, 0).labels.shape == (12, 3)
+    if packed:
+        teach(folder, tmp_path / "run", "--trainer.max_steps=3", "--data.rehearsal", rehearsal)
+        config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        assert config["base"]["sounds"] == data.own
 
 
 def test_what_cannot_be_taught_is_one_sentence(taught, capsys):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from separation.data.corpus import FOLEY, Corpus, decode_clips
+from separation.data.corpus import FOLEY, FULL_SCALE, Corpus, decode_clips
 from separation.data.datamodule import MixtureData
-from separation.data.fixed_mixtures import SECONDS, Rendered
+from separation.data.fixed_mixtures import PEAK, SECONDS, Rendered
 from separation.data.foley import SOUNDS, synthesise
-from separation.data.manifest import Clip, absolute_entries, read_entries, refuse_leaks, write_manifest
+from separation.data.manifest import Clip, Entry, absolute_entries, read_entries, refuse_leaks
 from separation.data.mixing import Draw, Mixer, draw_excerpt
 from separation.errors import DataError
 
@@ -36,14 +34,12 @@ class NoTexts:
 
 
 class OwnMixer(Mixer):
-    """Draws mixtures of which most contain a sound of `own`, numbers of labels."""
+    """Draws mixtures of which most contain one of the labels `own`; otherwise see `Mixer`."""
 
-    own = torch.zeros(0, dtype=torch.long)
-
-    def favour(self, own: Tensor) -> None:
-        """Set the labels that are to be learned."""
-        self.own, known = own, torch.zeros(len(self.label_weights), dtype=torch.bool)
-        known[own] = True
+    def __init__(self, own: list[str], corpus: Corpus, *args: Any, **options: Any) -> None:
+        super().__init__(corpus, cast(Any, NoTexts()), *args, **options)
+        self.own = torch.tensor([corpus.labels.index(label) for label in own])
+        known = torch.isin(torch.arange(len(corpus.labels)), self.own)
         for chosen, share in ((known, OTHERS), (~known, 1 - OTHERS)):
             self.label_weights[chosen] *= share / self.label_weights[chosen].sum().clamp_min(1e-9)
 
@@ -77,6 +73,7 @@ class OwnSoundsData(MixtureData):
         super().__init__(*args, **common)
         self.rehearsal, self.rehearsal_clips, self.held_out = rehearsal, rehearsal_clips, held_out
         self.own: list[str] = []
+        self.entries: list[Entry] = []  # of the manifest
 
     def setup(self, stage: str | None = None) -> None:
         """Decode the clips to train on."""
@@ -91,82 +88,73 @@ class OwnSoundsData(MixtureData):
             self.own = sorted(SOUNDS)[:STAND_INS]
             super().load()
             return
-        entries = [*absolute_entries(read_entries(self.manifest), self.folder)]
-        refuse_leaks(self.manifest, entries)
-        self.own = sorted({clip.label for split, clip in entries if split == "train" and clip.label})
+        self.entries = [*absolute_entries(read_entries(self.manifest), self.folder)]
+        refuse_leaks(self.manifest, self.entries)
+        train = [entry for entry in self.entries if entry[0] == "train" and entry[1].label]
+        self.own = sorted({clip.label for _, clip in train})
         if not self.own:
             raise DataError(f"{self.manifest}: no row with split train has a label, so there is no sound to learn.")
-        train = [entry for entry in entries if entry[0] == "train" and entry[1].label]
         if self.rehearsal is not None:
-            packed = self.rehearsal.is_dir()
-            others = absolute_entries(read_entries(self.rehearsal), self.rehearsal if packed else self.rehearsal.parent)
-            known = {clip.recording for _, clip in entries}
-            clips = [
-                (split, clip) for split, clip in others
+            folder = self.rehearsal if self.rehearsal.is_dir() else self.rehearsal.parent
+            known = {clip.recording for _, clip in self.entries}
+            others = [
+                (split, clip) for split, clip in absolute_entries(read_entries(self.rehearsal), folder)
                 if split == "train" and clip.label and not {*clip.labels} & {*self.own} and clip.recording not in known
             ]  # fmt: skip
-            train += clips[:: max(1, len(clips) // self.rehearsal_clips)]
-        with TemporaryDirectory() as folder:
-            write_manifest(Path(folder) / "manifest.csv", train)
-            corpus = Corpus(Path(folder) / "manifest.csv", "train", None, self.sample_rate, self.foley, self.notice)
+            train += others[:: max(1, len(others) // self.rehearsal_clips)]
+        corpus = Corpus(None, "train", None, self.sample_rate, self.foley, self.notice, train)
         own = {*self.own}
         corpus.keep([n for n, clip in enumerate(corpus.clips) if clip.source != FOLEY or clip.label not in own])
         self.set_corpus(corpus)
 
     def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
-        self.corpus = corpus
-        texts, slots = cast(Any, NoTexts()), max(2, min(3, len(corpus.labels)))
-        self.mixer = OwnMixer(corpus, texts, self.length, self.augment, slots=slots, balance=self.balance)
-        self.mixer.favour(torch.tensor([corpus.labels.index(label) for label in self.own]))
+        self.corpus, slots = corpus, max(2, min(3, len(corpus.labels)))
+        self.mixer = OwnMixer(self.own, corpus, self.length, self.augment, slots=slots, balance=self.balance)
 
     def held_out_mixtures(self) -> tuple[list[Rendered], list[Rendered]]:
         """Mixtures in which own sounds are asked for, of clips of the split `validation`, and procedural ones.
 
         Half of the interferences are other own sounds, if there are any. They are the same ones each time.
         """
-        clips: dict[str, list[tuple[Clip, Tensor]]] = defaultdict(list)
-        if self.manifest is not None:
-            listed = [clip for split, clip in read_entries(self.manifest) if split == "validation"]
-            listed = [clip for clip in listed if clip.label in self.own]
-            for clip, sound in zip(listed, decode_clips(listed, self.folder, self.sample_rate), strict=True):
-                if isinstance(sound, str):
-                    self.notice(f"left out: {sound}")
-                else:
-                    clips[clip.label].append((clip, torch.from_numpy(sound[0]).float() / 32767))
+        listed = [clip for split, clip in self.entries if split == "validation" and clip.label in self.own]
+        listed.sort(key=lambda clip: clip.label)
+        clips: list[tuple[Clip, Tensor]] = []
+        for clip, sound in zip(listed, decode_clips(listed, self.folder, self.sample_rate), strict=True):
+            if isinstance(sound, str):
+                self.notice(f"left out: {sound}")
+            else:
+                clips.append((clip, torch.from_numpy(sound[0]).float() / FULL_SCALE))
         others = [label for label in SOUNDS if label not in self.own]
         new: list[Rendered] = []
+        for clip, wave in clips:
+            rest = [other for each, other in clips if each.label != clip.label]
+            for turn in range(self.held_out):
+                rng = np.random.default_rng((self.seed, len(new)))
+                if turn % 2 and rest:
+                    noise = rest[int(rng.integers(len(rest)))]
+                else:
+                    noise = self.synthesise(str(rng.choice(others)), len(new))
+                new.append(self.mix_pair(clip, wave, noise, rng))
         old: list[Rendered] = []
-        for label in sorted(clips):
-            for clip, wave in clips[label]:
-                for turn in range(self.held_out):
-                    rng = np.random.default_rng((self.seed, len(new)))
-                    rest = [pair[1] for name in sorted(clips) if name != label for pair in clips[name]]
-                    if turn % 2 and rest:
-                        noise = rest[int(rng.integers(len(rest)))]
-                    else:
-                        noise = self.procedural(str(rng.choice(others)), HELD_OUT_SEED + len(new))
-                    new.append(self.mix_pair(label, clip.recording, clip.path, wave, noise, rng))
         for number, label in enumerate(others[::REHEARSED]):
             rng = np.random.default_rng((self.seed, 1, number))
             pair = (label, str(rng.choice([name for name in others if name != label])))
-            target, noise = (self.procedural(name, HELD_OUT_SEED - 1 - number) for name in pair)
-            old.append(self.mix_pair(label, f"foley:{label}", label, target, noise, rng))
+            target, noise = (self.synthesise(name, -1 - number) for name in pair)
+            old.append(self.mix_pair(Clip(label, label, label, f"foley:{label}", FOLEY, SECONDS), target, noise, rng))
         return new, old
 
-    def procedural(self, label: str, seed: int) -> Tensor:
-        """A procedural sound (time,)."""
-        return torch.from_numpy(synthesise(label, SECONDS, self.sample_rate, seed))
+    def synthesise(self, label: str, number: int) -> Tensor:
+        """A procedural sound (time,) that is not trained on."""
+        return torch.from_numpy(synthesise(label, SECONDS, self.sample_rate, HELD_OUT_SEED + number))
 
-    def mix_pair(
-        self, label: str, recording: str, path: str, target: Tensor, noise: Tensor, rng: np.random.Generator
-    ) -> Rendered:
-        """Excerpts of a target and an interference (time,) at a random SNR."""
-        length = SECONDS * self.sample_rate
-        waves = [draw_excerpt(wave, length, rng) for wave in (target, noise)]
+    def mix_pair(self, clip: Clip, target: Tensor, noise: Tensor, rng: np.random.Generator) -> Rendered:
+        """Mix excerpts of a clip (time,) and an interference (time,) at a random SNR."""
+        target, noise = (draw_excerpt(wave, SECONDS * self.sample_rate, rng) for wave in (target, noise))
         snr = float(rng.choice(SNR_DB))
-        gain = (waves[0].square().sum() / waves[1].square().sum().clamp_min(1e-9)).sqrt() / 10 ** (snr / 20)
-        mixture = waves[0] + gain * waves[1]
-        scale = 0.9 / float(mixture.abs().max().clamp_min(1e-9))
-        row = {"id": path, "kind": "pair", "query": label, "target": path, "recording": recording, "snr_db": str(snr)}
-        return Rendered(row, (scale * mixture).numpy(), (scale * waves[0]).numpy(), self.sample_rate)
+        gain = (target.square().sum() / noise.square().sum().clamp_min(1e-9)).sqrt() / 10 ** (snr / 20)
+        mixture = target + gain * noise
+        scale = PEAK / float(mixture.abs().max().clamp_min(1e-9))
+        row = {"id": clip.path, "kind": "pair", "query": clip.label, "target": clip.path, "snr_db": str(snr)}
+        row |= {"recording": clip.recording}
+        return Rendered(row, (scale * mixture).numpy(), (scale * target).numpy(), self.sample_rate)

@@ -30,19 +30,18 @@ def recording_of(path: str) -> str:
     return PART.sub("", stem) or stem
 
 
-def list_folders(root: Path) -> Iterator[tuple[str, Clip]]:
+def list_folders(root: Path) -> Iterator[Entry]:
     """Yield the clips of subfolders, whose names are the labels; hidden ones are left out."""
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for below, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                path = (Path(below) / name).relative_to(root).as_posix()
-                if not name.startswith(".") and name.rpartition(".")[2].lower() in SUFFIXES:
-                    label = label_words(folder.name)
-                    yield "", Clip(path, label, label, recording_of(path), "own", 0.0)
+    for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
+        for path in sorted(folder.rglob("[!.]*")):
+            place = path.relative_to(root)
+            hidden = any(part.startswith(".") for part in place.parts)
+            if path.suffix.lower().lstrip(".") in SUFFIXES and not hidden and path.is_file():
+                label = label_words(folder.name)
+                yield "", Clip(place.as_posix(), label, label, recording_of(place.as_posix()), "own", 0.0)
 
 
-def list_rows(root: Path, table: Path) -> Iterator[tuple[str, Clip]]:
+def list_rows(root: Path, table: Path) -> Iterator[Entry]:
     """Yield the clips of a list. Raises DataError, which names the row, if a file is not in the folder."""
     for number, row in read_table(table, ("file", "label")):
         where, file, label = f"{table}, row {number}", row["file"].strip(), label_words(row["label"])
@@ -67,9 +66,9 @@ def assign_splits(entries: list[Entry]) -> list[Entry]:
     splits = {clip.recording: split for split, clip in reversed(entries) if split}
     labels: dict[str, list[str]] = defaultdict(list)
     for _, clip in entries:
-        labels[clip.label] = [*unique([*labels[clip.label], clip.recording])]
-    for label in sorted(labels):
-        recordings = labels[label]
+        labels[clip.label].append(clip.recording)
+    for _, found in sorted(labels.items()):
+        recordings = unique(found)
         held_out = {*recordings[EVERY - 1 :: EVERY]} or {*recordings[1:][-1:]}
         given = any(splits.get(name, "train") != "train" for name in recordings)
         for name in recordings:
@@ -103,17 +102,16 @@ def prepare_folder(root: Path, output: Path, table: Path | None = None, report: 
     broken: list[str] = []
     for split, clip in listed:
         if clip.path in sound:  # listed again, with another label
-            first = sound[clip.path][1]
-            texts = {n: unique([*getattr(first, n), *getattr(clip, n)]) for n in ("labels", "captions")}
-            sound[clip.path] = (sound[clip.path][0] or split, replace(first, **texts))  # type: ignore[arg-type]
+            earlier, first = sound[clip.path]
+            labels, captions = unique(first.labels + clip.labels), unique(first.captions + clip.captions)
+            sound[clip.path] = (earlier or split, replace(first, labels=labels, captions=captions))
             continue
         try:
             samples, rate = read_part(root / clip.path)
             sound[clip.path] = (split, replace(clip, seconds=round(len(samples) / rate, 6)))
         except READ_ERRORS as error:
             broken.append(describe_error(root / clip.path, error))
-    for line in broken:
-        report(f"left out: {line}")
+            report(f"left out: {broken[-1]}")
     if not sound:
         raise DataError(f"{root}: none of its {len(listed)} clips can be read; the first: {broken[0]}")
     entries = assign_splits([*sound.values()])

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import Extract, QueryEncoder, select_sounding
-from separation.encoders.own_names import OwnNames
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
@@ -71,7 +71,7 @@ class JointEncoder(QueryEncoder):
                 nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, embedding_dim)
             )
 
-        self.own: OwnNames | None = None  # of a fine-tuned model, see `separation.own_sounds`
+        self.own: Any = None  # the `OwnNames` of a fine-tuned model, see `separation.own_sounds`
         self.sentence = SentenceEncoder()
         self.text = perceptron(self.sentence.embedding_dim)
         self.tagger = Tagger().requires_grad_(False) if tagger else None

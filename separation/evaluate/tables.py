@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from separation.evaluate.metrics import METRICS, SUPPRESSION, Array, bootstrap
-from separation.evaluate.scoring import Outcome, Score
+from separation.evaluate.scoring import Outcome, Score, score_mixture
+
+if TYPE_CHECKING:
+    from separation.data.fixed_mixtures import Rendered
+    from separation.separator import Separator
 
 FEW = 4  # classes with fewer train clips are reported separately
 SYSTEMS = {
@@ -157,6 +161,26 @@ def format_tables(
         f"\nAll systems, {AGGREGATES[aggregate].format(unit=unit)}; behind the semicolon the median of the rows:\n\n"
         + "\n\n".join(tables)
     )
+
+
+def compare(before: Separator, after: Separator, groups: dict[str, Sequence[Rendered]]) -> str:
+    """Table of the mean SDRi of two models on groups of mixtures and, of the first group, on each of its sounds.
+
+    Intervals are of 95 %, by recording.
+    """
+    lines = [f"{'SDRi in dB':<28}{'n':>4}{'before':>8}{'after':>8}  difference (95 % interval)"]
+    for title, mixtures in groups.items():
+        pairs = [(score_mixture(before, each), score_mixture(after, each)) for each in mixtures]
+        parts = {title: pairs}
+        if title == next(iter(groups)):
+            sounds = sorted({score.query for score, _ in pairs})
+            parts |= {f"  {sound}": [pair for pair in pairs if pair[0].query == sound] for sound in sounds}
+        for name, chosen in parts.items() if pairs else ():
+            first, second = (np.array([score.value for score in column]) for column in zip(*chosen, strict=True))
+            low, high = bootstrap(second - first, [score.recording for score, _ in chosen])
+            means = f"{first.mean():>8.2f}{second.mean():>8.2f}  {(second - first).mean():+.2f}"
+            lines.append(f"{name:<28}{len(chosen):>4}{means} ({low:+.2f} to {high:+.2f})")
+    return "\n".join(lines)
 
 
 def describe_skipped(outcome: Outcome) -> list[str]:

@@ -111,6 +111,12 @@ class BandSupervised(Objective):
             conditions[by_audio] = self.encoder.embed_audio(batch.sources[row, source])
         return conditions
 
+    @torch.no_grad()
+    def label_conditions(self, batch: Batch) -> Tensor:
+        """Conditions (labels, dim) of all labels."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
+
     def with_hard_negatives(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
         """Conditions (batch, slots, dim) with a share of the absent queries replaced by hard negatives.
 
@@ -137,7 +143,7 @@ class BandSupervised(Objective):
             if batch.asks is not None:
                 targets = torch.einsum("bqs,bsft->bqft", batch.asked_sources().to(spectra.dtype), spectra)
             error = MaskError(mixture, targets, self.model.to_bins)
-            bank = self.encoder.embed_sentences(add_noise(batch.bank, self.text_noise))
+        bank = self.label_conditions(batch)
         wave = batch.sources.sum(1, keepdim=True)
         analysis = self.model.analyse(features, wave)
         logits = self.model.presence(analysis, bank[None].expand(len(mixture), -1, -1)).float()

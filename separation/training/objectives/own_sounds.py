@@ -8,36 +8,35 @@ the new ones are told apart from.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from separation.data.fixed_mixtures import Rendered
+from separation import pretrained
 from separation.data.mixing import Batch
 from separation.data.own_sounds import OwnSoundsData
-from separation.encoders.own_names import OwnNames
+from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.errors import ModelError
-from separation.evaluate.metrics import bootstrap
-from separation.evaluate.scoring import Score, score_mixture
+from separation.evaluate.tables import compare
 from separation.listing import ListingRule
-from separation.models.own_sounds import LowRank
-from separation.pretrained import load_settings
+from separation.models.band_unet import BandUNet
+from separation.own_sounds import LowRank, OwnNames, checksum
 from separation.separator import Separator
-from separation.training.losses import MaskError
 from separation.training.objectives.bands import BandSupervised
 from separation.training.optimiser import AdamW
-from separation.training.own_sounds import load_base, name_vectors, save_difference
 
 QUERIES = 2  # per mixture
 ABSENT_LOGIT = -4.0
+RIVALS = 5  # known sounds with similar names, for each new sound
+SOUNDS = "sounds.safetensors"  # conditions of the known sounds, which stay those of the base
 
 
 class OwnSounds(BandSupervised):
@@ -64,10 +63,15 @@ class OwnSounds(BandSupervised):
         optimiser: AdamW | None = None,
         encoder_weights: str | None = None,
     ) -> None:
-        model, encoder, self.source = load_base(base)
+        self.source = path = pretrained.find_model(base)
+        if path.is_dir() and pretrained.read_config(path).get("base"):
+            raise ModelError(f"{path} was itself taught sounds; start from its base, and give the clips of all sounds.")
+        model, encoder = pretrained.load_model(path)
+        if not path.is_dir() or not isinstance(model, BandUNet) or not isinstance(encoder, JointEncoder):
+            raise ModelError(f"{base} cannot be taught sounds: use default, small, or a model directory of their kind.")
         super().__init__(
             model, encoder, optimiser=optimiser, encoder_weights=encoder_weights, ema=0.0,
-            absent_weight=absent_weight, absent_from=0, absent_ramp=1, tagging_weight=tagging_weight,
+            absent_weight=absent_weight, absent_from=-1, absent_ramp=1, tagging_weight=tagging_weight,
         )  # fmt: skip
         self.base, self.strict_loading = base, False
         for name, module in list(self.model.named_modules()):
@@ -97,42 +101,52 @@ class OwnSounds(BandSupervised):
         corpus, texts, vectors = data.corpus, self.encoder.encode_text(data.own), []
         with torch.no_grad():
             for label, text in zip(data.own, texts, strict=True):
-                clips = [number for recording in corpus.tree[label].values() for number in recording]
+                clips = [number for recording in corpus.recordings[label] for number in recording]
                 heard = torch.cat([self.encoder.encode_example(corpus.waveform(number)) for number in clips])
                 vectors.append(F.normalize(text + F.normalize(heard.mean(0), dim=-1), dim=-1))
-        known = load_settings(self.source, "listing", ListingRule).sounds
-        names, rivals = name_vectors(self.encoder, data.own, known)
+        known = pretrained.load_settings(self.source, "listing", ListingRule).sounds
+        others, names = [name for name in known if name not in data.own], self.encode_names(data.own)
+        cosines = self.encoder.sentence.encode_text(others) @ names[:, 0].T  # (others, names)
+        nearest = cosines.topk(min(RIVALS, len(others)), 0).indices.flatten().unique()
+        rivals = self.encode_names([others[number] for number in nearest.tolist()])
         self.encoder.own = OwnNames(names, rivals, torch.stack(vectors))
         # Label numbers of the corpus to numbers of own sounds; all others come after these.
         self.numbers = torch.tensor([data.own.index(x) if x in data.own else len(names) for x in corpus.labels])
+
+    def encode_names(self, names: Sequence[str]) -> Tensor:
+        """Sentence vectors of names (names, forms, dim), as they are stored."""
+        vectors = self.encoder.sentence.encode_text([form.format(name) for name in names for form in TEMPLATES])
+        return vectors.unflatten(0, (-1, len(TEMPLATES))).half().float()
 
     def trainable(self) -> nn.Module:
         return nn.ModuleList([self.model, self.encoder.own] if self.encoder.own else [self.model])
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        assert self.encoder.own is not None
-        own, vectors = self.numbers.to(self.device)[batch.labels], self.encoder.own.unit_vectors()
-        own = torch.where(batch.has_source(), own, len(vectors))
-        # Own sounds that are present are asked for first, then absent ones.
+        """Ask for `QUERIES` own sounds, those in the mixture first."""
+        vectors = self.encoder.own.unit_vectors()
+        own = torch.where(batch.has_source(), self.numbers.to(self.device)[batch.labels], len(vectors))
         sounds = (own[:, :, None] == torch.arange(len(vectors), device=self.device)).transpose(1, 2)
         order = sounds.any(-1) + torch.rand(sounds.shape[:2], device=self.device)
         asked = order.topk(min(QUERIES, len(vectors)), 1).indices
         asks = sounds.gather(1, asked[..., None].expand(-1, -1, sounds.shape[-1]))
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            spectra = self.model.stft(batch.sources)
-            features = self.model.features(spectra.sum(1)[:, None])
-            targets = torch.einsum("bqs,bsft->bqft", asks.to(spectra.dtype), spectra)
-            error = MaskError(spectra.sum(1), targets, self.model.to_bins)
         with parametrize.cached():
-            analysis = self.model.analyse(features, batch.sources.sum(1, keepdim=True))
-            logits = self.model.presence(analysis, vectors[None].expand(len(own), -1, -1)).float()
-            terms = self.mask_terms(replace(batch, asks=asks), error, self.model.mask(analysis, vectors[asked]))
+            return super().training_step(
+                replace(batch, labels=own, asks=asks, sentences=vectors[asked], bank=vectors), index
+            )
+
+    def conditions(self, batch: Batch) -> Tensor:
+        return batch.sentences
+
+    def label_conditions(self, batch: Batch) -> Tensor:
+        return batch.bank
+
+    def keep_batch(self, mixture: Tensor, conditions: Tensor) -> None:
+        """Norms keep their statistics."""
+
+    def presence_term(self, logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
+        """See `BandSupervised`; the label of all other sounds has a constant logit."""
         rest = torch.full_like(logits[:, :1], ABSENT_LOGIT).detach()
-        terms["tagging"] = self.presence_term(torch.cat([logits, rest], 1), replace(batch, labels=own), spectra)
-        for name, value in terms.items():
-            self.log(f"train/{name}", value, prog_bar=name == "snr", sync_dist=True)
-        total = terms["snr"] + self.absent_weight * terms["absent"] + self.tagging_weight * terms["tagging"]
-        return self.skip_invalid(total)
+        return super().presence_term(torch.cat([logits, rest], 1), batch, spectra)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained: the rest is in the base."""
@@ -140,26 +154,12 @@ class OwnSounds(BandSupervised):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k in trained or k.startswith("encoder.own.")}
 
-    def difference(self) -> dict[str, Tensor]:
-        """What `save_difference` stores."""
-        tensors = {}
-        for name, value in self.model.named_parameters():
-            place, _, factor = name.partition(".parametrizations.weight.0.")
-            if factor:
-                tensors[f"model.{place}.weight.{factor}"] = value.half()
-            elif value.requires_grad:
-                tensors[f"model.{name}"] = value - self.start[name].to(value.device)
-        assert self.encoder.own is not None
-        own = self.encoder.own
-        names = {f"encoder.own.{name}": value.half() for name, value in (("names", own.names), ("rivals", own.rivals))}
-        return tensors | names | {"encoder.own.vectors": own.vectors}
-
     @rank_zero_only
     def on_fit_end(self) -> None:
         """Write the model and measure it."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         folder = Path(self.trainer.default_root_dir)
-        save_difference(folder, self.base, self.difference(), data.own)
+        self.save(folder, data.own)
         size = (folder / "model.safetensors").stat().st_size / 1e6
         print(f"wrote {folder}: {len(data.own)} sounds, {size:.1f} MB in addition to {self.base}")
         before, after = (Separator.from_pretrained(name, self.device) for name in (self.base, folder))
@@ -168,26 +168,24 @@ class OwnSounds(BandSupervised):
             print("There are no clips of split validation, so what was learned is not measured.")
         print(compare(before, after, {"own sounds": new, "procedural sounds": old}))
 
-
-def compare(before: Separator, after: Separator, groups: dict[str, Sequence[Rendered]]) -> str:
-    """Table of the mean SDRi of two models on groups of mixtures and, of the first group, on each of its sounds.
-
-    Intervals are of 95 %, by recording.
-    """
-    lines = [f"{'SDRi in dB':<28}{'n':>4}{'before':>8}{'after':>8}  difference (95 % interval)"]
-    for title, mixtures in groups.items():
-        pairs = [(score_mixture(before, each), score_mixture(after, each)) for each in mixtures]
-        sounds = sorted({first.query for first, _ in pairs}) if title == next(iter(groups)) else []
-        for name in [title, *sounds]:
-            chosen = [pair for pair in pairs if name in (title, pair[0].query)]
-            if chosen:
-                lines.append(compare_scores(name if name == title else f"  {name}", chosen))
-    return "\n".join(lines)
-
-
-def compare_scores(name: str, pairs: Sequence[tuple[Score, Score]]) -> str:
-    """A line of `compare`."""
-    first, second = (np.array([score.value for score in column]) for column in zip(*pairs, strict=True))
-    low, high = bootstrap(second - first, [score.recording for score, _ in pairs])
-    means = f"{first.mean():>8.2f}{second.mean():>8.2f}"
-    return f"{name:<28}{len(pairs):>4}{means}  {(second - first).mean():+.2f} ({low:+.2f} to {high:+.2f})"
+    def save(self, directory: Path, sounds: Sequence[str]) -> None:
+        """Write a model directory as `separation.own_sounds` describes it, for the names of the new sounds."""
+        own = self.encoder.own
+        tensors = {"encoder.own.names": own.names.half(), "encoder.own.rivals": own.rivals.half()}
+        tensors["encoder.own.vectors"] = own.vectors
+        for name, value in self.model.named_parameters():
+            place, _, factor = name.partition(".parametrizations.weight.0.")
+            if factor:
+                tensors[f"model.{place}.weight.{factor}"] = value.half()
+            elif value.requires_grad:
+                tensors[f"model.{name}"] = value - self.start[name].to(value.device)
+        config = pretrained.read_config(self.source)
+        listing = asdict(pretrained.load_settings(self.source, "listing", ListingRule))
+        listing["sounds"] = list(dict.fromkeys([*listing["sounds"], *sounds]))
+        card = {key: value for key, value in (config.get("card") or {}).items() if key in ("queries", "sample_rate")}
+        card |= {"description": f"{self.base} with own sounds: {', '.join(sounds)}", "scores": "not measured"}
+        name = self.base if self.source.parent == pretrained.WEIGHTS else str(self.source.resolve())
+        base = {"model": name, "sha256": checksum(self.source), "sounds": [*sounds]}
+        pretrained.write_model(directory, config | {"card": card, "base": base, "listing": listing}, tensors)
+        if (self.source / SOUNDS).is_file():
+            shutil.copyfile(self.source / SOUNDS, directory / SOUNDS)
