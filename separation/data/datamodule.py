@@ -185,6 +185,7 @@ class CorpusData(lightning.LightningDataModule):
         )  # fmt: skip
         self.corpus: Any = None
         self.rows: list[dict[str, str]] = []
+        self.loader: Loader | None = None
 
     # Clips
 
@@ -240,7 +241,9 @@ class CorpusData(lightning.LightningDataModule):
     def train_dataloader(self) -> Loader:
         if self.shards:
             return Loader(partial(StreamedBatches, self), count_batches(self), self.position, self.workers)
-        return Loader(Batches(self), self.batches, self.position, self.workers)
+        if self.loader is None:  # Lightning asks again before each epoch
+            self.loader = Loader(Batches(self), self.batches, self.position, self.workers)
+        return self.loader
 
     def val_dataloader(self) -> list[Loader]:
         return self.load_rows(self.rows)

@@ -5,6 +5,7 @@ separation-train fit --config conf/recipe/default.yaml --data.manifest FOLDER/ma
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
@@ -97,6 +98,15 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_backend(config)
         move_logs(config)
+
+    def before_fit(self) -> None:
+        trainer, batches = self.trainer, getattr(self.datamodule, "batches", 0)
+        steps = min([n for n in (trainer.max_steps, (trainer.max_epochs or 0) * batches) if n > 0], default=0)
+        if trainer.is_global_zero:
+            length = f"up to {steps:,} steps" if steps else "no limit of steps"
+            place = f"{type(trainer.accelerator).__name__.removesuffix('Accelerator')} x {trainer.num_devices}"
+            name, folder = type(self.model).__name__, trainer.default_root_dir
+            print(f"separation-train: {name}, {length} on {place}; its files are in {folder}.", file=sys.stderr)
 
     def before_validate(self) -> None:
         self.check_scores("validation_step")
@@ -234,6 +244,8 @@ def sentence(message: str) -> str:
 def main() -> None:
     """Run the command. Objective and data module are given by their class paths in the YAML."""
     give_back_signals()  # Lightning handles them
+    for name in ("pytorch", "fabric"):  # which devices there are, and advice
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     sys.argv[1:] = map(resolve_text, sys.argv[1:])
