@@ -105,7 +105,7 @@ def test_a_new_dataset_is_one_description(tmp_path):
 def test_list_and_show(capsys):
     assert run("list") == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == sorted(LAYOUTS)
+    assert [line.split()[0] for line in listed] == [*sorted(LAYOUTS), "folder"]
     assert run("show", "musdb18-hq") == 0
     assert "zenodo.org/records/3338373" in capsys.readouterr().out
     assert run("show", "esc5O") == 1

@@ -63,9 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], about: str) -> Callable[..., Any]:
+    def add(name: str, run: Callable[..., int], about: str, manifest: bool = False) -> Callable[..., Any]:
         command = commands.add_parser(name, help=about)
         command.set_defaults(run=run)
+        if manifest:
+            command.add_argument("manifest", type=Path, metavar="MANIFEST")
         return command.add_argument
 
     add("list", list_datasets, "list the datasets")
@@ -84,12 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
     option("-o", "--output", type=Path, required=True, metavar="FILE")
 
     root = {"type": Path, "metavar": "DIR", "help": "where the paths start (default: the manifest's folder)"}
-    option = add("check", check, "decode every clip, report broken ones")
-    option("manifest", type=Path, metavar="MANIFEST")
+    option = add("check", check, "decode every clip, report broken ones", True)
     option("--root", **root)
 
-    option = add("pack", pack, "decode all clips into a folder that a training reads in place of the manifest")
-    option("manifest", type=Path, metavar="MANIFEST")
+    option = add("pack", pack, "decode all clips into a folder that a training reads in place of the manifest", True)
     option("-o", "--output", type=Path, required=True, metavar="CORPUS")
     option("--root", **root)
     option("--rate", type=int, default=32000, metavar="HZ")
@@ -97,13 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
     option("--foley", type=int, default=0, metavar="N", help="procedural clips of each sound in addition (0)")
     option("--overwrite", action="store_true", help="replace an existing corpus")
 
-    option = add("frames", frames, "extract one picture a second of every video")
-    option("manifest", type=Path, metavar="MANIFEST")
+    option = add("frames", frames, "extract one picture a second of every video", True)
     option("--out", type=Path, required=True, metavar="DIR")
     option("-o", "--output", type=Path, metavar="FILE", help="the new manifest; default: replace the old one")
 
-    option = add("shard", shard, "write tar files to stream from")
-    option("manifest", type=Path, metavar="MANIFEST")
+    option = add("shard", shard, "write tar files to stream from", True)
     option("--out", type=Path, required=True, metavar="DIR")
     option("--split", default="train")
     option("--shards", type=int, default=8, help="a multiple of ranks x workers (8)")

@@ -145,19 +145,22 @@ def clipsep(name: str, match: Match, **record: Any) -> System:
     return System(name, CLIPSEP_UNET, match, home="https://github.com/sony/CLIPSep", **{**common, **record})
 
 
+def audiosep(name: str, sample_rate: int, **record: Any) -> System:
+    """Return the record of a ResUNet30 that CLAP queries."""
+    return System(
+        name, RESUNET, match_resunet(512, sample_rate), encoders={"text": "clap", "audio": "clap"}, encoder_file=CLAP,
+        unit_length=True, sample_rate=sample_rate, **record,
+    )  # fmt: skip
+
+
 # If a checkpoint matches several records of its layout, the last one counts: variants stand after what they vary.
 SYSTEMS = {
     system.name: system
     for system in (
-        System(
+        audiosep(
             "audiosep",
-            RESUNET,
-            match_resunet(512, 32000),
-            encoders={"text": "clap", "audio": "clap"},
-            encoder_file=CLAP,
-            unit_length=True,
+            32000,
             description="AudioSep (Liu et al., 2023): ResUNet30 queried by CLAP",
-            sample_rate=32000,
             licence=MIT,
             scores="SDRi dB: AudioCaps 8.22, VGGSound 9.14, AudioSet 7.74, MUSIC 10.51, ESC-50 10.04, Clotho 6.85",
             size="1.26 GB",
@@ -170,15 +173,10 @@ SYSTEMS = {
                 sha256="f8cda01bfd0ebd141eef45d41db7a3ada23a56568465840d3cff04b8010ce82c",
             ),
         ),
-        System(
+        audiosep(
             "audiosep-hive",
-            RESUNET,
-            match_resunet(512, 32000),
-            encoders={"text": "clap", "audio": "clap"},
-            encoder_file=CLAP,
-            unit_length=True,
+            32000,
             description="AudioSep trained on Hive (Li et al., 2026): ResUNet30 queried by CLAP",
-            sample_rate=32000,
             licence="Apache-2.0",
             scores="Hive dB, not verified here: SDR 5.67, SI-SDR 5.02",
             size="1.26 GB",
@@ -193,13 +191,9 @@ SYSTEMS = {
             config=RemoteFile(f"{HIVE_HOME}/resolve/main/config.yaml", "audiosep_hive.yaml"),
             by_name=True,
         ),
-        System(
+        audiosep(
             "dcase2024",
-            RESUNET,
-            match_resunet(512, 16000),
-            encoders={"text": "clap", "audio": "clap"},
-            encoder_file=CLAP,
-            unit_length=True,
+            16000,
             description="Baseline of DCASE 2024 task 9: AudioSep at 16 kHz",
             licence=MIT,
             scores="validation dB: SDR 5.71, SDRi 5.67, SI-SDR 3.86",
