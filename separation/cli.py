@@ -19,11 +19,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from separation.cli_batch import Batch
 from separation.cli_options import UsageError, parse
-from separation.cli_print import print_error, print_models, print_sounds
 from separation.errors import AudioError
-from separation.process import DONE, FAILED, call
+from separation.process import DONE, FAILED, call, say
 
 USAGE = 2
 
@@ -37,6 +35,9 @@ def run(argv: Sequence[str] | None) -> int:
     """Parse the options and run what they ask for."""
     try:
         options, requests = parse(argv)
+        from separation.cli_batch import Batch  # not for --help, which is quick
+        from separation.cli_print import print_models, print_sounds
+
         if options.list_models:
             print_models(options.json)
         elif options.sounds is not None:
@@ -46,10 +47,10 @@ def run(argv: Sequence[str] | None) -> int:
                 return Batch(options, requests, stack).run()
         return DONE
     except UsageError as error:
-        print_error(str(error), *["(See separate --help.)"] * sys.stderr.isatty())
+        say("separate", str(error), *["(See separate --help.)"] * sys.stderr.isatty())
         return USAGE
     except AudioError as error:  # no temporary folder
-        print_error(str(error))
+        say("separate", str(error))
         return FAILED
 
 

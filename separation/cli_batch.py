@@ -32,8 +32,8 @@ from separation.cli_print import Reporter, print_line, track_note
 from separation.cli_progress import describe_run
 from separation.errors import AudioError, ModelError, NotFiniteError
 from separation.origins import Origin
-from separation.outputs import REMIX, REST, WITHOUT, Namer, QueryOutputs, Request, blend_of, slug
-from separation.planning import OutputOptions, OutputPlan, fill_outputs
+from separation.outputs import REMIX, REST, WITHOUT, Namer, Request, blend_of, slug
+from separation.planning import OutputOptions, OutputPlan, QueryOutputs, fill_outputs
 from separation.process import DONE, FAILED, StandardOutputError, printable, temporary_folder
 from separation.records import Record
 from separation.sounds import known_sounds

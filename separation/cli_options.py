@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from separation import __version__
-from separation.audio.formats import COMPRESSION, FORMATS, find_format, find_subtype, parse_bit_rate
-from separation.audio.writing import CLIPS
+from separation.audio.formats import CLIPS, COMPRESSION, FORMATS, find_format, find_subtype, parse_bit_rate
 from separation.changes import Span, parse_gain, parse_time
 from separation.cli_help import DESCRIPTION, EXAMPLES, SHORT_HELP
 from separation.errors import AudioError, ModelError, expand_home

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from separation.audio import Reader, formats
 from separation.audio.remux import MUXERS
-from separation.audio.writing import CLIPS
 from separation.changes import Span, check_gain, pair_gains
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
@@ -110,7 +109,7 @@ class FileSeparator:
             overwrite: whether existing files may be replaced.
             format: of the files, such as "flac".
             subtype: their sample type.
-            clip: treatment of samples beyond full scale, see `audio.writing.CLIPS`.
+            clip: treatment of samples beyond full scale, see `audio.formats.CLIPS`.
             bitrate: of mp3, ogg, opus, m4a and films in kilobits per second; None: as the input.
             progress: called with the completed fraction, 0 to 1; returns False to cancel, which 1.0 is too late for.
 
@@ -186,8 +185,8 @@ def write_files(
     reader, suffix = file.reader, output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
     alone = (suffix in formats.FORMATS or same) and not output.is_dir()
-    if options.clip not in (None, *CLIPS):
-        raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(CLIPS)}.")
+    if options.clip not in (None, *formats.CLIPS):
+        raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(formats.CLIPS)}.")
     if alone and sum(request.target + request.residual for request in requests) != 1:
         raise ValueError(f"{output} is one file, but there are several results: name a folder.")
     if alone and not same:

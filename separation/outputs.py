@@ -1,4 +1,4 @@
-"""The output files of a separation: their names, formats and writers; `planning.py` puts them together."""
+"""Which output files a separation has, and their names; `planning.py` writes them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Container, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from separation.audio import Reader, Writer, formats
-from separation.audio.remux import Film, FilmWriter
-from separation.audio.writing import PendingFile
 from separation.errors import AudioError, reason
 from separation.origins import CURRENT, OTHER, UNKNOWN, Origin, OriginIndex, identity
-from separation.process import make_folder, printable, remove_empty
-from separation.records import Record
+from separation.process import make_folder, remove_empty
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from separation.query import Query
 
 NAME_BYTES = 255  # longest file name of the common file systems
@@ -51,7 +44,14 @@ class Request:
     rest: str | None = None
 
 
-# Names
+def blend_of(requests: Iterable[Request]) -> list[Request]:
+    """Return the request for the file that requests with gains share: a remix, or the input without their sounds."""
+    gains = [(request.name, request.gain) for request in requests if request.gain is not None]
+    if any(gain > -math.inf for _, gain in gains):
+        title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains)
+        return [Request(REMIX, title, False, True, rest=REMIX)]
+    title = f"without {', '.join(name for name, _ in gains)}"
+    return [Request(WITHOUT, title, False, True, rest=WITHOUT)] if gains else []
 
 
 def slug(query: str) -> str:
@@ -146,165 +146,3 @@ class Namer:
     def remove_empty_folders(self) -> None:
         """Remove folders that `check_destination` has created, as far as they are empty."""
         remove_empty(self.created)
-
-
-# Formats and files
-
-
-def choose_format(
-    label: str,
-    reader: Reader,
-    name: str | None,
-    subtype: str | None,
-    notice: Callable[[str], None],
-    bit_rate: int | None = None,
-) -> tuple[formats.Format, str]:
-    """Return format and sample type of the outputs: those requested, else the input's, else wav.
-
-    Raises:
-        AudioError: if the format cannot hold the audio, and was requested, or the bit rate.
-    """
-    size = reader.sample_rate, reader.channels
-    if name:
-        entry = formats.find_format(name)
-        chosen = formats.find_subtype(entry, subtype)
-        if why := formats.refusal(entry, chosen, *size):
-            raise AudioError(f"{label} cannot be written as {entry.name}: {why}.")
-    else:
-        natural = formats.natural_format(reader.container, reader.subtype, reader.path.suffix)
-        entry, default = natural or (formats.FORMATS["wav"], "FLOAT")
-        chosen = formats.find_subtype(entry, subtype) if subtype else default
-        why = formats.refusal(entry, chosen, *size)
-        if why or (natural is None and reader.container is not None):
-            notice(f"{label}: {why or f'{reader.container} can be read but not written'}, so its outputs are wav.")
-            entry, chosen = formats.FORMATS["wav"], "FLOAT"
-    if why := formats.refusal(entry, chosen, *size, bit_rate):
-        raise AudioError(f"{label} cannot be written with this bit rate: {why}.")
-    return entry, chosen
-
-
-@dataclass
-class QueryOutputs:
-    """The output files of one query and one input: "target", "residual" and "picture", as far as in `paths`.
-
-    Closing `stack` removes files that have not been committed.
-    """
-
-    request: Request
-    paths: dict[str, Path]
-    label: str
-    reader: Reader
-    frames: int
-    form: tuple[formats.Format, str]
-    overwrite: bool
-    stack: ExitStack
-    clip: str | None = None
-    film: Film | None = None
-    bit_rate: int | None = None
-    gain: float = 1.0
-    picture: PendingFile | None = None
-
-    def __post_init__(self) -> None:
-        rate, (entry, subtype) = self.reader.sample_rate, self.form
-        bits = self.bit_rate
-        if bits is None and subtype == self.reader.subtype and self.reader.bit_rate:
-            low, high = formats.bit_rate_range(subtype, rate, self.reader.channels)
-            bits = min(max(self.reader.bit_rate, low), high)
-        common = (
-            rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask,
-            self.clip, bits, self.reader.carried,
-        )  # fmt: skip
-        self.writers: dict[str, Writer] = {}
-        for kind in (kind for kind in ("target", "residual") if kind in self.paths):
-            path, part = self.paths[kind], self.request.name
-            title = str(self.request.query) if self.request.rest else part if kind == "target" else f"without {part}"
-            self.writers[kind] = (
-                FilmWriter(path, self.film, self.reader, self.overwrite, self.clip, title)
-                if self.film
-                else Writer(path, *common, title)
-            )
-            self.stack.callback(self.writers[kind].discard)
-        if "picture" in self.paths:
-            from separation.plot import Spectrogram
-
-            self.picture = PendingFile(self.paths["picture"], self.overwrite)
-            self.stack.callback(self.picture.discard)
-            rest = self.request.rest
-            panels = {"target": "removed" if rest else "target", "residual": rest or "residual"}
-            if rest == REMIX:  # a picture of the changes of all sounds together is hard to read
-                del panels["target"]
-            self.panels = {"mixture": "mixture", **panels}
-            self.spectra = {kind: Spectrogram(rate, self.frames) for kind in self.panels}
-
-    def write(self, mixture: Tensor, target: Tensor) -> None:
-        """Append samples (channels, time) of both; the residual is their difference."""
-        signals = {"mixture": mixture, "target": target, "residual": mixture - target}
-        for kind, writer in self.writers.items():
-            writer.write(signals[kind])
-        if self.picture:
-            for kind, spectrum in self.spectra.items():
-                spectrum.push(signals[kind])
-
-    @property
-    def peak(self) -> float:
-        """Largest absolute sample of files that are scaled down to full scale; 0 for others."""
-        return max((writer.peak for writer in self.writers.values() if writer.spooled), default=0.0)
-
-    def finish(self, peak: float) -> list[PendingFile]:
-        """Complete all files under their temporary names and return them, ready to commit.
-
-        If `peak`, over all files that add up to the input, exceeds full scale, all are divided by it.
-        """
-        self.gain = 1.0 / max(1.0, peak)
-        for writer in self.writers.values():
-            writer.gain = self.gain
-            writer.finish()
-        files = [writer.pending for writer in self.writers.values()]
-        if self.picture:
-            from separation.plot import draw
-
-            panels = {self.panels[kind]: spectrum.decibels() for kind, spectrum in self.spectra.items()}
-            name = printable(Path(self.label).name)
-            title = f"{name}: {self.request.query}" if self.request.rest else f"“{self.request.name}” in {name}"
-            with self.picture.explained(), open(self.picture.temporary, "wb") as file:
-                draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
-            self.picture.finish()
-            files.append(self.picture)
-        return files
-
-    def report(self, record: Record, presence: float | None) -> None:
-        """Add the files, the gain, what they do not carry and, unless it is None, the presence to the record."""
-        name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
-        if presence is not None:
-            record.enter_presence(name, presence)
-        if self.gain != 1.0:
-            record.scale[name] = self.gain
-        loudest = max((writer.peak for writer in self.writers.values()), default=0.0)
-        if self.gain == 1.0 and loudest > 1.0 and (self.clip or self.request.rest):
-            path, excess = paths.get("residual", paths.get("target")), 20 * math.log10(loudest)
-            cut = self.clip == "clamp" or any(writer.limited for writer in self.writers.values())
-            advice = "peaks were clipped" if cut else "players may clip its peaks (--clip rescale turns it down)"
-            record.warnings.append(f"{path} exceeds full scale by {excess:.2f} dB: {advice}.")
-        for kind, entries in (("target", record.targets), ("residual", record.residuals)):
-            if kind in paths:
-                record.outputs.append(paths[kind])
-                if self.request.rest is None:
-                    entries[name] = paths[kind]
-        if self.request.rest == REMIX:
-            record.remix = paths["residual"]
-        elif "residual" in paths and not self.request.target:
-            removed = set(record.residuals) - set(record.targets)
-            record.rest = paths["residual"] if self.request.rest or len(removed) == 1 else None
-        record.plots += [paths["picture"]] if "picture" in paths else []
-        if (left_out := self.reader.carried.warning) and left_out not in record.warnings:
-            record.warnings.append(left_out)
-
-
-def blend_of(requests: Iterable[Request]) -> list[Request]:
-    """Return the request for the file that requests with gains share: a remix, or the input without their sounds."""
-    gains = [(request.name, request.gain) for request in requests if request.gain is not None]
-    if any(gain > -math.inf for _, gain in gains):
-        title = ", ".join(f"{name} {gain:+g} dB" for name, gain in gains)
-        return [Request(REMIX, title, False, True, rest=REMIX)]
-    title = f"without {', '.join(name for name, _ in gains)}"
-    return [Request(WITHOUT, title, False, True, rest=WITHOUT)] if gains else []

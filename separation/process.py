@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import secrets
 import select
 import signal
 import sys
@@ -271,7 +270,7 @@ def temporary_path(path: Path) -> Path:
     Its name contains the process id. Files that ended processes left in the folder are removed.
     """
     remove_leftovers(path.parent)
-    temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{os.urandom(6).hex()}.part")
     TEMPORARY.add(temporary)
     return temporary
 

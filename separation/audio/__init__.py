@@ -12,12 +12,29 @@ that libsndfile does not support (m4a, mp4, mkv, webm, ...), and damaged files o
 wrap around and are clipped only on request (`clip`): wav files are float32 by default, and in formats that end at full
 scale the whole file is scaled down by one factor (`Writer.gain`).
 
-Importing this package loads neither torch nor numpy nor soundfile nor PyAV.
+Importing this package loads nothing else. Each public name is loaded from its module when it is first used.
 """
 
-from separation.audio.reading import Reader, read
-from separation.audio.waveform import as_rate, as_waveform, high_pass, resample
-from separation.audio.writing import Writer, write
-from separation.errors import AudioError
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in the package above
+if TYPE_CHECKING:
+    from typing import Any
+
+    from separation.audio.reading import Reader, read
+    from separation.audio.waveform import as_rate, as_waveform, high_pass, resample
+    from separation.audio.writing import Writer, write
+    from separation.errors import AudioError
 
 __all__ = ["AudioError", "Reader", "Writer", "as_rate", "as_waveform", "high_pass", "read", "resample", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    modules = {"AudioError": "errors", "Reader": "audio.reading", "read": "audio.reading"}
+    modules |= {"Writer": "audio.writing", "write": "audio.writing"}
+    return getattr(import_module(f"separation.{modules.get(name, 'audio.waveform')}"), name)

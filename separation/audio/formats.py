@@ -26,6 +26,8 @@ LIMITS: dict[str, tuple[set[int] | None, int, int]] = {
 }
 COMPRESSION = {"VORBIS": 0.2, "MPEG_LAYER_III": 0.1, "OPUS": None}
 """Sample types that have a bit rate, and the level that is high quality: the input may have been compressed already."""
+CLIPS = ("rescale", "clamp", "none")
+"""Treatment of samples beyond full scale: scale the whole file down, clip them, or keep them if the format can."""
 SHORTEST = 200  # bytes of a frame of mp3 with room for the header that states the delay of the encoder
 
 

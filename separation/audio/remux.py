@@ -331,7 +331,7 @@ class FilmWriter(Writer):
         film: what is written.
         reader: of the replaced sound; it has been read once and therefore knows the time of each sample.
         overwrite: whether an existing file may be replaced.
-        clip: one of CLIPS.
+        clip: one of `formats.CLIPS`.
         title: added to the film's title in brackets.
     """
 

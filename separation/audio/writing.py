@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 RF64_BYTES = 4_000_000_000  # the sizes in a RIFF header end at 4 GB; longer files become RF64
 CHUNK = 16_384  # frames per call of libsndfile: libvorbis overflows the stack on long ones
-CLIPS = ("rescale", "clamp", "none")
-"""Treatment of samples beyond full scale: scale the whole file down, clip them, or keep them if the format can."""
 CAF_TAGS = {name: name for name in ("title", "artist", "album", "date", "genre", "comment", "copyright")}
 CAF_TAGS["track"] = "tracknumber"
 
@@ -132,7 +130,7 @@ class Writer:
         frames: number of samples per channel if known; above 4 GB a wav file becomes RF64.
         channel_mask: the loudspeakers of the channels, as `Reader.channel_mask`; 0: the usual ones. Only wav and flac
             files hold unusual ones.
-        clip: one of CLIPS. None: scale down in formats that end at full scale, keep samples in others.
+        clip: one of `formats.CLIPS`. None: scale down in formats that end at full scale, keep samples in others.
         bit_rate: of mp3, Vorbis and Opus in bits per second; None: one of high quality.
         carried: `Reader.carried` of the input, which is added to the file.
         title: added in brackets to the title in it.
