@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -35,7 +35,7 @@ from separation.origins import Origin
 from separation.outputs import REMIX, REST, WITHOUT, Namer, Request, blend_of, slug
 from separation.planning import OutputOptions, OutputPlan, QueryOutputs, fill_outputs
 from separation.process import DONE, FAILED, StandardOutputError, printable, temporary_folder
-from separation.records import Record
+from separation.records import Record, rounded
 from separation.sounds import known_sounds
 
 if TYPE_CHECKING:
@@ -77,27 +77,17 @@ class Job:
         return self.record.skipped or self.record.error is not None
 
 
-class Workers:
-    """Runs work in a number of threads; 0: at once."""
+class AtOnce(Executor):
+    """Does all work when it is submitted."""
 
-    def __init__(self, number: int) -> None:
-        self.pool = ThreadPoolExecutor(number) if number else None
-
-    def submit(self, work: Callable[[], Any]) -> Future[Any]:
-        """Begin work and return its future."""
-        if self.pool:
-            return self.pool.submit(work)
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        """Return a future that is done."""
         future: Future[Any] = Future()
         try:
-            future.set_result(work())
+            future.set_result(work(*arguments, **options))
         except Exception as error:
             future.set_exception(error)
         return future
-
-    def close(self) -> None:
-        """Wait for work that has begun, and drop the rest."""
-        if self.pool:
-            self.pool.shutdown(cancel_futures=True)
 
 
 class Batch:
@@ -150,7 +140,8 @@ class Batch:
         """Prepare, compute and report the inputs."""
         self.beside = self.options.jobs - 1
         ahead, rest = deque[Job](), iter(sources)
-        with contextlib.closing(Workers(self.beside)) as self.workers:
+        self.workers = ThreadPoolExecutor(self.beside) if self.beside else AtOnce()
+        try:
             while True:
                 while len(ahead) <= self.beside and (source := next(rest, None)):
                     ahead.append(self.prepare(source))
@@ -163,6 +154,8 @@ class Batch:
                     stack.pop_all()
                 self.behind.append(job)
             self.settle(0)
+        finally:
+            self.workers.shutdown(cancel_futures=True)
 
     def settle(self, most: int) -> None:
         """Report computed inputs whose outputs have appeared; wait until at most `most` others are left."""
@@ -212,7 +205,7 @@ class Batch:
             if not (options.list or options.all):
                 self.plan(job)
             if self.beside and not job.record.skipped and self.model.is_loaded:
-                job.measured = self.workers.submit(lambda: self.model.separator.measure(reader))
+                job.measured = self.workers.submit(self.model.separator.measure, reader)
         job.record.seconds = time.monotonic() - began
         return job
 
@@ -257,8 +250,7 @@ class Batch:
     def measure(self, job: Job) -> tuple[int, float]:
         """Return samples per channel and level of an input, and note its length."""
         if job.measured is None:
-            job.measured = Future()
-            job.measured.set_result(self.model.separator.measure(job.reader, self.watch(job.source.label)))
+            job.measured = AtOnce().submit(self.model.separator.measure, job.reader, self.watch(job.source.label))
         frames, level = job.measured.result()
         if job.record.duration is None:
             job.record.duration = round(frames / job.reader.sample_rate, 6)
@@ -293,9 +285,10 @@ class Batch:
         fill_outputs(file, outputs, options.all)
         job.presence = list(file.presence)
         for request, named in zip(job.requests, file.parts, strict=False):
-            record.enter_parts(request.name, named)
+            if named:  # a sentence that names several sounds
+                record.parts[request.name] = {part: rounded(presence) for part, presence in named.items()}
         recorded = self.folder is not None and not self.to_stdout
-        job.written = self.workers.submit(lambda: job.plan.finish(outputs, options.all, recorded))
+        job.written = self.workers.submit(job.plan.finish, outputs, options.all, recorded)
         from separation.presence import presence_word
 
         if not options.all and "absent" in map(presence_word, job.presence):

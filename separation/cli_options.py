@@ -73,6 +73,47 @@ def build_parser() -> Parser:
         allow_abbrev=False,
         add_help=False,
     )
+    add_queries(parser)
+
+    add = parser.add_argument_group("what to write").add_argument
+    add("-o", "--output", metavar="FOLDER", help="output folder (created if needed); - is standard output")
+    add("--residual", action="store_true", help="also write the rest: input minus target")
+    add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
+    add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
+    add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
+    add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
+    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of mp3, ogg, opus, m4a and films")
+    add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
+    add("--overwrite", action="store_true", help="replace existing files")
+    add("--skip-existing", action="store_true", help="skip files whose outputs exist, to continue a run; with"
+        " --overwrite, redo those whose recording or options have changed")  # fmt: skip
+
+    add = parser.add_argument_group("how").add_argument
+    add("--model", default="default", metavar="NAME",
+        help="a name, model directory, checkpoint or owner/name on the Hub (default: built-in)")  # fmt: skip
+    add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
+    add("--trust", action="append", default=[], metavar="PACKAGE", help="allow models to run code of this package")
+    add("--offline", action="store_true", help="never use the network, not even to download a model")
+    add("--list-models", action="store_true", help="show the available models")
+    add("--sounds", nargs="?", const="", metavar="WORD", help="show the known sounds, or those close to a word")
+    add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
+    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="for convolutions (default: auto)")
+    add("--threads", type=int, metavar="N", help="processor threads (default: all)")
+    add("--jobs", type=int, metavar="N", default=2,
+        help="files at once: one is computed, others are read and written beside it (default: 2)")  # fmt: skip
+
+    add = parser.add_argument_group("what to print").add_argument
+    add("-h", action=ShortHelp, nargs=0, help="show the most frequent uses and exit")
+    add("--help", action="help", help="show all options and exit")
+    add("--json", action="store_true", help="print one line of JSON for each file")
+    add("-q", "--quiet", action="store_true", help="print errors only")
+    add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")
+    add("--version", action="version", version=f"separate {__version__}", help="show the version and exit")
+    return parser
+
+
+def add_queries(parser: Parser) -> None:
+    """Add the options that say what to separate."""
     add = parser.add_argument_group("what to separate").add_argument
     add("files", nargs="*", metavar="FILE", help="audio or video files, patterns ('*.wav'), folders (-r), - for stdin")
     for option, metavar, form, text in QUERY_OPTIONS:
@@ -92,55 +133,6 @@ def build_parser() -> Parser:
     add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
     add("--track", metavar="N", type=explained(parse_track), help="audio track of a film: number from 1, or language")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
-
-    add = parser.add_argument_group("what to write").add_argument
-    add("-o", "--output", metavar="FOLDER", help="output folder (created if needed); - is standard output")
-    add("--residual", action="store_true", help="also write the rest: input minus target")
-    add("--format", metavar="NAME", help=f"one of {', '.join(FORMATS)}")
-    add("--subtype", metavar="NAME", help="sample type: FLOAT, PCM_16, PCM_24, ... (or 16, 24)")
-    add("--clip", choices=CLIPS, help="samples beyond full scale: turn the file down, clip them, or keep them (float)")
-    add("--sound-only", action="store_true", help="write only the sound of a film, also with --remove and --gain")
-    add("--bitrate", metavar="N", type=explained(parse_bit_rate), help="kbit/s of mp3, ogg, opus, m4a and films")
-    add("--plot", action="store_true", help="draw spectrograms (PNG) for each query; with --list, a timeline")
-    add("--overwrite", action="store_true", help="replace existing files")
-    add(
-        "--skip-existing",
-        action="store_true",
-        help="skip files whose outputs exist, to continue a run; with"
-        " --overwrite, redo those whose recording or options have changed",
-    )
-
-    add = parser.add_argument_group("how").add_argument
-    add(
-        "--model",
-        default="default",
-        metavar="NAME",
-        help="a name, model directory, checkpoint or owner/name on the Hub (default: built-in)",
-    )
-    add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
-    add("--trust", action="append", default=[], metavar="PACKAGE", help="allow models to run code of this package")
-    add("--offline", action="store_true", help="never use the network, not even to download a model")
-    add("--list-models", action="store_true", help="show the available models")
-    add("--sounds", nargs="?", const="", metavar="WORD", help="show the known sounds, or those close to a word")
-    add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
-    add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="for convolutions (default: auto)")
-    add("--threads", type=int, metavar="N", help="processor threads (default: all)")
-    add(
-        "--jobs",
-        type=int,
-        metavar="N",
-        default=2,
-        help="files at once: one is computed, others are read and written beside it (default: 2)",
-    )
-
-    add = parser.add_argument_group("what to print").add_argument
-    add("-h", action=ShortHelp, nargs=0, help="show the most frequent uses and exit")
-    add("--help", action="help", help="show all options and exit")
-    add("--json", action="store_true", help="print one line of JSON for each file")
-    add("-q", "--quiet", action="store_true", help="print errors only")
-    add("-v", "--verbose", action="store_true", help="print more, and tracebacks of unexpected errors")
-    add("--version", action="version", version=f"separate {__version__}", help="show the version and exit")
-    return parser
 
 
 def parse_track(text: str) -> int | str:

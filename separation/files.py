@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from separation.audio import Reader, formats
+from separation.audio import Reader
+from separation.audio.formats import CLIPS, FORMATS, parse_bit_rate
 from separation.audio.remux import MUXERS
 from separation.changes import Span, check_gain, pair_gains
 from separation.encoders.base import QueryEncoder
@@ -93,12 +94,10 @@ class FileSeparator:
             for mixture, (target,) in separator.separate_file("mix.wav", "dog barking"): ...
             separator.separate_file("mix.wav", remove=["dog barking", "wind"], output="clean.wav")
 
-        The file is read for its level, and again by iterating over the result or, with `output`, by this call.
-
         Args:
             source: the file, or its reader.
             queries: as in `__call__`.
-            watch: passes on the blocks of both passes; its stages are "measuring" and "separating".
+            watch: passes on the blocks of both passes over the file; its stages are "measuring" and "separating".
             share: targets of the queries share energy that several claim, see `models.base.SharedTargets`.
             remove: sounds to remove together; the residual of the last target has none of them.
             gains: sounds to change, as in `remix`; the residual of the last target is the remix.
@@ -119,21 +118,16 @@ class FileSeparator:
             ValueError, ModelError: as `__call__`.
         """
         wanted, changed, parsed = as_list(queries), pair_gains(gains, remove) or None, Span.parse(span)
-        bit_rate = None if bitrate is None else formats.parse_bit_rate(str(bitrate))
-        options = OutputOptions(format, subtype, bit_rate, clip)
+        pairs = [*((query, None) for query in wanted), *(changed or ())]
+        options = OutputOptions(format, subtype, None if bitrate is None else parse_bit_rate(str(bitrate)), clip)
         reader = source if isinstance(source, Reader) else Reader(source)
-        if progress:
-            watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99)
+        watch = FractionWatch(progress, reader.sample_rate, 1.0 if output is None else 0.99) if progress else watch
         frames, level = measured or self.measure(reader, watch)
         stream, weights = self._stream_of_changes(wanted, changed, reader.sample_rate, reader.channels, level, share)
-        sounds = [*wanted, *(query for query, _ in changed or ())]
-        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, sounds)
+        file = FileSeparation(stream, reader, frames, level, watch, parsed, weights, [query for query, _ in pairs])
         if output is not None:
-            pairs = [*((query, None) for query in wanted), *(changed or ())]
             named = [(Query.parse(query, self.encoder).name, gain) for query, gain in pairs]
-            file.outputs = write_files(file, named, Path(output), residual, overwrite, options)
-            if progress:
-                progress(1.0)  # too late to cancel: the files are there
+            write_files(file, named, Path(output), residual, overwrite, options)
         return file
 
     def _stream_of_changes(
@@ -165,8 +159,8 @@ def write_files(
     residual: bool,
     overwrite: bool,
     options: OutputOptions,
-) -> list[Path]:
-    """Write a separation to a folder, with names as in the command, or its only result to a file; return the paths.
+) -> None:
+    """Write a separation to a folder, with names as in the command, or its only result to a file; note the paths in it.
 
     Args:
         file: the separation.
@@ -184,9 +178,9 @@ def write_files(
     requests += blend_of(Request(name, "", False, False, gain) for name, gain in sounds)
     reader, suffix = file.reader, output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
-    alone = (suffix in formats.FORMATS or same) and not output.is_dir()
-    if options.clip not in (None, *formats.CLIPS):
-        raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(formats.CLIPS)}.")
+    alone = (suffix in FORMATS or same) and not output.is_dir()
+    if options.clip not in (None, *CLIPS):
+        raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(CLIPS)}.")
     if alone and sum(request.target + request.residual for request in requests) != 1:
         raise ValueError(f"{output} is one file, but there are several results: name a folder.")
     if alone and not same:
@@ -194,7 +188,7 @@ def write_files(
     namer = Namer([reader.path], overwrite, option="overwrite=True")
     plan = OutputPlan(str(reader.path), reader, requests, options, namer)
     if same and not all(plan.films):
-        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(formats.FORMATS)}.")
+        raise ValueError(f"{output} would hold sound only: name a file of one of {', '.join(FORMATS)}.")
     if alone:
         plan.paths = [{"target" if requests[0].target else "residual": output}]
     else:
@@ -205,4 +199,6 @@ def write_files(
         outputs = plan.open(file.frames, stack)
         fill_outputs(file, outputs)
         plan.finish(outputs, record=not alone)
-    return [path for paths in plan.paths for path in paths.values()]
+    file.outputs = [path for paths in plan.paths for path in paths.values()]
+    if isinstance(file.watch, FractionWatch):
+        file.watch.progress(1.0)  # too late to cancel: the files are there

@@ -32,14 +32,13 @@ class Record:
     passed_over: str | None = None
     error: str | None = None
 
-    def enter_parts(self, name: str, presences: dict[str, float]) -> None:
-        """Set the presence of each sound that a sentence names, if there are several."""
-        if presences:
-            self.parts[name] = {each: None if math.isnan(p) else round(p, 4) for each, p in presences.items()}
-
     def enter_presence(self, name: str, presence: float) -> None:
         """Set presence and verdict of a query."""
         from separation.presence import presence_word
 
-        self.presence[name] = None if math.isnan(presence) else round(presence, 4)
-        self.verdict[name] = presence_word(presence)
+        self.presence[name], self.verdict[name] = rounded(presence), presence_word(presence)
+
+
+def rounded(presence: float) -> float | None:
+    """Return a presence with four decimals; None if the model does not estimate it."""
+    return None if math.isnan(presence) else round(presence, 4)

@@ -313,6 +313,15 @@ def test_float_wav_comes_back_bit_for_bit(tmp_path, frames):
     assert leftovers(tmp_path) == ["a.wav"]
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.float64, np.float32, np.int16, ">f4"])
+@pytest.mark.parametrize("channels", [None, 1, 2])
+def test_arrays_and_tensors_of_any_type_are_written(tmp_path, kind, channels):
+    samples = np.array([[0.0, 0.25, -0.5, 0.125]] * (channels or 1), np.float32)[() if channels else 0]
+    given = kind(samples) if kind is torch.tensor else (samples * (1 << 15 if kind is np.int16 else 1)).astype(kind)
+    write(tmp_path / "a.wav", given, 8000)
+    assert np.array_equal(read(tmp_path / "a.wav")[0], np.atleast_2d(samples))
+
+
 @pytest.mark.parametrize(
     ("name", "subtype", "bits"),
     [

@@ -4,6 +4,7 @@ import base64
 import re
 import resource
 import struct
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -380,6 +381,18 @@ def test_broken_tags_never_end_a_separation(folder, capsys, name, target):
     err = capsys.readouterr().err.strip()
     assert len(err.splitlines()) <= 1 and "\x1b" not in err
     assert sum(block.shape[1] for block in Reader(f"a.half.{target}").blocks()) == 4000
+
+
+@pytest.mark.parametrize("sizes", [[30_000], [3_000] * 10], ids=["one list", "ten lists"])
+def test_long_lists_of_texts_before_the_sound_cost_no_time(folder, sizes):
+    names = (b"%04X" % number for number in range(30_000))
+    lists = [(b"LIST", b"INFO" + b"".join(chunk(next(names), b"x\0") for _ in range(size))) for size in sizes]
+    path = save_wav(Path("a.wav"), lists)
+    began = time.process_time()
+    with Reader(path) as reader:
+        assert (reader.container, sum(block.shape[1] for block in reader.blocks())) == ("WAV", 4000)
+        assert [body for name, body in reader.carried.native if name == b"LIST"] == [body for _, body in lists]
+    assert time.process_time() - began < 5
 
 
 def test_a_list_of_a_gigabyte_is_named_and_takes_no_memory(folder, capsys):

@@ -29,7 +29,6 @@ from separation.audio.tags import (
     comment_start,
     flac_blocks,
     join_chunk,
-    join_picture,
     measure_tag,
     skip_tags,
     split_comments,
@@ -187,10 +186,13 @@ def _read_tags(
 ) -> None:
     """Let FFmpeg read tags and pictures: of chunks, presented as a wav file without sound, or of the file."""
     # The time that FFmpeg takes grows with the square of the number of tags.
-    few = [
-        (name, body) for name, body in chunks or ()
-        if (len(re.findall(b"T[A-Z0-9]{2}", body)) < MAX_TAGS if name == b"id3 " else len(body) < 8 * MAX_TAGS)
-    ]  # fmt: skip
+    few: list[tuple[bytes, bytes]] = []
+    room = MAX_TAGS
+    for name, body in chunks or ():
+        count = len(re.findall(b"T[A-Z0-9]{2}", body)) if name == b"id3 " else len(body) // 8
+        if count < room:
+            few.append((name, body))
+            room -= count
     if chunks is not None and len(few) < len(chunks):
         carried.left_out.append("very many tags")
     if chunks is not None and not few:
@@ -209,4 +211,5 @@ def _read_tags(
             packet = next((packet for packet in source.demux(stream) if packet.size), None) if mime else None
             if mime and packet:
                 kind = {"Cover (front)": 3, "Cover (back)": 4}.get(stream.metadata.get("comment", "Cover (front)"), 0)
-                carried.pictures.append(join_picture(kind, mime, bytes(packet)))
+                head = struct.pack(f">II{len(mime)}s20xI", kind, len(mime), mime, packet.size)
+                carried.pictures.append(head + bytes(packet))

@@ -11,13 +11,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separation.audio.joining import Piece, Span, open_view, unify, warn_of_loss
 from separation.audio.layouts import describe_layout
-from separation.audio.sizes import compare_size
+from separation.audio.sizes import compare_size, find_sound, replace_bytes
 from separation.audio.tags import ATTACHED
 from separation.errors import AudioError
 
@@ -60,16 +60,19 @@ def _hide_layouts(path: Path) -> list[Span]:
     """Return spans of a file in which boxes that describe the order of channels are hidden; [] if there are none.
 
     PyAV would end the process on some of them. They are in the index of QuickTime and MP4 files and at the start of CAF
-    and AIFF files. Decoders of compressed audio know the order without them.
+    and AIFF files. Decoders of compressed audio know the order without them. Long lists of texts in wav files are
+    hidden as well.
     """
     with suppress(OSError), open(path, "rb") as file:
-        head, start, box = file.read(8), 0, BOX
+        head, start, box, end = file.read(8), 0, BOX, os.fstat(file.fileno()).st_size
+        if head[:4] in (b"RIFF", b"RF64"):
+            sound = find_sound(file, end)
+            return replace_bytes(end, [(at, b"JUNK") for at in sound.lists]) if sound else []
         if head[:4] in (b"caff", b"FORM"):
             box, size = CHUNK, 4096
         elif head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             return []
         else:
-            end = os.fstat(file.fileno()).st_size
             for _ in range(MAX_BOXES):
                 file.seek(start)
                 head = file.read(16)
@@ -79,11 +82,8 @@ def _hide_layouts(path: Path) -> list[Span]:
                     break
                 start += size
         file.seek(start)
-        places = [start + found.end() - 4 for found in box.finditer(file.read(min(size, MAX_INDEX)))]
-        spans: list[Span] = []
-        for first, last in pairwise([-4, *places, os.fstat(file.fileno()).st_size]):
-            spans += [(first + 4, last), b"free"]
-        return spans[:-1] if places else []
+        found = box.finditer(file.read(min(size, MAX_INDEX)))
+        return replace_bytes(end, [(start + each.end() - 4, b"free") for each in found])
     return []
 
 

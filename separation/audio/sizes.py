@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CHUNKS = 1000
 MAX_BEHIND = 100  # chunks after the sound, and positions at which the first may begin
+MAX_LISTS = 1 << 14  # bytes of texts before the sound: libsndfile takes few, FFmpeg a time that grows with their square
 BEHIND = 1 << 18  # bytes at the end of the file that are searched for chunks after unfinished sound
 CHUNK_NAME = re.compile(
     rb"LIST|id3 |ID3 |bext|iXML|_PMX|axml|cue |smpl|inst|PEAK|fact|JUNK|junk|acid|afsp|info|free|NAME|AUTH|ANNO|MARK"
@@ -78,6 +80,7 @@ class Sound:
         stated: its size according to the header.
         width: length of the size field.
         block: bytes per sample of all channels (1: unknown).
+        lists: positions of chunks of texts in front of it that are too large for the libraries.
     """
 
     layout: Layout
@@ -86,6 +89,7 @@ class Sound:
     stated: int
     width: int
     block: int = 1
+    lists: tuple[int, ...] = ()
 
 
 def find_sound(file: BinaryIO, size: int) -> Sound | None:
@@ -99,7 +103,8 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
     layout = LAYOUTS.get(head[:4])
     if layout is None:
         return None
-    at, block, large = layout.first, 1, None
+    at, block, large, listed = layout.first, 1, None, 0
+    lists: list[int] = []
     for _ in range(MAX_CHUNKS):
         if at + layout.name + layout.width > size:
             return None
@@ -112,10 +117,14 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
         elif data[:4] == b"fmt ":
             block = int.from_bytes(body[12:14], layout.order) or 1
         elif data[: layout.name] == layout.sound:
-            size_at, start = at + layout.name, at + layout.name + layout.width
+            size_at, start, width = at + layout.name, at + layout.name + layout.width, layout.width
             if large and stated in (0, 2**32 - 1):
-                return Sound(layout, large[0], start, large[1], 8, block)
-            return Sound(layout, size_at, start, stated - layout.own, layout.width, block)
+                (size_at, stated), width = large, 8
+            found = tuple(lists) if listed > MAX_LISTS else ()
+            return Sound(layout, size_at, start, stated - layout.own, width, block, found)
+        elif data[:4] == b"LIST":
+            lists.append(at)
+            listed += stated
         at += layout.name + layout.width + max(0, stated - layout.own)
         at += -at % layout.align
     return None
@@ -150,27 +159,27 @@ def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
         sound = find_sound(file, size)
         if sound is None or sound.start + sound.layout.lead >= size:
             return [], None, False
-        layout, start, stated = sound.layout, sound.start, sound.stated
+        layout, start, stated, whole = sound.layout, sound.start, sound.stated, _patch(sound, size)
         rest, top = size - start, 2 ** (8 * sound.width)
         # The largest signed and unsigned number, or nearly.
         largest = stated > rest and min(abs(stated - top), abs(stated - top // 2)) <= 1 << 16
         if stated > rest and not largest:
-            return _patch(sound, rest, size), None, True
+            return _patch(sound, size, rest), None, True
         if largest or (stated <= layout.lead and not is_chunks(file, layout, start + max(0, stated), size)):
-            return _patch(sound, find_end(file, sound, size) - start, size), None, False
+            return _patch(sound, size, find_end(file, sound, size) - start), None, False
         if 0 < -stated % sound.block <= rest - stated < SLACK:  # only a part of the last sample is counted
-            return _patch(sound, stated + -stated % sound.block, size), None, False
+            return _patch(sound, size, stated + -stated % sound.block), None, False
         end = start + stated
         if size - end < SLACK:
-            return [], None, False
+            return whole, None, False
         if is_chunks(file, layout, end + -end % layout.align, size):
             # In W64 files, libsndfile reads chunks after the sound as sound.
-            return [(0, end)] if layout.name == 16 else [], None, False
+            return [(0, end)] if layout.name == 16 else whole, None, False
         if (rest - stated) % 2**32 == 0 and sound.width == 4:  # more than four gigabytes
-            return _patch(sound, rest, size), None, False
+            return _patch(sound, size, rest), None, False
         file.seek(end)
         left = f"{path} has {size - end} bytes after the sound that its header describes; they are not read."
-        return [(0, end)], left if file.read(1 << 16).strip(b"\0") else None, False
+        return _patch(sound, end) or [(0, end)], left if file.read(1 << 16).strip(b"\0") else None, False
 
 
 def find_end(file: BinaryIO, sound: Sound, size: int) -> int:
@@ -184,10 +193,22 @@ def find_end(file: BinaryIO, sound: Sound, size: int) -> int:
     return size
 
 
-def _patch(sound: Sound, content: int, size: int) -> list[Span]:
-    """Return spans of the file with another size of its sound."""
-    number = (content + sound.layout.own).to_bytes(sound.width, sound.layout.order)
-    return [(0, sound.size_at), number, (sound.size_at + len(number), size)]
+def _patch(sound: Sound, end: int, content: int | None = None) -> list[Span]:
+    """Return spans of the file up to `end` without long lists and with another size of its sound; [] for no change."""
+    changes = [(at, b"JUNK") for at in sound.lists]
+    if content is not None:
+        changes.append((sound.size_at, (content + sound.layout.own).to_bytes(sound.width, sound.layout.order)))
+    return replace_bytes(end, changes)
+
+
+def replace_bytes(end: int, changes: Iterable[tuple[int, bytes]]) -> list[Span]:
+    """Return spans of a file up to `end` with other bytes at some positions; [] without changes."""
+    spans: list[Span] = []
+    at = 0
+    for start, data in sorted(changes):
+        spans += [(at, start), data]
+        at = start + len(data)
+    return [*spans, (at, end)] if spans else []
 
 
 def compare_size(path: Path) -> tuple[str | None, bool]:

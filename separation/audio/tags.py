@@ -135,11 +135,6 @@ def write_syncsafe(number: int) -> bytes:
     return bytes(number >> shift & 127 for shift in (21, 14, 7, 0))
 
 
-def join_picture(kind: int, mime: bytes, data: bytes) -> bytes:
-    """Return the contents of a PICTURE block of flac."""
-    return struct.pack(">II", kind, len(mime)) + mime + bytes(20) + struct.pack(">I", len(data)) + data
-
-
 def picture_frame(picture: bytes) -> bytes:
     """Return the ID3 frame of a PICTURE block."""
     parts, at = [], 4

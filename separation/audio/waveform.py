@@ -29,12 +29,13 @@ def as_rate(sample_rate: float | None) -> int:
     return whole
 
 
-def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture") -> Tensor:
+def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture", finite: bool = True) -> Tensor:
     """Return samples as float32 (channels, time) on the CPU; integers are scaled to [-1, 1).
 
     Args:
         samples: a tensor or array (time,) or (channels, time) of any real type and byte order.
         what: the name to use in error messages.
+        finite: whether samples that are not finite are refused.
 
     Raises:
         ValueError: for other dimensions or types, no or too many channels, and samples that are not finite.
@@ -65,7 +66,7 @@ def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture") -> Tensor:
         span = torch.iinfo(wave.dtype)
         wave = (wave.double() - (span.max + span.min + 1) / 2) / ((span.max - span.min + 1) / 2)
     wave = wave.float()
-    if not torch.isfinite(wave).all():
+    if finite and not torch.isfinite(wave).all():
         raise ValueError(f"The {what} holds NaN or infinite samples.")
     return wave
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from separation.audio.formats import SAMPLE_BYTES, Format, choose_compression, find_format, find_subtype, refusal
 from separation.audio.layouts import MASKS, PLAIN_MASKS, VORBIS_ORDER
+from separation.audio.waveform import as_waveform
 from separation.errors import AudioError, reason
 from separation.process import remove, temporary_path, uninterrupted
 
@@ -328,15 +329,14 @@ class Writer:
 
 def write(
     path: str | os.PathLike[str],
-    waveform: Tensor,
+    waveform: Tensor | np.ndarray,
     sample_rate: int,
     format: str | None = None,
     subtype: str | None = None,
     overwrite: bool = False,
     channel_mask: int = 0,
 ) -> None:
-    """Write a waveform (channels, time) or (time,); arguments and errors as `Writer`."""
-    waveform = waveform[None] if waveform.ndim == 1 else waveform
-    channels, frames = waveform.shape
-    with Writer(path, sample_rate, channels, format, subtype, overwrite, frames, channel_mask) as writer:
-        writer.write(waveform)
+    """Write a waveform (channels, time) or (time,), see `as_waveform`; other arguments and errors as `Writer`."""
+    wave = as_waveform(waveform, "waveform", finite=False)  # the writer's error names the file
+    with Writer(path, sample_rate, len(wave), format, subtype, overwrite, wave.shape[1], channel_mask) as writer:
+        writer.write(wave)
