@@ -25,7 +25,7 @@ UNKNOWN, CURRENT, OTHER = "unknown", "current", "another recording"
 
 def identity(path: str | os.PathLike[str]) -> str:
     """Return the same text for paths that may be one file: links resolved, case and Unicode form folded."""
-    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
+    return fold(os.path.realpath(path))
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,8 @@ class OutputPlan:
 
     def open(self, frames: int, stack: ExitStack) -> list[QueryOutputs]:
         """Open all files under temporary names; closing `stack` removes those that were not finished."""
-        how = self.form, self.namer.overwrite, stack, self.options.clip
-        return [
-            QueryOutputs(
-                request, paths, self.label, self.reader, frames, *how, film=film, bit_rate=self.options.bit_rate
-            )
-            for request, paths, film in zip(self.requests, self.paths, self.films, strict=True)
-        ]
+        each = zip(self.requests, self.paths, self.films, strict=True)
+        return [QueryOutputs(self, request, paths, film, frames, stack) for request, paths, film in each]
 
     def finish(self, outputs: Sequence[QueryOutputs], add_up: bool = False, record: bool = True) -> None:
         """Complete all files; either all appear or none. With `record`, note from which recording they come."""
@@ -194,44 +189,37 @@ class QueryOutputs:
     Closing `stack` removes files that have not been committed.
     """
 
+    plan: OutputPlan
     request: Request
     paths: dict[str, Path]
-    label: str
-    reader: Reader
+    film: Film | None
     frames: int
-    form: tuple[formats.Format, str]
-    overwrite: bool
     stack: ExitStack
-    clip: str | None = None
-    film: Film | None = None
-    bit_rate: int | None = None
     gain: float = 1.0
     picture: PendingFile | None = None
 
     def __post_init__(self) -> None:
-        rate, (entry, subtype) = self.reader.sample_rate, self.form
-        bits = self.bit_rate
-        if bits is None and subtype == self.reader.subtype and self.reader.bit_rate:
-            low, high = formats.bit_rate_range(subtype, rate, self.reader.channels)
-            bits = min(max(self.reader.bit_rate, low), high)
-        common = (
-            rate, self.reader.channels, entry.name, subtype, self.overwrite, self.frames, self.reader.channel_mask,
-            self.clip, bits, self.reader.carried,
-        )  # fmt: skip
+        reader, (entry, subtype), overwrite = self.plan.reader, self.plan.form, self.plan.namer.overwrite
+        rate, bits, clip = reader.sample_rate, self.plan.options.bit_rate, self.plan.options.clip
+        if bits is None and subtype == reader.subtype and reader.bit_rate:
+            low, high = formats.bit_rate_range(subtype, rate, reader.channels)
+            bits = min(max(reader.bit_rate, low), high)
         self.writers: dict[str, Writer] = {}
         for kind in (kind for kind in ("target", "residual") if kind in self.paths):
             path, part = self.paths[kind], self.request.name
             title = str(self.request.query) if self.request.rest else part if kind == "target" else f"without {part}"
-            self.writers[kind] = (
-                FilmWriter(path, self.film, self.reader, self.overwrite, self.clip, title)
-                if self.film
-                else Writer(path, *common, title)
-            )
+            if self.film:
+                self.writers[kind] = FilmWriter(path, self.film, reader, overwrite, clip, title)
+            else:
+                self.writers[kind] = Writer(
+                    path, rate, reader.channels, entry.name, subtype, overwrite, self.frames, reader.channel_mask,
+                    clip, bits, reader.carried, title,
+                )  # fmt: skip
             self.stack.callback(self.writers[kind].discard)
         if "picture" in self.paths:
             from separation.plot import Spectrogram
 
-            self.picture = PendingFile(self.paths["picture"], self.overwrite)
+            self.picture = PendingFile(self.paths["picture"], overwrite)
             self.stack.callback(self.picture.discard)
             rest = self.request.rest
             panels = {"target": "removed" if rest else "target", "residual": rest or "residual"}
@@ -268,10 +256,10 @@ class QueryOutputs:
             from separation.plot import draw
 
             panels = {self.panels[kind]: spectrum.decibels() for kind, spectrum in self.spectra.items()}
-            name = printable(Path(self.label).name)
+            name = printable(Path(self.plan.label).name)
             title = f"{name}: {self.request.query}" if self.request.rest else f"“{self.request.name}” in {name}"
             with self.picture.explained(), open(self.picture.temporary, "wb") as file:
-                draw(file, panels, title, self.frames / self.reader.sample_rate, self.spectra["mixture"].edges)
+                draw(file, panels, title, self.frames / self.plan.reader.sample_rate, self.spectra["mixture"].edges)
             self.picture.finish()
             files.append(self.picture)
         return files
@@ -283,10 +271,11 @@ class QueryOutputs:
             record.enter_presence(name, presence)
         if self.gain != 1.0:
             record.scale[name] = self.gain
+        clip = self.plan.options.clip
         loudest = max((writer.peak for writer in self.writers.values()), default=0.0)
-        if self.gain == 1.0 and loudest > 1.0 and (self.clip or self.request.rest):
+        if self.gain == 1.0 and loudest > 1.0 and (clip or self.request.rest):
             path, excess = paths.get("residual", paths.get("target")), 20 * math.log10(loudest)
-            cut = self.clip == "clamp" or any(writer.limited for writer in self.writers.values())
+            cut = clip == "clamp" or any(writer.limited for writer in self.writers.values())
             advice = "peaks were clipped" if cut else "players may clip its peaks (--clip rescale turns it down)"
             record.warnings.append(f"{path} exceeds full scale by {excess:.2f} dB: {advice}.")
         for kind, entries in (("target", record.targets), ("residual", record.residuals)):
@@ -300,5 +289,5 @@ class QueryOutputs:
             removed = set(record.residuals) - set(record.targets)
             record.rest = paths["residual"] if self.request.rest or len(removed) == 1 else None
         record.plots += [paths["picture"]] if "picture" in paths else []
-        if (left_out := self.reader.carried.warning) and left_out not in record.warnings:
+        if (left_out := self.plan.reader.carried.warning) and left_out not in record.warnings:
             record.warnings.append(left_out)

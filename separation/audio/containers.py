@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.joining import Piece, Span, open_view, unify, warn_of_loss
+from separation.audio.joining import Piece, Span, open_view, skip, unify, warn_of_loss
 from separation.audio.layouts import describe_layout
 from separation.audio.sizes import compare_size, find_sound, replace_bytes
 from separation.audio.tags import ATTACHED
@@ -95,10 +95,11 @@ def _open(path: Path, source: Any, options: dict[str, str], errors: str) -> Any:
     except av.error.ArgumentError:  # not in the list of formats
         raise AudioError(f"{path} holds no audio that can be read (ffmpeg: its format is not supported).") from None
     except (av.error.FFmpegError, UnicodeError) as error:
-        raise AudioError(f"{path} holds no audio that can be read (ffmpeg: {_strerror(error)}).") from None
+        raise AudioError(f"{path} holds no audio that can be read (ffmpeg: {ffmpeg_reason(error)}).") from None
 
 
-def _strerror(error: Exception) -> str:
+def ffmpeg_reason(error: Exception) -> str:
+    """Return what FFmpeg or PyAV says about an error, without a full stop."""
     return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
@@ -186,11 +187,7 @@ class ContainerDecoder:
         self.warning, self._damage = None, None
         self._first, self._last, self.timeline = math.inf, 0.0, []
         notes: list[str] = []
-        frames = 0
-        for chunk in unify(self.path, self._pieces(), self.sample_rate, self.channels, notes):
-            frames += len(chunk)
-            if frames > start:
-                yield chunk[max(0, len(chunk) - frames + start) :]
+        frames = yield from skip(unify(self.path, self._pieces(), self.sample_rate, self.channels, notes), start)
         detail = f" (ffmpeg: {self._damage})" if self._damage else ""
         short = self._end is not None and max(self._last, frames / self.sample_rate) < self._end - SHORTFALL
         if not frames and (detail or short or self._cut):
@@ -227,7 +224,7 @@ class ContainerDecoder:
                 try:
                     parts = resampler.resample(frame)
                 except av.error.FFmpegError as error:
-                    raise AudioError(f"{self.path} cannot be decoded (ffmpeg: {_strerror(error)}).") from None
+                    raise AudioError(f"{self.path} cannot be decoded (ffmpeg: {ffmpeg_reason(error)}).") from None
                 for part in parts:
                     samples = part.to_ndarray().reshape(-1, count)
                     yield frame.sample_rate, samples if order is None else samples[:, order]
@@ -244,13 +241,13 @@ class ContainerDecoder:
                 except av.error.FFmpegError as error:
                     # Before the first frame it is a tag, or the rest of a frame; flac ends with an empty packet in FLV.
                     if began and packet.size:
-                        self._damage = self._damage or _strerror(error)
+                        self._damage = self._damage or ffmpeg_reason(error)
                     continue
                 began |= bool(frames)
                 self._cut |= packet.is_corrupt  # it is cut, or others are missing
                 yield from frames
         except av.error.FFmpegError as error:
-            self._damage = self._damage or _strerror(error)
+            self._damage = self._damage or ffmpeg_reason(error)
 
 
 def measure_bit_rate(path: Path) -> int | None:
@@ -308,7 +305,7 @@ def pictures(path: Path, start: float = 0.0, seconds: float = 0.0, height: int =
             graph.push(None)
             yield from _pull_jpegs(graph)
         except av.error.FFmpegError as error:
-            raise AudioError(f"{path} cannot be decoded (ffmpeg: {_strerror(error)}).") from None
+            raise AudioError(f"{path} cannot be decoded (ffmpeg: {ffmpeg_reason(error)}).") from None
 
 
 def _pull_jpegs(graph: Any) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -105,6 +105,15 @@ def warn_of_loss(
     return " ".join(sentences) or None
 
 
+def skip(chunks: Iterable[np.ndarray], start: int, position: int = 0) -> Generator[np.ndarray, None, int]:
+    """Yield samples (time, channels) from sample `start` on, the first chunk being at `position`; return the end."""
+    for chunk in chunks:
+        position += len(chunk)
+        if position > start:
+            yield chunk[max(0, len(chunk) - position + start) :]
+    return position
+
+
 def unify(path: Path, pieces: Iterator[Piece], rate: int, channels: int, notes: list[str]) -> Iterator[np.ndarray]:
     """Convert pieces to one sample rate and channel count and yield their samples (time, channels).
 
@@ -175,7 +184,7 @@ class JoinedDecoder:
         """Yield all samples from sample `start` on, in arrays (time, channels)."""
         self.warning = None
         notes: list[str] = []
-        frames, damaged = 0, self._damaged
+        damaged = self._damaged
 
         def pieces() -> Iterator[Piece]:
             nonlocal damaged
@@ -186,8 +195,5 @@ class JoinedDecoder:
                 except AudioError:
                     damaged = True
 
-        for chunk in unify(self.path, pieces(), self.sample_rate, self.channels, notes):
-            frames += len(chunk)
-            if frames > start:
-                yield chunk[max(0, len(chunk) - frames + start) :]
+        frames = yield from skip(unify(self.path, pieces(), self.sample_rate, self.channels, notes), start)
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, None, damaged, notes)

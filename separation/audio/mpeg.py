@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from separation.audio.joining import Piece, unify, warn_of_loss
+from separation.audio.joining import Piece, skip, unify, warn_of_loss
 from separation.audio.tags import measure_tag, skip_tags
 from separation.errors import AudioError
 
@@ -192,11 +192,8 @@ class MpegDecoder:
         notes: list[str] = []
         # If the length is known, all frames are of one kind, and those far before the start need no decoding.
         passed = 0 if self.frames is None else max(0, (start + self._delay) // self._samples - PREROLL)
-        frames = passed and passed * self._samples - self._delay
-        for chunk in unify(self.path, self._pieces(passed), self.sample_rate, self.channels, notes):
-            frames += len(chunk)
-            if frames > start:
-                yield chunk[max(0, len(chunk) - frames + start) :]
+        chunks = unify(self.path, self._pieces(passed), self.sample_rate, self.channels, notes)
+        frames = yield from skip(chunks, start, passed and passed * self._samples - self._delay)
         stated = self.frames if self._short else None
         damaged = bool(self._lost) or self._short
         self.warning = warn_of_loss(self.path, frames, self.sample_rate, stated, damaged, notes)

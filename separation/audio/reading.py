@@ -348,25 +348,16 @@ class SoundFileDecoder:
                     yield chunk if self._order is None else chunk[:, self._order]
             except soundfile.LibsndfileError as error:
                 detail = str(error.error_string).rstrip(".")
-        if detail:
-            yield from self._read_on(got, detail)
-            return
         slack = 2 * 1152 if self.subtype == "MPEG_LAYER_III" else 0  # in wav, FFmpeg counts the delay of the encoder
+        if detail:
+            slack = 0
+            with suppress(AudioError):
+                decoder = ContainerDecoder(self.path, 0, self._spans, damaged=True)
+                if (decoder.sample_rate, decoder.channels) == (self.sample_rate, self.channels):
+                    for chunk in decoder.chunks(got):
+                        got += len(chunk)
+                        yield chunk
+            if not got:
+                raise AudioError(f"{self.path} is damaged and cannot be decoded ({detail}).")
         total = self.frames if self.frames is not None and got < self.frames - slack else None
-        self.warning = warn_of_loss(self.path, got, self.sample_rate, total, self._cut, self._notes)
-
-    def _read_on(self, start: int, detail: str) -> Iterator[np.ndarray]:
-        """Yield samples from sample `start` on, decoded by FFmpeg."""
-        got = start
-        try:
-            decoder = ContainerDecoder(self.path, 0, self._spans, damaged=True)
-            if (decoder.sample_rate, decoder.channels) == (self.sample_rate, self.channels):
-                for chunk in decoder.chunks(start):
-                    got += len(chunk)
-                    yield chunk
-        except AudioError:
-            pass
-        if not got:
-            raise AudioError(f"{self.path} is damaged and cannot be decoded ({detail}).")
-        total = self.frames if self.frames is not None and got < self.frames else None
-        self.warning = warn_of_loss(self.path, got, self.sample_rate, total, True, self._notes)
+        self.warning = warn_of_loss(self.path, got, self.sample_rate, total, self._cut or bool(detail), self._notes)

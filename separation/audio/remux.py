@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.containers import SAME_BITS, open_container
+from separation.audio.containers import SAME_BITS, ffmpeg_reason, open_container
 from separation.audio.formats import Format
 from separation.audio.joining import LAYOUTS
 from separation.audio.layouts import name_speakers
@@ -52,13 +52,7 @@ MP2_RATES = [1000 * rate for rate in (32, 48, 56, 64, 80, 96, 112, 128, 160, 192
 BITS = 1.7  # least bits per sample by default for another codec: the input has been compressed already
 TRIAL_PACKETS, TRIAL_BYTES, CHUNK = 200, 1 << 23, 16_384
 JUMP_BACK = 1.0  # seconds
-OLD_TRACK_TAGS = (
-    "DURATION",
-    "BPS",
-    "NUMBER_OF_",
-    "_STATISTICS",
-    "ENCODER",
-)  # of Matroska tracks, about their old samples
+OLD_TRACK_TAGS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS", "ENCODER")  # of Matroska, about the old samples
 ITUNES = """
     title artist album_artist composer album date comment genre copyright grouping lyrics description synopsis
     show episode_id network keywords media_type hd_video gapless_playback compilation track disc season_number
@@ -111,16 +105,11 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, ValueError) as error:
-        detail = str(getattr(error, "strerror", None) or error).rstrip(".")
-        raise AudioError(f"{path} cannot be written: {detail}.") from None
+        raise AudioError(f"{path} cannot be written: {ffmpeg_reason(error)}.") from None
 
 
 def plan_films(
-    label: str,
-    reader: Reader,
-    targets: Sequence[bool],
-    bit_rate: int | None = None,
-    notice: Callable[[str], None] = lambda _: None,
+    label: str, reader: Reader, targets: Sequence[bool], bit_rate: int | None, notice: Callable[[str], None]
 ) -> list[Film | None]:
     """Return for each output a film that keeps the input's container, or None for a file of sound only.
 
@@ -168,9 +157,8 @@ def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
         tags = stream.metadata
         given = given or int(tags["BPS"]) if tags.get("BPS", "").isdecimal() else given
         chapters = MUXERS[suffix] in MOV and bool(source.chapters())  # a track of texts, which FFmpeg writes anew
-        data = {
-            each.index: each.metadata.get("timecode") for each in source.streams if each.type in ("data", "unknown")
-        }
+        other = [each for each in source.streams if each.type in ("data", "unknown")]
+        data = {each.index: each.metadata.get("timecode") for each in other}
         codes = {each.metadata.get("timecode") for each in source.streams.video if MUXERS[suffix] in MOV} - {None}
     given = 0 if is_lossless(name) else given
     own += [codec for codec in OTHERWISE.get(MUXERS[suffix], ["aac"]) if codec not in own]
@@ -196,7 +184,7 @@ def plan_film(reader: Reader, label: str, bit_rate: int | None = None) -> Film:
                 try:
                     _try(film, reader)
                 except (av.error.FFmpegError, ValueError, OverflowError) as error:
-                    why = str(getattr(error, "strerror", None) or error).rstrip(".")
+                    why = ffmpeg_reason(error)
                 else:
                     if bit_rate and not film.bit_rate:
                         raise AudioError(f"{label} cannot be written with --bitrate: {codec} has no bit rate.")
