@@ -71,11 +71,6 @@ class Job:
     written: Future[None] | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.record.skipped or self.record.error is not None
-
 
 class AtOnce(Executor):
     """Does all work when it is submitted."""
