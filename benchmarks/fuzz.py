@@ -36,6 +36,7 @@ import yaml
 from common import write_model
 
 from separation.cli import main as separate
+from separation.origins import INDEX
 from separation.process import printable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,7 +245,8 @@ def run_command(case: Case, folder: Path, model: Path) -> None:
     began = time.monotonic()
     status, text = run_forked(words, folder)
     seconds = time.monotonic() - began
-    written = sorted((folder / "out").glob("*")) if (folder / "out").is_dir() else []
+    found = sorted((folder / "out").glob("*")) if (folder / "out").is_dir() else []
+    written = [path for path in found if path.name != INDEX]
     lines = [line for line in text.split("\n") if line]
     warned = any("warning" in line or "note" in line for line in lines)
     case.outcome = {0: "warned" if warned else "whole"}.get(status, "refused")

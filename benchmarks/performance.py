@@ -153,7 +153,10 @@ def measure_memory(model: str, minutes: Iterable[float] = MINUTES) -> list[dict[
             began = time.perf_counter()
             peak = peak_memory(*words)
             rows.append({"minutes": length, "peak_bytes": peak, "seconds": time.perf_counter() - began})
-            frames, written = soundfile.info(recording).frames, [soundfile.info(path).frames for path in out.iterdir()]
+            frames, written = (
+                soundfile.info(recording).frames,
+                [soundfile.info(path).frames for path in out.glob("[!.]*")],
+            )
             if written != [frames]:
                 raise RuntimeError(f"the input has {frames} samples, the output {written}")
     return rows
