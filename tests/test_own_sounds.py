@@ -112,6 +112,9 @@ def test_a_list_gives_labels_captions_and_splits(tmp_path, capsys):
         ("file,label\n0.wav,\n", "row 2: the label is empty"),
         ("file,label\n../out.wav,rain\n", r"row 2: \.\./out\.wav is not in the folder"),
         ("file,label\n/etc/passwd,rain\n", "row 2: /etc/passwd is not in the folder"),
+        ("file,label\n0.wav,a;b\n", "row 2: “a;b” cannot be the name of a sound"),
+        ("file,label\n0.wav,…\n", "row 2: “…” cannot be the name of a sound"),
+        ("file,label,split\n0.wav,a,train\n0.wav,b,test\n", "0.wav is listed with the splits train and test"),
         ("file,label,split\n0.wav,rain,dev\n", "row 2: the split is dev, not one of train, validation, test"),
     ],
 )
@@ -122,6 +125,16 @@ def test_a_wrong_list_is_one_sentence(tmp_path, capsys, text, expected):
     said = capsys.readouterr().err
     assert re.search(expected, said) and len(said.splitlines()) == 1
     assert not (folder / "manifest.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["0.wav", "labels.csv"])
+def test_the_manifest_replaces_no_clip_and_no_list(tmp_path, capsys, name):
+    folder = write_list(tmp_path / "flat", "\ufefffile,label\n0.wav,rain\n")  # as spreadsheets write it
+    before = (folder / name).read_bytes()
+    assert prepare(["prepare", "folder", str(folder), "-o", str(folder / name)]) == 1
+    assert "is one of the files that the manifest is made from" in capsys.readouterr().err
+    assert (folder / name).read_bytes() == before
+    assert prepare(["prepare", "folder", str(folder)]) == 0
 
 
 @pytest.mark.parametrize("made", ["missing", "empty", "flat", "broken"])

@@ -94,7 +94,7 @@ def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: A
         raise DataError(f"{path}: the list is empty.")
 
 
-def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8-sig") -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row number, row) of a CSV file with a header, which is row 1.
 
     Raises:
@@ -103,7 +103,7 @@ def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8") -> I
     rows = read_cells(path, encoding=encoding)
     _, header = next(rows, (1, []))
     if missing := [column for column in columns if column not in header]:
-        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)}.")
+        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)[:200]}.")
     if twice := [column for column, count in Counter(header).items() if count > 1 and column in columns]:
         raise DataError(f"{path}: the column {twice[0]} occurs twice in the header.")
     for number, cells in rows:

@@ -30,24 +30,32 @@ def recording_of(path: str) -> str:
     return PART.sub("", stem) or stem
 
 
+def check_label(text: str, where: str) -> str:
+    """Return a label as it is asked for; raise DataError if it cannot be one."""
+    label = label_words(text)
+    if not re.search(r"[^\W_]", label) or re.search("[;|]", text):
+        raise DataError(f"{where}: “{text}” cannot be the name of a sound: it needs a letter or digit, and no ; or |.")
+    return label
+
+
 def list_folders(root: Path) -> Iterator[Entry]:
     """Yield the clips of subfolders, whose names are the labels; hidden ones are left out."""
     for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):
+        label = check_label(folder.name, str(folder))
         for path in sorted(folder.rglob("[!.]*")):
             place = path.relative_to(root)
             hidden = any(part.startswith(".") for part in place.parts)
             if path.suffix.lower().lstrip(".") in SUFFIXES and not hidden and path.is_file():
-                label = label_words(folder.name)
                 yield "", Clip(place.as_posix(), label, label, recording_of(place.as_posix()), "own", 0.0)
 
 
 def list_rows(root: Path, table: Path) -> Iterator[Entry]:
     """Yield the clips of a list. Raises DataError, which names the row, if a file is not in the folder."""
     for number, row in read_table(table, ("file", "label")):
-        where, file, label = f"{table}, row {number}", row["file"].strip(), label_words(row["label"])
-        split = (row.get("split") or "").strip()
-        if not file or not label:
+        where, file, split = f"{table}, row {number}", row["file"].strip(), (row.get("split") or "").strip()
+        if not file or not row["label"].strip():
             raise DataError(f"{where}: the {'label' if file else 'file'} is empty.")
+        label = check_label(row["label"], where)
         if PurePath(file).is_absolute() or not (root / file).resolve().is_relative_to(root.resolve()):
             raise DataError(f"{where}: {file} is not in the folder {root}.")
         if not (root / file).is_file():
@@ -98,11 +106,15 @@ def prepare_folder(root: Path, output: Path, table: Path | None = None, report: 
     if not listed:
         where = f"{table}: the list has no rows" if table else f"{root}: no clips in subfolders"
         raise DataError(f"{where}; a folder of own sounds has {HOW}.")
+    if output.resolve() in {path.resolve() for path in (*(root / clip.path for _, clip in listed), table or root)}:
+        raise DataError(f"{output} is one of the files that the manifest is made from: name another file with -o.")
     sound: dict[str, Entry] = {}
     broken: list[str] = []
     for split, clip in listed:
         if clip.path in sound:  # listed again, with another label
             earlier, first = sound[clip.path]
+            if split and earlier and split != earlier:
+                raise DataError(f"{table}: {clip.path} is listed with the splits {earlier} and {split}.")
             labels, captions = unique(first.labels + clip.labels), unique(first.captions + clip.captions)
             sound[clip.path] = (earlier or split, replace(first, labels=labels, captions=captions))
             continue
