@@ -27,7 +27,7 @@ from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
 from separation.cli_model import Model
-from separation.cli_options import UsageError, check_model, writes_to_stdout
+from separation.cli_options import ONE_RESULT, UsageError, check_model, writes_to_stdout
 from separation.cli_print import Reporter, print_line, track_note
 from separation.cli_progress import describe_run
 from separation.errors import AudioError, ModelError, NotFiniteError
@@ -111,6 +111,8 @@ class Batch:
             parts = {slug(name) for name in known_sounds()}
         finder = InputFinder(options.recursive, {WITHOUT, REMIX, REST, *parts}, self.folder, self.reporter.notice)
         sources = finder.find(options.files)
+        if self.to_stdout and len(sources) > 1:
+            raise UsageError(ONE_RESULT)
         for name, why in finder.passed.items():
             self.reporter.detail(f"passed over {name}: {why}.")
         examples = [Path(value) for form, value in options.query if form in ("audio", "image", "embedding")]

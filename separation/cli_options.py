@@ -174,6 +174,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     """Return options and requests; raise UsageError if they are wrong or do not go together."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse mishandles it between options
+    if empty := [each for each in arguments[:stop] if each.startswith("--") and each.endswith("=--")]:
+        raise UsageError(f"{empty[0].removesuffix('=--')} needs a value, not --.")  # argparse would drop it
     options = build_parser().parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
     if options.list_models:
@@ -300,6 +302,9 @@ def check_model(model: str, device: str) -> None:
             raise UsageError(f"--device {device}: {error}") from None
 
 
+ONE_RESULT = "Standard output takes one result of one file. Use -o FOLDER for more."
+
+
 def writes_to_stdout(options: argparse.Namespace) -> bool:
     """Whether audio goes to standard output: on request, and by default if standard input is the only input."""
     to_stdout: bool = options.output == STANDARD or (options.output is None and options.files == [STANDARD])
@@ -314,7 +319,7 @@ def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
     if writes_to_stdout(options):
         results = sum(request.target + request.residual for request in [*requests, *blend_of(requests)])
         if len(files) != 1 or results != 1:
-            raise UsageError("Standard output takes one result of one file. Use -o FOLDER for more.")
+            raise UsageError(ONE_RESULT)
         if options.json or options.plot:
             raise UsageError("--json and --plot need -o FOLDER when the audio goes to standard output.")
     elif output is None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,19 @@ class Origin:
         return None
 
     def is_same_recording(self, other: Origin) -> bool:
-        """Return whether both are one file, or one that was moved together with its folder."""
+        """Return whether both are one file, or this one was moved and is the other now."""
         mine, others = ((each.path.name, each.size, each.modified) for each in (self, other))
-        return mine == others or identity(self.path) == identity(other.path)
+        return identity(self.path) == identity(other.path) or (mine == others and not self.path.exists())
+
+
+def open_index(folder: Path, flags: int) -> FileIO:
+    """Open the index of a folder; raise OSError if it is a link, pipe or device."""
+    extra = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(folder / INDEX, flags | extra, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("not a regular file")
+    return FileIO(handle, "ab" if flags & os.O_APPEND else "rb")
 
 
 class OriginIndex:
@@ -73,12 +85,14 @@ class OriginIndex:
 
     def _read(self, folder: Path) -> Iterable[tuple[str, Origin]]:
         lines: list[str] = []
-        with suppress(OSError):
-            lines = (folder / INDEX).read_text("utf-8", "surrogateescape").splitlines()
+        with suppress(OSError), open_index(folder, os.O_RDONLY) as file:
+            lines = file.read().decode("utf-8", "surrogateescape").splitlines()
         for line in lines:
-            with suppress(ValueError, KeyError, TypeError):  # a process was killed while it wrote
+            # A process may have been killed while it wrote, and anybody can write into the file.
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 entry: dict[str, Any] = json.loads(line)
                 origin = Origin(folder / entry["input"], int(entry["size"]), int(entry["modified"]), entry["how"])
+                identity(origin.path)  # a path that cannot be is a ValueError
                 yield fold(entry["output"]), origin
 
     def compare(self, output: Path, origin: Origin | None) -> str:
@@ -104,7 +118,7 @@ class OriginIndex:
                 entry = {"output": output.name, "input": recording} | {
                     name: getattr(origin, name) for name in ("size", "modified", "how")
                 }
-                with open(output.parent / INDEX, "ab", buffering=0) as file:
+                with open_index(output.parent, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as file:
                     file.write(f"\n{json.dumps(entry)}".encode())  # after a line that another process did not finish
 
     def shares_name(self, recording: Path) -> bool:

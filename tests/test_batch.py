@@ -341,3 +341,55 @@ def test_a_killed_run_leaves_only_hidden_files_and_the_next_one_removes_them(fol
     ]
     assert not list(Path("out").rglob(".separate-*"))
     assert capsys.readouterr().err.endswith(": 2 done, 1 skipped because their outputs exist.\n")
+
+
+# Faults of the record and of options
+
+
+def test_recordings_with_equal_names_sizes_and_times_are_told_apart(folder):
+    for number, name in enumerate("ab", 1):
+        save(f"{name}/x.wav", 0.2 * number)
+        os.utime(f"{name}/x.wav", (1, 1))
+    assert run("a/x.wav", "-o", "out") == run("b/x.wav", "-o", "out", "--skip-existing") == 0
+    assert run("b/x.wav", "-o", "out", "--overwrite") == 0
+    assert levels() == {"x.half.wav": 0.1, "x.half.2.wav": 0.2}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"output":"x.half.wav","input":"a\\u0000","size":1,"modified":1,"how":"x"}',
+     '{"output":"x.half.wav","input":"\\ud800","size":1,"modified":1,"how":"x"}',
+     '{"output":"x.half.wav","input":"a","size":1e999,"modified":1,"how":"x"}', "[" * 100_000],
+)  # fmt: skip
+def test_a_line_of_the_record_that_cannot_be_is_left_out(folder, line):
+    save("x.wav", 0.2)
+    Path("out").mkdir()
+    Path("out", INDEX).write_text(line, encoding="utf-8")
+    assert run("x.wav", "-o", "out") == 0
+    assert list(levels()) == ["x.half.wav"]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_record_that_is_no_file_is_left_alone(folder, kind):
+    save("x.wav", 0.2)
+    before = Path("x.wav").read_bytes()
+    Path("out").mkdir()
+    if kind == "link":
+        Path("out", INDEX).symlink_to("../x.wav")
+    else:
+        os.mkfifo(Path("out", INDEX))
+    assert run("x.wav", "-o", "out") == 0
+    assert Path("x.wav").read_bytes() == before and Path("out/x.half.wav").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--jobs=--", "x.wav"], "--jobs needs a value, not --."), (["--query=--", "x.wav"], "--query needs a value"),
+     (["?.wav", "-o", "-"], "Standard output takes one result of one file")],
+)  # fmt: skip
+def test_options_that_cannot_be_are_one_sentence(folder, capsys, options, said):
+    save("x.wav")
+    save("y.wav")
+    assert run(*options) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and not captured.out
