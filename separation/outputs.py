@@ -127,7 +127,8 @@ class Namer:
         if identity(first) in self.assigned:
             self.assigned[identity(first)] = number  # where the next search begins
         if why and not (self.skip and path.exists()):
-            self.notice(f"{first.name} {why}, so this one is called {path.name}.")
+            this = f"that of {origin.path}" if origin else "this one"
+            self.notice(f"{first.name} {why}, so {this} is called {path.name}.")
         return path
 
     def check_destination(self, path: Path, origin: Origin | None = None) -> None:

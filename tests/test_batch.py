@@ -61,7 +61,7 @@ def test_later_runs_never_replace_or_take_the_output_of_another_recording(folder
     for _ in range(2 if options else 1):
         assert run("--format", "wav", second, "-o", "out", *options) == 0
         assert levels() == {f"{stem}.half.wav": 0.1, f"{Path(second).stem}.half.2.wav": 0.2}
-    assert "was made from another recording, so this one is called" in capsys.readouterr().err
+    assert f"was made from another recording, so that of {second} is called" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a"), ("b",), ("a",)])
