@@ -12,6 +12,8 @@ import pytest
 
 # Subprocesses inherit these; the blocked sockets below are this process's only.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine, threads that spin take most of the time
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 

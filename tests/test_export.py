@@ -41,7 +41,8 @@ def test_the_encoder_as_one_file(run, parts, tmp_path):
 
 
 def test_a_model_directory_holds_the_average_and_its_card(run, parts, tmp_path, no_sentence_weights):
-    assert run("model", "mine", "--config", tmp_path / "config.yaml", "--scores", "7 dB", "--description", "tiny") == 0
+    texts = ["--scores", "7 dB", "--description", "tiny", "--licence", "CC BY 4.0"]
+    assert run("model", "mine", "--config", tmp_path / "config.yaml", *texts) == 0
     card = read_card(tmp_path / "mine")
     assert (card.description, card.scores, card.licence, card.on_disk) == ("tiny", "7 dB", "CC BY 4.0", True)
     assert (card.queries, card.sample_rate) == (("text", "audio", "embedding"), 32000)

@@ -174,6 +174,7 @@ def test_labels_are_drawn_by_a_power_of_their_recordings(corpus, monkeypatch):
 
 def test_recordings_of_a_label_weigh_the_same_however_many_clips_they_have(corpus, monkeypatch):
     monkeypatch.setattr(corpus, "tree", corpus.tree | {"tone 0": {"a": [0], "b": [1, 2, 3, 4]}})
+    monkeypatch.setattr(corpus, "recordings", corpus.recordings | {"tone 0": [[0], [1, 2, 3, 4]]})
     one = np.array([corpus.draw_clip("tone 0", rng(seed)) for seed in range(300)])
     batch, _ = drawn(corpus, 10, balance=0.0, count=1000, double=0.0)
     many = batch.clips[batch.has_source() & (batch.labels == 0)].numpy()
