@@ -90,3 +90,15 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str,
         return file
 
     return put
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to work in, with a separator that multiplies by a gain in place of every model."""
+    from gains import GainSeparator
+
+    from separation import Separator
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: GainSeparator())
+    return tmp_path

@@ -5,6 +5,7 @@ A query says its gain, in words or as a number; the target is gain * mixture and
 
 import torch
 
+from separation import cli
 from separation.listing import DetectedSound
 from separation.separator import Separator, Stream
 from separation.suggestions import Hint
@@ -97,3 +98,8 @@ class GainSeparator(Separator):
 
     def encode(self, query):
         return query if isinstance(query, str) or query.negative else query.name
+
+
+def run(*arguments):
+    """Run `separate` in this process; returns its exit status."""
+    return cli.main([str(argument) for argument in arguments])

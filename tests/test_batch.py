@@ -23,13 +23,6 @@ from separation.origins import INDEX
 RATE = 8000
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: GainSeparator())
-    return tmp_path
-
-
 def save(name, level=0.1, seconds=0.5, **options):
     """A constant of this level, by which its outputs are told apart."""
     Path(name).parent.mkdir(parents=True, exist_ok=True)

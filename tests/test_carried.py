@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from gains import GainSeparator
+from gains import run
 from media import tone
 from tiny import tiny_separator
 
-from separation import Separator, cli
 from separation.audio import Reader, Writer
 from separation.audio.layouts import SPEAKERS
 from separation.audio.remux import plan_film
@@ -29,17 +28,6 @@ TAGS = {
 }  # fmt: skip
 FORMATS = ["wav", "aiff", "flac", "ogg", "opus", "mp3"]
 TITLES = ("title", "TITLE", "INAM")
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: GainSeparator())
-    return tmp_path
-
-
-def run(*arguments):
-    return cli.main([str(argument) for argument in arguments])
 
 
 def draw_cover(size=16):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from gains import GainSeparator
 from tiny import noise, tiny_separator
 
 from separation import Separator, cli
@@ -26,11 +25,9 @@ def separator():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: GainSeparator())
+def folder(folder):
     save("mix.wav", 0.4)
-    return tmp_path
+    return folder
 
 
 def save(name, level, subtype="FLOAT"):

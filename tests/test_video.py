@@ -7,27 +7,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from gains import GainSeparator
+from gains import GainSeparator, run
 from media import save_media, tone
 from tiny import tiny_separator
 
-from separation import Separator, cli
 from separation.audio import Reader
 from separation.audio.remux import plan_film
 
 RATE = 48000
 QUARTER_TURN = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: GainSeparator())
-    return tmp_path
-
-
-def run(*arguments):
-    return cli.main([str(argument) for argument in arguments])
 
 
 def files():
