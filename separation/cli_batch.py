@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from separation import process
 from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
@@ -356,6 +357,8 @@ class Batch:
             record.warnings = [warning.replace(str(job.path), source.label) for warning in record.warnings]
         record.seconds = round(record.seconds, 3)
         self.counts["failed" if record.error else "skipped" if record.skipped else "done"] += 1
+        if job.outputs and not self.to_stdout:
+            process.stop_note = f" {self.counts['done']} done; the same command with --skip-existing does the others."
         self.reporter.print_notes(job.notes)
         self.reporter.report(record)
 

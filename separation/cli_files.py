@@ -101,7 +101,7 @@ class InputFinder:
         if self.passed:
             names = [f"{name} ({why})" for name, why in list(self.passed.items())[:NAMED]]
             more = f" and {len(self.passed) - NAMED} more; -v names all" if len(self.passed) > NAMED else ""
-            self.notice(f"passed over {len(self.passed)} in folders and patterns: {', '.join(names)}{more}.")
+            self.notice(f"passed over {len(self.passed)}: {', '.join(names)}{more}.")
         return list(found.values())
 
     def _search(self, folder: Path) -> list[Input]:

@@ -271,6 +271,10 @@ class Lister:
         """See `Separator.conditions`."""
         raise NotImplementedError
 
+    def understand(self, query: Query | Plain) -> Query:
+        """See `Separator.understand`."""
+        raise NotImplementedError
+
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
         """See `Separator.level`."""
         raise NotImplementedError
@@ -340,13 +344,21 @@ class Lister:
 
         Args:
             mixture: as in `__call__`.
-            query: as in `__call__`; negatives are ignored.
+            query: as in `__call__`; negatives are ignored. Of a sentence, spans in which any of its sounds occurs.
             sample_rate: of the mixture, Hz.
 
         Raises:
             ValueError, ModelError: as `__call__`.
         """
-        return self.detect(*self._blocks(mixture, sample_rate), self.conditions([query])).spans(0)
+        parts = [*self.understand(query).parts.values()]
+        conditions = torch.stack(parts) if parts else self.conditions([query])
+        found = self.detect(*self._blocks(mixture, sample_rate), conditions)
+        joined: list[tuple[float, float]] = []
+        for begin, end in sorted(span for number in range(len(conditions)) for span in found.spans(number)):
+            if joined and begin <= joined[-1][1]:
+                begin, end = joined[-1][0], max(end, joined.pop()[1])
+            joined.append((begin, end))
+        return tuple(joined)
 
     @own_defaults()
     def detect(

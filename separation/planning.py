@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -111,7 +110,7 @@ class OutputPlan:
         for folder in {path.parent for paths in self.paths for path in paths.values()}:
             remove_leftovers(folder)
         return all(
-            os.path.lexists(path) and self.namer.origins.compare(path, origin) in (CURRENT, UNKNOWN)
+            path.is_file() and self.namer.origins.compare(path, origin) in (CURRENT, UNKNOWN)
             for paths, origin in zip(self.paths, self.origins, strict=True)
             for path in paths.values()
         )

@@ -35,6 +35,7 @@ LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
 TEMPORARY: set[Path] = set()  # files and folders that are removed if a signal ends the process
 CREATED: list[Path] = []  # folders that are removed as well if they are empty
 _tidied: set[str] = set()  # folders without leftovers
+stop_note = ""  # what the message about a signal says besides
 _program = "separation"
 _status: int | None = None  # exit status after a signal; None: 128 + its number
 _commits = threading.RLock()  # held while files are renamed
@@ -238,7 +239,7 @@ def end(number: int) -> NoReturn:
     clear = "\r\033[K" if os.isatty(2) else ""  # a progress bar
     with suppress(OSError, ValueError):
         if os.name != "posix" or select.select([], [2], [], 0)[1]:  # writing to a full pipe would block
-            os.write(2, f"{clear}{_program}: {cause}; no incomplete files are left.\n".encode())
+            os.write(2, f"{clear}{_program}: {cause}; no incomplete files are left.{stop_note}\n".encode())
     os._exit(128 + number if _status is None else _status)
 
 

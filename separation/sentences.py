@@ -31,7 +31,8 @@ STRONG = re.compile(
 WEAK = re.compile(
     r"""\s*[,:.!?/|]+\s*(?:(?:and|or|but|with|as|while)\s+)? | \s+(?:
     and | or | but | with | as(?!\s+if) | when(?:ever)? | before | after | until | once | during | amid(?:st)?
-    | besides )\s+""",
+    | besides | on\s+top\s+of
+    | over(?=\s+(?:\w+\s+){0,2}(?:music|songs?|beats?|speech|voices?|noises?|sounds?|\w+ing)\b) )\s+""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Connectors that join different sounds, and those that may also join aspects of one."""
@@ -44,6 +45,7 @@ TRAILING = re.compile(
     r"(?:(?:^|\s+)(?:in\s+the\s+back(?:ground)?|(?:can\s+be|is|are)\s+heard|at\s+the\s+same\s+time|again))+[\s.!?]*$",
     re.IGNORECASE,
 )
+MUSIC = re.compile(r"\b(?:drums?\s+(?:and|&)\s+bass|rock\s+(?:and|&)\s+roll|rhythm\s+(?:and|&)\s+blues)\b", re.I)
 NEGATED = re.compile(r"(?:not?|without|except)\b", re.IGNORECASE)  # such a part asks for nothing
 EDGES = " \t\n,;:.!?/|"
 
@@ -61,6 +63,7 @@ def cut(text: str) -> tuple[list[tuple[int, int]], list[bool]]:
     Returns:
         First and last character of each part, and for each two neighbours whether their connector is a strong one.
     """
+    text = MUSIC.sub(lambda match: "_" * len(match[0]), text)
     strong = [match.span() for match in STRONG.finditer(text)]
     weak = [match.span() for match in WEAK.finditer(text)]
     weak = [(a, b) for a, b in weak if not any(a < end and begin < b for begin, end in strong)]

@@ -62,11 +62,10 @@ class Hint:
             number = NUMBERS.get(len(self.parts), str(len(self.parts)))
             named = ", ".join(f"“{part}”" for part in self.parts)
             return f"“{self.query}” is understood as {number} sounds: {named}."
-        begin = f"The model probably does not know “{self.query}”."
-        if self.correction:
-            begin = f"Did you mean “{self.correction}”? “{self.query}” is used as typed."
+        if self.correction:  # what is near a typing error says nothing
+            return f"Did you mean “{self.correction}”? “{self.query}” is used as typed."
         near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in self.nearest.items())
-        return f"{begin} Nearest sounds: {near}."
+        return f"The model probably does not know “{self.query}”. Nearest sounds: {near}."
 
 
 def find_words(text: str) -> list[str]:

@@ -142,8 +142,8 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
         assert names(InputFinder(True, {"dog"}, Path("out"), said.append).find([argument])) == found
     three = "b.dog.wav (an output of an earlier run), notes.txt (unknown suffix)"
     assert said == [
-        f"passed over 3 in folders and patterns: out (the folder of the outputs), {three}.",
-        "passed over 1 in folders and patterns: b.dog.wav (an output of an earlier run).",
+        f"passed over 3: out (the folder of the outputs), {three}.",
+        "passed over 1: b.dog.wav (an output of an earlier run).",
     ]
 
 
@@ -180,7 +180,7 @@ def test_what_is_passed_over_in_folders_and_patterns_is_named_once(tree, argumen
         found = InputFinder(True, notice=said.append).find([argument])
     assert names(found) == ["[1].wav", "a.flac", "b.wav", os.path.join("sub", "c.MP3")]
     three = ", ".join(f"{name}.wav (a pipe, socket or device)" for name in ("pipe", "socket", "zero"))
-    assert said == [f"passed over 3 in folders and patterns: {three}."]
+    assert said == [f"passed over 3: {three}."]
 
 
 @posix
@@ -201,7 +201,7 @@ def test_links_in_folders_are_used_or_named(tree):
         f"{Path('sub', 'loop.wav')} cannot be read: it is a loop of links.",
     ]
     (note,) = said
-    assert "passed over 7 in folders and patterns: notes.txt (unknown suffix), sub/up (a link to a folder)" in note
+    assert "passed over 7: notes.txt (unknown suffix), sub/up (a link to a folder)" in note
     assert note.endswith(" and 4 more; -v names all.")
 
 

@@ -42,6 +42,8 @@ def mixture():
         ("two men and a woman talk while birds tweet", ["two men and a woman talk", "birds tweet"]),
         ("a dog barks, then it rains, then a dog barks", ["a dog barks", "it rains"]),
         ("a baby crying while, in the background, music plays", ["a baby crying", "music plays"]),
+        ("speech over music", ["speech", "music"]),
+        ("a voice on top of a piano", ["a voice", "a piano"]),
         ("dog barkng folowed by a car horn", ["dog barkng", "a car horn"]),
     ],
 )
@@ -55,7 +57,8 @@ def test_a_sentence_names_several_sounds(separator, sentence, parts):
      "dogs barking and growling", "a person asleep and noisy", "knife and fork", "a brook flowing over stones",
      "a door opens and closes", "thunder and rain", "a vehicle engine starts and idles",
      "black and white cat meowing", "blorptastic and zzyzx", "rain, rain, rain", "a man with a cold coughing",
-     "a, b, c, d, e, f, g, h, i, j, k, l, m", "not rain but wind"],
+     "a, b, c, d, e, f, g, h, i, j, k, l, m", "not rain but wind",
+     "a drum and bass track", "a man speaking over a two-way radio", "a horn honking over and over"],
 )  # fmt: skip
 def test_aspects_of_one_sound_stay_one(separator, text):
     assert separator.understand(text).parts == {}

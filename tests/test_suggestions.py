@@ -34,7 +34,7 @@ def test_known_texts_get_no_hint(separator, text):
 def test_a_typing_error_gets_the_word_that_was_meant(separator, typed, meant):
     [hint] = separator.suggest(typed)
     assert (hint.correction, hint.query) == (meant, " ".join(typed.split()))
-    assert str(hint).startswith(f"Did you mean “{meant}”? “{hint.query}” is used as typed. Nearest sounds: ")
+    assert str(hint) == f"Did you mean “{meant}”? “{hint.query}” is used as typed."
 
 
 @pytest.mark.parametrize("text", ["hippopotamus", "zzyzx", "Vogelgezwitscher", "собака лает", "狗叫", "philosophy"])
