@@ -107,6 +107,13 @@ class Batch:
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
+        if options.array is not None:
+            from separation.arrays import Array
+
+            try:
+                options.array = Array.parse(options.array)
+            except ValueError as error:
+                raise UsageError(f"--array {error}") from None
         parts = {part for request in self.requests for part in (slug(request.name), f"not_{slug(request.name)}")}
         if options.all:
             parts = {slug(name) for name in known_sounds()}
@@ -328,12 +335,14 @@ class Batch:
             if origin and self.folder:
                 self.namer.origins.record([path], origin)
             record.plots.append(str(path))
-        record.heard = [
-            asdict(sound)
-            | {"probability": round(sound.probability, 4)}
-            | {"spans": [{"from": begin, "to": end} for begin, end in sound.times]}
-            for sound in sounds
-        ]
+        array = self.options.array or ("stereo" if reader.channels == 2 else None)
+        if self.options.list and sounds and array:
+            blocks = self.watch(source.label)(reader.blocks(), "locating in", frames)
+            try:
+                sounds = self.model.separator.locate_sounds(sounds, blocks, reader.sample_rate, level, array)
+            except ValueError as error:
+                raise AudioError(f"{source.label}: {error}") from None
+        record.heard = [sound.as_json() for sound in sounds]
         return [sound.label for sound in sounds]
 
     def conclude(self, job: Job) -> None:

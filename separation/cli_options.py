@@ -130,6 +130,8 @@ def add_queries(parser: Parser) -> None:
     add("--from", dest="begin", metavar="TIME", type=explained(parse_time), help="start of the part to process")
     add("--to", dest="end", metavar="TIME", type=explained(parse_time), help="end of it: seconds, mm:ss or h:mm:ss")
     add("--list", action="store_true", help="list the sounds that are probably in each file instead of separating")
+    add("--array", metavar="WHAT", help="with --list: tell where sounds are; the channels are stereo, ambix, fuma, or"
+        " microphones (a JSON or YAML file of positions in metres, or the positions)")  # fmt: skip
     add("--all", action="store_true", help="separate all sounds that --list finds, and write the rest as well")
     add("--track", metavar="N", type=explained(parse_track), help="audio track of a film: number from 1, or language")
     add("-r", "--recursive", action="store_true", help="search folders and their subfolders")
@@ -199,6 +201,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]
     elif not requests:
         lonely = "--not needs --query. " if options.negative else ""
         raise UsageError(f'{lonely}Say what to separate, for example --query "dog barking".')
+    if options.array is not None and not options.list:
+        raise UsageError("--array needs --list.")
     if options.skip_existing and options.list:
         raise UsageError("--skip-existing cannot be combined with --list.")
     if options.each and not options.remove:

@@ -48,10 +48,14 @@ def result_lines(record: Record) -> list[str]:
     """Return a line for each file written or each sound listed."""
     if record.heard is not None and not record.rest:
         width = max((len(sound["label"]) for sound in record.heard), default=0)
+        where = [f"{sound['direction']['text']}  " if sound["direction"] else "" for sound in record.heard]
+        room = max(map(len, where), default=0)
         lines = []
-        for sound in record.heard:
+        for sound, place in zip(record.heard, where, strict=True):
             times = ", ".join(f"{round(begin, 1):g}-{round(end, 1):g} s" for begin, end in sound["times"])
-            lines.append(f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {times}")
+            lines.append(
+                f"{record.input}  {sound['probability']:.2f}  {sound['label']:<{width}}  {place:<{room}}{times}"
+            )
         return (lines or [f"{record.input}  no known sound found"]) + record.plots
     lines, together = [], []
     for name, presence in record.presence.items():

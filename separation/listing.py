@@ -8,31 +8,23 @@ the list does not depend on how the recording is cut into blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.audio import as_rate, as_waveform
-from separation.changes import Span
-from separation.errors import ModelError, NotFiniteError
+from separation.direction import Direction
+from separation.errors import NotFiniteError
 from separation.models.base import ConditionedModel
 from separation.overlap_add import Segmenter
 from separation.presence import PresenceRule
 from separation.sounds import Sound, known_sounds
 from separation.stream import leading_silence, margin_seconds, network_input
-from separation.tensors import own_defaults, read_tensors
+from separation.tensors import own_defaults
 from separation.wordings import wordings
-
-if TYPE_CHECKING:
-    from separation.changes import Times
-    from separation.query import Plain, Query
 
 LIST_THRESHOLD = 0.11
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""
@@ -65,11 +57,26 @@ class DetectedSound:
         label: what it is; a query for it gives the same probability.
         probability: presence, 0 to 1.
         times: spans (from, to) in seconds.
+        direction: where it comes from over these spans, if that was asked for.
+        directions: the same of each span; None for those that were not looked at.
     """
 
     label: str
     probability: float
     times: tuple[tuple[float, float], ...]
+    direction: Direction | None = None
+    directions: tuple[Direction | None, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return label, probability and direction, and the spans twice: as pairs, and with the direction of each."""
+        parts = self.directions or [None] * len(self.times)
+        where = [direction and direction.as_json() for direction in (self.direction, *parts)]
+        spans = [
+            {"from": begin, "to": end, "direction": part}
+            for (begin, end), part in zip(self.times, where[1:], strict=True)
+        ]
+        facts = {"label": self.label, "probability": round(self.probability, 4), "times": self.times}
+        return facts | {"direction": where[0], "spans": spans}
 
 
 @dataclass(frozen=True)
@@ -255,140 +262,3 @@ def overlap(spans: Iterable[tuple[float, float]], others: Iterable[tuple[float, 
     spans = list(spans)
     shared = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in spans for b in others)
     return shared / max(sum(end - begin for begin, end in spans), 1e-9)
-
-
-class Lister:
-    """The part of a `Separator` that finds sounds and when they occur, without separating anything."""
-
-    model: ConditionedModel
-    name: str
-    device: torch.device
-    rule: PresenceRule
-    listing: ListingRule
-    stored_sounds: Path | None
-
-    def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:
-        """See `Separator.conditions`."""
-        raise NotImplementedError
-
-    def understand(self, query: Query | Plain) -> Query:
-        """See `Separator.understand`."""
-        raise NotImplementedError
-
-    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
-        """See `Separator.level`."""
-        raise NotImplementedError
-
-    @own_defaults()
-    def list_sounds(
-        self,
-        mixture: Tensor | np.ndarray,
-        sample_rate: int,
-        at_least: float = LIST_THRESHOLD,
-        most: int | None = None,
-        *,
-        span: Times = None,
-    ) -> list[DetectedSound]:
-        """List the sounds that probably occur in a recording and when, the most certain entries first.
-
-        A query for a listed sound gives the same probability. Near-synonyms are listed once.
-
-        Args:
-            mixture: (time,) or (channels, time), as in `__call__`.
-            sample_rate: of the mixture, Hz.
-            at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
-            most: largest number of sounds.
-            span: as in `__call__`; the rest of the recording is ignored.
-
-        Raises:
-            ValueError: if the mixture, the rate or the span is not valid.
-            ModelError: if the model cannot list sounds.
-        """
-        return self.list_sounds_in_blocks(*self._blocks(mixture, sample_rate), at_least, most, span=span)
-
-    hear = list_sounds  # the earlier name
-
-    @own_defaults()
-    def list_sounds_in_blocks(
-        self,
-        blocks: Iterable[Tensor],
-        sample_rate: int,
-        level: float,
-        at_least: float = LIST_THRESHOLD,
-        most: int | None = None,
-        *,
-        span: Times = None,
-    ) -> list[DetectedSound]:
-        """List the sounds of a recording of known level that is given in blocks (channels, n), see `list_sounds`.
-
-        Raises:
-            ValueError: if `most` is not a number of sounds.
-            ModelError: if the model cannot list sounds.
-        """
-        if most is not None and (most < 0 or most != int(most)):
-            raise ValueError(f"The largest number of sounds must be a whole number from 0 on, not {most}.")
-        parsed = Span.parse(span)
-        blocks = blocks if parsed is None else parsed.cut(blocks, as_rate(sample_rate))
-        found = self.detect(blocks, as_rate(sample_rate), level, self.listing_conditions, len(self.listing.sounds))
-        sounds = select_sounds(found, self.listed_sounds, self.listing, at_least, most)
-        if parsed is None:
-            return sounds
-        later = round(parsed.begin, 3)
-        return [replace(each, times=tuple((a + later, b + later) for a, b in each.times)) for each in sounds]
-
-    @own_defaults()
-    def when(
-        self, mixture: Tensor | np.ndarray, query: Query | Plain, sample_rate: int
-    ) -> tuple[tuple[float, float], ...]:
-        """Find the spans (from, to), in seconds, in which a query occurs in a recording; none if it does not.
-
-        Args:
-            mixture: as in `__call__`.
-            query: as in `__call__`; negatives are ignored. Of a sentence, spans in which any of its sounds occurs.
-            sample_rate: of the mixture, Hz.
-
-        Raises:
-            ValueError, ModelError: as `__call__`.
-        """
-        parts = [*self.understand(query).parts.values()]
-        conditions = torch.stack(parts) if parts else self.conditions([query])
-        found = self.detect(*self._blocks(mixture, sample_rate), conditions)
-        joined: list[tuple[float, float]] = []
-        for begin, end in sorted(span for number in range(len(conditions)) for span in found.spans(number)):
-            if joined and begin <= joined[-1][1]:
-                begin, end = joined[-1][0], max(end, joined.pop()[1])
-            joined.append((begin, end))
-        return tuple(joined)
-
-    @own_defaults()
-    def detect(
-        self, blocks: Iterable[Tensor], sample_rate: int, level: float, conditions: Tensor, labels: int | None = None
-    ) -> Detector:
-        """Detect conditions (queries, dim) in a recording of known level that is given in blocks (channels, n).
-
-        Raises:
-            ModelError: if the model only separates.
-        """
-        if not self.model.lists_sounds:
-            raise ModelError(f"The model {self.name} cannot list the sounds in a recording.")
-        return Detector(self.model, conditions.to(self.device), self.rule, labels).run(blocks, sample_rate, level)
-
-    def _blocks(self, mixture: Tensor | np.ndarray, sample_rate: int) -> tuple[Iterable[Tensor], int, float]:
-        """A recording in blocks, its rate and its level."""
-        wave, sample_rate = as_waveform(mixture), as_rate(sample_rate)
-        return wave.split(24 * sample_rate, dim=-1), sample_rate, self.level([wave], sample_rate)
-
-    @cached_property
-    def listed_sounds(self) -> list[Sound]:
-        """The sounds that `list_sounds` looks for: the labels in `listing`, then the tagger's other classes."""
-        return self.listing.candidates(self.model.has_tagger)
-
-    @cached_property
-    @own_defaults()
-    def listing_conditions(self) -> Tensor:
-        """Conditions (sounds, dim) of `listed_sounds`, on the CPU; from `sounds.safetensors` if the model has them."""
-        names = [sound.name for sound in self.listed_sounds]
-        stored = read_tensors(self.stored_sounds) if self.stored_sounds else {}
-        new = [name for name in names if name not in stored]
-        found = stored | (dict(zip(new, self.conditions(new).cpu(), strict=True)) if new else {})
-        return torch.stack([found[name] for name in names])

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from separation.arrays import Array
 from separation.audio import AudioError, Reader
 from separation.changes import Span
+from separation.direction import Covariances, Direction, estimate_direction
 from separation.errors import Cancelled
 from separation.presence import presence_word
 from separation.query import query_name
@@ -86,6 +88,21 @@ class Separation:
     def verdict(self) -> str | None:
         """The presence in a word: "present", "uncertain" or "absent"; None if the model does not estimate it."""
         return presence_word(self.presence)
+
+    def direction(self, array: Array | Any = "stereo") -> Direction:
+        """Estimate where the target comes from in a recording of several channels.
+
+        Args:
+            array: what the channels are, see `arrays.Array.parse`.
+
+        Raises:
+            ValueError: if the array is not valid, or has another number of channels.
+        """
+        array = Array.parse(array)
+        array.check(len(self.target))
+        found = Covariances(self.sample_rate, array.channels)
+        found.push(self.target, self.residual)
+        return estimate_direction(found.sums[0], found.sums[1], found.hertz, array)
 
     def __repr__(self) -> str:
         found = f"presence {self.presence:.2f} ({self.verdict}), " if self.verdict else ""

@@ -21,7 +21,8 @@ from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
 from separation.files import FileSeparator
 from separation.hub import is_repository
-from separation.listing import Lister, ListingRule
+from separation.lister import Lister
+from separation.listing import ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
