@@ -1,8 +1,11 @@
 """Texts to train with: wordings of labels, their sentence vectors, and the phrases of captions."""
 
 import re
+import sys
 from itertools import permutations
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import read, vectors, write_corpus
@@ -12,7 +15,7 @@ from separation.data.corpus import Corpus
 from separation.data.derived import SEVERAL_SOURCES
 from separation.data.foley import SOUNDS
 from separation.data.manifest import read_manifest
-from separation.data.texts import FRAMES, Texts, fill_slots, phrases, texts_of
+from separation.data.texts import FRAMES, UNIONS, Texts, draw_mention, fill_slots, phrases, texts_of
 from separation.wordings import wordings
 
 # --- Texts of labels ---------------------------------------------------------------------------
@@ -43,6 +46,21 @@ def test_a_labels_texts_are_itself_in_frames_its_wordings_and_captions():
     assert len(texts) == len(set(texts)) == len(FRAMES) + 2 * len(wordings()["dog bark"]) + 1
     assert {"dog", "dogs", "puppy"} <= set(texts)
     assert texts_of("vuvuzela") == [frame.format("vuvuzela") for frame in FRAMES]  # a label without wordings
+
+
+def test_captions_of_two_name_both_in_many_ways_none_of_which_is_scored():
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    from sentences import PHRASINGS
+
+    assert len(set(UNIONS)) == len(UNIONS) >= 50 and all(form.count("{}") == 2 for form in UNIONS)
+    scored = [words(form.replace("{}", "")) for form in PHRASINGS]
+    assert not {words(form.replace("{}", "")) for form in UNIONS} & {form for form in scored if form != "and"}
+    assert not [form for form in UNIONS if re.search("mixture|next|only but|until|gives way|same time|combined", form)]
+    rng, texts = np.random.default_rng(0), texts_of("dog bark", ("A dog barks twice.",))
+    drawn = {draw_mention(texts, rng) for _ in range(2000)}
+    assert {"dog bark", "two dog barks", "a distant dog bark", "a dog barks twice", "puppy"} <= drawn
+    assert not [text for text in drawn if text.endswith(".")]
+    assert not [text for _ in range(500) if (text := draw_mention(["wind"], rng)).endswith("winds")]
 
 
 def test_every_training_class_has_wordings(data_root):
@@ -99,7 +117,8 @@ def test_captions_of_two_labels_name_both(corpus, encoded):
     texts = Texts(corpus, unions=True)
     assert torch.equal(texts.captions, vectors(encoded[1])) and 60 < len(encoded[1]) < 3 * 36
     for pair, caption in zip(texts.pairs.tolist(), encoded[1], strict=True):
-        assert pair[0] != pair[1] and all(corpus.labels[label] in caption for label in pair)
+        named = [any(text.rstrip(".").lower() in caption.lower() for text in texts.texts[label]) for label in pair]
+        assert pair[0] != pair[1] and all(named)
     assert {tuple(pair) for pair in texts.pairs.tolist()} == set(permutations(range(3), 2))
 
 

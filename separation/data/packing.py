@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def pack(
     out: Path,
     root: Path | None = None,
     sample_rate: int = 32000,
-    wordings: Path | None = None,
+    wordings: Path | Sequence[Path] = (),
     foley: int = 0,
     overwrite: bool = False,
     notice: Callable[[str], None] = print,
@@ -49,7 +50,7 @@ def pack(
         out: folder to write.
         root: folder that the manifest's paths start from; by default the manifest's folder.
         sample_rate: Hz.
-        wordings: JSON file with a list of wordings for each label; by default the package's own.
+        wordings: JSON files with a list of wordings for each label, see `read_wordings`; by default the package's own.
         foley: number of procedural clips of each sound that are added to split train.
         overwrite: replace an existing packed corpus.
         notice: receives a line for each clip that is left out.
@@ -61,15 +62,13 @@ def pack(
     """
     if sample_rate < 1 or foley < 0:
         raise DataError(f"The rate must be positive and foley not negative, not {sample_rate} Hz and {foley}.")
-    refuse_existing(out, overwrite)
-    entries, root, described = list(read_entries(manifest)), root or manifest.parent, read_wordings(wordings)
+    entries, root = list(read_entries(manifest)), root or manifest.parent
+    described = read_wordings(*([wordings] if isinstance(wordings, Path) else wordings))
     refuse_leaks(manifest, entries)
     if "train" not in {split for split, _ in entries}:
         raise DataError(f"{manifest}: the manifest has no rows with split train.")
     entries += [("train", clip) for clip in foley_clips(foley)]
-    partial, earlier = temporary_path(out), out.with_name(f".{os.getpid()}.old.{out.name}")
-    try:
-        partial.mkdir(parents=True)
+    with folder_when_complete(out, overwrite, is_packed, "packed corpus") as partial:
         kept = write_samples(entries, root, partial, sample_rate, notice)
         located = ((split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept)
         write_manifest(partial / MANIFEST, located)
@@ -78,30 +77,47 @@ def pack(
         corpus = Corpus(partial, sample_rate=sample_rate)
         if corpus.labels != [""]:
             Texts(corpus, unions=True, store=True)
+    return Corpus(out, sample_rate=sample_rate)
+
+
+def is_packed(names: set[str]) -> bool:
+    """Whether the files of a folder are those of a packed corpus."""
+    files = {SAMPLES, INDEX, MANIFEST, WORDINGS}
+    return INDEX in names and all(name in files or name.startswith("texts_") for name in names)
+
+
+@contextmanager
+def folder_when_complete(out: Path, overwrite: bool, ours: Callable[[set[str]], bool], what: str) -> Iterator[Path]:
+    """Yield a temporary folder and rename it to `out` afterwards; after an error `out` is as it was.
+
+    Args:
+        out: folder to write; an empty one may exist.
+        overwrite: replace an existing folder of the same kind.
+        ours: whether a folder with these names in it is of the same kind.
+        what: the kind, for messages.
+
+    Raises:
+        DataError: if `out` exists and may not be replaced, or the folder cannot be written.
+    """
+    present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
+    if present and not (overwrite and ours(present)):
+        more = "Add --overwrite to replace it." if ours(present) else f"It holds other files than a {what}."
+        raise DataError(f"{out} already exists. {more}")
+    partial, earlier = temporary_path(out), out.with_name(f".{os.getpid()}.old.{out.name}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
         with uninterrupted():
             if out.exists():
                 out.rename(earlier)
             partial.rename(out)
     except OSError as error:
-        raise DataError(f"{out}: the corpus cannot be written ({reason(error)}).") from None
+        raise DataError(f"{out}: the {what} cannot be written ({reason(error)}).") from None
     finally:
         if earlier.exists() and not out.exists():
             earlier.rename(out)
         remove(partial)
         shutil.rmtree(earlier, ignore_errors=True)
-    return Corpus(out, sample_rate=sample_rate)
-
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Raise DataError if `out` exists, unless it is an empty folder, or a packed corpus that may be replaced."""
-    present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
-    if present:
-        packed = INDEX in present and all(
-            name in (SAMPLES, INDEX, MANIFEST, WORDINGS) or name.startswith("texts_") for name in present
-        )
-        more = "Add --overwrite to replace it." if packed else "It holds other files than a packed corpus."
-        if not (packed and overwrite):
-            raise DataError(f"{out} already exists. {more}")
 
 
 def write_samples(

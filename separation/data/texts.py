@@ -27,32 +27,54 @@ FRAMES = (
     "{} in the background",
 )
 LABEL_SHARE = 0.25  # how often the plain label is drawn besides
+# Captions that ask for two sounds; the ten phrasings that `benchmarks/sentences.py` scores stay out of them.
 UNIONS = (
     "{} followed by {}", "{} and then {}", "{} and {}", "{} while {}", "{} with {}", "{}, {}", "{} as {}",
     "{} then {}", "the sound of {} and {}", "{} with {} in the background", "{}, and {}", "first {}, later {}",
-    "both {} and {}", "{} over {}",
+    "both {} and {}", "{} over {}", "{} plus {}", "{} & {}", "{} along with {}", "{} together with {}",
+    "{} as well as {}", "{} accompanied by {}", "{} mixed with {}", "{} before {}", "{} after {}", "after {}, {}",
+    "before {} comes {}", "while {}, {}", "{} during {}", "{} alongside {}", "{}; {}", "{} - {}", "{} / {}",
+    "{} and also {}", "{} and later {}", "{} and finally {}", "{}, then {} again and again", "{} and, after it, {}",
+    "{} with {} behind it", "{} and {} on top of it", "{}, interrupted by {}", "{} is joined by {}",
+    "{} is followed by {}", "{} soon followed by {}", "{} underneath {}", "{} in front of {}", "{}, meanwhile {}",
+    "{} and {} together", "{} and {} in turn", "{} and {}, one after the other", "two sounds: {} and {}",
+    "I hear {} and {}", "there is {} and there is {}", "{} can be heard and so can {}", "give me {} and {}",
+    "keep {} and {}", "only {} and {}", "{} in addition to {}", "{} amid {}", "{} besides {}", "{} when {}",
+    "it is {} and {}", "everything but the rest: {}, {}", "{} that turns into {}", "{} drowning out {}",
 )  # fmt: skip
-UNIONS_PER_LABEL, UNION_TEXTS = 36, 6  # captions of two labels, and how many texts of each label they are made of
+QUALITIES = (
+    "loud", "quiet", "distant", "nearby", "faint", "sudden", "constant", "brief", "muffled", "repeated", "clear",
+)  # fmt: skip
+COUNTS = ("two", "three", "several", "a few", "many")
+UNCOUNTABLE = re.compile(r"(?:s|ing|sh|water|wind|rain|noise|music|speech|traffic|static|singing voice)$")
+UNIONS_PER_LABEL = 36  # captions of two labels
 WORDINGS = "wordings.json"  # in a packed corpus
 
 
-def read_wordings(path: Path | None = None) -> dict[str, tuple[str, ...]]:
-    """Wordings of labels: a JSON file with a list of texts for each label, or by default the package's own.
+def read_wordings(*paths: Path) -> dict[str, tuple[str, ...]]:
+    """Wordings of labels: JSON files with a list of texts for each label, or by default the package's own.
+
+    Labels and texts of a later file are taken from the other labels of earlier ones, so that a text means one label.
 
     Raises:
-        DataError: if the file cannot be read or holds something else.
+        DataError: if a file cannot be read or holds something else.
     """
-    if path is None:
+    if not paths:
         return wordings()
-    try:
-        stored = parse_json(path.read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"{path}: the wordings cannot be read ({reason(error)}).") from None
-    if not isinstance(stored, dict) or not all(
-        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in stored.values()
-    ):
-        raise DataError(f"{path}: not a JSON object with a list of texts for each label.")
-    return {label: tuple(texts) for label, texts in stored.items()}
+    found: dict[str, tuple[str, ...]] = {}
+    for path in paths:
+        try:
+            stored = parse_json(path.read_bytes(), str(path))
+        except OSError as error:
+            raise DataError(f"{path}: the wordings cannot be read ({reason(error)}).") from None
+        if not isinstance(stored, dict) or not all(
+            isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in stored.values()
+        ):
+            raise DataError(f"{path}: not a JSON object with a list of texts for each label.")
+        taken = {text.lower() for label, texts in stored.items() for text in (label, *texts)}
+        found = {label: tuple(text for text in texts if text.lower() not in taken) for label, texts in found.items()}
+        found |= {label: tuple(texts) for label, texts in stored.items()}
+    return found
 
 
 def texts_of(
@@ -63,6 +85,22 @@ def texts_of(
     framed = [frame.format(label) for frame in FRAMES]
     framed_own = [FRAMES[1 + i % (len(FRAMES) - 1)].format(text) for i, text in enumerate(own)]
     return list(dict.fromkeys([*framed, *own, *framed_own, *captions]))
+
+
+def draw_mention(texts: Sequence[str], rng: np.random.Generator) -> str:
+    """Draw how a sound is named within a caption: by its label, which is the first text, or by any of its texts.
+
+    The label may have a quality or a number ("a distant siren", "two dog barks"); captions lose their full stop.
+    """
+    label, chance = texts[0], rng.random()
+    if chance < 0.3:
+        return label
+    if chance < 0.45:
+        return f"{rng.choice(('a', 'the', 'some'))} {rng.choice(QUALITIES)} {label}"
+    if chance < 0.55 and not UNCOUNTABLE.search(label):
+        return f"{rng.choice(COUNTS)} {label}s"
+    text = texts[int(rng.integers(len(texts)))].rstrip(".!")
+    return text[:1].lower() + text[1:]
 
 
 class Texts:
@@ -87,7 +125,7 @@ class Texts:
         folder, captions = corpus.folder, {label: set[str]() for label in corpus.labels}
         for clip in corpus.clips:
             captions[clip.label].add(clip.caption)
-        known = read_wordings(folder / WORDINGS if folder else None)
+        known = read_wordings(*([folder / WORDINGS] if folder else []))
         self.texts = [texts_of(label, tuple(sorted(captions[label])), known) for label in corpus.labels]
         self.vectors = encode_texts([text for texts in self.texts for text in texts], folder, store)
         self.counts = torch.tensor([len(texts) for texts in self.texts])
@@ -95,10 +133,9 @@ class Texts:
         rng, count = np.random.default_rng(0), len(self.texts)
         drawn = rng.integers(count, size=(UNIONS_PER_LABEL * count if unions else 0, 2))
         self.pairs = torch.from_numpy(drawn[drawn[:, 0] != drawn[:, 1]])
-        forms = rng.choice(UNIONS, len(self.pairs))
         both = [
-            str(form).format(*(self.texts[n][rng.integers(min(len(self.texts[n]), UNION_TEXTS))] for n in pair))
-            for form, pair in zip(forms, self.pairs.tolist(), strict=True)
+            str(rng.choice(UNIONS)).format(*(draw_mention(self.texts[number], rng) for number in pair))
+            for pair in self.pairs.tolist()
         ]
         self.captions = encode_texts(both, folder, store) if both else torch.zeros(0, self.vectors.shape[1])
 

@@ -24,6 +24,8 @@ Nothing is downloaded.
   separation-data join esc50.csv fsd50k.csv -o both.csv    leaves out recordings that would be in two splits
   separation-data check both.csv                           decodes every clip, reports broken ones
   separation-data pack both.csv -o corpus/                 decodes all clips once, for fast random access
+  separation-data render instruments --soundfont FluidR3_GM.sf2 -o instruments/    labelled recordings of 90 instruments
+  separation-data render speech -o speech/                 and of speech and singing, by programs that are installed
   separation-data frames vgg.jsonl --out frames/           one picture a second of every video
   separation-data shard both.csv --out shards/ --shards 64 tar files to stream from (needs webdataset)
 
@@ -93,9 +95,18 @@ def build_parser() -> argparse.ArgumentParser:
     option("-o", "--output", type=Path, required=True, metavar="CORPUS")
     option("--root", **root)
     option("--rate", type=int, default=32000, metavar="HZ")
-    option("--wordings", type=Path, metavar="FILE", help="JSON: a list of wordings for each label (default: our own)")
+    about = "JSON: a list of wordings for each label (default: our own); of several files, the last that has a text"
+    option("--wordings", type=Path, nargs="+", default=[], metavar="FILE", help=about)
     option("--foley", type=int, default=0, metavar="N", help="procedural clips of each sound in addition (0)")
     option("--overwrite", action="store_true", help="replace an existing corpus")
+
+    option = add("render", render, "render recordings of instruments or of speech, with manifest and wordings")
+    option("kind", choices=("instruments", "speech"))
+    option("-o", "--output", type=Path, required=True, metavar="DIR")
+    option("--soundfont", type=Path, metavar="FILE", help="instruments: a General MIDI sound font (.sf2)")
+    option("--count", type=int, metavar="N", help="phrases of each instrument (8) or sentences of each voice (30)")
+    option("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (0)")
+    option("--overwrite", action="store_true", help="replace an earlier rendering")
 
     option = add("frames", frames, "extract one picture a second of every video", True)
     option("--out", type=Path, required=True, metavar="DIR")
@@ -196,6 +207,23 @@ def pack(options: argparse.Namespace) -> int:
     )
     hours = sum(corpus.lengths) / options.rate / 3600
     print(f"wrote {options.output}: {hours:.2f} h, {len(corpus)} clips and {len(corpus.labels)} labels to train on")
+    return 0
+
+
+def render(options: argparse.Namespace) -> int:
+    """Render recordings."""
+    from separation.data.render import instruments, speech, write_recordings
+
+    if (options.kind == "instruments") != (options.soundfont is not None):
+        raise DataError("render instruments needs --soundfont FILE, and render speech has none.")
+    if options.kind == "instruments":
+        steps = instruments.plan(options.soundfont, options.count or 8, options.seed)
+    else:
+        steps = speech.plan(options.count or 30, options.seed)
+    entries = write_recordings(steps, options.output, options.overwrite)
+    hours = sum(clip.seconds for _, clip in entries) / 3600
+    held_out, labels = sum(split != "train" for split, _ in entries), len({clip.label for _, clip in entries})
+    print(f"wrote {options.output}: {hours:.2f} h, {len(entries)} recordings of {labels} labels, {held_out} held out")
     return 0
 
 
