@@ -2,6 +2,8 @@
 
 separation-convert ~/Downloads/audiosep_base_4M_steps.ckpt audiosep
 separate --model audiosep/ --query "dog barking" mix.wav
+
+`separation-convert onnx MODEL FOLDER` is `separation.onnx_export`.
 """
 
 from __future__ import annotations
@@ -50,12 +52,19 @@ def convert(file: Path, directory: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `separation-convert` and return its exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["onnx"]:
+        from separation import onnx_export
+
+        return onnx_export.main(words[1:])
     parser = argparse.ArgumentParser(
-        prog="separation-convert", description="Convert a published checkpoint to a model directory of safetensors."
+        prog="separation-convert",
+        description="Convert a published checkpoint to a model directory of safetensors.",
+        epilog="separation-convert onnx MODEL FOLDER writes a model as ONNX files (separation-convert onnx --help).",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .pt, .pth or .safetensors file")
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="directory to write, created if necessary")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(words)
     try:
         name = convert(expand_home(options.file), expand_home(options.directory))
     except ModelError as error:

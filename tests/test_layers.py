@@ -31,6 +31,8 @@ USE = {
     "calibrate",
     "convert",
     "export",
+    "onnx_export",
+    "onnx_graphs",
 }
 TRAIN = {"data", "datasets", "training", "evaluate"}
 BASE = {"errors", "audio", "models", "encoders", "tensors", "download", "moved", "compat", "wordings"}

@@ -116,7 +116,7 @@ class TaggerBranch(nn.Module):
             Late features (batch, patches, 1024), class logits (batch, patches, 521), and what is added to the frame
             stream (batch, stream_dim, 1, frames) and to the bottom (batch, channels, bands, frames).
         """
-        patches = self.patches(mixture, -(-frames * PATCHES_PER_SECOND // FRAMES_PER_SECOND) + 1)
+        patches = self.patches(mixture, (frames - 1) * PATCHES_PER_SECOND // FRAMES_PER_SECOND + 2)
         middle, late = self.tagger(patches)
         tags = self.tagger.classify(late)
         middle_unit = self.middle_norm(middle.flatten(0, 1)).unflatten(0, patches.shape[:2])

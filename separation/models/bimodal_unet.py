@@ -41,8 +41,8 @@ TOKENS, WIDTH, EMBEDDING = 77, 768, 512  # of the text tower
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention of queries (batch, points, dim) to keys and values (batch, tokens, dim)."""
-    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=HEADS) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")
+    q, k, v = (x.unflatten(-1, (HEADS, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -102,8 +102,8 @@ class Conditioning(nn.Module):
         self.ca_block = AttentionBlock(dim, CrossAttention(dim, WIDTH))
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        points = self.ca_block(self.sa_block(rearrange(x, "b d r f -> b (r f) d")), hidden)
-        return rearrange(points, "b (r f) d -> b d r f", r=x.shape[2])
+        points = self.ca_block(self.sa_block(x.flatten(2).transpose(1, 2)), hidden)
+        return points.transpose(1, 2).unflatten(2, (x.shape[2], -1))
 
 
 class Residual(nn.Module):

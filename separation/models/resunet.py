@@ -47,9 +47,9 @@ def process_in_tiles(frames: int, norm: nn.BatchNorm2d, compute: Callable[[slice
     """Compute (batch, channels, frames, frequency) in spans of frames with a halo, which takes less memory.
 
     The result is exact if no output frame depends on more than the halo. While `norm` measures statistics, every frame
-    depends on all others, so all are computed at once.
+    depends on all others, so all are computed at once; so they are in an exported graph, which has no loops.
     """
-    if norm.training:
+    if norm.training or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return compute(slice(0, frames))
     out = torch.empty(0)
     for start in range(0, frames, TILE):
@@ -205,12 +205,16 @@ class ResUNet30(ConditionedModel):
 
     def mask(self, magnitude: Tensor, condition: Tensor) -> Tensor:
         """Magnitude (batch, bins, frames) and condition (batch, dim) to the complex mask (batch, bins, frames)."""
+        return torch.complex(*self.mask_parts(magnitude, condition))
+
+    def mask_parts(self, magnitude: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of `mask`."""
         betas = {name: linear(condition) for name, linear in self.film.items()}
         logits = at_least_single(self.base(magnitude.transpose(1, 2)[:, None], betas).transpose(2, 3))
         factor, real, imaginary = logits.unbind(1)
         real, imaginary = torch.tanh(real), torch.tanh(imaginary)
         scale = torch.sigmoid(factor) / (real.square() + imaginary.square()).sqrt().clamp_min(FLOOR)
-        return torch.complex(scale * real, scale * imaginary)
+        return scale * real, scale * imaginary
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""

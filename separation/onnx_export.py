@@ -1,0 +1,280 @@
+"""`separation-convert onnx MODEL FOLDER`: a model as ONNX files, which run without this package and without torch.
+
+The folder holds `separator.onnx` (the network), `text.onnx` and `tokenizer.json` (texts to conditions, for models of
+this package), `model.json` (every number that their user needs) and the model's licence files. docs/export.md
+describes them; `demos/onnx_separate.py` uses them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+from torch.nn import functional as F
+
+from separation.encoders.base import import_optional
+from separation.encoders.joint import TEMPLATES, JointEncoder
+from separation.encoders.sentence import candidate_folders, find_folder, load_bert
+from separation.errors import ModelError, expand_home, one_sentence, reason
+from separation.models.base import ConditionedModel
+from separation.onnx_graphs import GRAPHS, TextGraph
+from separation.presence import PresenceRule
+from separation.pretrained import find_model, load_model, load_settings, read_card
+from separation.process import remove, temporary_path, uninterrupted
+from separation.stream import (
+    EXCESSIVE_RUMBLE,
+    FAINT_RUMBLE,
+    HIGH_PASS_PERIODS,
+    LEVEL_FRAME,
+    LEVEL_GATE,
+    RESAMPLER_SAMPLES,
+    RUMBLE_FRAMES,
+    SILENCE,
+    STEADY_RUMBLE,
+)
+from separation.tensors import own_defaults
+
+OPSET = 17
+FORMAT = 1  # of `model.json`
+DESCRIPTION = "model.json"
+PRECISIONS = ("float32", "float16", "int8")
+
+Axes = dict[str, list[Any]]
+
+
+def trace(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: Axes) -> bytes:
+    """Return a network as ONNX. `axes` has the sizes of inputs and outputs; those that are names are dynamic."""
+    dynamic = {key: {n: x for n, x in enumerate(sizes) if isinstance(x, str)} for key, sizes in axes.items()}
+    buffer: Any = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        legacy = "You are using the legacy TorchScript-based ONNX export|The feature will be removed"
+        warnings.filterwarnings("ignore", legacy, DeprecationWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("ignore", "Constant folding - Only steps=1 can be constant folded", UserWarning)
+        names: dict[str, Any] = {"input_names": list(inputs), "output_names": outputs, "dynamic_axes": dynamic}
+        # torch.export would fix sizes that depend on others; the older exporter keeps them.
+        torch.onnx.export(graph.eval(), tuple(inputs.values()), buffer, **names, opset_version=OPSET, dynamo=False)
+    return buffer.getvalue()
+
+
+def store_in_half_precision(content: bytes) -> bytes:
+    """Store the matrices and kernels of an ONNX model as fp16; they are used in single precision as before."""
+    onnx = import_optional("onnx", "The ONNX export", "onnx")
+    model = onnx.load_from_string(content)
+    casts = []
+    for tensor in model.graph.initializer:
+        value = onnx.numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.ndim > 1 and not tensor.name.startswith("transforms."):
+            if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
+                raise ModelError(f"{tensor.name} holds values beyond the range of fp16.")
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value.astype(np.float16), f"{name}.half"))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+def quantise(file: Path) -> None:
+    """Store and use the matrices of an ONNX model as 8-bit integers."""
+    tools = import_optional("onnxruntime.quantization", "The ONNX export to int8", "onnx")
+    logger = logging.getLogger()
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
+    try:
+        whole = file.with_suffix(".whole")
+        file.replace(whole)
+        tools.quantize_dynamic(whole, file, weight_type=tools.QuantType.QInt8, per_channel=True)
+        whole.unlink()
+    finally:
+        logger.setLevel(before)
+
+
+def export_separator(model: ConditionedModel, inside: bool) -> tuple[bytes, dict[str, Any]]:
+    """Return a network as ONNX and what its user needs to know of it; the network is changed."""
+    kind = GRAPHS.get(type(model))
+    if kind is None:
+        raise ModelError(f"The network {type(model).__name__} has no ONNX export.")
+    graph = kind(model, inside).eval()
+    mixture = torch.randn(2, 3 * model.sample_rate + 17)
+    given = {"mixture": mixture}
+    axes: Axes = {"mixture": ["channels", "time"], "target": ["queries", "channels", "time"]}
+    if not inside:
+        given = {
+            name: stft(graph.pad(mixture) if name == "spectrum" else mixture) for name, stft in graph.transforms.items()
+        }
+        bins = given["spectrum"].shape[2]
+        axes = {name: ["channels", 2, x.shape[2], f"{name}_frames"] for name, x in given.items()}
+        axes["target"] = ["queries", "channels", 2, bins, "spectrum_frames"]
+    axes |= {"condition": ["queries", model.condition_dim], "presence": ["queries", "presence_frames"]}
+    axes |= {"high_gain": ["queries", "spectrum_frames"]}
+    given["condition"] = F.normalize(torch.randn(3, model.condition_dim), dim=-1)
+    axes = {name: axes[name] for name in [*given, *graph.outputs]}
+    content = trace(graph, given, graph.outputs, axes)
+    margin = HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
+    return content, {
+        "network": type(model).__name__,
+        "sample_rate": model.sample_rate,
+        "inputs": {name: axes[name] for name in given},
+        "outputs": {name: axes[name] for name in graph.outputs},
+        "stft": "inside" if inside else "outside",
+        "padding": graph.padding,
+        "transforms": {
+            name: {
+                "n_fft": x.n_fft,
+                "window": x.window_length,
+                "hop": x.hop,
+                "ends": x.pad_mode,
+                "multiple": x.multiple,
+            }
+            for name, x in graph.transforms.items()
+        },
+        "segments": {
+            "seconds": model.segment_seconds,
+            "grid_seconds": model.grid_seconds,
+            "margin_seconds": model.context / model.sample_rate + margin,
+            "resampler_samples": RESAMPLER_SAMPLES,
+            "presence_stride": model.stride,
+            "gain_stride": model.gain_stride,
+        },
+        "level": {"of_input": model.input_level, "frame": LEVEL_FRAME, "gate": LEVEL_GATE, "silence": SILENCE},
+        "high_pass": {
+            "hertz": model.high_pass,
+            "periods": HIGH_PASS_PERIODS,
+            "faint_rumble": FAINT_RUMBLE,
+            "excessive_rumble": EXCESSIVE_RUMBLE,
+            "steady_rumble": STEADY_RUMBLE,
+            "rumble_frames": RUMBLE_FRAMES,
+        },
+    }
+
+
+@own_defaults()
+def export(name: str, folder: Path, inside: bool = True, precision: str = "float32", overwrite: bool = False) -> None:
+    """Write a model as a folder of ONNX files, which appears when it is complete.
+
+    Args:
+        name: as `pretrained.find_model` takes it.
+        folder: does not exist, or with `overwrite` holds an earlier export.
+        inside: whether the STFT is part of the network.
+        precision: one of `PRECISIONS`.
+        overwrite: whether an earlier export is replaced.
+
+    Raises:
+        ModelError: the model is unknown or its network has no export, or the folder exists or cannot be written.
+    """
+    check_free(folder, overwrite)
+    import_optional("onnx", "The ONNX export", "onnx")
+    path = find_model(name)
+    model, encoder = load_model(path)
+    card, rule = read_card(path), load_settings(path, "presence", PresenceRule)
+    content, about = export_separator(deepcopy(model), inside)
+    licence = {"name": name, "description": card.description, "licence": card.licence}
+    about = {"format": FORMAT, **licence, "opset": OPSET, "precision": precision, **about}
+    background = list(rule.background) or [0.0] * model.condition_dim
+    presence = {"bias": rule.bias, "logit": rule.logit, "background": background}
+    about["presence"] = presence if model.estimates_presence and not rule.ratio else None
+    about["text"] = None
+    try:
+        with replace_folder(folder) as part:
+            small = precision != "float32"
+            (part / "separator.onnx").write_bytes(store_in_half_precision(content) if small else content)
+            if isinstance(encoder, JointEncoder):
+                tokenizer = load_bert()[1]
+                tokens = torch.from_numpy(np.array([[each.ids for each in tokenizer.encode_batch(["a", "b c"])]] * 3))
+                axes: Axes = {key: ["queries", "templates", "length"] for key in ("tokens", "mask")}
+                inputs = {"tokens": tokens, "mask": torch.ones_like(tokens)}
+                axes["condition"] = ["queries", model.condition_dim]
+                content = trace(TextGraph(encoder), inputs, ["condition"], axes)
+                file = part / "text.onnx"
+                file.write_bytes(store_in_half_precision(content) if precision == "float16" else content)
+                if precision == "int8":
+                    quantise(file)
+                tokenizer.save(str(part / "tokenizer.json"))
+                about["text"] = {"templates": list(TEMPLATES), "inputs": axes, "tokenizer": "tokenizer.json"}
+                folder_of_bert = find_folder(candidate_folders())
+                shutil.copyfile(folder_of_bert / "README.md", part / "README-SENTENCE-ENCODER.md")
+            for each in path.glob("*") if path.is_dir() else ():
+                if each.name.startswith(("LICENSE", "ATTRIBUTION", "README")):
+                    shutil.copyfile(each, part / each.name)
+            about["files"] = sorted([*os.listdir(part), DESCRIPTION])
+            (part / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be written: {reason(error)}.") from None
+
+
+def check_free(folder: Path, overwrite: bool) -> None:
+    """Raise ModelError if a folder exists, unless it holds nothing but an earlier export that may be replaced."""
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise ModelError(f"{folder} exists; name another folder, or replace it with --overwrite.")
+    try:
+        files = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["files"]
+        others = set(os.listdir(folder)) - set(files)
+    except (OSError, ValueError, TypeError, KeyError):
+        others = {DESCRIPTION}
+    if others:
+        raise ModelError(f"{folder} is not replaced: it is not an export, or holds other files ({min(others)}).")
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `folder` and give it that name at the end; after an error nothing has changed."""
+    folder = Path(os.path.realpath(folder))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part, former = temporary_path(folder), temporary_path(folder)
+    try:
+        part.mkdir()
+        yield part
+        with uninterrupted():
+            if folder.exists():
+                folder.rename(former)
+            try:
+                part.rename(folder)
+            except BaseException:
+                if former.exists():
+                    former.rename(folder)
+                raise
+    finally:
+        remove(part)
+        remove(former)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `separation-convert onnx` and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="separation-convert onnx", description="Write a model as ONNX files, which run without torch."
+    )
+    parser.add_argument("model", metavar="MODEL", help="name, directory or checkpoint of a model")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--stft", choices=("inside", "outside"), default="inside", help="where the transform is computed"
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="see docs/export.md")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    options = parser.parse_args(argv)
+    folder = expand_home(options.folder)
+    try:
+        export(options.model, folder, options.stft == "inside", options.precision, options.overwrite)
+    except ModelError as error:
+        print(f"separation-convert: {one_sentence(error)}", file=sys.stderr)
+        return 1
+    print(f"{folder}: {options.model} as ONNX; use it with: python demos/onnx_separate.py {folder} ...")
+    return 0
