@@ -45,3 +45,8 @@ def separation_convert() -> int:
 def separation_train() -> int:
     """Run `separation-train`."""
     return run("separation-train", "separation.training")
+
+
+def separate_mcp() -> int:
+    """Run `separate-mcp`."""
+    return run("separate-mcp", "separation.mcp_server")

@@ -109,14 +109,15 @@ def estimate_direction(target: Tensor, rest: Tensor, hertz: Tensor, array: Array
     heard = weight > 0
     if not heard.any():
         return Direction(reason="the sound is silent")
-    target, rest, weight = target[heard], rest[heard], weight[heard]
+    target, rest, weight = target[heard].to(torch.complex128), rest[heard], weight[heard]
     responses = responses[heard] if len(responses) > 1 else responses
     # The largest generalised eigenvector, times the covariance of the rest, is the response to the target alone.
-    noise = rest + NOISE / len(target[0]) * powers[0][heard, None, None] * torch.eye(len(target[0]))
-    factor = torch.linalg.cholesky(noise)
+    floor = (NOISE * powers[0] + 1e-6 * powers[1])[heard, None, None] / len(target[0])
+    noise = rest + floor * torch.eye(len(target[0]))
+    factor = torch.linalg.cholesky(noise.to(torch.complex128))
     half = torch.linalg.solve_triangular(factor, target, upper=False)
     white = torch.linalg.solve_triangular(factor, half.mH, upper=False)
-    vector = (factor @ torch.linalg.eigh(white).eigenvectors[..., -1:])[..., 0]
+    vector = (factor @ torch.linalg.eigh(white).eigenvectors[..., -1:])[..., 0].to(torch.complex64)
     if array.layout == "microphones":
         vector = vector / vector.abs().clamp_min(1e-12)
     vector = vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True)

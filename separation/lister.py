@@ -167,15 +167,29 @@ class Lister:
         Raises:
             ValueError, ModelError: as `__call__`.
         """
-        parts = [*self.understand(query).parts.values()]
-        conditions = torch.stack(parts) if parts else self.conditions([query])
-        found = self.detect(*self._blocks(mixture, sample_rate), conditions)
-        joined: list[tuple[float, float]] = []
-        for begin, end in sorted(span for number in range(len(conditions)) for span in found.spans(number)):
-            if joined and begin <= joined[-1][1]:
-                begin, end = joined[-1][0], max(end, joined.pop()[1])
-            joined.append((begin, end))
-        return tuple(joined)
+        [spans] = self.when_in_blocks(*self._blocks(mixture, sample_rate), [query])
+        return spans
+
+    @own_defaults()
+    def when_in_blocks(
+        self, blocks: Iterable[Tensor], sample_rate: int, level: float, queries: Sequence[Query | Plain]
+    ) -> list[tuple[tuple[float, float], ...]]:
+        """Find the spans of each query in a recording of known level that is given in blocks (channels, n), see `when`.
+
+        Raises:
+            ValueError, ModelError: as `when`.
+        """
+        parts = [[*self.understand(query).parts.values()] or [self.conditions([query])[0]] for query in queries]
+        owners = [number for number, each in enumerate(parts) for _ in each]
+        conditions = torch.stack([condition.cpu() for each in parts for condition in each])
+        found = self.detect(blocks, sample_rate, level, conditions)
+        joined: list[list[tuple[float, float]]] = [[] for _ in queries]
+        for begin, end, owner in sorted((*span, owner) for n, owner in enumerate(owners) for span in found.spans(n)):
+            spans = joined[owner]
+            if spans and begin <= spans[-1][1]:
+                begin, end = spans[-1][0], max(end, spans.pop()[1])
+            spans.append((begin, end))
+        return [tuple(spans) for spans in joined]
 
     @own_defaults()
     def detect(

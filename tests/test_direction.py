@@ -97,6 +97,13 @@ def test_covariances_alone_give_the_direction():
     assert estimate_direction(target, 0.01 * torch.eye(4).expand(3, 4, 4).cfloat(), hertz, array).azimuth == 77
 
 
+def test_silent_rests_and_targets_are_no_obstacle():
+    loud, faint = panned(-0.5), 1e-7 * panned(0.9, seed=1)
+    assert located(loud, torch.zeros_like(loud), leak=0.0).pan == pytest.approx(-0.5, abs=0.01)
+    assert located(faint, loud, leak=0.0).pan == pytest.approx(0.9, abs=0.02)
+    assert located(torch.cat([loud, loud]), 1e-9 * torch.cat([loud, loud]), "ambix", leak=0.0).azimuth is not None
+
+
 def test_pieces_add_up_to_the_whole():
     target, rest = panned(-0.3), panned(0.6, seed=1)
     pieces = Covariances(RATE, 2)
