@@ -55,7 +55,8 @@ examples:
   separate --sounds water
       shows sounds that the model knows near this word, and how they may be called
   separate --list mix.wav
-      lists the sounds that are probably in it, of those that the model knows, and when
+      lists the sounds that are probably in it, of those that the model knows, when, and in
+      stereo where: left 0.6 (--array for microphones and ambisonics)
   separate --all mix.wav
       writes one file for each of these sounds and mix.rest.wav; together they add up to the input
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav

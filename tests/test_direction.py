@@ -1,7 +1,9 @@
 """Where sounds come from: covariances to pans and azimuths, arrays, separated recordings, the command."""
 
+import importlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +181,19 @@ def test_spans_have_their_own_directions_and_long_sounds_are_cut():
     assert parts[1] is None and whole == parts[0] and whole.pan == pytest.approx(-0.8, abs=0.02)
     [(alike, _)] = locate_spans([((0.0, 1.0),)], [noise(1, RATE).expand(2, -1)], RATE, Array(), separate=None)
     assert alike.pan == 0 and alike.confidence == 1  # nothing is separated
+
+
+@pytest.mark.parametrize("kind", ["stereo pan", "two microphones, 20 cm", "four microphones, 10 cm", "ambisonics"])
+def test_the_benchmark_places_sounds_where_it_says(kind, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    benchmark = importlib.import_module("direction")
+    array = benchmark.KINDS[kind]
+    waves = [benchmark.place(noise(1.0, 32000, seed=n + 90)[0].numpy(), math.radians(n), array, False) for n in (50, -70)]
+    target, rest = (torch.from_numpy(wave).float() for wave in waves)
+    found = Separation(0.9 * target, rest + 0.1 * target, 32000, 1.0).direction(array)
+    assert benchmark.angle_error(found, 50) <= (0.02 if array == "stereo" else 2)
+    assert benchmark.place(np.ones(9), 0.0, array, True).shape == target[:, :9].shape
+    assert benchmark.summarise([1.0, None, 3.0]) == {"sounds": 3, "given": 2 / 3, "mean": 2.0, "median": 2.0}
 
 
 def test_listed_sounds_have_directions():

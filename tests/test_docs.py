@@ -19,13 +19,13 @@ import soundfile
 from gains import GainSeparator
 from layouts import LAYOUTS
 
-from separation import Separator, cli
+from separation import Separator, cli, mcp_server
 from separation.cli_options import parse
 from separation.datasets import command as data_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PROGRAMS = r"separate|separation-data|separation-train|separation-convert|python|make|pip"
+PROGRAMS = r"separate|separation-data|separation-train|separation-convert|separate-mcp|python|make|pip"
 AUDIO = re.compile(r"[\w./-]+\.(?:wav|flac|ogg)")
 PATTERN = re.compile(r"(?:^|\s)\.\.\.(?:\s|$)|\[-")  # "..." or optional words: a description of the form
 RUN_DATA = ("list", "show", "prepare folder", "prepare esc50", "prepare hive", "join", "check")
@@ -137,6 +137,11 @@ def test_separate(words, folder, monkeypatch, capsys):
     status = cli.main(shlex.split(words)[1:])
     said = capsys.readouterr()
     assert status == 0 or (needs_file and "track" in said.err), said.err
+
+
+@pytest.mark.parametrize("words", dict.fromkeys(words for _, words in ALL if words.startswith("separate-mcp ")))
+def test_separate_mcp(words):
+    assert mcp_server.build_parser().parse_args(shlex.split(words)[1:]).folders
 
 
 @pytest.mark.parametrize("words", dict.fromkeys(words for _, words in ALL if words.startswith("separation-data ")))

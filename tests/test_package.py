@@ -146,7 +146,7 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert f"\nVersion: {separation.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
-    for name in ("separate", "separation-train", "separation-data", "separation-convert"):
+    for name in ("separate", "separation-train", "separation-data", "separation-convert", "separate-mcp"):
         assert f"\n{name}=separation.commands:{name.replace('-', '_')}\n" in scripts.replace(" ", "") + "\n"
 
 
