@@ -188,7 +188,9 @@ def test_the_benchmark_places_sounds_where_it_says(kind, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     benchmark = importlib.import_module("direction")
     array = benchmark.KINDS[kind]
-    waves = [benchmark.place(noise(1.0, 32000, seed=n + 90)[0].numpy(), math.radians(n), array, False) for n in (50, -70)]
+    waves = [
+        benchmark.place(noise(1.0, 32000, seed=n + 90)[0].numpy(), math.radians(n), array, False) for n in (50, -70)
+    ]
     target, rest = (torch.from_numpy(wave).float() for wave in waves)
     found = Separation(0.9 * target, rest + 0.1 * target, 32000, 1.0).direction(array)
     assert benchmark.angle_error(found, 50) <= (0.02 if array == "stereo" else 2)
