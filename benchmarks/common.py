@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -48,6 +49,13 @@ def write_json(file: Path | None, value: Any) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
+
+
+def weights_checksum(model: str | Path) -> str:
+    """Return the sha256 of a model's weights, so that figures of other weights can be refused."""
+    from separation.pretrained import find_model
+
+    return hashlib.sha256((find_model(str(model)) / "model.safetensors").read_bytes()).hexdigest()
 
 
 def run_python(*words: str) -> str:

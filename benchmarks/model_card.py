@@ -124,8 +124,30 @@ def limits_section(config: dict[str, Any], sources: Sources, report: dict[str, A
     return "\n".join(f"- {point}" for point in points)
 
 
-def card_text(directory: Path, config: dict[str, Any], sources: Sources, report: dict[str, Any], more: Any) -> str:
-    """Write README.md of the model directory."""
+def read_sections(files: list[Path], weights: Path) -> dict[str, str]:
+    """Read the sections that other benchmarks have for the card, by title; raises DataError as `read_report`."""
+    sections = {}
+    for file in files:
+        try:
+            report = json.loads(file.read_text(encoding="utf-8"))
+            measured, (title, text) = report["weights"], report["card"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file} has no section for the card: {type(error).__name__}.") from None
+        if measured != hashlib.sha256(weights.read_bytes()).hexdigest():
+            raise DataError(f"{file} was measured with other weights than {weights}.")
+        sections[title] = text.strip()
+    return sections
+
+
+def card_text(
+    directory: Path,
+    config: dict[str, Any],
+    sources: Sources,
+    report: dict[str, Any],
+    more: Any,
+    more_scores: dict[str, str] | None = None,
+) -> str:
+    """Write README.md of the model directory; `more_scores` are finished sections."""
     card, name = config["card"], directory.resolve().name
     classes = [resolve(str(config[part]["class_path"])).removeprefix("separation.") for part in ("model", "encoder")]
     facts = [
@@ -150,6 +172,7 @@ def card_text(directory: Path, config: dict[str, Any], sources: Sources, report:
     sections = {
         "Use": use,
         "Scores": f"Measured {report['date']}. {scores_table(report['scores'])}" if "scores" in report else "",
+        **(more_scores or {}),
         "Speed and size": "\n\n".join(table(report[part]) for part, table in tables.items() if part in report),
         "Limits": limits_section(config, sources, report),
         "Data": data_section(sources, more),
@@ -186,6 +209,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("model", help="the model's name or its directory")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest that the model was trained on")
     parser.add_argument("--scores", type=Path, help="JSON of benchmarks/bench.py")
+    parser.add_argument("--also", type=Path, nargs="+", default=[], help="JSON of other benchmarks (sentences, speech)")
     options = parser.parse_args(argv)
     try:
         directory = find_model(options.model)
@@ -196,7 +220,8 @@ def main(argv: list[str] | None = None) -> int:
         before = listed.read_text(encoding="utf-8") if listed.exists() else ""
         more = {part[1]: part[0] for part in SECTION.finditer(before) if part[1] not in sources}  # of other sources
         report = read_report(options.scores, directory / "model.safetensors") if options.scores else {}
-        card = card_text(directory, config, sources, report, more)
+        sections = read_sections(options.also, directory / "model.safetensors")
+        card = card_text(directory, config, sources, report, more, sections)
         for file, text in (
             (directory / "README.md", card),
             (listed, attribution(directory.resolve().name, sources, licence, more)),

@@ -14,7 +14,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
-from common import interval, make_parser, write_json
+from common import interval, make_parser, weights_checksum, write_json
 from tqdm import tqdm
 
 from separation import Query, Separator
@@ -25,6 +25,7 @@ from separation.evaluate.metrics import bootstrap, sdri
 from separation.evaluate.tables import markdown
 from separation.sounds import known_sounds
 
+TITLE = "Two of three sounds in one sentence"
 ASKED = ("interference1_label", "interference2_label")
 PHRASINGS = (
     "a mixture of {} and {}",
@@ -86,10 +87,13 @@ def main(argv: list[str] | None = None) -> None:
         (line["asked by"], interval(line["mean"], *line["interval"]), interval(line["gain"], *line["gain_interval"]))
         for line in lines
     ]
-    print(markdown((f"two of three sounds, n = {len(rows)}", "SDRi, dB", "over singly"), cells))
+    lead = markdown((f"two of three sounds, n = {len(rows)}", "SDRi, dB", "over singly"), cells)
+    print(lead)
     table = [(name, *(f"{value:.2f}" for value in np.mean(each, axis=0))) for name, each in by_phrasing.items()]
-    print(markdown(("phrasing", "understood as two", SENTENCE, SINGLY), table))
-    write_json(options.json, {"lines": lines, "phrasings": dict(by_phrasing)})
+    by_form = markdown(("phrasing", "understood as two", SENTENCE, SINGLY), table)
+    print(by_form)
+    report = {"weights": weights_checksum(options.model), "card": [TITLE, f"{lead}\n{by_form}"]}
+    write_json(options.json, report | {"lines": lines, "phrasings": dict(by_phrasing)})
 
 
 if __name__ == "__main__":

@@ -231,7 +231,7 @@ def _draw_clips(
     clips: list[Clip] = []
     for name, group in zip(CLIPS, chosen[:2], strict=False):
         clip = groups[group][rng.integers(len(groups[group]))]
-        row |= _draw_place(name, clip, rng, length_of) | {f"{name}_label": clip.label}
+        row |= draw_place(name, clip, rng, length_of) | {f"{name}_label": clip.label}
         clips.append(clip)
     target, sounds = clips[0], [set(clip.labels) for clip in clips]
     if sounds[0] & sounds[1]:
@@ -246,11 +246,11 @@ def _draw_clips(
     if is_absent and query in sounds[0] | sounds[1]:
         return None
     if example:
-        row |= _draw_place("example", example, rng, length_of)
+        row |= draw_place("example", example, rng, length_of)
     return row | {"query": query, "phrase": query if is_absent else target.caption, "interference2": ""}
 
 
-def _draw_place(name: str, clip: Clip, rng: np.random.Generator, length_of: Callable[[str], float]) -> Row:
+def draw_place(name: str, clip: Clip, rng: np.random.Generator, length_of: Callable[[str], float]) -> Row:
     """The columns of a clip: the start of a random part of a long clip, the offset of a short one in silence."""
     seconds = clip.seconds or max(0.0, length_of(clip.path) - clip.start)
     room = seconds - SECONDS
