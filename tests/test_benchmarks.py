@@ -513,3 +513,36 @@ def test_loading_counts_mixtures_without_the_first_batch(tmp_path, monkeypatch, 
     printed = capsys.readouterr().out
     assert "batches of 3 mixtures of 0.25 s at 32000 Hz, two or three sources each" in printed
     assert printed.endswith("| 0 | 7.5 | 2.50 | 2 |\n| 1 | 3.8 | 1.25 | 1 |\n")
+
+
+# Speech, vocals and music
+
+
+def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directory, manifest, tmp_path, capsys):
+    speech = importlib.import_module("speech")
+    held = tmp_path / "held"
+    write_corpus(held, labels=4, recordings=2, seconds=3.0, sample_rate=RATE, split="validation")
+    text = (held / "manifest.csv").read_text(encoding="utf-8")
+    text = (
+        text.replace(",tone 0,", ",man speaking,")
+        .replace(",tone 1,", ",speech,")
+        .replace(",tone 2,", ",singing voice,")
+    )
+    (held / "manifest.csv").write_text(text, encoding="utf-8")
+    words = ["--data", str(held), "--rows", "6", "--json", str(tmp_path / "speech.json"), "--model", str(directory)]
+    speech.main(words)
+    assert "music is left out: there are no held-out recordings of it." in (said := capsys.readouterr().out)
+    assert said.count("| 10 dB | mixture |") == 2
+    report = json.loads((tmp_path / "speech.json").read_text(encoding="utf-8"))
+    lines = {(line["level"], line["system"]): line for line in report["tasks"]["speech"]}
+    for level in (0, 5, 10):  # tones of different frequencies
+        assert abs(lines[f"{level} dB", "mixture"]["SI-SDR, dB"]["mean"] - level) < 0.5
+        assert lines[f"{level} dB", "mixture"]["SI-SDR, dB"]["n"] == 2
+    also = ["--also", str(tmp_path / "speech.json")]
+    assert model_card.main([str(directory), "--manifest", str(manifest), *also]) == 0
+    assert "## Speech in noise, vocals and music\n\n| speech, n = 6 |" in (directory / "README.md").read_text("utf-8")
+    report["weights"] = "0" * 64
+    (tmp_path / "speech.json").write_text(json.dumps(report), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        model_card.main([str(directory), "--manifest", str(manifest), *also])
+    assert "was measured with other weights" in capsys.readouterr().err
