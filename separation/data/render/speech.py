@@ -201,7 +201,8 @@ def sing(rng: np.random.Generator, voice: Voice, name: str, folder: Path) -> Rec
             time = np.arange(len(note)) / RATE
             depth = 0.03 / (2 * np.pi * rng.uniform(4.8, 6.2))  # half a semitone either way
             sway = depth * np.minimum(1, time / 0.3) * np.sin(0.03 / depth * time)
-            wave = np.append(wave, np.interp(time + sway, time, note))
+            fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.008)  # no clicks between the notes
+            wave = np.append(wave, fade * np.interp(time + sway, time, note))
     return finish(rng, wave, name, ("singing voice",), f"A {voice.person} sings{{}}.", voice)
 
 
