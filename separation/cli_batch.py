@@ -28,7 +28,7 @@ from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit
 from separation.cli_files import Input, InputFinder, copy_pipe
 from separation.cli_model import Model
-from separation.cli_options import ONE_RESULT, UsageError, check_model, writes_to_stdout
+from separation.cli_options import ONE_RESULT, UsageError, check_model, parse_array, writes_to_stdout
 from separation.cli_print import Reporter, print_line, track_note
 from separation.cli_progress import describe_run
 from separation.errors import AudioError, ModelError, NotFiniteError
@@ -36,7 +36,7 @@ from separation.origins import Origin
 from separation.outputs import REMIX, REST, WITHOUT, Namer, Request, blend_of, slug
 from separation.planning import OutputOptions, OutputPlan, QueryOutputs, fill_outputs
 from separation.process import DONE, FAILED, StandardOutputError, printable, temporary_folder
-from separation.records import Record, rounded
+from separation.records import Record, decibels, rounded
 from separation.sounds import known_sounds
 
 if TYPE_CHECKING:
@@ -107,13 +107,7 @@ class Batch:
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
-        if options.array is not None:
-            from separation.arrays import Array
-
-            try:
-                options.array = Array.parse(options.array)
-            except ValueError as error:
-                raise UsageError(f"--array {error}") from None
+        options.array = parse_array(options.array)
         parts = {part for request in self.requests for part in (slug(request.name), f"not_{slug(request.name)}")}
         if options.all:
             parts = {slug(name) for name in known_sounds()}
@@ -145,7 +139,7 @@ class Batch:
         """Prepare, compute and report the inputs."""
         self.beside = self.options.jobs - 1
         ahead, rest = deque[Job](), iter(sources)
-        self.workers = ThreadPoolExecutor(self.beside) if self.beside else AtOnce()
+        self.workers: Executor = ThreadPoolExecutor(self.beside) if self.beside else AtOnce()
         try:
             while True:
                 while len(ahead) <= self.beside and (source := next(rest, None)):
@@ -258,7 +252,7 @@ class Batch:
             job.measured = AtOnce().submit(self.model.separator.measure, job.reader, self.watch(job.source.label))
         frames, level = job.measured.result()
         if job.record.duration is None:
-            job.record.duration = round(frames / job.reader.sample_rate, 6)
+            job.record.duration, job.record.level = round(frames / job.reader.sample_rate, 6), decibels(level)
             if self.options.span and (remark := self.options.span.remark(job.source.label, job.record.duration)):
                 if self.options.span.begin < job.record.duration:
                     self.reporter.notice(remark)

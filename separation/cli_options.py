@@ -41,12 +41,14 @@ class ShortHelp(argparse.Action):
     """Prints SHORT_HELP and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser._print_message(SHORT_HELP)
+        parser._print_message(parser.short_help if isinstance(parser, Parser) else SHORT_HELP)
         parser.exit()
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises UsageError for wrong options and OSError for a full standard output."""
+
+    short_help = SHORT_HELP
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
@@ -172,13 +174,16 @@ def parse_query(form: str, value: str) -> tuple[str, str]:
     return form, str(path)
 
 
-def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[Request]]:
-    """Return options and requests; raise UsageError if they are wrong or do not go together."""
+def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[argparse.Namespace, list[Request]]:
+    """Return options and requests; raise UsageError if they are wrong or do not go together.
+
+    `parser` is that of `build_parser`, with options added or not.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse mishandles it between options
     if empty := [each for each in arguments[:stop] if each.startswith("--") and each.endswith("=--")]:
         raise UsageError(f"{empty[0].removesuffix('=--')} needs a value, not --.")  # argparse would drop it
-    options = build_parser().parse_intermixed_args(arguments[:stop])
+    options = (parser or build_parser()).parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
     if options.list_models:
         return options, []
@@ -304,6 +309,16 @@ def check_model(model: str, device: str) -> None:
             find_device(device)
         except ValueError as error:
             raise UsageError(f"--device {device}: {error}") from None
+
+
+def parse_array(text: str | None) -> Any:
+    """Return the array that --array names; raise UsageError if it is none."""
+    from separation.arrays import Array
+
+    try:
+        return None if text is None else Array.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--array {error}") from None
 
 
 ONE_RESULT = "Standard output takes one result of one file. Use -o FOLDER for more."

@@ -32,6 +32,11 @@ def separate() -> int:
     return run("separate", "separation.cli")
 
 
+def separate_batch() -> int:
+    """Run `separate-batch`."""
+    return run("separate-batch", "separation.batch")
+
+
 def separation_data() -> int:
     """Run `separation-data`."""
     return run("separation-data", "separation.datasets.command")

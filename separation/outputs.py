@@ -97,6 +97,7 @@ class Namer:
         notice: called if a name needs a number.
         option: what messages call `overwrite`.
         skip: whether outputs that exist and are up to date are to be left alone.
+        first: the smallest number of a name.
     """
 
     def __init__(
@@ -106,9 +107,10 @@ class Namer:
         notice: Callable[[str], None] = lambda _: None,
         option: str = "--overwrite",
         skip: bool = False,
+        first: int = 1,
     ) -> None:
         self.inputs, self.overwrite, self.notice = {identity(path) for path in inputs}, overwrite, notice
-        self.option, self.skip, self.origins = option, skip, OriginIndex()
+        self.option, self.skip, self.first, self.origins = option, skip, first, OriginIndex()
         self.assigned: dict[str, int] = {}
         self.created: list[Path] = []
 
@@ -117,11 +119,11 @@ class Namer:
 
         An output of another recording keeps its name also if it has been removed meanwhile.
         """
-        path = first = folder / output_name(stem, part, suffix)
-        number, why = 1, ""
+        number, why = self.first, ""
+        path = first = folder / output_name(stem, part, suffix, number)
         while (used := identity(path) in self.assigned) or self.origins.compare(path, origin) == OTHER:
             why = why or ("is already the name of another output" if used else "was made from another recording")
-            number = max(number, self.assigned.get(identity(path), 1)) + 1
+            number = max(number, self.assigned.get(identity(path), number)) + 1
             path = folder / output_name(stem, part, suffix, number)
         self.assigned[identity(path)] = number
         if identity(first) in self.assigned:

@@ -17,7 +17,7 @@ from separation.errors import AudioError
 from separation.origins import CURRENT, UNKNOWN, Origin, digest
 from separation.outputs import REMIX, Namer, Request, slug
 from separation.process import printable, remove_leftovers
-from separation.records import Record
+from separation.records import Record, decibels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,6 +195,7 @@ class QueryOutputs:
     frames: int
     stack: ExitStack
     gain: float = 1.0
+    energy: float = 0.0  # of the target, summed over channels
     picture: PendingFile | None = None
 
     def __post_init__(self) -> None:
@@ -230,6 +231,7 @@ class QueryOutputs:
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Append samples (channels, time) of both; the residual is their difference."""
         signals = {"mixture": mixture, "target": target, "residual": mixture - target}
+        self.energy += float(target.norm()) ** 2
         for kind, writer in self.writers.items():
             writer.write(signals[kind])
         if self.picture:
@@ -268,6 +270,8 @@ class QueryOutputs:
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         if presence is not None:
             record.enter_presence(name, presence)
+        if self.request.rest is None:
+            record.levels[name] = decibels(math.sqrt(self.energy / max(1, self.frames)))
         if self.gain != 1.0:
             record.scale[name] = self.gain
         clip = self.plan.options.clip

@@ -30,13 +30,14 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 GRACE = 0.2  # seconds that the main thread has for a signal before another thread acts
 # Control characters (terminal escapes), marks that reverse the order of text, and surrogates (bytes that are no text).
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.part")
+LEFTOVER = re.compile(r"\.separate-([0-9a-f]{8})-(\d+)-(?:[0-9a-f]{12}|[0-9a-f]{4})\.part")
 
 TEMPORARY: set[Path] = set()  # files and folders that are removed if a signal ends the process
 CREATED: list[Path] = []  # folders that are removed as well if they are empty
 _tidied: set[str] = set()  # folders without leftovers
 stop_note = ""  # what the message about a signal says besides
 _program = "separation"
+_messages = 2  # descriptor of standard error
 _status: int | None = None  # exit status after a signal; None: 128 + its number
 _commits = threading.RLock()  # held while files are renamed
 _ending = threading.Lock()
@@ -114,6 +115,22 @@ def open_streams() -> None:
         if type(old) is io.TextIOWrapper:
             how: Any = {"line_buffering": old.line_buffering, "write_through": old.write_through}
             setattr(sys, name, kind(old.buffer, old.encoding, "backslashreplace", **how))
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Discard what libraries and new processes write to standard error; the message of a signal is still printed."""
+    global _messages
+    sys.stderr.flush()
+    _messages, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    try:
+        yield
+    finally:
+        os.dup2(_messages, 2)
+        os.close(_messages)
+        _messages = 2
 
 
 # Commands
@@ -236,10 +253,10 @@ def end(number: int) -> NoReturn:
         remove(path)
     remove_empty(CREATED)
     cause = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-    clear = "\r\033[K" if os.isatty(2) else ""  # a progress bar
+    clear = "\r\033[K" if os.isatty(_messages) else ""  # a progress bar
     with suppress(OSError, ValueError):
-        if os.name != "posix" or select.select([], [2], [], 0)[1]:  # writing to a full pipe would block
-            os.write(2, f"{clear}{_program}: {cause}; no incomplete files are left.{stop_note}\n".encode())
+        if os.name != "posix" or select.select([], [_messages], [], 0)[1]:  # writing to a full pipe would block
+            os.write(_messages, f"{clear}{_program}: {cause}; no incomplete files are left.{stop_note}\n".encode())
     os._exit(128 + number if _status is None else _status)
 
 
@@ -265,13 +282,14 @@ def uninterrupted() -> Iterator[None]:
 # Temporary files
 
 
-def temporary_path(path: Path) -> Path:
+def temporary_path(path: Path, short: bool = False) -> Path:
     """Return a hidden path beside `path`, for a file to be renamed to `path`; see `remove`.
 
-    Its name contains the process id. Files that ended processes left in the folder are removed.
+    Its name contains the process id. Files that ended processes left in the folder are removed. A `short` name leaves
+    room for the sockets in a folder; there may be one of a process.
     """
     remove_leftovers(path.parent)
-    temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{os.urandom(6).hex()}.part")
+    temporary = path.with_name(f".separate-{_machine()}-{os.getpid()}-{os.urandom(2 if short else 6).hex()}.part")
     TEMPORARY.add(temporary)
     return temporary
 

@@ -23,6 +23,8 @@ class Record:
     hints: list[dict[str, Any]] = field(default_factory=list)
     scale: dict[str, float] = field(default_factory=dict)
     duration: float | None = None
+    level: float | None = None
+    levels: dict[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     heard: list[dict[str, Any]] | None = None
@@ -37,6 +39,11 @@ class Record:
         from separation.presence import presence_word
 
         self.presence[name], self.verdict[name] = rounded(presence), presence_word(presence)
+
+
+def decibels(level: float) -> float | None:
+    """Return a linear level in dB of full scale with two decimals; None for silence, which JSON has no number for."""
+    return round(20 * math.log10(level), 2) if level > 0 else None
 
 
 def rounded(presence: float) -> float | None:

@@ -20,12 +20,13 @@ from gains import GainSeparator
 from layouts import LAYOUTS
 
 from separation import Separator, cli, mcp_server
+from separation.batch import build_batch_parser
 from separation.cli_options import parse
 from separation.datasets import command as data_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PROGRAMS = r"separate|separation-data|separation-train|separation-convert|separate-mcp|python|make|pip"
+PROGRAMS = r"separate-batch|separate-mcp|separate|separation-data|separation-train|separation-convert|python|make|pip"
 AUDIO = re.compile(r"[\w./-]+\.(?:wav|flac|ogg)")
 PATTERN = re.compile(r"(?:^|\s)\.\.\.(?:\s|$)|\[-")  # "..." or optional words: a description of the form
 RUN_DATA = ("list", "show", "prepare folder", "prepare esc50", "prepare hive", "join", "check")
@@ -142,6 +143,12 @@ def test_separate(words, folder, monkeypatch, capsys):
 @pytest.mark.parametrize("words", dict.fromkeys(words for _, words in ALL if words.startswith("separate-mcp ")))
 def test_separate_mcp(words):
     assert mcp_server.build_parser().parse_args(shlex.split(words)[1:]).folders
+
+
+@pytest.mark.parametrize("words", dict.fromkeys(words for _, words in ALL if words.startswith("separate-batch ")))
+def test_separate_batch(words, folder):
+    options, _ = parse(shlex.split(words)[1:], build_batch_parser())
+    assert len(options.files) == 2
 
 
 @pytest.mark.parametrize("words", dict.fromkeys(words for _, words in ALL if words.startswith("separation-data ")))

@@ -20,7 +20,7 @@ from separation.wordings import wordings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "separation"
-HEAVY = "torch lightning numpy einops scipy matplotlib soundfile soxr av transformers yaml"
+HEAVY = "ray torch lightning numpy einops scipy matplotlib soundfile soxr av transformers yaml"
 OPTIONAL = "transformers open_clip torchvision torchaudio laion_clap tokenizers PIL"
 HELP_SECONDS = 0.3
 WEIGHTS_BYTES = 62e6
@@ -41,13 +41,14 @@ def run_python(code: str) -> str:
         ("import separation.audio; dir(separation); separation.__version__", HEAVY),
         ("import separation.cli\ntry: separation.cli.main(['--help'])\nexcept SystemExit: pass", HEAVY),
         ("from separation.datasets import command\ntry: command.main(['--help'])\nexcept SystemExit: pass", HEAVY),
+        ("import separation.batch\ntry: separation.batch.main(['--help'])\nexcept SystemExit: pass", HEAVY),
         ("import separation.data.foley", "torch scipy soundfile lightning"),
         ("import separation.released.encoder", OPTIONAL),
         ("from separation import ontology, pretrained; ontology.class_index('Dog'); pretrained.list_models()", "torch"),
         ("from separation.encoders.sentence import SentenceEncoder as E; E().encode_text(['rain'])",
          "torch._dynamo transformers sentence_transformers"),
     ],
-    ids=["audio", "the command", "the command for data", "sounds", "encoders", "names", "a text"],
+    ids=["audio", "the command", "the command for data", "collections", "sounds", "encoders", "names", "a text"],
 )  # fmt: skip
 def test_loads_nothing_heavy(code: str, without: str) -> None:
     printed = run_python(f"{code}\nimport sys; print(); print(set({without.split()}) & set(sys.modules))")
@@ -146,7 +147,8 @@ def test_wheel_says_what_it_is(wheel: Path) -> None:
         assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert f"\nVersion: {separation.__version__}\n" in metadata
     assert "\nLicense-Expression: MIT\n" in metadata
-    for name in ("separate", "separation-train", "separation-data", "separation-convert", "separate-mcp"):
+    names = "separate separate-batch separate-mcp separation-train separation-data separation-convert"
+    for name in names.split():
         assert f"\n{name}=separation.commands:{name.replace('-', '_')}\n" in scripts.replace(" ", "") + "\n"
 
 
@@ -177,6 +179,7 @@ def test_imported_packages_are_required(wheel: Path) -> None:
             for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
                 allowed = core | train if of_training else core
                 allowed |= shards if name == "separation.data.streaming" else set()
+                allowed |= required["ray"] if name in ("separation.batch", "separation.collection") else set()
                 allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
 

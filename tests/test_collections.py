@@ -1,0 +1,328 @@
+"""`separate-batch`: equal to `separate`, killed workers and jobs, sources and tables, one Ray cluster for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny import noise, write_model
+
+from separation import Separator, batch, cli
+from separation.cli_options import parse
+from separation.collection import Store, find_sources, number_names, write_journal, write_results
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes and signals as on Linux"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs "separation[ray]"'),
+]
+QUERIES = ("--query", "dog barking", "--remove", "rain")
+
+# Loaded by the workers: a file system "disk://", recordings that kill their worker, and a list of what is opened.
+CUSTOMIZE = """
+    import os, sys
+    import fsspec
+    fsspec.register_implementation("disk", "disk_store.Disk", clobber=True)
+    here = os.path.dirname(__file__)
+    def watch(name, arguments):
+        if name == "os.rename" and "once." in str(arguments[1]) and not os.path.exists(f"{here}/killed"):
+            open(f"{here}/killed", "x").close()  # after the computation, before the outputs appear
+            os.kill(os.getpid(), 9)
+    sys.addaudithook(watch)
+    """
+DISK = """
+    import os
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.spec import AbstractFileSystem
+    class Disk(AbstractFileSystem):
+        '''An object store in a folder.'''
+        protocol, local = "disk", LocalFileSystem(auto_mkdir=True)
+        def __getattribute__(self, name):
+            names = ("find", "cat_file", "pipe_file", "put_file", "get_file", "rm_file")
+            owner = object.__getattribute__(self, "local") if name in names else super()
+            return owner.__getattribute__(name)
+        @classmethod
+        def _strip_protocol(cls, path):
+            return "/" + path.removeprefix("disk://").strip("/")
+        def unstrip_protocol(self, path):
+            return "disk:/" + path
+    """
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A local cluster of two processors, to which runs in this process connect."""
+    tools = tmp_path_factory.mktemp("tools")
+    (tools / "sitecustomize.py").write_text(textwrap.dedent(CUSTOMIZE))
+    (tools / "disk_store.py").write_text(textwrap.dedent(DISK))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tools)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tools), os.environ["PYTHONPATH"]]))
+        for name, value in {**batch.SETTINGS, **batch.LOOPBACK}.items():
+            patch.setenv(name, value)
+        import fsspec
+        import ray
+
+        fsspec.register_implementation("disk", "disk_store.Disk", clobber=True)
+        temporary = Path(tempfile.mkdtemp(prefix="r"))  # sockets need a short path
+        how = {
+            "num_cpus": 2,
+            "_temp_dir": str(temporary),
+            "include_dashboard": False,
+            "object_store_memory": batch.STORE_BYTES,
+        }
+        batch.connect(address="local", **how)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, model):
+    """A folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODEL", str(model))
+    return tmp_path
+
+
+def save(name, seconds=1.0, seed=0):
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(name, noise(seconds, 16000, 2, seed).T.numpy(), 16000)
+
+
+def run(*arguments, queries=QUERIES):
+    return batch.main([*queries, "--model", os.environ["MODEL"], *map(str, arguments)])
+
+
+def separate(*arguments, queries=QUERIES):
+    assert cli.main([*queries, "--model", os.environ["MODEL"], "--threads", "1", "-q", *map(str, arguments)]) == 0
+
+
+def outputs(folder):
+    """The samples of each output; the header of a wav file holds the time."""
+    paths = [path for path in Path(folder).rglob("*.*") if path.suffix in (".wav", ".flac")]
+    return {
+        path.relative_to(folder).as_posix(): soundfile.read(path, dtype="float64")[0].tobytes()
+        for path in paths
+        if ".separate-batch" not in path.parts
+    }
+
+
+def table(folder):
+    import pyarrow.parquet as pq
+
+    return {row["path"]: row for row in pq.read_table(Path(folder, "results.parquet")).to_pylist()}
+
+
+def states(folder):
+    return {name: os.stat(Path(folder, name))[1:9] for name in outputs(folder)}
+
+
+def test_two_workers_of_which_some_are_killed_give_what_separate_gives(cluster, here, capsys):
+    names = ["a/x.wav", "b/once.wav", "b/x.flac", "b/x.wav", "b/\u202ey.flac"]
+    for number, name in enumerate(names):
+        save(f"in/{name}", seed=number)
+    separate("in", "-r", "-o", "plain", "--format", "wav")
+    Path("in/text.wav").write_text("text " * 99)
+    assert run("in", "out", "--workers", "2", "--format", "wav") == 1
+    lines = capsys.readouterr().err.splitlines()
+    damaged = "text.wav is damaged or not audio: it cannot be read as .wav (Format not recognised)."
+    assert lines[0] == f"separate-batch: {damaged}"
+    assert lines[1].endswith(": 5 done, 1 failed.")
+    found = outputs("out")
+    assert found == outputs("plain")
+    assert "b/x.dog_barking.2.wav" in found
+    assert not list(Path("out").rglob("*.part"))
+
+    rows = table("out")
+    assert list(rows) == sorted([*names, "text.wav"])
+    assert {name: row["error"] for name, row in rows.items() if row["error"]} == {
+        "text.wav": damaged,
+    }
+    assert {name for row in rows.values() for name in row["outputs"]} == set(found)
+    assert rows["b/once.wav"]["attempts"] == 2
+    row = rows["a/x.wav"]
+    assert (row["duration"], row["attempts"], row["heard"]) == (1.0, 1, None)
+    assert [(each["query"], each["target"], each["residual"]) for each in row["sounds"]] == [
+        ("dog barking", "a/x.dog_barking.wav", None),
+        ("rain", None, "a/x.not_rain.wav"),
+    ]
+    wave = soundfile.read("out/a/x.dog_barking.wav")[0]
+    assert row["sounds"][0]["level"] == pytest.approx(10 * np.log10((wave**2).sum(1).mean()), abs=0.02)
+    assert row["level"] == pytest.approx(-20, abs=8)
+    assert all(0 <= each["presence"] <= 1 and each["verdict"] for each in row["sounds"])
+
+    assert run("in", "out") == 2
+    assert "out holds a run with other options" in capsys.readouterr().err
+    assert run("in", "plain") == 2
+    assert "plain is not empty" in capsys.readouterr().err
+
+
+def test_lists_and_object_stores(cluster, here, capsys):
+    for number, name in enumerate(["set/a/x.wav", "set/b/x.wav"]):
+        save(name, seed=number)
+    Path("set/list.csv").write_text("path,split\na/x.wav,train\nb/x.wav,train\ngone.wav,test\n")
+    command = f"disk://{here}/set/list.csv", f"disk://{here}/store/out", "--workers", "1"
+    assert run(*command) == 1
+    assert f"disk://{here}/set/gone.wav cannot be read" in capsys.readouterr().err
+    separate("-r", "set", "-o", "plain")
+    assert outputs("store/out") == outputs("plain")
+    Path("set/list.csv").write_text("path\na/x.wav\nb/x.wav\n")
+    before = states("store/out")
+    assert run(*command) == 0
+    assert capsys.readouterr().err.endswith(": 0 done, 2 skipped because their outputs exist.\n")
+    assert states("store/out") == before
+    assert not list(Path("store/out").rglob("journal-*"))
+    found = find_sources(f"disk://{here}/set", Store("out"), here, print)
+    assert {path: each["folder"] for path, each in found.items()} == {"a/x.wav": "a", "b/x.wav": "b"}
+
+
+def work(source, attempts=0, queries=QUERIES):
+    """The row that a worker makes of a recording, in this process."""
+    words = [*queries, "--model", os.environ["MODEL"], source, "out"]
+    options, requests = parse(words, batch.build_batch_parser())
+    options.device, store = "cpu", Store("out")
+    sources = find_sources(source, store, Path(), print)
+    number_names(sources.values(), [], ["sounds"])
+    path, each = next(iter(sources.items()))
+    write_journal(store, "journal", {path: {"path": path, "attempts": attempts, "row": None}})
+    worker = batch.Worker(options, requests, os.path.abspath("out"), Path("staging").absolute(), os.getcwd())
+    rows = [worker({"journal": ["journal"], "files": [json.dumps([each])]}) for _ in range(2)]
+    assert rows[0] == rows[1]  # what is finished is not done again
+    row = json.loads(rows[0]["row"][0])
+    write_results(store, [row], {})
+    assert row.items() <= {**table("out")[path], "sounds": row["sounds"], "heard": row["heard"]}.items()
+    return table("out")[path]
+
+
+def test_sounds_are_listed_with_their_spans(here):
+    save("in/x.wav", 3)
+    row = work("in", queries=["--list"])
+    separator = Separator.from_pretrained(os.environ["MODEL"])
+    listed = separator.list_sounds("in/x.wav")
+    assert [sound["label"] for sound in row["heard"]] == [sound.label for sound in listed]
+    spans = [tuple((span["from"], span["to"]) for span in sound["spans"]) for sound in row["heard"]]
+    assert spans == [sound.times for sound in listed]
+    assert (row["outputs"], row["error"], row["attempts"]) == ([], None, 1)
+
+
+def test_a_recording_that_ends_its_worker_again_and_again_is_left_out(here):
+    save("in/x.wav")
+    assert work("in", attempts=2)["error"] is None
+    row = work("in", attempts=3)
+    assert row["error"] == "x.wav ended its worker 3 times (a crash, or no memory), so it is left out."
+    assert row["outputs"] == []
+
+
+def start(*arguments):
+    """A run in a process of its own, with a cluster of its own."""
+    code = "import sys; from separation.commands import separate_batch; sys.exit(separate_batch())"
+    command = [sys.executable, "-c", code, *QUERIES, "--model", os.environ["MODEL"], *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def left_behind(session):
+    """Processes that a run has left."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, _, rest = status.read_text().partition(" (")
+            state, _, _, group = rest.rpartition(") ")[2].split()[:4]
+            command = Path(f"/proc/{number}/cmdline").read_text()
+        except OSError:
+            continue
+        if int(group) == session and state != "Z":
+            found.append((int(number), command))
+    return found
+
+
+def test_a_killed_job_goes_on_where_it_was(cluster, here, capsys):
+    for number in range(8):
+        save(f"in/{number}.wav", 8, seed=number)
+    done = {}
+    for number, status, where in [(signal.SIGKILL, -9, []), (signal.SIGTERM, 143, ["--address", cluster])]:
+        process = start("in", "out", "--workers", "2", *where)
+        while len(outputs("out")) < len(done) + 4 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == status, err
+        assert out == ""
+        assert err in ("", "separate-batch: ended by SIGTERM; no incomplete files are left.\n")
+        deadline = time.monotonic() + 30
+        while left_behind(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left_behind(process.pid) == []
+        assert {name: state for name, state in states("out").items() if name in done} == done
+        journals = [journal.read_text() for journal in Path("out/.separate-batch").glob("journal-*")]
+        rows = [json.loads(line)["row"] for journal in journals for line in journal.splitlines()]
+        now = states("out")
+        done = {name: now[name] for row in rows if row for name in row["outputs"]}
+        assert done
+    finished = {Path(name).name[:1] for name in done}
+    save("in/new/0.wav")
+    changed, lost = sorted(finished)[:2]
+    save(f"in/{changed}.wav", 1.5, seed=9)
+    Path(f"out/{lost}.not_rain.wav").unlink()
+    assert run("in", "out", "--workers", "1") == 0
+    same = {name: state for name, state in done.items() if name[0] not in (changed, lost)}
+    assert {name: state for name, state in states("out").items() if name in same} == same
+    left = f", {len(finished) - 2} skipped because their outputs exist" if len(finished) > 2 else ""
+    assert capsys.readouterr().err.endswith(f": {11 - len(finished)} done{left}.\n")
+    assert list(table("out")) == [*(f"{number}.wav" for number in range(8)), "new/0.wav"]
+    separate("in", "-r", "-o", "plain")
+    assert outputs("out") == outputs("plain")
+    assert not list(Path("out").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("in",), "Name SOURCE and OUT, not 1 paths."),
+        (("in", "out", "--workers", "none"), "--workers is auto or a number from 1, not none."),
+        (("in", "out", "--overwrite"), "--overwrite has no meaning for separate-batch."),
+        (("in", "out", "--model", "unknown"), "Unknown model"),
+        (("in", "nothing://out"), "nothing://out cannot be opened: Protocol not known: nothing."),
+        (("gone", "out"), "gone does not exist."),
+        (("empty", "out"), "empty contains no audio files."),
+    ],
+)
+def test_wrong_usage(here, capsys, arguments, sentence):
+    Path("empty").mkdir()
+    save("in/x.wav")
+    assert batch.main(["--query", "rain", *arguments]) in (1, 2)
+    assert capsys.readouterr().err.startswith(f"separate-batch: {sentence}")
+    assert not Path("out").exists()
+
+
+def test_without_ray(here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run("in", "out") == 2
+    assert capsys.readouterr().err == (
+        'separate-batch: separate-batch needs Ray, which is not installed: pip install "separation[ray]".\n'
+    )
+
+
+def test_help(capsys):
+    with pytest.raises(SystemExit):
+        batch.main(["--help"])
+    out = capsys.readouterr().out
+    assert "results.parquet" in out
+    assert "--workers" in out
+    assert "--overwrite" not in out
