@@ -313,10 +313,12 @@ def check_model(model: str, device: str) -> None:
 
 def parse_array(text: str | None) -> Any:
     """Return the array that --array names; raise UsageError if it is none."""
+    if text is None:
+        return None
     from separation.arrays import Array
 
     try:
-        return None if text is None else Array.parse(text)
+        return Array.parse(text)
     except ValueError as error:
         raise UsageError(f"--array {error}") from None
 
