@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from tiny import noise, write_model
 
-from separation import Separator, batch, cli
+from separation import batch, cli
 from separation.cli_options import parse
 from separation.collection import Store, find_sources, number_names, write_journal, write_results
 
@@ -211,14 +211,16 @@ def work(source, attempts=0, queries=QUERIES):
     return table("out")[path]
 
 
-def test_sounds_are_listed_with_their_spans(here):
+def test_sounds_are_listed_with_their_spans(here, capsys):
     save("in/x.wav", 3)
     row = work("in", queries=["--list"])
-    separator = Separator.from_pretrained(os.environ["MODEL"])
-    listed = separator.list_sounds("in/x.wav")
-    assert [sound["label"] for sound in row["heard"]] == [sound.label for sound in listed]
-    spans = [tuple((span["from"], span["to"]) for span in sound["spans"]) for sound in row["heard"]]
-    assert spans == [sound.times for sound in listed]
+    separate("in/x.wav", "--json", queries=["--list"])
+    listed = json.loads(capsys.readouterr().out)["heard"]
+    found, expected = (
+        [(each["label"], each["probability"], [(span["from"], span["to"]) for span in each["spans"]]) for each in heard]
+        for heard in (row["heard"], listed)
+    )
+    assert found == expected
     assert (row["outputs"], row["error"], row["attempts"]) == ([], None, 1)
 
 
