@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -44,6 +45,9 @@ class Model:
             separator = Separator.from_pretrained(options.model, device=device, offline=options.offline or None, **how)
         except ModelError as error:
             raise UsageError(str(error)) from None
+        if not gc.isenabled():  # see `commands.separate`
+            gc.freeze()
+            gc.enable()
         self.reporter.detail(f"model {separator.name}, device {options.device}.")
         return separator
 

@@ -70,7 +70,9 @@ class Hint:
 
 def find_words(text: str) -> list[str]:
     """Split a text into its words, in lower case and without accents."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
+    plain = text.lower()
+    if not plain.isascii():
+        plain = "".join(c for c in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(c))
     return WORD.findall(re.sub(r"['’]s\b", "", plain))
 
 

