@@ -169,7 +169,9 @@ def test_separation_data(words, folder, monkeypatch, capsys):
             write_wave(folder / "my_sounds" / label / f"{number}.wav", 0.2)
             write_wave(folder / "clips" / f"{number}.wav", 0.2)
     (folder / "clips.csv").write_text("file,label\n0.wav,rain\n1.wav,rain\n")
-    for name in ("esc50", "fsd50k", "both"):
+    rendered = ("FOLDER/manifest_all", "instruments/manifest", "speech/manifest")
+    for name in ("esc50", "fsd50k", "both", *rendered):
+        (folder / name).parent.mkdir(exist_ok=True)
         arguments = ["prepare", "esc50", "--root", str(folder / "ESC-50-master"), "-o", str(folder / f"{name}.csv")]
         assert data_command.main(arguments) == 0
     assert data_command.main(given) == 0, capsys.readouterr().err
