@@ -51,8 +51,11 @@ for file in pathlib.Path(sys.argv[1]).glob("*.onnx"):
 
 
 def lively(model, seed=0):
-    """Statistics of batch norms that differ from their start."""
+    """Statistics of batch norms that differ from their start, and a tagger that counts."""
     generator = torch.Generator().manual_seed(seed)
+    for name in ("late_to_stream", "middle_to_stream", "late_to_bottom", "bands_to_bottom"):
+        if getattr(model, "branch", None):
+            getattr(model.branch, name).weight.data.normal_(0, 0.3, generator=generator)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1, generator=generator)

@@ -130,9 +130,8 @@ class TaggerBranch(nn.Module):
 def interpolate_patches(x: Tensor, frames: int) -> Tensor:
     """Interpolate features (batch, patches, dim) linearly to the frames of the coarsest grid (batch, dim, frames)."""
     position = torch.arange(frames, device=x.device, dtype=torch.float32) * (PATCHES_PER_SECOND / FRAMES_PER_SECOND)
-    left = position.long().clamp_max(x.shape[1] - 1)
-    right = (left + 1).clamp_max(x.shape[1] - 1)
-    return torch.lerp(x[:, left], x[:, right], (position - left).to(x.dtype)[:, None]).transpose(1, 2)
+    left = position.long()  # the patch after it always exists
+    return torch.lerp(x[:, left], x[:, left + 1], (position - left).to(x.dtype)[:, None]).transpose(1, 2)
 
 
 class Decoder(nn.Module):
