@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     table = [(name, *(f"{value:.2f}" for value in np.mean(each, axis=0))) for name, each in by_phrasing.items()]
     by_form = markdown(("phrasing", "understood as two", SENTENCE, SINGLY), table)
     print(by_form)
-    report = {"weights": weights_checksum(options.model), "card": [TITLE, f"{lead}\n{by_form}"]}
+    report = {"weights": weights_checksum(options.model), "card": [TITLE, f"{lead}\n\n{by_form}"]}
     write_json(options.json, report | {"lines": lines, "phrasings": dict(by_phrasing)})
 
 

@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
             print(table(task, report[task]), flush=True)
     except DataError as error:
         raise SystemExit(str(error)) from None
-    text = "\n".join(table(task, lines) for task, lines in report.items())
+    text = "\n\n".join(table(task, lines) for task, lines in report.items())
     write_json(options.json, {"weights": weights_checksum(options.model), "card": [TITLE, text], "tasks": report})
 
 
