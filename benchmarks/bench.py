@@ -10,6 +10,7 @@ remove   SDRi of what is left when both interferences are removed, beside asking
 band     what remains of a removed sound above 16 kHz
 precision  what bfloat16 changes (only on request; slow on processors without it)
 speed    wall time of the command, of the separation, and of the network alone in both precisions
+batch    the command on 100 short files, with one job and with two (only on request)
 memory   peak memory of the command on files of 10 and 60 minutes
 cost     multiply-adds, parameters, bytes
 """
@@ -33,7 +34,17 @@ import torch
 import yaml
 from common import LIST, interval, list_rows, make_parser, write_json
 from numpy.typing import NDArray
-from performance import MINUTES, cost_table, measure_cost, measure_memory, measure_speed, memory_table, speed_table
+from performance import (
+    MINUTES,
+    batch_table,
+    cost_table,
+    measure_batch,
+    measure_cost,
+    measure_memory,
+    measure_speed,
+    memory_table,
+    speed_table,
+)
 from removal import measure_removal, removal_table
 from tqdm import tqdm
 
@@ -47,7 +58,8 @@ from separation.evaluate.oracle import TINY, bin_mask, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
 
-PARTS = ("scores", "remove", "band", "precision", "speed", "memory", "cost")
+PARTS = ("scores", "remove", "band", "precision", "speed", "batch", "memory", "cost")
+ON_REQUEST = ("precision", "batch")
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 CEILING = "oracle mask, bands, complex"
 PRESENT = 0.5
@@ -341,7 +353,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--only",
         type=part_names,
-        default=[part for part in PARTS if part != "precision"],
+        default=[part for part in PARTS if part not in ON_REQUEST],
         metavar="PART,...",
         help=", ".join(PARTS),
     )
@@ -365,6 +377,8 @@ def measure_part(name: str, separator: Separator, directory: Path, options: argp
         return (figures := measure_precision(model, *list_rows(options))), precision_table(figures)
     if name == "speed":
         return (figures := measure_speed(separator, model, options.repeats)), speed_table(figures)
+    if name == "batch":
+        return (figures := measure_batch(model)), batch_table(figures)
     if name == "memory":
         return (figures := measure_memory(model, options.minutes)), memory_table(figures)
     return (figures := measure_cost(separator, directory)), cost_table(figures)

@@ -6,6 +6,7 @@ encoded; the network alone on 10 s of mono in one pass and one thread.
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from common import run_python, separate_words
 from torch.utils.flop_counter import FlopCounterMode
 
 from separation import Separator
-from separation.audio import read
+from separation.audio import read, write
 from separation.evaluate.tables import markdown
 
 SAMPLE_RATE, CHANNELS = 44100, 2
@@ -120,19 +121,53 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
     return markdown(("wall time", "queries", "best", "median", "relative to one query"), cells)
 
 
+# Many short files
+
+BATCH_FILES, BATCH_SECONDS, BATCH_FORMATS, BATCH_JOBS = 100, 3, ("wav", "mp3"), (1, 2)
+
+
+def measure_batch(model: str) -> list[dict[str, Any]]:
+    """Time the command on many short stereo files, with and without `--jobs`, by the clock and by the processor."""
+    rows = []
+    for suffix in BATCH_FORMATS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            inputs = Path(folder) / "in"
+            inputs.mkdir()
+            noise = 0.1 * torch.randn(CHANNELS, BATCH_SECONDS * SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+            for number in range(BATCH_FILES):
+                write(inputs / f"{number}.{suffix}", noise, SAMPLE_RATE)
+            for jobs in BATCH_JOBS:
+                out, before = Path(folder) / f"out{jobs}", resource.getrusage(resource.RUSAGE_CHILDREN)
+                how = ("--device", "cpu", "--model", model, "--recursive", "--jobs", str(jobs))
+                timing = time_runs(partial(run_python, *separate_words(inputs, out, list(QUERIES[:1]), *how)), 1)
+                after, written = resource.getrusage(resource.RUSAGE_CHILDREN), len([*out.glob(f"[!.]*.{suffix}")])
+                if written != BATCH_FILES:
+                    raise RuntimeError(f"{written} of {BATCH_FILES} files were written")
+                processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                rows.append({"format": suffix, "jobs": jobs, "seconds": timing["best"], "processor": processor})
+    return rows
+
+
+def batch_table(rows: list[dict[str, Any]]) -> str:
+    """Format the times of many short files."""
+    cells = [(row["format"], row["jobs"], f"{row['seconds']:.1f}", f"{row['processor']:.1f}") for row in rows]
+    title = f"{BATCH_FILES} stereo files of {BATCH_SECONDS} s, one query"
+    return markdown((title, "--jobs", "wall time, s", "processor time, s"), cells)
+
+
 # Memory
 
 
-def peak_memory(*words: str) -> int:
-    """Run this interpreter and return the largest resident memory of it and all it starts, in bytes.
+def measure_process(*words: str) -> tuple[int, str]:
+    """Run this interpreter; return the largest resident memory of it and all it starts, in bytes, and its output.
 
     Raises:
         RuntimeError: it failed; with its messages.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         report = Path(folder) / "peak"
-        run_python("-I", "-S", "-c", LAUNCHER, str(report), *words)
-        return int(report.read_text(encoding="utf-8")) * (1 if sys.platform == "darwin" else 1024)
+        output = run_python("-I", "-S", "-c", LAUNCHER, str(report), *words)
+        return int(report.read_text(encoding="utf-8")) * (1 if sys.platform == "darwin" else 1024), output
 
 
 def measure_memory(model: str, minutes: Iterable[float] = MINUTES) -> list[dict[str, Any]]:
@@ -151,7 +186,7 @@ def measure_memory(model: str, minutes: Iterable[float] = MINUTES) -> list[dict[
             write_recording(recording, length * 60)
             words = separate_words(recording, out, list(QUERIES[:1]), "--device", "cpu", "--model", model)
             began = time.perf_counter()
-            peak = peak_memory(*words)
+            peak, _ = measure_process(*words)
             rows.append({"minutes": length, "peak_bytes": peak, "seconds": time.perf_counter() - began})
             frames, written = (
                 soundfile.info(recording).frames,

@@ -29,8 +29,8 @@ from separation.models.band_unet import BandUNet
 from separation.models.spectra import STFT, band_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-absent, bench, loading, model_card, performance = map(
-    importlib.import_module, ("absent", "bench", "loading", "model_card", "performance")
+absent, bench, loading, model_card, peers, performance = map(
+    importlib.import_module, ("absent", "bench", "loading", "model_card", "peers", "performance")
 )
 
 RATE = 32000
@@ -120,12 +120,55 @@ def test_speed_of_the_command_and_of_the_separation(model, monkeypatch):
 
 def test_peak_memory_of_a_known_allocation():
     size = 200_000_000
-    small = performance.peak_memory("-S", "-c", "pass")
-    large = performance.peak_memory("-S", "-c", f"held = b'x' * {size}; del held")
+    small, printed = performance.measure_process("-S", "-c", "print('done')")
+    large, _ = performance.measure_process("-S", "-c", f"held = b'x' * {size}; del held")
+    assert printed == "done\n"
     assert large - small == pytest.approx(size, rel=0.03)
     assert small < 60_000_000  # the size of this process, which has loaded torch, does not count
     with pytest.raises(RuntimeError, match="status 3: it broke"):
-        performance.peak_memory("-S", "-c", "import sys; sys.stderr.write('it broke'); sys.exit(3)")
+        performance.measure_process("-S", "-c", "import sys; sys.stderr.write('it broke'); sys.exit(3)")
+
+
+def test_many_short_files(model, monkeypatch):
+    monkeypatch.setattr(performance, "BATCH_FILES", 2)
+    monkeypatch.setattr(performance, "BATCH_FORMATS", ("flac",))
+    monkeypatch.setattr(performance, "BATCH_JOBS", (2,))
+    (row,) = performance.measure_batch(str(model))
+    assert (row["format"], row["jobs"]) == ("flac", 2) and row["processor"] > 0.3
+    table = performance.batch_table([{"format": "wav", "jobs": 1, "seconds": 70.26, "processor": 69}])
+    assert table.splitlines()[2] == "| wav | 1 | 70.3 | 69.0 |"
+
+
+def test_costs_beside_published_systems(monkeypatch, tmp_path, capsys):
+    figures = {"parameters": 2e6, "multiply_adds": 3e9, "median": 0.5, "runs": [0.4, 0.5, 0.7]}
+    answers = {"default": figures, "clipsep": figures | {"parameters": 1e6}, "audiosep": {"why": "more than 9 s"}}
+    asked = []
+
+    def answer(file, alone, name, seconds, *limits):
+        asked.append((name, seconds))
+        return 10**8, json.dumps(answers[name]) + "\n"
+
+    monkeypatch.setattr(peers, "measure_process", answer)
+    file, picture = tmp_path / "peers.json", tmp_path / "peers.png"
+    words = ["default", "clipsep", "audiosep", "htdemucs", "--seconds", "60", "10", "--json", str(file)]
+    assert peers.main([*words, "--picture", str(picture)]) == 0
+    printed = capsys.readouterr().out
+    assert "| clipsep | 10 | 0.500 (1) | 0.400 to 0.700 | 100 (1) | 1.0 (0.5) | 3.00 (1) |" in printed
+    assert "| audiosep | 60 | not measured: more than 9 s |" in printed
+    assert "Skipped, in part or whole (2): htdemucs: the package demucs is not installed." in printed
+    assert asked.count(("audiosep", "10.0")) == 1 and ("audiosep", "60.0") not in asked  # nothing longer is tried
+    assert len(json.loads(file.read_text())["rows"]) == 8 and picture.stat().st_size > 1000
+
+
+def test_cost_of_one_system_by_itself(monkeypatch, capsys):
+    monkeypatch.setattr(peers.resource, "setrlimit", lambda *limit: None)  # this process goes on
+    row = peers.measure("clipsep", 0.5, 1, 1000, 20)
+    assert row["parameters"] == pytest.approx(30.3e6, rel=0.01)
+    assert row["median"] > 0 and row["multiply_adds"] > 1e9
+    with pytest.raises(SystemExit):
+        peers.main(["--alone", "clipsep", "2", "1", "0.01", "20"])
+    assert json.loads(capsys.readouterr().out) == {"why": "more than 0.01 s"}
+    assert {"default", "small"} <= set(peers.own_models())
 
 
 def test_memory_of_the_command(model):
