@@ -217,9 +217,9 @@ def render(options: argparse.Namespace) -> int:
     if (options.kind == "instruments") != (options.soundfont is not None):
         raise DataError("render instruments needs --soundfont FILE, and render speech has none.")
     if options.kind == "instruments":
-        steps = instruments.plan(options.soundfont, options.count or 8, options.seed)
+        steps = instruments.plan(options.soundfont, 8 if options.count is None else options.count, options.seed)
     else:
-        steps = speech.plan(options.count or 30, options.seed)
+        steps = speech.plan(30 if options.count is None else options.count, options.seed)
     entries = write_recordings(steps, options.output, options.overwrite)
     hours = sum(clip.seconds for _, clip in entries) / 3600
     held_out, labels = sum(split != "train" for split, _ in entries), len({clip.label for _, clip in entries})
