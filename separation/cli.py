@@ -6,6 +6,7 @@
     separate --query-audio bark.wav mix.wav       writes mix.bark.wav
     separate --list mix.wav                       lists the sounds that are probably in it
     separate --all mix.wav                        writes each of them, and mix.rest.wav
+    separate --live --remove wind                 microphone to speaker, as it arrives
 
 Results go to standard output (one line per file written, or JSON), everything else to standard error. A file that
 fails costs one sentence and exit status 1; the other files are still processed.
@@ -42,6 +43,10 @@ def run(argv: Sequence[str] | None) -> int:
             print_models(options.json)
         elif options.sounds is not None:
             print_sounds(options.sounds, options.json, options.model)
+        elif options.live:
+            from separation import live
+
+            return live.run(options, requests)
         else:
             with ExitStack() as stack:
                 return Batch(options, requests, stack).run()

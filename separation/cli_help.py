@@ -16,6 +16,7 @@ usage: separate --query "dog barking" [options] FILE ...
   --overwrite        replace existing files; --skip-existing goes on after a stop
   --sounds WORD      how sounds near a word are called
   --json             print one line of JSON for each file
+  --live             sound as it arrives: a pipe, or microphone to speaker
 
 separate --help lists all options and more examples.
 """
@@ -61,6 +62,10 @@ examples:
       writes one file for each of these sounds and mix.rest.wav; together they add up to the input
   ffmpeg -i film.mkv -f wav - | separate --query siren - > siren.wav
       reads from a pipe and writes to one
+  arecord -f S16_LE -r 48000 - | separate --live --remove "dog barking" | aplay
+      the same as the sound arrives, 65 ms late (--live without a pipe: microphone to speaker)
+  ... | separate --live --raw s16le --rate 16000 --query speech > speech.raw
+      samples without a wav header
 
 formats:
   wav gives float32 wav, flac gives 24-bit flac, ogg, opus and mp3 give the same format;

@@ -33,6 +33,10 @@ QUERY_OPTIONS = (  # option, name of its value, form of the query, help
 )
 
 
+RAW = ("s16le", "s32le", "f32le")  # types of samples of a pipe without header
+LIVE_OPTIONS = ("raw", "rate", "channels", "microphone", "speaker")
+
+
 class UsageError(Exception):
     """Options that are wrong or do not go together; the text is one sentence."""
 
@@ -90,8 +94,17 @@ def build_parser() -> Parser:
     add("--skip-existing", action="store_true", help="skip files whose outputs exist, to continue a run; with"
         " --overwrite, redo those whose recording or options have changed")  # fmt: skip
 
+    add = parser.add_argument_group("live sound").add_argument
+    add("--live", action="store_true", help="separate sound as it arrives: from standard input to standard output,"
+        " or from microphone to speaker if no input is piped in")  # fmt: skip
+    add("--raw", choices=RAW, help="standard input and output are samples of this type, without a wav header")
+    add("--rate", type=int, metavar="HZ", help="of --raw, or of the sound card")
+    add("--channels", type=int, metavar="N", help="of --raw or of the sound card (default: 1)")
+    add("--microphone", metavar="NAME", help="number or a part of the name of a device (default: the system's)")
+    add("--speaker", metavar="NAME", help="likewise")
+
     add = parser.add_argument_group("how").add_argument
-    add("--model", default="default", metavar="NAME",
+    add("--model", metavar="NAME",
         help="a name, model directory, checkpoint or owner/name on the Hub (default: built-in)")  # fmt: skip
     add("--faithful", action="store_true", help="use a released model's published segments, level and masks")
     add("--trust", action="append", default=[], metavar="PACKAGE", help="allow models to run code of this package")
@@ -185,6 +198,7 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
         raise UsageError(f"{empty[0].removesuffix('=--')} needs a value, not --.")  # argparse would drop it
     options = (parser or build_parser()).parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
+    options.model = options.model or ("live" if options.live else "default")
     if options.list_models:
         return options, []
     if options.sounds is not None:
@@ -218,14 +232,35 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
     if not begin < end:
         raise UsageError(f"--from must lie before --to, but {begin:g} s is not before {end:g} s.")
     options.span = None if options.begin is None and options.end is None else Span(begin, end)
-    if not options.files:
+    check_live(options, requests)
+    if not options.files and not options.live:
         raise UsageError("Name at least one file, or - for standard input.")
-    for name in ("threads", "jobs"):
+    for name in ("threads", "jobs", "rate", "channels"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}.")
     check_format(options.format, options.subtype, options.bitrate)
-    check_output(options, requests)
+    if not options.live:
+        check_output(options, requests)
     return options, requests
+
+
+def check_live(options: argparse.Namespace, requests: Sequence[Request]) -> None:
+    """Raise UsageError if options do not go together with --live, or need it."""
+    if not options.live:
+        if given := [name for name in LIVE_OPTIONS if getattr(options, name) is not None]:
+            raise UsageError(f"--{given[0]} needs --live.")
+        return
+    names = ("list", "all", "residual", "each", "output", "format", "subtype", "clip", "bitrate", "plot", "json",
+             "overwrite", "skip_existing", "recursive", "span", "track", "faithful")  # fmt: skip
+    if given := [name for name in names if getattr(options, name)]:
+        option = {"span": "from or --to", "skip_existing": "skip-existing"}.get(given[0], given[0])
+        raise UsageError(f"--live cannot be combined with --{option}.")
+    if options.files not in ([], [STANDARD]):
+        raise UsageError(f"--live takes no files: separate {options.files[0]} without it, or pipe its sound in.")
+    if sum(request.target + request.residual for request in [*requests, *blend_of(requests)]) != 1:
+        raise UsageError("--live has one result: give one --query, or sounds to change with --remove and --gain.")
+    if options.raw and options.rate is None:
+        raise UsageError("--raw needs --rate, and --channels unless it is mono.")
 
 
 def build_requests(options: argparse.Namespace) -> list[Request]:

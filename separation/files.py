@@ -17,12 +17,13 @@ from separation.audio.formats import CLIPS, FORMATS, parse_bit_rate
 from separation.audio.remux import MUXERS
 from separation.changes import Span, check_gain, pair_gains
 from separation.encoders.base import QueryEncoder
+from separation.levels import measure_level, measure_level_and_rumble
 from separation.models.base import ConditionedModel
 from separation.outputs import Namer, Request, blend_of
 from separation.planning import OutputOptions, OutputPlan, fill_outputs
 from separation.query import Query, as_list
 from separation.results import FileSeparation, FractionWatch, Watch, pass_on
-from separation.stream import Stream, measure_level, measure_level_and_rumble
+from separation.stream import Stream
 from separation.tensors import own_defaults
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class FileSeparator:
 
     @own_defaults()
     def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
-        """Measure the level of a recording from its blocks (channels, n), see `stream.measure_level`.
+        """Measure the level of a recording from its blocks (channels, n), see `levels.measure_level`.
 
         If the network has a high-pass filter, it is a `stream.Level` without the rumble.
         """
@@ -136,7 +137,7 @@ class FileSeparator:
         changed: list[tuple[Query | Plain, float]] | None,
         sample_rate: int,
         channels: int,
-        level: float,
+        level: float | None,
         share: bool = False,
     ) -> tuple[Stream, Tensor | None]:
         """Return a stream for queries and sounds to be changed, and the share of each of the latter that is removed.

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 
 from separation.direction import Direction
 from separation.errors import NotFiniteError
+from separation.levels import leading_silence
 from separation.models.base import ConditionedModel
 from separation.overlap_add import Segmenter
 from separation.presence import PresenceRule
 from separation.sounds import Sound, known_sounds
-from separation.stream import leading_silence, margin_seconds, network_input
+from separation.stream import margin_seconds, network_input
 from separation.tensors import own_defaults
 from separation.wordings import wordings
 
@@ -146,7 +147,7 @@ class Detector:
     @own_defaults()
     @torch.inference_mode()
     def run(self, blocks: Iterable[Tensor], sample_rate: int, level: float) -> Detector:
-        """Detect in a recording of a level (see `stream.measure_level`) that is given in blocks (channels, time)."""
+        """Detect in a recording of a level (see `levels.measure_level`) that is given in blocks (channels, time)."""
         margin, first = math.ceil(margin_seconds(self.model, sample_rate)), 0
         segmenter = Segmenter(SEGMENT_SECONDS * sample_rate, 2 * margin * sample_rate)
         samples = silent = 0

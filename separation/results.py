@@ -235,7 +235,7 @@ class FileSeparation:
 
     Attributes:
         frames: samples per channel.
-        level: of the recording, see `stream.measure_level`.
+        level: of the recording, see `levels.measure_level`.
         queries: the sounds of `presence`.
         outputs: written files, in order.
         done: samples per channel that are separated.

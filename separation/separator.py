@@ -254,42 +254,48 @@ class Separator(SharedSeparator, FileSeparator, Lister):
     @own_defaults()
     def stream(
         self,
-        queries: Sequence[Query | Plain],
+        queries: Sequence[Query | Plain] | Query | Plain,
         sample_rate: int,
-        channels: int,
-        level: float,
+        channels: int | None = None,
+        level: float | None = None,
         share: bool | Sequence[bool] = False,
         summed: bool = False,
     ) -> Stream:
-        """Separate a recording of known level that arrives in blocks, see `separate_file`.
+        """Separate a recording that arrives in blocks, or sound as it arrives.
+
+            [target] = separator.stream("dog barking", 48000).push(block)  # both (channels, samples)
 
         Args:
             queries: what to extract, as in `__call__`; at least one.
             sample_rate: of the recording, Hz.
-            channels: number of channels.
-            level: of the recording, see `level`.
+            channels: number of channels; None: that of the first block.
+            level: of the recording, see `level`; None: not known, see `Stream`.
             share: whether targets share energy that several claim, for all or each of them.
             summed: whether only the sum of these is used, see `models.base.SharedTargets`.
 
         Raises:
             ValueError: if a query is empty, the rate is not a positive whole number, or the level is not valid.
-            ModelError: if the model does not take such a query, or something that encodes it is missing.
+            ModelError: as `__call__`.
         """
-        if channels < 1:
+        if channels is not None and channels < 1:
             raise ValueError("The recording has no channels.")
-        if isinstance(queries, str):
+        if isinstance(queries, str) and level is not None:
             raise ValueError("The queries must be a list, not one text.")
-        parsed = list(map(self.understand, queries))
-        model = self._model_for(parsed)
-        conditions, sizes = self._sounds(parsed)
-        shared = [share] * len(parsed) if isinstance(share, bool) else list(share)
-        groups = [1 if shared[n] else n + 2 if size > 1 else 0 for n, size in enumerate(sizes) for _ in range(size)]
-        if any(groups):
-            model = SharedTargets(model, self.device, groups, set(groups) - ({1} if not summed else set()))
-        if not 0 <= level < math.inf:
+        if level is not None and not 0 <= level < math.inf:
             raise ValueError(f"The level of a recording must be a finite number from 0 on, not {level}.")
-        parts = [tuple(query.parts) for query in parsed]
-        return Stream(model, conditions, as_rate(sample_rate), level, self.rule, parts=parts)
+        asked: Sequence[Any] = queries if isinstance(queries, list | tuple) else [queries]
+
+        def understand(queries: Sequence[Any]) -> tuple[ConditionedModel, Tensor, list[tuple[str, ...]]]:
+            parsed = list(map(self.understand, queries))
+            model, (conditions, sizes) = self._model_for(parsed), self._sounds(parsed)
+            shared = [share] * len(parsed) if isinstance(share, bool) else list(share)
+            groups = [1 if shared[n] else n + 2 if size > 1 else 0 for n, size in enumerate(sizes) for _ in range(size)]
+            if any(groups):
+                model = SharedTargets(model, self.device, groups, set(groups) - ({1} if not summed else set()))
+            return model, conditions, [tuple(query.parts) for query in parsed]
+
+        model, conditions, parts = understand(asked)
+        return Stream(model, conditions, as_rate(sample_rate), level, self.rule, None, parts, channels, understand)
 
     def _model_for(self, queries: Sequence[Query]) -> ConditionedModel:
         """Return the network, with the published gate on classes and the filter of negatives where they apply."""

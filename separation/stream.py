@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,135 +20,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.audio.waveform import as_waveform, high_pass, resample
+from separation.causal_stream import CausalRunner
 from separation.errors import NotFiniteError
+from separation.levels import (
+    HIGH_PASS_PERIODS,
+    energy,
+    largest,
+    leading_silence,
+    measure_level,
+    measure_level_and_rumble,
+)
 from separation.models.base import ConditionedModel
-from separation.overlap_add import OverlapAdd, Segmenter
+from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
 from separation.tensors import own_defaults
 
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
-LEVEL_FRAME = 4096  # samples, about a tenth of a second
-LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
-HIGH_PASS_PERIODS = 10  # context of the high-pass filter in periods of its frequency
-FAINT_RUMBLE, EXCESSIVE_RUMBLE, STEADY_RUMBLE = 0.003, 1.5, 0.9
-"""Energy of a recording below the high-pass filter relative to the rest. Presence never depends on it. Targets contain
-it, without a constant offset, between the first two limits: below the first it is inaudible, above the second a fault.
-So is a tone: rumble whose energy in nine of ten half seconds is at least the third limit times the mean (in validation
-mixtures, at most 0.82 times)."""
-RUMBLE_FRAMES = 4  # half seconds from which rumble can be called steady
-SILENCE = 1e-5  # samples 100 dB below the level are silent
-
-
-class Level(float):
-    """Level of a recording, see `measure_level`.
-
-    Attributes:
-        rumble: energy below the network's high-pass filter, without the offset, relative to the rest; 0 if unknown.
-        offset: mean of each channel; empty if unknown.
-        keeps_rumble: whether the rumble may be part of a sound, so that targets contain it, see `FAINT_RUMBLE`.
-    """
-
-    rumble: float
-    offset: tuple[float, ...]
-    keeps_rumble: bool
-
-    def __new__(
-        cls, level: float, rumble: float = 0.0, offset: tuple[float, ...] = (), steadiness: float = 0.0
-    ) -> Level:
-        self = super().__new__(cls, level)
-        self.rumble, self.offset = rumble, offset
-        self.keeps_rumble = FAINT_RUMBLE < rumble < EXCESSIVE_RUMBLE and steadiness < STEADY_RUMBLE
-        return self
-
-
-def measure_level(blocks: Iterable[Tensor]) -> float:
-    """Measure the level of a recording: root mean square of the sum over channels, linear; 0 for silence.
-
-    The mean is over frames of 4096 samples within 40 dB of the loudest, so pauses do not count; nor does a constant
-    offset. The level scales with the recording and does not depend on how it is cut into blocks.
-
-    Args:
-        blocks: (channels, time) each.
-    """
-    powers: list[Tensor] = []
-    rest: Tensor | None = None  # the incomplete last frame (channels, time)
-    for block in blocks:
-        samples = block.double() if rest is None else torch.cat([rest, block.double()], dim=1)
-        whole = samples.shape[1] // LEVEL_FRAME * LEVEL_FRAME
-        if whole:
-            powers.append(_frame_power(samples[:, :whole].unflatten(1, (-1, LEVEL_FRAME))))
-        rest = samples[:, whole:]
-    if rest is None or not (powers or rest.numel()):
-        return 0.0
-    if not powers:  # too short to tell an offset from sound
-        return float(rest.square().mean(1).sum().sqrt())
-    if rest.numel():
-        powers.append(_frame_power(rest[:, None]))
-    power = torch.cat(powers)
-    loudest = power.max()
-    return float(power[power >= LEVEL_GATE * loudest].mean().sqrt()) if loudest > 0 else 0.0
-
-
-def _frame_power(frames: Tensor) -> Tensor:
-    """Variance summed over channels: (channels, frames, samples) to (frames,)."""
-    variance, mean = torch.var_mean(frames, -1, correction=0)
-    # Below this lies the rounding of an offset.
-    return torch.where(variance > 1e-12 * mean.square(), variance, 0).sum(0)
-
-
-def leading_silence(block: Tensor, sample_rate: int, level: float, before: int = 0) -> int:
-    """Number of silent samples before the first sound in a block (channels, time) after `before` silent ones.
-
-    0 if the silence lasts less than 10 ms, which matters to no estimate.
-    """
-    sounding = (block.abs().amax(0) > SILENCE * level).nonzero()
-    silent = int(sounding[0]) if len(sounding) else block.shape[-1]
-    return silent if silent == block.shape[-1] or before + silent >= sample_rate // 100 else 0
-
-
-def energy(waveform: Tensor) -> Tensor:
-    """Sum of squares in float64, without a copy of the waveform in that precision."""
-    return torch.linalg.vector_norm(waveform, dtype=torch.float64).square()
-
-
-def largest(waveform: Tensor) -> float:
-    """Largest absolute sample, without a copy of the waveform; 0 if there is none."""
-    return max(abs(float(each)) for each in waveform.aminmax()) if waveform.numel() else 0.0
-
-
-def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: float) -> Level:
-    """Measure level and rumble of a recording that is given in blocks (channels, n), with `high_pass` at `hertz`."""
-    overlap = 2 * math.ceil(HIGH_PASS_PERIODS / hertz) * sample_rate
-
-    def split(wave: Tensor, ends: tuple[bool, bool]) -> Tensor:
-        filtered = high_pass(wave, sample_rate, hertz, ends)
-        return torch.stack([filtered, wave - filtered])
-
-    runner, frames = OverlapAdd(split, 12 * overlap, overlap, 0), Segmenter(max(sample_rate // 2, 1), 0)
-    whole = filtered = 0.0
-    total, samples = torch.zeros(1, dtype=torch.float64), 0
-    moments: list[Tensor] = []  # sum and energy below the filter in each half second (2, channels)
-
-    def filter_blocks() -> Iterator[Tensor]:
-        nonlocal whole, filtered, total, samples
-        for block in chain(blocks, [None]):
-            if block is not None:
-                whole += float(energy(block))
-                total, samples = total + block.sum(1, dtype=torch.float64), samples + block.shape[1]
-            for passed, low in runner.flush() if block is None else runner.push(block):
-                filtered += float(energy(passed))
-                moments.extend(torch.stack([half.sum(1), half.square().sum(1)]) for half in frames.push(low.double()))
-                yield passed
-
-    level = measure_level(filter_blocks())
-    offset = total / max(samples, 1)
-    rumble = max(0.0, whole - samples * float(offset.square().sum()) - filtered) / max(filtered, 1e-12)
-    steadiness = 0.0
-    if len(moments) >= RUMBLE_FRAMES:
-        sums, energies = torch.stack(moments, 1)
-        powers = (energies - 2 * offset * sums + frames.segment * offset.square()).sum(1)
-        steadiness = float(powers.quantile(0.1) / powers.mean().clamp(min=1e-30))
-    return Level(level, rumble, tuple(offset.tolist()), steadiness)
 
 
 def margin_seconds(model: ConditionedModel, sample_rate: int) -> float:
@@ -171,6 +59,9 @@ def network_input(
     return levelled, resample(levelled, sample_rate, model.sample_rate)
 
 
+Runner = OverlapAdd | CausalRunner
+
+
 class Stream:
     """Separates a recording that arrives in blocks. Made by `Separator.stream`.
 
@@ -178,11 +69,17 @@ class Stream:
         model: the network.
         conditions: (queries, dim), on the device to compute on.
         sample_rate: of the recording, Hz.
-        level: of the recording, see `measure_level`; with its rumble if the network has a high-pass filter.
+        level: of the recording, see `measure_level`; with its rumble if the network has a high-pass filter. None: that
+            of the first segment that is not silent. A causal network has a running level, so it needs none.
         rule: how presence is estimated.
         segment_seconds: length of the segments; by default the model's.
         parts: names of the sounds that each query stands for (queries,), empty for a query of one sound. Each of them
             has a condition, in this order; their targets are added up.
+        channels: of the blocks; None: those of the first one.
+        understand: converts queries to a network with filters, conditions and parts, for `change`.
+
+    Attributes:
+        latency: seconds from the arrival of a sample to that of its target, at most, without the computation.
     """
 
     @own_defaults()
@@ -191,20 +88,19 @@ class Stream:
         model: ConditionedModel,
         conditions: Tensor,
         sample_rate: int,
-        level: float,
+        level: float | None,
         rule: PresenceRule | None = None,
         segment_seconds: int | None = None,
         parts: Sequence[Sequence[str]] | None = None,
+        channels: int | None = None,
+        understand: Callable[[Sequence[Any]], tuple[ConditionedModel, Tensor, list[tuple[str, ...]]]] | None = None,
     ) -> None:
-        self.parts = [()] * len(conditions) if parts is None else list(parts)
+        self.parts: list[Sequence[str]] = [()] * len(conditions) if parts is None else list(parts)
         self.sizes, self.queries = [max(1, len(names)) for names in self.parts], len(self.parts)
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
-        self.level = 1.0 if model.faithful else level / model.input_level
-        self.keeps_rumble = getattr(level, "keeps_rumble", False)
-        self.offset = torch.tensor(getattr(level, "offset", ()))[:, None]
-        self.rule = rule or PresenceRule()
-        self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
-        self.mixture_energy, self.target_energy = 0.0, torch.zeros(self.queries, dtype=torch.float64)
+        self.rule, self.understand, self.given_level, self.given_channels = (
+            rule or PresenceRule(), understand, level, channels
+        )  # fmt: skip
         margin = margin_seconds(model, sample_rate)
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
@@ -212,16 +108,65 @@ class Stream:
         fade = int((overlap - 2 * margin) * sample_rate)
         # Of the frames in an overlap, the first half is the earlier segment's and the second half the later one's.
         self.shared_frames = overlap * model.sample_rate // model.stride // 2
-        self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
-        self.silence_level: float | None = level  # until sound has come
-        self.silent = 0  # samples before it
-        self.channels = 0  # of the blocks
-        self.step = segment - overlap  # seconds between the starts of two segments
-        self.segments = 0
+        self.step, self.latency = segment - overlap, float(segment)  # seconds between the starts of two segments
+        if model.causal:
+            self.runner: Runner = CausalRunner(model, conditions, self.sizes, sample_rate, self._collect_logits)
+            self.latency = self.runner.latency
+        elif model.faithful:  # published inference processes the whole at once
+            self.runner, self.latency = OverlapAdd(self._separate_segment, sys.maxsize, 0), math.inf
+        else:
+            self.runner = OverlapAdd(self._separate_segment, segment * sample_rate, overlap * sample_rate, fade)
         self.counted = (0.0, math.inf)  # seconds between which presence counts
-        if model.faithful:  # published inference processes the whole at once
-            self.silence_level = None
-            self.runner = OverlapAdd(self._separate_segment, sys.maxsize, 0)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set what changes with the recording to its start."""
+        self.set_level(self.given_level)
+        self.logits = self.last_logits = torch.full((len(self.conditions),), -torch.inf)
+        self.recent = self.logits[:, None]  # logits of the last second
+        self.mixture_energy, self.target_energy = 0.0, torch.zeros(self.queries, dtype=torch.float64)
+        # Silence before the recording is left out, until sound has come.
+        self.silence_level = None if self.model.causal or self.model.faithful else self.given_level
+        self.silent = 0  # samples before it
+        self.channels = self.given_channels or 0  # of the blocks
+        self.segments = 0
+
+    def set_level(self, level: float | None) -> None:
+        """Take a level, with its rumble; None: that of the next segment that is not silent."""
+        self.level = 1.0 if self.model.faithful else None if level is None else level / self.model.input_level
+        self.keeps_rumble = getattr(level, "keeps_rumble", False)
+        self.offset = torch.tensor(getattr(level, "offset", ()))[:, None]
+
+    @own_defaults()
+    def reset(self) -> None:
+        """Start with a new recording."""
+        self.runner.flush() if isinstance(self.runner, OverlapAdd) else self.runner.reset()
+        self._begin()
+
+    @own_defaults()
+    def change(self, queries: Any) -> None:
+        """Ask for other sounds from now on: with a causal network from the next step, otherwise the next segment.
+
+        The targets of both are blended for 30 ms, or for the overlap of the segments.
+
+        Args:
+            queries: as many as before; a single one need not be a list.
+
+        Raises:
+            ValueError, ModelError: as `Separator.stream`.
+        """
+        if self.understand is None:
+            raise ValueError("Only streams of a Separator can change their queries.")
+        listed = list(queries) if isinstance(queries, list | tuple) else [queries]
+        if len(listed) != self.queries:
+            raise ValueError(f"The stream has {self.queries} queries, not {len(listed)}.")
+        model, conditions, parts = self.understand(listed)
+        self.parts, self.sizes = [*parts], [max(1, len(names)) for names in parts]
+        if isinstance(self.runner, CausalRunner):
+            self.runner.change(model, conditions, self.sizes)
+        self.model, self.conditions = model, conditions
+        self.logits = self.last_logits = torch.full((len(conditions),), -torch.inf)
+        self.recent = self.logits[:, None]
 
     def limit(self, begin: float, end: float) -> tuple[float, float]:
         """Let presence come from a span (seconds) of the recording only.
@@ -229,7 +174,7 @@ class Stream:
         Returns:
             First and last sample of what must be pushed: the span and all that its targets depend on.
         """
-        if self.model.faithful:
+        if self.model.faithful or self.model.causal:  # a running level depends on all that was before
             first, last = 0.0, math.inf
         else:
             margin, grid = margin_seconds(self.model, self.sample_rate), self.model.grid_seconds
@@ -322,10 +267,28 @@ class Stream:
             raise NotFiniteError("output")
         return targets
 
+    @property
+    @own_defaults()
+    def sounding(self) -> list[float]:
+        """Probability of each query to sound in the last second; NaN as in `presence`. With segments, in the last."""
+        if not self.model.estimates_presence:
+            return [math.nan] * self.queries
+        detection = self.recent.amax(1) if self.model.causal else self.last_logits
+        return [float(part.max()) for part in self.rule(detection, self.conditions.cpu()).split(self.sizes)]
+
     def _collect_logits(self, logits: Tensor) -> None:
         """Keep the largest logits (queries, frames) so far; each frame of the recording counts in one segment only."""
         if not torch.isfinite(logits).all():
             raise NotFiniteError("presence")
+        if self.model.causal:
+            second, frame = self.model.sample_rate // self.model.stride, self.model.stride / self.model.sample_rate
+            self.recent = torch.cat([self.recent, logits], dim=1)[:, -second:]
+            seconds = frame * (self.segments + torch.arange(logits.shape[1]))
+            counted = (seconds > self.counted[0] - frame / 2) & (seconds < self.counted[1] + frame / 2)
+            self.segments += logits.shape[1]
+            if counted.any():
+                self.logits = torch.maximum(self.logits, logits[:, counted].amax(1))
+            return
         # A frame counts if the part of the recording that it stands for meets the span.
         following, frame = self.segments > 0, self.model.stride / self.model.sample_rate
         seconds = self.silent / self.sample_rate + self.segments * self.step + frame * torch.arange(logits.shape[1])
@@ -346,9 +309,12 @@ class Stream:
     @torch.no_grad()
     def _separate_segment(self, mixture: Tensor, ends: tuple[bool, bool]) -> Tensor:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
-        if self.level == 0:
-            return torch.zeros(self.queries, *mixture.shape)
         model, rate = self.model, self.sample_rate
+        if not self.level and self.given_level is None:  # the level of the first segment that is not silent
+            high = model.high_pass
+            self.set_level(measure_level_and_rumble([mixture], rate, high) if high else measure_level([mixture]))
+        if not self.level:
+            return torch.zeros(self.queries, *mixture.shape)
         levelled, wave = network_input(model, mixture, rate, self.level, ends)
         filtered = wave  # presence comes from this, targets from the segment with its rumble if that is kept
         if self.keeps_rumble:
@@ -370,13 +336,15 @@ class Stream:
             high = levelled - resample(wave, model.sample_rate, rate)[:, :length]
             place = np.arange(length) * (model.sample_rate / rate / model.gain_stride)
 
+        back = float(self.level)
+
         def restore(number: int) -> Tensor:
             """Return the target of a query (channels, n) at the rate and level of the recording."""
             target = resample(targets[number].float().cpu(), model.sample_rate, rate)[:, :length]
             if gains is not None:
                 gain = np.interp(place, np.arange(gains.shape[-1]), gains[number].float().cpu())
                 target = target + high * torch.from_numpy(gain).float()
-            return target * self.level
+            return target * back
 
         result = torch.zeros(self.queries, *mixture.shape)
         # Target by target, because the resampler uses one thread; this holds only a few of them in memory.

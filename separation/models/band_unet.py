@@ -173,7 +173,52 @@ class Analysis:
     tags: Tensor | None = None
 
 
-class BandUNet(ConditionedModel):
+class BandMaskModel(ConditionedModel):
+    """What networks with masks on frequency bands share: presence from a frame stream, and how masks are applied."""
+
+    to_bins: Tensor
+    detect: nn.Linear
+    detect_bias: nn.Parameter
+
+    def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
+        """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
+        with torch.autocast(conditions.device.type, enabled=False):
+            keys = self.detect(self.unit_variance(conditions.float()))
+            return keys @ analysis.frames[:, :, 0].float() / keys.shape[-1] ** 0.5 + self.detect_bias
+
+    def unit_variance(self, conditions: Tensor) -> Tensor:
+        """Scale conditions of unit length to components of unit variance."""
+        return conditions * self.condition_dim**0.5
+
+    def complex_mask(self, x: Tensor, queries: int) -> Tensor:
+        """Output of the head (batch * queries, 12, ...) to masks (batch, queries, 2, bands, frames), at most 1."""
+        magnitude, real, imaginary = F.pixel_shuffle(x, PATCH).float().unbind(1)
+        real = real + 1.0  # an untrained network leaves the phase unchanged
+        scale = torch.sigmoid(magnitude) * torch.rsqrt(real.square() + imaginary.square() + 1e-6)
+        mask = torch.stack([scale * real, scale * imaginary])
+        return rearrange(mask, "part (b q) bands frames -> b q part bands frames", q=queries)
+
+    def high_gain(self, mask: Tensor, features: Tensor) -> Tensor:
+        """Gain of the highest bands of masks (batch, queries, 2, bands, frames) over time (batch, queries, frames).
+
+        It is the square root of the share of their power that the mask lets through.
+        """
+        power = 100 ** features[:, 0, -HIGH_BANDS:]  # (batch, bands, frames); the inverse of `features`
+        share = mask[..., -HIGH_BANDS:, :].square().sum(2)  # (batch, queries, bands, frames)
+        return ((share * power[:, None]).sum(2) / power.sum(1)[:, None]).sqrt()
+
+    def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
+        """Masks (batch, queries, 2, bands, frames) times spectrum (batch, channels, bins, frames).
+
+        Returns:
+            (batch, queries, channels, bins, frames).
+        """
+        with torch.autocast(mask.device.type, enabled=False):
+            real, imaginary = (self.to_bins @ mask).unbind(2)
+        return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
+
+
+class BandUNet(BandMaskModel):
     """Conditioned U-Net on frequency bands, see above.
 
     Args:
@@ -197,7 +242,6 @@ class BandUNet(ConditionedModel):
     lists_sounds = True
     prefers_bfloat16 = True
 
-    to_bins: Tensor
     to_bands: Tensor
     advance: Tensor
 
@@ -304,16 +348,6 @@ class BandUNet(ConditionedModel):
             late, tags, to_stream, to_bottom = self.branch(mixture, bottom.shape[-1])
             return Analysis(skips, bottom + to_bottom, self.stream(coarsest, to_stream), late, tags)
 
-    def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
-        """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
-        with torch.autocast(conditions.device.type, enabled=False):
-            keys = self.detect(self.unit_variance(conditions.float()))
-            return keys @ analysis.frames[:, :, 0].float() / keys.shape[-1] ** 0.5 + self.detect_bias
-
-    def unit_variance(self, conditions: Tensor) -> Tensor:
-        """Scale conditions of unit length to components of unit variance."""
-        return conditions * self.condition_dim**0.5
-
     def mask(self, analysis: Analysis, conditions: Tensor) -> Tensor:
         """Conditions (batch, queries, dim) to masks (batch, queries, 2, bands, frames), real and imaginary part."""
         queries = conditions.shape[1]
@@ -325,11 +359,7 @@ class BandUNet(ConditionedModel):
         x = F.relu(self.bottom_film(self.bottom(x), condition))
         for decoder, skip in zip(self.decoders, reversed(analysis.skips), strict=True):
             x = decoder(x, skip, condition)
-        magnitude, real, imaginary = F.pixel_shuffle(self.head(x), PATCH).float().unbind(1)
-        real = real + 1.0  # an untrained network leaves the phase unchanged
-        scale = torch.sigmoid(magnitude) * torch.rsqrt(real.square() + imaginary.square() + 1e-6)
-        mask = torch.stack([scale * real, scale * imaginary])
-        return rearrange(mask, "part (b q) bands frames -> b q part bands frames", q=queries)
+        return self.complex_mask(self.head(x), queries)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
         """See `ConditionedModel.separate`."""
@@ -347,25 +377,6 @@ class BandUNet(ConditionedModel):
                 gains.append(self.high_gain(mask, features))
         gain = torch.cat(gains, dim=1) if gains else None
         return Estimate(torch.cat(targets, dim=1), self.presence(analysis, conditions), analysis.tags, gain)
-
-    def high_gain(self, mask: Tensor, features: Tensor) -> Tensor:
-        """Gain of the highest bands of masks (batch, queries, 2, bands, frames) over time (batch, queries, frames).
-
-        It is the square root of the share of their power that the mask lets through.
-        """
-        power = 100 ** features[:, 0, -HIGH_BANDS:]  # (batch, bands, frames); the inverse of `features`
-        share = mask[..., -HIGH_BANDS:, :].square().sum(2)  # (batch, queries, bands, frames)
-        return ((share * power[:, None]).sum(2) / power.sum(1)[:, None]).sqrt()
-
-    def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
-        """Masks (batch, queries, 2, bands, frames) times spectrum (batch, channels, bins, frames).
-
-        Returns:
-            (batch, queries, channels, bins, frames).
-        """
-        with torch.autocast(mask.device.type, enabled=False):
-            real, imaginary = (self.to_bins @ mask).unbind(2)
-        return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
 
     def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
         """See `ConditionedModel.score_presence`. Costs less than separating one query, for any number of queries."""

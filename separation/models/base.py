@@ -44,10 +44,10 @@ class ConditionedModel(nn.Module):
         context: samples on either side that can influence an output sample.
         segment_seconds: length of the segments into which long recordings are cut.
         grid_seconds: segments start at multiples of this many seconds, which lie on the network's grid.
-        input_level: level to which mixtures are scaled before they enter the network, see `stream.measure_level`.
+        input_level: level to which mixtures are scaled before they enter the network, see `levels.measure_level`.
         estimates_presence: whether `separate` estimates presence; otherwise its logits are zero.
         high_pass: frequencies below this, in Hz, and constant offsets affect neither level nor presence; targets may
-            contain them, see `stream.FAINT_RUMBLE`. 0: no filter.
+            contain them, see `levels.FAINT_RUMBLE`. 0: no filter.
         gain_stride: samples between two values of `Estimate.high_gain`.
         lists_sounds: whether `score_presence` is implemented.
         has_tagger: whether `Estimate.tags` has logits.
@@ -55,6 +55,7 @@ class ConditionedModel(nn.Module):
             on processors that compute with them.
         use_bfloat16: whether inference uses them, see `autocast`.
         has_published_inference: whether the published inference differs from this package's, see `as_scored`.
+        causal: whether the network can be given a recording piece by piece, see `models.live_unet`.
         faithful: use the published inference: the whole recording at once, at its own level.
     """
 
@@ -73,6 +74,7 @@ class ConditionedModel(nn.Module):
     prefers_bfloat16: bool = False
     use_bfloat16: bool = False
     has_published_inference: bool = False
+    causal: bool = False
     faithful: bool = False
 
     def forward(self, mixture: Tensor, condition: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class TargetFilter(ConditionedModel):
         self.model = model
         for name in ("sample_rate", "condition_dim", "stride", "segment_seconds", "grid_seconds", "input_level"):
             setattr(self, name, getattr(model, name))
-        self.estimates_presence, self.faithful = model.estimates_presence, model.faithful
+        self.estimates_presence, self.faithful, self.causal = model.estimates_presence, model.faithful, model.causal
         self.high_pass, self.gain_stride, self.use_bfloat16 = model.high_pass, model.gain_stride, model.use_bfloat16
         hop = model.sample_rate // 100  # whole seconds lie on the grid of the frames, so segments equal the whole
         self.context = model.context + 4 * hop

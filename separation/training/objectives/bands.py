@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
 from separation.models.band_unet import Analysis, BandUNet
+from separation.models.live_unet import LiveUNet
 from separation.models.tagger import CLASSES
 from separation.training.losses import MaskError, absent_loss
 from separation.training.objectives.base import Objective
@@ -50,12 +51,12 @@ class BandSupervised(Objective):
         common: see `Objective`.
     """
 
-    model: BandUNet
+    model: BandUNet | LiveUNet
     encoder: JointEncoder
 
     def __init__(
         self,
-        model: BandUNet,
+        model: BandUNet | LiveUNet,
         encoder: JointEncoder,
         audio_share: float = 0.15,
         audio_share_end: float = 0.0,
@@ -73,12 +74,12 @@ class BandSupervised(Objective):
         super().__init__(model, encoder, **common)
         wanted = {"teacher_weight": teacher_weight, "keep_weight": keep_weight, "vocabulary": vocabulary}
         check_tagger(self.encoder, wanted)
-        branch = self.model.branch
-        if branch is not None:
-            if self.encoder.tagger is not None and not common.get("start_from"):
-                for tagger in (branch.tagger, self.average.branch.tagger):
-                    tagger.load_state_dict(self.encoder.tagger.state_dict())
-            branch.tagger.classify.requires_grad_(False)
+        taggers = [part.tagger for part in (*self.model.modules(), *self.average.modules()) if hasattr(part, "tagger")]
+        if self.encoder.tagger is not None and not common.get("start_from"):
+            for tagger in taggers:  # that of a live model has no classes
+                tagger.load_state_dict(self.encoder.tagger.state_dict(), strict=hasattr(tagger, "classify"))
+        if self.model.branch is not None:
+            self.model.branch.tagger.classify.requires_grad_(False)
         self.teacher_weight, self.keep_weight, self.vocabulary = teacher_weight, keep_weight, vocabulary
         self.teach = nn.Conv1d(self.model.detect.out_features, CLASSES, 1) if teacher_weight else None
         if self.teach is not None:
