@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from separation.models.band_unet import Analysis
 from separation.models.base import ConditionedModel, TargetFilter
 from separation.models.causal import Past
-from separation.models.live_unet import LiveUNet
+from separation.models.live_unet import CONDITION, LiveUNet
 
 LOBES = 32  # of the resampling filter on either side
 PASSED = 0.94  # of the lower Nyquist frequency
@@ -147,6 +147,7 @@ class CausalRunner:
         """Go over to other conditions within the next step."""
         before = self.decoding
         past = before.past.copy() if len(conditions) == len(before.conditions) else Past()
+        past.pop(CONDITION, None)
         past.steps = self.past.steps
         self.fading = self.fading or before
         self.decoding = Decoding(conditions, split_filters(model)[1], sizes, past)
@@ -164,8 +165,12 @@ class CausalRunner:
         self.reset()
         return pieces
 
-    @torch.no_grad()
     def _push(self, block: Tensor) -> Tensor:
+        with torch.inference_mode():
+            targets = self._separate_block(block)
+        return targets.clone()  # a tensor without the limits of inference mode
+
+    def _separate_block(self, block: Tensor) -> Tensor:
         channels, queries, step = len(block), len(self.decoding.sizes), self.model.step
         wave = self.down.push(block)
         if not self.received:
@@ -199,8 +204,9 @@ class CausalRunner:
             spectra_before, gains_before = self._decode(spectrum, features, analysis, self.fading)
             fade = (torch.arange(1, spectrum.shape[-1] + 1, device=wave.device) / 3).clamp_max(1.0)
             spectra = spectra_before + fade * (spectra - spectra_before)
-            gains, self.fading = torch.lerp(gains_before, gains, fade), None
-        self.keep_logits(model.presence(analysis, self.decoding.conditions[None])[0].float().cpu())
+            gains, self.fading = gains_before + fade * (gains - gains_before), None
+        if analysis.frames.shape[-1]:
+            self.keep_logits(model.presence(analysis, self.decoding.conditions[None])[0].float().cpu())
         rows = spectra.flatten(0, 1)
         if not self.carries_high:
             return model.stft.overlap_add(rows, self.past).float().cpu()
@@ -218,9 +224,10 @@ class CausalRunner:
         for each in reversed(decoding.filters):
             conditions = each.all_conditions(conditions)
         mask = self.model.mask(analysis, conditions, decoding.past)
-        spectra, gains = self.model.apply_mask(mask, spectrum), self.model.high_gain(mask, features)
-        total = spectrum.abs().square().sum(1, keepdim=True)
+        spectra = self.model.apply_mask(mask, spectrum)
+        gains = self.model.high_gain(mask, features) if self.carries_high else mask[:, :, 0, 0]
         for each in decoding.filters:
+            total = spectrum.abs().square().sum(1, keepdim=True)
             gain, high = each.gain(spectra.abs().square().sum(2), total), gains.square()[:, :, None]
             spectra = spectra[:, : gain.shape[1]] * gain[:, :, None]
             gains = gains[:, : gain.shape[1]] * each.gain(high, torch.ones_like(high[:, :1]))[:, :, 0]

@@ -134,16 +134,21 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Tensor, past: Past, before: int = 0) -> Tensor:
         """(batch, channels, bands, frames), and the number of frames before them, to (..., frames that are due)."""
+        if not x.shape[-1]:
+            return x.new_zeros(len(x), self.outputs, self.bands_after(x), 0)
         joined = past.extend(self, x, self.reach)[..., before % self.stride[1] :]
         if joined.shape[-1] <= self.reach:
-            bands = 1 if self.conv.padding[0] == 0 else -(-x.shape[2] // self.stride[0])
-            return x.new_zeros(len(x), self.outputs, bands, 0)
+            return x.new_zeros(len(x), self.outputs, self.bands_after(x), 0)
         if self.dilation > 1:  # torch's dilated convolution is slow: the taps of a frame become neighbours
             count = joined.shape[-1] - self.reach
             taps = [joined[:, :, 0, start : start + count] for start in range(0, self.reach + 1, self.dilation)]
             return self.norm(self.conv(torch.stack(taps, dim=-1))).transpose(2, 3)
         result: Tensor = self.norm(self.expand(self.conv(joined)))
         return result
+
+    def bands_after(self, x: Tensor) -> int:
+        """Number of bands of the result."""
+        return -(-x.shape[2] // self.stride[0]) if self.conv.padding[0] else x.shape[2] - self.conv.kernel_size[0] + 1
 
     def fold(self) -> None:
         """Fold the norm into the convolution before it."""

@@ -30,6 +30,7 @@ SILENCE = 1e-12  # power of a step that is digital silence
 RUMBLE_BINS = 2  # the lowest bins, below 30 Hz, which neither level nor features depend on
 TIME_STRIDES = (2, 2, 1)
 COARSE = 4  # steps of the coarsest grid
+CONDITION = "condition"  # in the past of a decoder: what becomes of its conditions
 
 
 class CausalResidual(nn.Module):
@@ -53,7 +54,8 @@ class CausalLevel(nn.Module):
         self.residual = CausalResidual(outputs, rank, taps)
 
     def forward(self, x: Tensor, past: Past, before: int) -> Tensor:
-        return self.residual(F.relu(self.down(x, past, before)), past)
+        x = self.down(x, past, before)
+        return self.residual(F.relu(x), past) if x.shape[-1] else x
 
 
 class CausalDecoder(nn.Module):
@@ -75,15 +77,21 @@ class CausalDecoder(nn.Module):
         self.conv = CausalConv(outputs, outputs, rank, taps=taps)
         self.film = FiLM(condition_dim, outputs)
 
-    def forward(self, x: Tensor, skip: Tensor, condition: Tensor, past: Past, before: int) -> Tensor:
-        """x (batch * queries, ...), the encoder's map (batch, ...) after `before` frames, condition (.., dim)."""
+    def forward(self, x: Tensor, skip: Tensor, modulation: Tensor, past: Past, before: int) -> Tensor:
+        """x (batch * queries, ...), the encoder's map (batch, ...) after `before` frames, and what `film` projects."""
         x = self.reduce(x)
         if self.scale[1] == 2:
             x = hold(x, past, self, before, skip.shape[-1])
         x = x.repeat_interleave(2, dim=2)
         if not x.shape[-1]:
             return x
-        return F.relu(self.film(self.conv(add_shared(x, skip), past), condition))
+        return F.relu(modulate(self.conv(add_shared(x, skip), past), modulation))
+
+
+def modulate(x: Tensor, modulation: Tensor) -> Tensor:
+    """Modulate x (batch, channels, ...) by scale and shift (batch, 2 * channels, ...), as `FiLM` does."""
+    scale, shift = modulation.chunk(2, dim=1)
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 class CausalTags(nn.Module):
@@ -170,6 +178,8 @@ class LiveUNet(BandMaskModel):
 
     to_bands: Tensor
     advance: Tensor
+    lower_band: Tensor
+    second_share: Tensor
 
     def __init__(
         self,
@@ -197,6 +207,10 @@ class LiveUNet(BandMaskModel):
         self.stft = LowDelaySTFT(n_fft, hop, tail, PATCH * COARSE)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
         self.register_buffer("to_bins", to_bins, persistent=False)
+        first = (to_bins > 0).int().argmax(1).clamp_max(bands - 2)  # of the two bands that reach a bin
+        second = to_bins.gather(1, first[:, None] + 1)
+        self.register_buffer("lower_band", first, persistent=False)
+        self.register_buffer("second_share", second, persistent=False)
         self.register_buffer("to_bands", (to_bins / to_bins.sum(0)).T.contiguous(), persistent=False)
         turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
         self.register_buffer("advance", torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None], persistent=False)
@@ -243,21 +257,26 @@ class LiveUNet(BandMaskModel):
         Steps that sound count alike until `LEVEL_SECONDS` are over, then the last ones count more. Steps 40 dB below
         the level hardly count, and those before a sound 40 dB above it no longer.
         """
-        power = spectrum[:, :, RUMBLE_BINS:].abs().square().sum((1, 2)).unflatten(-1, (-1, PATCH)).sum(-1)
+        power = spectrum.detach()[:, :, RUMBLE_BINS:].abs().square().sum((1, 2)).unflatten(-1, (-1, PATCH)).sum(-1)
         power = power / (PATCH * (spectrum.shape[2] - 1) * self.stft.window.square().sum())
-        zeros = power.new_zeros(len(power))
-        mean, count = past.get("level", torch.stack([zeros, zeros]))
-        levels = []
+        states = past.get("level", torch.zeros(len(power), 2, dtype=torch.float64)).tolist()
         fast, slow = (self.step / (seconds * self.sample_rate) for seconds in (LEVEL_SECONDS, PAUSE_SECONDS))
-        for now in power.detach().unbind(-1):
-            count = torch.where(now * PAUSE > mean, 0.0, count)
-            sounds = now > (PAUSE * mean).clamp_min(SILENCE)
-            count = count + sounds
-            rate = torch.where(sounds, (1 / count.clamp_min(1)).clamp_min(fast), torch.where(count > 0, slow, 0.0))
-            mean = mean + rate * (now - mean)
-            levels.append(mean)
-        past["level"] = torch.stack([mean, count])
-        return torch.stack(levels, dim=-1).clamp_min(SILENCE).sqrt()
+        levels: list[list[float]] = []
+        for state, powers in zip(states, power.tolist(), strict=True):  # plain numbers: a push has one step
+            mean, count = state
+            levels.append([])
+            for now in powers:
+                if now * PAUSE > mean:
+                    count = 0.0
+                if now > max(PAUSE * mean, SILENCE):
+                    count += 1
+                    mean += max(1 / count, fast) * (now - mean)
+                elif count:
+                    mean += slow * (now - mean)
+                levels[-1].append(max(mean, SILENCE) ** 0.5)
+            state[:] = mean, count
+        past["level"] = torch.tensor(states, dtype=torch.float64)
+        return power.new_tensor(levels)
 
     def features(self, spectrum: Tensor, past: Past | None = None, level: Tensor | None = None) -> Tensor:
         """Spectrum (batch, channels, bins, frames) to features (batch, 5, bands, frames), as those of `BandUNet`."""
@@ -307,21 +326,35 @@ class LiveUNet(BandMaskModel):
     def mask(self, analysis: Analysis, conditions: Tensor, past: Past | None = None) -> Tensor:
         """Conditions (batch, queries, dim) to masks (batch, queries, 2, bands, frames).
 
-        The past is that of the decoder, which depends on the conditions; another one than that of `analyse`.
+        The past is that of the decoder, another one than that of `analyse`. It belongs to the conditions.
         """
         past = Past() if past is None else past
         queries, bottom = conditions.shape[1], analysis.bottom
-        condition = self.query(rearrange(self.unit_variance(conditions), "b q dim -> (b q) dim"))
-        key = rearrange(self.match(condition), "(b q) dim -> b q dim 1 1", q=queries)
-        matched = rearrange(analysis.frames[:, None] * key, "b q dim 1 frames -> (b q) dim 1 frames")
-        matched = rearrange(self.matched(F.relu(matched)), "(b q) c 1 frames -> b q c 1 frames", q=queries)
-        x = rearrange(matched + bottom[:, None], "b q ... -> (b q) ...")
-        x = F.relu(self.bottom_film(self.bottom(x, past), condition))
+        if CONDITION not in past:
+            condition = self.query(rearrange(self.unit_variance(conditions), "b q dim -> (b q) dim"))
+            past[CONDITION] = torch.cat([self.match(condition), *(film.project(condition) for film in self.films())], 1)
+        sizes = [self.match.out_features, *(film.project.out_features for film in self.films())]
+        key, *modulations = past[CONDITION][:, :, None, None].split(sizes, dim=1)
+        x = bottom.repeat_interleave(queries, 0)
+        if x.shape[-1]:
+            matched = key * analysis.frames.repeat_interleave(queries, 0)
+            x = F.relu(modulate(self.bottom(x + self.matched(F.relu(matched)), past), modulations[0]))
         befores = (-(-past.steps // COARSE), -(-past.steps // 2), past.steps)
-        for decoder, skip, before in zip(self.decoders, reversed(analysis.skips), befores, strict=True):
-            x = decoder(x, skip, condition, past, before)
+        places = zip(self.decoders, reversed(analysis.skips), modulations[1:], befores, strict=True)
+        for decoder, skip, modulation, before in places:
+            x = decoder(x, skip, modulation, past, before)
         past.steps += analysis.skips[0].shape[-1]
         return self.complex_mask(self.head(x), queries)
+
+    def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
+        """See `BandMaskModel.apply_mask`. A push has few frames, for which matrices are slow."""
+        below, above = mask.index_select(3, self.lower_band), mask.index_select(3, self.lower_band + 1)
+        real, imaginary = (below + (above - below) * self.second_share).unbind(2)
+        return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
+
+    def films(self) -> list[FiLM]:
+        """Where the condition enters, the coarsest first."""
+        return [self.bottom_film, *(decoder.film for decoder in self.decoders)]  # type: ignore[misc]
 
     def listen(self, mixture: Tensor, past: Past) -> tuple[Tensor, Tensor, Analysis]:
         """Analyse the next piece of a mixture (batch, channels, steps * step).
