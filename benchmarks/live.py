@@ -164,7 +164,7 @@ def main() -> None:
             print(markdown(("model", "two sources, by label, dB", "by phrase", "absent, median attenuation"), cells))
         elif part == "pace":
             report[part] = found = measure_pace(options.model, options.seconds)
-            text = "{seconds:.0f} s at real-time pace: {late} of {blocks} blocks late; out {median:.3f} s after they went in, "
+            text = "{seconds:.0f} s at real-time pace: {late} of {blocks} blocks late; {median:.3f} s from in to out, "
             text += "{most:.3f} at most; {samples_in} samples in, {samples_out} out"
             print(text.format(**found))
         elif part == "memory":

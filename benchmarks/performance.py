@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from separation import Separator
 from separation.audio import read, write
 from separation.evaluate.tables import markdown
+from separation.overlap_add import OverlapAdd
 
 SAMPLE_RATE, CHANNELS = 44100, 2
 COMMAND_SECONDS, ALONE_SECONDS, PASS_SECONDS, COST_SECONDS = 10, 60, 10, 20
@@ -224,7 +225,7 @@ def measure_cost(separator: Any, directory: Path) -> dict[str, Any]:
     runner = separator.stream(["sound"], separator.sample_rate, 1, 1.0).runner
     return {
         "multiply_adds": {str(n): multiply_adds(separator, n) for n in (1, len(QUERIES))},
-        "overlap": runner.segment / (runner.segment - runner.overlap),
+        "overlap": runner.segment / (runner.segment - runner.overlap) if isinstance(runner, OverlapAdd) else 1.0,
         "separator_parameters": sum(p.numel() for p in separator.model.parameters()),
         "encoder_parameters": sum(p.numel() for p in separator.encoder.parameters()),
         "weights_bytes": (directory / "model.safetensors").stat().st_size,

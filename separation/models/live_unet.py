@@ -202,7 +202,7 @@ class LiveUNet(BandMaskModel):
         if tail % hop or not 2 * hop <= tail <= n_fft:
             raise ValueError(f"tail {tail} must be a multiple of hop {hop}, at least twice that, at most {n_fft}.")
         self.sample_rate, self.condition_dim, self.step = sample_rate, condition_dim, PATCH * hop
-        self.stride, self.context = self.step * COARSE, 10 * sample_rate
+        self.stride, self.context = self.step * COARSE, 5 * sample_rate // 2
         self.delay = tail - hop  # samples between the end of a step and the end of the output that is final then
         self.stft = LowDelaySTFT(n_fft, hop, tail, PATCH * COARSE)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
