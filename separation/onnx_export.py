@@ -31,22 +31,22 @@ from separation.encoders.base import import_optional
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import candidate_folders, find_folder, load_bert
 from separation.errors import ModelError, expand_home, one_sentence, reason
-from separation.models.base import ConditionedModel
-from separation.onnx_graphs import GRAPHS, TextGraph
-from separation.presence import PresenceRule
-from separation.pretrained import find_model, load_model, load_settings, read_card
-from separation.process import remove, temporary_path, uninterrupted
-from separation.stream import (
+from separation.levels import (
     EXCESSIVE_RUMBLE,
     FAINT_RUMBLE,
     HIGH_PASS_PERIODS,
     LEVEL_FRAME,
     LEVEL_GATE,
-    RESAMPLER_SAMPLES,
     RUMBLE_FRAMES,
     SILENCE,
     STEADY_RUMBLE,
 )
+from separation.models.base import ConditionedModel
+from separation.onnx_graphs import GRAPHS, TextGraph
+from separation.presence import PresenceRule
+from separation.pretrained import find_model, load_model, load_settings, read_card
+from separation.process import remove, temporary_path, uninterrupted
+from separation.stream import RESAMPLER_SAMPLES
 from separation.tensors import own_defaults
 
 OPSET = 17

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from separation import Separator
 from separation.convert import main
+from separation.levels import Level
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
 from separation.pretrained import build, load_model, save_model
-from separation.stream import Level
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 from separation import onnx_export  # noqa: E402

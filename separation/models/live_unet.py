@@ -354,7 +354,8 @@ class LiveUNet(BandMaskModel):
 
     def films(self) -> list[FiLM]:
         """Where the condition enters, the coarsest first."""
-        return [self.bottom_film, *(decoder.film for decoder in self.decoders)]  # type: ignore[misc]
+        decoders = [decoder for decoder in self.decoders if isinstance(decoder, CausalDecoder)]
+        return [self.bottom_film, *(decoder.film for decoder in decoders)]
 
     def listen(self, mixture: Tensor, past: Past) -> tuple[Tensor, Tensor, Analysis]:
         """Analyse the next piece of a mixture (batch, channels, steps * step).
