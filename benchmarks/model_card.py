@@ -108,6 +108,7 @@ def limits_section(config: dict[str, Any], sources: Sources, report: dict[str, A
     """List what the model cannot do."""
     counts = Counter(row["label"] for recordings in sources.values() for rows in recordings for row in rows)
     carried, nyquist = config["model"].get("init_args", {}).get("carry_high"), config["card"]["sample_rate"] / 2000
+    carried = carried or config["model"]["class_path"].endswith("LiveUNet")
     higher = "follow the mask of the highest band" if carried else "stay in the residual"
     points = [
         f"It analyses frequencies up to {nyquist:g} kHz; higher ones {higher}.",

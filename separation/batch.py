@@ -31,7 +31,7 @@ from typing import Any
 from tqdm import tqdm
 
 from separation import collection
-from separation.cli_options import Parser, UsageError, build_parser, check_model, parse, parse_array
+from separation.cli_options import LIVE_OPTIONS, Parser, UsageError, build_parser, check_model, parse, parse_array
 from separation.collection import STATE, Store, clean
 from separation.errors import AudioError, DataError, one_sentence
 from separation.outputs import Request, slug
@@ -45,7 +45,9 @@ ATTEMPTS = 3  # at a recording whose worker is killed
 TASKS = 10_000  # at most; each is one recording, or several of a large collection
 SOCKET_BYTES = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 STORE_BYTES = 80 << 20  # of Ray's object store on one machine; it holds lists of paths and rows
-UNUSED = {"output", "overwrite", "skip_existing", "json", "jobs", "recursive", "list_models", "sounds"}
+UNUSED = {
+    "output", "overwrite", "skip_existing", "json", "jobs", "recursive", "list_models", "sounds", "live", *LIVE_OPTIONS
+}  # fmt: skip
 SAMPLES = (  # options that the outputs depend on
     "model", "faithful", "precision", "format", "subtype", "bitrate", "clip", "sound_only", "plot", "track", "span",
     "list", "all", "array",

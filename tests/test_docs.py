@@ -50,7 +50,7 @@ def kind(words):
     if PATTERN.search(words):
         return "form"
     if program == "separate":
-        return "run" if "- >" not in words else "parsed"
+        return "parsed" if "- >" in words or "--live" in words else "run"
     if program == "separation-data":
         return "run" if rest.startswith(RUN_DATA) else "parsed"
     return "parsed"

@@ -141,3 +141,18 @@ def test_stored_conditions_of_the_sounds_are_those_of_their_names(separator):
     assert separator.stored_sounds is not None and len(names) == 557
     fresh = separator.conditions(names[::40]).cpu()
     assert torch.allclose(separator.listing_conditions[::40], fresh, atol=1e-5)
+
+
+def test_the_live_model_separates_as_it_hears():
+    live = Separator.from_pretrained("live", device="cpu")
+    size = sum(parameter.numel() for parameter in live.model.parameters())
+    assert 2e6 < size < 8e6
+    dog, rain = sources(4 * RATE)
+    mixture, stream = dog + rain, live.stream("dog barking", RATE)
+    assert stream.latency <= 0.064
+    pieces = [stream.push(block) for block in mixture.split(1000, dim=1)]
+    target = torch.cat([*pieces, stream.flush()], dim=-1)[0]
+    whole = live(mixture, ["dog barking", "violin"], RATE)
+    assert (target - whole[0].target).abs().max() < 1e-5
+    assert sdr(dog.numpy(), target.numpy()) > sdr(dog.numpy(), mixture.numpy()) + 3
+    assert stream.presence[0] == pytest.approx(whole[0].presence, abs=1e-4) and whole[1].presence < whole[0].presence

@@ -79,7 +79,7 @@ def test_a_recipe_builds_what_it_describes(name, elsewhere):
     if isinstance(cli.model, Objective):
         assert cli.model.encoder.embedding_dim == cli.model.model.condition_dim
         assert cli.datamodule.sample_rate == cli.model.model.sample_rate
-    if name in ("default", "small"):  # the networks of the embedded models
+    if name in ("default", "small", "live"):  # the networks of the embedded models
         embedded = select(read_tensors(WEIGHTS / name / "model.safetensors"), "model.")
         assert {n: p.shape for n, p in cli.model.model.state_dict().items()} == {
             n: p.shape for n, p in embedded.items()

@@ -85,7 +85,7 @@ def draw_mixtures(data: Path, encoder: Any, rng: np.random.Generator) -> list[tu
         for mixture in mixtures:
             chosen = [clips[number] for number in rng.choice(len(clips), 2, replace=False)]
             for clip in chosen:
-                wave = torch.from_numpy(decode(data / clip.path, 32000).samples).float().flatten()[:LENGTH]
+                wave = torch.from_numpy(decode(data / clip.path, 32000)[0][:LENGTH]).float()
                 start = int(rng.integers(LENGTH - len(wave) + 1))
                 mixture[0, start : start + len(wave)] += (
                     wave / wave.std().clamp_min(1e-6) * 10 ** rng.uniform(-0.25, 0.25)
