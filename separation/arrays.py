@@ -47,14 +47,14 @@ class Array:
         name = f"{value}: " if isinstance(value, str | Path) else ""
         try:
             if name:
-                path = expand_home(value)
-                value = yaml.safe_load(path.read_text(encoding="utf-8") if path.is_file() else str(value))
+                path, rows = expand_home(value), str(value).lstrip().startswith("[")  # may be longer than a file's name
+                value = yaml.safe_load(str(value) if rows or not path.is_file() else path.read_text(encoding="utf-8"))
             positions = tuple((*map(float, row), 0.0)[:3] for row in value if len(row) in (2, 3))
             if not 2 <= len(positions) == len(value) <= MAX_MICROPHONES:
                 raise ValueError
         except OSError as error:
             raise ValueError(f"{name}{reason(error)}.") from None
-        except (TypeError, ValueError, yaml.YAMLError):
+        except (TypeError, ValueError, OverflowError, RecursionError, yaml.YAMLError):
             rows = f"positions of 2 to {MAX_MICROPHONES} microphones, two or three numbers of metres each"
             raise ValueError(f"{name}an array is {', '.join(LAYOUTS)}, or a file or rows of {rows}.") from None
         if not all(math.isfinite(each) and abs(each) <= MAX_METRES for row in positions for each in row):

@@ -251,9 +251,9 @@ def check_live(options: argparse.Namespace, requests: Sequence[Request]) -> None
             raise UsageError(f"--{given[0]} needs --live.")
         return
     names = ("list", "all", "residual", "each", "output", "format", "subtype", "clip", "bitrate", "plot", "json",
-             "overwrite", "skip_existing", "recursive", "span", "track", "faithful")  # fmt: skip
+             "overwrite", "skip_existing", "recursive", "span", "track", "faithful", "sound_only")  # fmt: skip
     if given := [name for name in names if getattr(options, name)]:
-        option = {"span": "from or --to", "skip_existing": "skip-existing"}.get(given[0], given[0])
+        option = {"span": "from or --to"}.get(given[0], given[0].replace("_", "-"))
         raise UsageError(f"--live cannot be combined with --{option}.")
     if options.files not in ([], [STANDARD]):
         raise UsageError(f"--live takes no files: separate {options.files[0]} without it, or pipe its sound in.")

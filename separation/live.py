@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from separation.audio.waveform import MAX_CHANNELS
 from separation.cli_model import Model
 from separation.cli_options import UsageError, check_model
 from separation.cli_print import Reporter
-from separation.errors import AudioError, one_sentence
+from separation.errors import AudioError, ModelError, one_sentence, reason
 from separation.outputs import Request
 from separation.process import DONE, printable, standard_output
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 16
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav file that is written to a pipe
+MAX_RATE = 768_000  # Hz
 MAX_HEADER = 1 << 20  # bytes before the samples of a wav file
 STATUS_SECONDS = 0.25
 BLOCK_SECONDS = 0.01  # of a sound card
@@ -49,6 +51,11 @@ class Samples:
     channels: int
     kind: str
 
+    def __post_init__(self) -> None:
+        if not (100 <= self.rate <= MAX_RATE and self.channels <= MAX_CHANNELS):
+            what = f"{self.rate} Hz and {self.channels} channels"
+            raise AudioError(f"Live sound has 100 to {MAX_RATE} Hz and 1 to {MAX_CHANNELS} channels, not {what}.")
+
     @property
     def frame(self) -> int:
         """Bytes of one sample of all channels."""
@@ -63,7 +70,8 @@ class Samples:
         kind = {"s16le": "<i2", "f32le": "<f4"}.get(self.kind, "<i4")
         samples = np.frombuffer(data, kind).reshape(-1, self.channels).T
         scale = 1.0 if kind == "<f4" else 2.0 ** (1 - 8 * samples.itemsize)
-        return np.nan_to_num(samples.astype(np.float32) * np.float32(scale))
+        with np.errstate(invalid="ignore"):
+            return np.nan_to_num(samples.astype(np.float32) * np.float32(scale), posinf=0.0, neginf=0.0)
 
     def encode(self, wave: np.ndarray) -> bytes:
         """Floats (channels, n) to bytes; integers are clipped."""
@@ -212,10 +220,12 @@ def run(options: argparse.Namespace, requests: Sequence[Request]) -> int:
     model = Model(options, requests, Reporter(options, True))
     status = Status(options.quiet)
     try:
-        if options.files or not sys.stdin.isatty():
+        if options.files or sys.stdin is None or not sys.stdin.isatty():
             run_pipe(options, model, status)
         else:
             run_sound_card(options, model, status)
+    except ModelError as error:
+        raise AudioError(f"The sound could not be separated: {error}") from None
     finally:
         status.close()
     return DONE
@@ -225,11 +235,24 @@ def run_pipe(options: argparse.Namespace, model: Model, status: Status) -> None:
     """Separate standard input to standard output, each sample as soon as its target is ready."""
     if sys.stdout.isatty():
         raise UsageError("Audio cannot go to a terminal. Redirect standard output.")
+    if sys.stdin is None:
+        raise AudioError("Standard input is closed.")
+    given = ("microphone", "speaker") if options.raw else ("microphone", "speaker", "rate", "channels")
+    for name in given:
+        if getattr(options, name) is not None:
+            why = "has no meaning for sound from a pipe" if name in given[:2] else "needs --raw: a wav file has its own"
+            raise UsageError(f"--{name} {why}.")
     source, sink = sys.stdin.fileno(), sys.stdout.fileno()
+
+    def read(count: int) -> bytes:
+        try:
+            return os.read(source, count)
+        except OSError as error:
+            raise AudioError(f"Standard input cannot be read: {reason(error)}.") from None
 
     def read_all(count: int) -> bytes:
         data = b""
-        while len(data) < count and (more := os.read(source, count - len(data))):
+        while len(data) < count and (more := read(count - len(data))):
             data += more
         return data
 
@@ -246,7 +269,7 @@ def run_pipe(options: argparse.Namespace, model: Model, status: Status) -> None:
     if not options.raw:
         write_all(samples.header())
     rest = b""
-    while left and (data := os.read(source, int(min(READ_BYTES, left)))):
+    while left and (data := read(int(min(READ_BYTES, left)))):
         left -= len(data)
         rest += data
         whole = len(rest) // samples.frame * samples.frame

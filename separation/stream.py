@@ -210,7 +210,7 @@ class Stream:
     @own_defaults()
     def flush(self) -> Tensor:
         """Return the remaining targets (queries, channels, m)."""
-        return self._collect(self.runner.flush(), 1)
+        return self._collect(self.runner.flush(), self.channels or 1)
 
     def separate(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Separate a whole recording that is given in blocks (channels, n).

@@ -137,6 +137,7 @@ def test_arrays_are_read_from_names_rows_texts_and_files(tmp_path):
         assert Array.parse(file) == Array.parse(str(file)) == expected
     assert Array.parse(PAIR) == Array.parse(np.array(PAIR)) == Array.parse("[[0, 0.1], [0, -0.1]]") == expected
     assert Array.parse("ambix").channels == 4
+    assert Array.parse(str([[number / 32, 0.123456789, 0.0] for number in range(32)])).channels == 32
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,8 @@ def test_arrays_are_read_from_names_rows_texts_and_files(tmp_path):
         ([[0, 0], ["a", "b"]], "numbers of metres"),
         ("[[0, 0", "an array is"),
         (7, "an array is"),
+        (f"[[0, 1], [{'9' * 400}, 0]]", "an array is"),
+        ("[" * 9000, "an array is"),
         ([[0, math.nan], [0, 1]], "finite"),
         ([[0, 0], [0, 1e6]], "at most 100 metres"),
         ([[0, 0, 0], [0, 0, 1]], "tell no azimuth"),

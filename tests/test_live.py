@@ -290,6 +290,7 @@ def test_the_rest_of_a_removal_is_the_input_without_it(model, monkeypatch):
     ("arguments", "sentence"),
     [
         (["--query", "rain", "--residual"], "--live cannot be combined with --residual."),
+        (["--query", "rain", "--sound-only"], "--live cannot be combined with --sound-only."),
         (["--query", "rain", "--from", "1"], "--live cannot be combined with --from or --to."),
         (["--query", "rain", "--query", "dog"], "--live has one result: "),
         (["--query", "rain", "mix.wav"], "--live takes no files: separate mix.wav without it"),
@@ -321,6 +322,7 @@ def test_options_of_live_sound_need_it(capsys):
         (b"OggS" + bytes(400), "is not a wav file; say --raw"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8), "of another kind than"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0", "ends before its samples or is damaged"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 9, 18, 2, 16), "100 to 768000 Hz"),
     ],
 )
 def test_what_is_no_wav_file_is_said(data, sentence, model, monkeypatch, capsys):
@@ -407,3 +409,71 @@ def test_a_missing_sound_card_is_said(fault, sentence, sound_card, model, monkey
         monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert main(["--live", "--query", "rain", "--model", str(model)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def wav_of(data, subtype=3):
+    """A wav file of 32-bit floats at 8 kHz."""
+    kind = struct.pack("<HHIIHH", subtype, 1, 8000, 32000, 4, 32)
+    return b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + kind + b"data" + struct.pack("<I", len(data)) + data
+
+
+def test_samples_that_are_no_numbers_are_silence(model, monkeypatch, capsys):
+    wave = noise(0.5, 8000).numpy()[0].astype("<f4")
+    clean, wave[100:103] = wave.copy(), [np.inf, -np.inf, np.nan]
+    clean[100:103] = 0
+    broken = wave.tobytes().replace(np.float32(np.nan).tobytes(), b"\1\0\x80\x7f")  # a signalling one
+    results = [
+        Pipe(monkeypatch, lambda write, data=data: write(wav_of(data))).run("--query", "rain", "--model", model)
+        for data in (clean.tobytes(), broken)
+    ]
+    assert results[0] == results[1] and results[0][0] == 0 and capsys.readouterr().err == ""
+
+
+def test_sound_beyond_the_range_of_numbers_is_said(model, monkeypatch, capsys):
+    wave = np.full(8000, 3e38, "<f4")
+    wave[::2] *= -1
+    status, _ = Pipe(monkeypatch, lambda write: write(wav_of(wave.tobytes()))).run("--query", "rain", "--model", model)
+    error = capsys.readouterr().err
+    assert status == 1 and "NaN or infinity" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--rate", "--rate needs --raw"),
+        ("--channels", "--channels needs --raw"),
+        ("--speaker", "--speaker has no meaning for sound from a pipe"),
+    ],
+)
+def test_options_that_change_nothing_are_refused(option, why, model, monkeypatch, capsys):
+    pipe = Pipe(monkeypatch, lambda write: write(wav_of(bytes(400))))
+    status, result = pipe.run("--query", "rain", "--model", model, option, "2")
+    assert status == 2 and result == b"" and why in capsys.readouterr().err
+
+
+def test_standard_input_that_cannot_be_read_is_said(model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").touch()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with (tmp_path / "out").open("r+") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        for stdin, why in (
+            (None, "is closed"),
+            (types.SimpleNamespace(fileno=lambda: folder, isatty=bool), "it is a folder"),
+        ):
+            monkeypatch.setattr(sys, "stdin", stdin)
+            assert main(["--live", "--query", "rain", "--model", str(model)]) == 1
+            assert f"separate: Standard input {'is' if stdin is None else 'cannot'}" in (
+                error := capsys.readouterr().err
+            )
+            assert why in error and error.count("\n") == 1
+    os.close(folder)
+
+
+def test_a_second_flush_has_the_channels_of_the_blocks(separator):
+    for each in (separator, tiny_separator()):
+        stream = each.stream("dog", 8000)
+        assert torch.cat([stream.push(noise(0.1, 8000, 2)), stream.flush(), stream.flush()], dim=-1).shape == (
+            1,
+            2,
+            800,
+        )
