@@ -15,14 +15,13 @@ import importlib.util
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -35,16 +34,15 @@ from separation.cli_options import LIVE_OPTIONS, Parser, UsageError, build_parse
 from separation.collection import STATE, Store, clean
 from separation.errors import AudioError, DataError, one_sentence
 from separation.outputs import Request, slug
-from separation.process import DONE, FAILED, SIGNALS, call, make_folder, remove, say, silence, temporary_folder
+from separation.process import DONE, FAILED, call, make_folder, remove, say, temporary_folder
 from separation.process import temporary_path as temporary
+from separation.ray_processes import ray_errors, start_ray
 
 PROGRAM, USAGE = "separate-batch", 2
 ABOUT = f"{STATE}/options.json"
 CALLS = 2  # of an actor at once: one computes, the other reads and writes
 ATTEMPTS = 3  # at a recording whose worker is killed
 TASKS = 10_000  # at most; each is one recording, or several of a large collection
-SOCKET_BYTES = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
-STORE_BYTES = 80 << 20  # of Ray's object store on one machine; it holds lists of paths and rows
 UNUSED = {
     "output", "overwrite", "skip_existing", "json", "jobs", "recursive", "list_models", "sounds", "live", *LIVE_OPTIONS
 }  # fmt: skip
@@ -52,15 +50,6 @@ SAMPLES = (  # options that the outputs depend on
     "model", "faithful", "precision", "format", "subtype", "bitrate", "clip", "sound_only", "plot", "track", "span",
     "list", "all", "array",
 )  # fmt: skip
-SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_agent_register_timeout_ms": "300000",  # on a busy machine its processes start slowly
-}
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on Linux too, Ray then asks for no address of this machine
-
 DESCRIPTION = """\
 Separate every recording of a collection, on all cores of this machine or on a Ray cluster.
 
@@ -198,22 +187,7 @@ class Run:
 
     def describe_options(self) -> dict[str, str]:
         """Return what the outputs depend on, to be kept beside them."""
-        names = [
-            "model",
-            "faithful",
-            "precision",
-            "format",
-            "subtype",
-            "bitrate",
-            "clip",
-            "sound_only",
-            "plot",
-            "track",
-            "span",
-            "list",
-            "all",
-        ]
-        what = {name: getattr(self.options, name) for name in names}
+        what = {name: getattr(self.options, name) for name in SAMPLES}
         asked = [(each.name, str(each.query), each.target, each.residual, each.gain) for each in self.requests]
         source = self.source if "://" in self.source else os.path.abspath(self.source)
         return {"source": source, "sounds": json.dumps(asked), "options": repr(what)}
@@ -240,7 +214,7 @@ class Run:
             staging = temporary(self.out.folder / STATE / "staging")
             self.stack.callback(remove, staging)
         with ray_errors():
-            workers = self.start_ray(len(tasks))
+            workers = start_ray(self.options, len(tasks), self.stack)
             import ray.data
 
             context = ray.data.DataContext.get_current()
@@ -262,107 +236,6 @@ class Run:
             )
             for each in data.iter_rows():
                 yield json.loads(each["row"])
-
-    def start_ray(self, tasks: int) -> int:
-        """Start Ray on this machine, or connect to a cluster; return the number of workers."""
-        options = self.options
-        handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        os.environ |= (SETTINGS if options.address else SETTINGS | LOOPBACK) | os.environ
-        import ray
-
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = 0 if options.workers == "auto" else min(int(options.workers), tasks)
-        if ray.is_initialized():
-            pass
-        elif options.address:
-            connect(address=options.address)
-            self.stack.callback(ray.shutdown)
-        else:
-            folder = temporary(Path(tempfile.gettempdir()) / "ray", short=True)
-            if len(os.fsencode(folder)) > SOCKET_BYTES:
-                folder = temporary(Path("/tmp", "ray"), short=True)
-            self.stack.callback(remove, folder)
-            self.stack.callback(stop_ray)
-            processors = options.threads * (workers or min(max(1, cores // options.threads), tasks))
-            connect(address="local", num_cpus=processors, include_dashboard=False, object_store_memory=STORE_BYTES,
-                    _temp_dir=str(folder))  # fmt: skip
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # Ray has taken them
-                signal.signal(number, handler)
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        room = there.get("GPU", 0) / options.gpus if options.gpus else there.get("CPU", 0) / options.threads
-        if room < 1:
-            needed = f"{options.gpus:g} GPUs" if options.gpus else f"{options.threads} processors"
-            raise UsageError(f"Each worker needs {needed}, but there are not so many.")
-        return workers or min(int(room), tasks)
-
-
-def connect(**options: Any) -> None:
-    """Run `ray.init`, which prints nothing; try again if a busy machine has not started Ray's processes in time."""
-    import ray
-
-    for last in (False, False, True):
-        try:
-            with silence():
-                ray.init(logging_level=logging.CRITICAL, log_to_driver=False, **options)
-            return
-        except Exception:
-            stop_ray()
-            if last:
-                raise
-
-
-@contextmanager
-def ray_errors() -> Iterator[None]:
-    """Turn an error of Ray, or of a worker, into one sentence."""
-    try:
-        yield
-    except (UsageError, AudioError, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UsageError):
-                raise UsageError(str(cause).strip().splitlines()[-1].removeprefix("separation.cli_options.")) from None
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [""]
-        raise AudioError(f"The run ended early: {type(error).__name__}: {one_sentence(lines[-1])}") from None
-
-
-def stop_ray() -> None:
-    """End Ray and wait until its processes have ended."""
-    import psutil  # Ray brings it
-    import ray
-
-    processes = psutil.Process().children(recursive=True)
-    ray.shutdown()
-    _, alive = psutil.wait_procs(processes, timeout=5)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
-
-
-class Later(Future[Any]):
-    """The result of work that is done when it is first asked for."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        super().__init__()
-        self.work = work
-
-    def result(self, timeout: float | None = None) -> Any:
-        if not self.done():
-            try:
-                self.set_result(self.work())
-            except Exception as error:
-                self.set_exception(error)
-        return super().result(timeout)
-
-
-class Deferred(Executor):
-    """Does work when its result is asked for, by the thread that asks."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        return Later(lambda: work(*arguments, **options))
 
 
 class Worker:
@@ -387,6 +260,7 @@ class Worker:
         self.staging = staging or temporary(Path(tempfile.gettempdir()) / "staging")
         self.model = Model(options, requests, Reporter(options, False))
         self.computing, self.turn, self.slots = threading.Lock(), threading.Lock(), threading.Semaphore(CALLS)
+        self.beside = ThreadPoolExecutor(CALLS)  # measures and writes
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Process the recordings of a task which are not finished; return the rows of all."""
@@ -423,21 +297,15 @@ class Worker:
         label, record, notes = source["path"], Record(source["path"]), []  # type: ignore[var-annotated]
         try:
             if attempts > ATTEMPTS:
-                why = "a crash, or no memory"
-                raise AudioError(f"{label} ended its worker {ATTEMPTS} times ({why}), so it is left out.")
+                times = f"{ATTEMPTS} times (a crash, or no memory)"
+                raise AudioError(f"{label} ended its worker {times}, so it is left out.")
             (folder / "in").mkdir(parents=True)
             path = Path(source["address"])
             if "://" in source["address"]:
                 path = folder / "in" / PurePosixPath(source["address"]).name
                 collection.fetch(source["address"], path)
             record, notes = self.separate(source, path, folder / "out")
-            texts = [(str(folder / "out") + "/", ""), (str(path), label)]
-            plain = json.dumps(asdict(record), ensure_ascii=False)
-            for old, new in texts:
-                plain = plain.replace(
-                    json.dumps(old, ensure_ascii=False)[1:-1], json.dumps(new, ensure_ascii=False)[1:-1]
-                )
-            found = json.loads(clean(plain))
+            found = replace_texts(asdict(record), [(f"{folder / 'out'}/", ""), (str(path), label)])
             if not record.error:
                 for each in [*record.outputs, *record.plots]:
                     self.store.publish(Path(each), Path(each).relative_to(folder / "out").as_posix())
@@ -446,7 +314,7 @@ class Worker:
         except Exception as error:
             known = isinstance(error, AudioError)
             record.error = str(error) if known else f"{label} could not be processed: {one_sentence(error)}"
-            found = json.loads(clean(json.dumps(asdict(Record(label, error=record.error)), ensure_ascii=False)))
+            found = replace_texts(asdict(Record(label, error=record.error)), [])
         finally:
             remove(folder)
         found["warnings"] += notes
@@ -472,7 +340,7 @@ class Worker:
             batch = Batch(self.options, self.requests, stack)
             batch.model, batch.reporter, batch.folder = self.model, Collector(self.options, False), folder
             batch.namer = Namer([path], True, batch.reporter.notice, first=source["number"])
-            batch.workers, batch.beside = Deferred(), 1
+            batch.workers, batch.beside = self.beside, 1
             entry = Input(path, source["path"], path.stem, error=source["error"], folder=Path(source["folder"]))
             job = batch.prepare(entry)
             stack.push(job.stack)
@@ -483,3 +351,13 @@ class Worker:
                 batch.compute(job)
             batch.conclude(job)
         return job.record, notes
+
+
+def replace_texts(record: dict[str, Any], texts: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return a record with parts of its texts replaced, and all of them such that UTF-8 can hold them."""
+    plain = json.dumps(record, ensure_ascii=False)
+    for pair in texts:
+        old, new = (json.dumps(text, ensure_ascii=False)[1:-1] for text in pair)
+        plain = plain.replace(old, new)
+    found: dict[str, Any] = json.loads(clean(plain))
+    return found

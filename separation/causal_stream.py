@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.models.band_unet import Analysis
 from separation.models.base import ConditionedModel, TargetFilter
-from separation.models.causal import Past
-from separation.models.live_unet import CONDITION, LiveUNet
+from separation.models.causal import CONDITION, Past
+
+if TYPE_CHECKING:
+    from separation.models.band_unet import Analysis
+    from separation.models.live_unet import LiveUNet
 
 LOBES = 32  # of the resampling filter on either side
 PASSED = 0.94  # of the lower Nyquist frequency

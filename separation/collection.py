@@ -75,10 +75,8 @@ class Store:
     def list_names(self) -> set[str]:
         """Return the names of all files, relative to the folder."""
         if self.folder:
-            walked = os.walk(self.folder)
-            return {
-                Path(where, name).relative_to(self.folder).as_posix() for where, _, names in walked for name in names
-            }
+            found = (Path(where, name) for where, _, names in os.walk(self.folder) for name in names)
+            return {path.relative_to(self.folder).as_posix() for path in found}
         self.files.invalidate_cache()
         return {name.removeprefix(f"{self.root}/") for name in self.files.find(self.root)}
 
@@ -250,16 +248,8 @@ def write_results(store: Store, rows: Iterable[dict[str, Any]], about: dict[str,
     span = pa.struct([("from", number), ("to", number)])
     direction = pa.struct([("pan", number), ("azimuth", number), ("elevation", number), ("confidence", number)])
     heard = pa.struct([("label", text), ("probability", number), ("spans", pa.list_(span)), ("direction", direction)])
-    sound = pa.struct(
-        [
-            ("query", text),
-            ("presence", number),
-            ("verdict", text),
-            ("level", number),
-            ("target", text),
-            ("residual", text),
-        ]
-    )
+    kinds = {"query": text, "presence": number, "verdict": text, "level": number, "target": text, "residual": text}
+    sound = pa.struct(list(kinds.items()))
     schema = pa.schema(
         [
             ("path", text), ("version", text), ("folder", text), ("number", pa.int64()), ("outputs", pa.list_(text)),
@@ -278,16 +268,10 @@ def write_results(store: Store, rows: Iterable[dict[str, Any]], about: dict[str,
 def make_row(source: dict[str, Any], record: dict[str, Any], attempts: int) -> dict[str, Any]:
     """Return the row of a recording from its `Record` as a dictionary."""
     same = ("outputs", "heard", "sounding", "remix", "rest", "duration", "level", "seconds", "warnings", "error")
-    row = {name: source[name] for name in ("path", "version", "folder", "number")} | {
-        name: record[name] for name in same
-    }
+    row = {name: source[name] for name in ("path", "version", "folder", "number")}
+    row |= {name: record[name] for name in same} | {"attempts": attempts}
     names = dict.fromkeys([*record["presence"], *record["targets"], *record["residuals"]])
-    kinds = {
-        "presence": "presence",
-        "verdict": "verdict",
-        "level": "levels",
-        "target": "targets",
-        "residual": "residuals",
-    }
+    kinds = {name: name for name in ("presence", "verdict")}
+    kinds |= {name: f"{name}s" for name in ("level", "target", "residual")}
     row["sounds"] = [{"query": name} | {kind: record[key].get(name) for kind, key in kinds.items()} for name in names]
-    return row | {"attempts": attempts}
+    return row

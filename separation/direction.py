@@ -158,7 +158,7 @@ def locate_spans(
             if left > 0:
                 used[number, begin, min(end, begin + left)] = Covariances(sample_rate, array.channels)
             left -= end - begin
-    segmenter, start = Segmenter(SEGMENT_SECONDS * sample_rate, 0), 0
+    segmenter, start, margin = Segmenter(SEGMENT_SECONDS * sample_rate, 0), 0, MARGIN_SECONDS * sample_rate
     for block in chain(blocks, [None]):
         pieces = [segmenter.flush()] if block is None else segmenter.push(block)
         for segment in (piece for piece in pieces if piece is not None):
@@ -171,7 +171,6 @@ def locate_spans(
             start += segment.shape[-1]
             if not inside:
                 continue
-            margin = MARGIN_SECONDS * sample_rate
             first = max(0, min(place[0] for place in inside.values()) - margin)
             numbers = sorted({key[0] for key in inside})
             part = segment[:, first : max(place[1] for place in inside.values()) + margin]

@@ -22,12 +22,12 @@ from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule
 from separation.query import Query
 from separation.sounds import Sound
-from separation.stream import Stream
 from separation.tensors import own_defaults, read_tensors
 
 if TYPE_CHECKING:
     from separation.changes import Times
     from separation.query import Plain
+    from separation.stream import Stream
 
 
 class Lister:
@@ -39,19 +39,10 @@ class Lister:
     rule: PresenceRule
     listing: ListingRule
     stored_sounds: Path | None
-    stream: Callable[..., Stream]  # `Separator.stream`
-
-    def conditions(self, queries: Sequence[Query | Plain]) -> Tensor:
-        """See `Separator.conditions`."""
-        raise NotImplementedError
-
-    def understand(self, query: Query | Plain) -> Query:
-        """See `Separator.understand`."""
-        raise NotImplementedError
-
-    def level(self, blocks: Iterable[Tensor], sample_rate: int) -> float:
-        """See `Separator.level`."""
-        raise NotImplementedError
+    stream: Callable[..., Stream]  # methods of `Separator`
+    conditions: Callable[..., Tensor]
+    understand: Callable[..., Query]
+    level: Callable[..., float]
 
     @own_defaults()
     def list_sounds(
@@ -138,7 +129,8 @@ class Lister:
         Raises:
             ValueError: if the array is not valid or has another number of channels.
         """
-        known = dict(zip([sound.name for sound in self.listed_sounds], self.listing_conditions, strict=True))
+        names, chosen = [sound.name for sound in self.listed_sounds], Array.parse(array)
+        known = dict(zip(names, self.listing_conditions, strict=True))
         queries = [Query(embedding=known[s.label]) if s.label in known else s.label for s in sounds]
 
         def separate(numbers: list[int], wave: Tensor) -> Tensor:
@@ -146,12 +138,9 @@ class Lister:
             stream = self.stream([queries[number] for number in numbers], sample_rate, len(wave), level)
             return torch.cat([targets for _, targets in stream.separate([wave])], dim=-1)
 
-        spans, chosen = [sound.times for sound in sounds], Array.parse(array)
+        spans = [sound.times for sound in sounds]
         located = locate_spans(spans, blocks, sample_rate, chosen, separate, seconds)
-        return [
-            replace(sound, direction=whole, directions=each)
-            for sound, (whole, each) in zip(sounds, located, strict=True)
-        ]
+        return [replace(s, direction=whole, directions=each) for s, (whole, each) in zip(sounds, located, strict=True)]
 
     @own_defaults()
     def when(

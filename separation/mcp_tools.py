@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
@@ -44,12 +44,15 @@ that the result is of little use, and another wording may be better. Nothing is 
 
 File = Annotated[str, Field(description="The recording: absolute path, or relative to a served folder.")]
 Sounds = Annotated[list[str], Field(description="Sounds in a few words each, for example ['dog barking', 'rain'].")]
+Without = Annotated[list[str], Field(description="Sounds to keep out of every result.")]
+Rest = Annotated[bool, Field(description="Also write, for each sound, the recording without it.")]
+Gains = Annotated[dict[str, float], Field(description="dB by sound, e.g. {'speech': 3, 'traffic': -12}.")]
+Directions = Annotated[bool, Field(description="Also tell where sounds are in a stereo recording.")]
 Start = Annotated[float, Field(description="Start of the part to process, in seconds.")]
 End = Annotated[float | None, Field(description="End of the part to process, in seconds; null: the end.")]
 Output = Annotated[str | None, Field(description="Folder for the results, in a served folder; null: the recording's.")]
 Overwrite = Annotated[bool, Field(description="Whether existing files may be replaced; ask the user first.")]
 Format = Annotated[str | None, Field(description="wav, flac, mp3, ogg, ...; null: as the recording.")]
-T = TypeVar("T")
 
 
 @dataclass
@@ -115,13 +118,9 @@ class Tools:
         return Separator.from_pretrained(self.model, device=None if self.device == "auto" else self.device)
 
     async def list_sounds(
-        self,
-        file: File,
-        start: Start = 0.0,
-        end: End = None,
-        directions: Annotated[bool, Field(description="Also tell where sounds are in a stereo recording.")] = False,
+        self, file: File, start: Start = 0.0, end: End = None, directions: Directions = False,
         ctx: Context | None = None,
-    ) -> Result:
+    ) -> Result:  # fmt: skip
         """List the sounds that are probably in a recording, and when, the most certain first. Writes nothing."""
 
         def work(watch: Watch, path: Path, reader: Reader) -> Result:
@@ -140,18 +139,10 @@ class Tools:
         return await self.run(ctx, file, work)
 
     async def separate(
-        self,
-        file: File,
-        sounds: Sounds,
-        without: Annotated[list[str], Field(description="Sounds to keep out of every result.")] = [],  # noqa: B006
-        rest: Annotated[bool, Field(description="Also write, for each sound, the recording without it.")] = False,
-        output: Output = None,
-        format: Format = None,
-        start: Start = 0.0,
-        end: End = None,
-        overwrite: Overwrite = False,
+        self, file: File, sounds: Sounds, without: Without = [], rest: Rest = False, output: Output = None,  # noqa: B006
+        format: Format = None, start: Start = 0.0, end: End = None, overwrite: Overwrite = False,
         ctx: Context | None = None,
-    ) -> Result:
+    ) -> Result:  # fmt: skip
         """Extract sounds from a recording: writes one file for each, as long as the recording, and tells whether and
         when each occurs.
         """
@@ -159,55 +150,35 @@ class Tools:
         queries = [Query(name, negative=check_sounds(without)) for name in names] if without else names
         contents = [part for name in names for part in (name, f"without {name}")[: 1 + rest]]
         options = {"queries": queries, "residual": rest, "format": format, "overwrite": overwrite}
-        return await self.write(ctx, file, names, contents, output, as_span(start, end), options)
+        return await self.write(ctx, file, names, contents, output, as_span(start, end), **options)
 
     async def remove(
-        self,
-        file: File,
-        sounds: Sounds,
-        output: Output = None,
-        format: Format = None,
-        start: Start = 0.0,
-        end: End = None,
-        overwrite: Overwrite = False,
-        ctx: Context | None = None,
-    ) -> Result:
+        self, file: File, sounds: Sounds, output: Output = None, format: Format = None, start: Start = 0.0,
+        end: End = None, overwrite: Overwrite = False, ctx: Context | None = None,
+    ) -> Result:  # fmt: skip
         """Remove sounds from a recording: writes one file without any of them; a video keeps its pictures."""
         names = check_sounds(sounds)
-        options = {"remove": names, "format": format, "overwrite": overwrite}
-        return await self.write(ctx, file, names, [f"without {', '.join(names)}"], output, as_span(start, end), options)
+        contents, options = [f"without {', '.join(names)}"], {"remove": names, "format": format, "overwrite": overwrite}
+        return await self.write(ctx, file, names, contents, output, as_span(start, end), **options)
 
     async def remix(
-        self,
-        file: File,
-        gains: Annotated[dict[str, float], Field(description="dB by sound, e.g. {'speech': 3, 'traffic': -12}.")],
-        output: Output = None,
-        format: Format = None,
-        start: Start = 0.0,
-        end: End = None,
-        overwrite: Overwrite = False,
-        ctx: Context | None = None,
-    ) -> Result:
+        self, file: File, gains: Gains, output: Output = None, format: Format = None, start: Start = 0.0,
+        end: End = None, overwrite: Overwrite = False, ctx: Context | None = None,
+    ) -> Result:  # fmt: skip
         """Make sounds in a recording louder or softer (up to +60 dB; -100 is silence); all else stays as it is. Writes
         one file; a video keeps its pictures.
         """
         names = check_sounds(list(gains))
         levels = [gain if gain > SILENT_DB else -math.inf for gain in gains.values()]
         pairs = list(zip(names, levels, strict=True))
+        contents = [", ".join(f"{name} {gain:+g} dB" for name, gain in pairs)]
         options = {"gains": pairs, "format": format, "overwrite": overwrite}
-        content = ", ".join(f"{name} {gain:+g} dB" for name, gain in pairs)
-        return await self.write(ctx, file, names, [content], output, as_span(start, end), options)
+        return await self.write(ctx, file, names, contents, output, as_span(start, end), **options)
 
     async def write(
-        self,
-        ctx: Context | None,
-        file: str,
-        names: list[str],
-        contents: list[str],
-        output: str | None,
-        span: Span,
-        options: dict[str, Any],
-    ) -> Result:
+        self, ctx: Context | None, file: str, names: list[str], contents: list[str], output: str | None, span: Span,
+        **options: Any,
+    ) -> Result:  # fmt: skip
         """Separate a recording, with options of `Separator.separate_file`, into files with the given contents."""
 
         def work(watch: Watch, path: Path, reader: Reader) -> Result:
@@ -233,7 +204,7 @@ class Tools:
 
         return await self.run(ctx, file, work)
 
-    async def run(self, ctx: Context | None, file: str, work: Callable[[Watch, Path, Reader], T]) -> T:
+    async def run(self, ctx: Context | None, file: str, work: Callable[[Watch, Path, Reader], Result]) -> Result:
         """Do the work in a thread; report progress meanwhile, and stop it if the request is cancelled.
 
         Raises:

@@ -15,8 +15,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -27,25 +26,16 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F
 
+from separation import levels
 from separation.encoders.base import import_optional
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import candidate_folders, find_folder, load_bert
 from separation.errors import ModelError, expand_home, one_sentence, reason
-from separation.levels import (
-    EXCESSIVE_RUMBLE,
-    FAINT_RUMBLE,
-    HIGH_PASS_PERIODS,
-    LEVEL_FRAME,
-    LEVEL_GATE,
-    RUMBLE_FRAMES,
-    SILENCE,
-    STEADY_RUMBLE,
-)
 from separation.models.base import ConditionedModel
 from separation.onnx_graphs import GRAPHS, TextGraph
 from separation.presence import PresenceRule
 from separation.pretrained import find_model, load_model, load_settings, read_card
-from separation.process import remove, temporary_path, uninterrupted
+from separation.process import replace_folder
 from separation.stream import RESAMPLER_SAMPLES
 from separation.tensors import own_defaults
 
@@ -116,9 +106,7 @@ def export_separator(model: ConditionedModel, inside: bool) -> tuple[bytes, dict
     given = {"mixture": mixture}
     axes: Axes = {"mixture": ["channels", "time"], "target": ["queries", "channels", "time"]}
     if not inside:
-        given = {
-            name: stft(graph.pad(mixture) if name == "spectrum" else mixture) for name, stft in graph.transforms.items()
-        }
+        given = graph.transform(mixture)
         bins = given["spectrum"].shape[2]
         axes = {name: ["channels", 2, x.shape[2], f"{name}_frames"] for name, x in given.items()}
         axes["target"] = ["queries", "channels", 2, bins, "spectrum_frames"]
@@ -127,42 +115,30 @@ def export_separator(model: ConditionedModel, inside: bool) -> tuple[bytes, dict
     given["condition"] = F.normalize(torch.randn(3, model.condition_dim), dim=-1)
     axes = {name: axes[name] for name in [*given, *graph.outputs]}
     content = trace(graph, given, graph.outputs, axes)
-    margin = HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
+    margin = levels.HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
+    names = {"n_fft": "n_fft", "window": "window_length", "hop": "hop", "ends": "pad_mode", "multiple": "multiple"}
     return content, {
-        "network": type(model).__name__,
-        "sample_rate": model.sample_rate,
-        "inputs": {name: axes[name] for name in given},
-        "outputs": {name: axes[name] for name in graph.outputs},
-        "stft": "inside" if inside else "outside",
-        "padding": graph.padding,
+        "network": type(model).__name__, "sample_rate": model.sample_rate,
+        "inputs": {name: axes[name] for name in given}, "outputs": {name: axes[name] for name in graph.outputs},
+        "stft": "inside" if inside else "outside", "padding": graph.padding,
         "transforms": {
-            name: {
-                "n_fft": x.n_fft,
-                "window": x.window_length,
-                "hop": x.hop,
-                "ends": x.pad_mode,
-                "multiple": x.multiple,
-            }
-            for name, x in graph.transforms.items()
+            key: {name: getattr(stft, own) for name, own in names.items()} for key, stft in graph.transforms.items()
         },
         "segments": {
-            "seconds": model.segment_seconds,
-            "grid_seconds": model.grid_seconds,
-            "margin_seconds": model.context / model.sample_rate + margin,
-            "resampler_samples": RESAMPLER_SAMPLES,
-            "presence_stride": model.stride,
-            "gain_stride": model.gain_stride,
+            "seconds": model.segment_seconds, "grid_seconds": model.grid_seconds,
+            "margin_seconds": model.context / model.sample_rate + margin, "resampler_samples": RESAMPLER_SAMPLES,
+            "presence_stride": model.stride, "gain_stride": model.gain_stride,
         },
-        "level": {"of_input": model.input_level, "frame": LEVEL_FRAME, "gate": LEVEL_GATE, "silence": SILENCE},
+        "level": {
+            "of_input": model.input_level, "frame": levels.LEVEL_FRAME, "gate": levels.LEVEL_GATE,
+            "silence": levels.SILENCE,
+        },
         "high_pass": {
-            "hertz": model.high_pass,
-            "periods": HIGH_PASS_PERIODS,
-            "faint_rumble": FAINT_RUMBLE,
-            "excessive_rumble": EXCESSIVE_RUMBLE,
-            "steady_rumble": STEADY_RUMBLE,
-            "rumble_frames": RUMBLE_FRAMES,
+            "hertz": model.high_pass, "periods": levels.HIGH_PASS_PERIODS, "faint_rumble": levels.FAINT_RUMBLE,
+            "excessive_rumble": levels.EXCESSIVE_RUMBLE, "steady_rumble": levels.STEADY_RUMBLE,
+            "rumble_frames": levels.RUMBLE_FRAMES,
         },
-    }
+    }  # fmt: skip
 
 
 @own_defaults()
@@ -184,9 +160,9 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
     path = find_model(name)
     model, encoder = load_model(path)
     card, rule = read_card(path), load_settings(path, "presence", PresenceRule)
-    content, about = export_separator(deepcopy(model), inside)
-    licence = {"name": name, "description": card.description, "licence": card.licence}
-    about = {"format": FORMAT, **licence, "opset": OPSET, "precision": precision, **about}
+    content, facts = export_separator(deepcopy(model), inside)
+    about: dict[str, Any] = {"format": FORMAT, "name": name, "description": card.description, "licence": card.licence}
+    about |= {"opset": OPSET, "precision": precision, **facts}
     background = list(rule.background) or [0.0] * model.condition_dim
     presence = {"bias": rule.bias, "logit": rule.logit, "background": background}
     about["presence"] = presence if model.estimates_presence and not rule.ratio else None
@@ -208,8 +184,8 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
                     quantise(file)
                 tokenizer.save(str(part / "tokenizer.json"))
                 about["text"] = {"templates": list(TEMPLATES), "inputs": axes, "tokenizer": "tokenizer.json"}
-                folder_of_bert = find_folder(candidate_folders())
-                shutil.copyfile(folder_of_bert / "README.md", part / "README-SENTENCE-ENCODER.md")
+                readme = find_folder(candidate_folders()) / "README.md"
+                shutil.copyfile(readme, part / "README-SENTENCE-ENCODER.md")
             for each in path.glob("*") if path.is_dir() else ():
                 if each.name.startswith(("LICENSE", "ATTRIBUTION", "README")):
                     shutil.copyfile(each, part / each.name)
@@ -234,41 +210,16 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise ModelError(f"{folder} is not replaced: it is not an export, or holds other files ({min(others)}).")
 
 
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder` and give it that name at the end; after an error nothing has changed."""
-    folder = Path(os.path.realpath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part, former = temporary_path(folder), temporary_path(folder)
-    try:
-        part.mkdir()
-        yield part
-        with uninterrupted():
-            if folder.exists():
-                folder.rename(former)
-            try:
-                part.rename(folder)
-            except BaseException:
-                if former.exists():
-                    former.rename(folder)
-                raise
-    finally:
-        remove(part)
-        remove(former)
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `separation-convert onnx` and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="separation-convert onnx", description="Write a model as ONNX files, which run without torch."
-    )
-    parser.add_argument("model", metavar="MODEL", help="name, directory or checkpoint of a model")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
-    parser.add_argument(
-        "--stft", choices=("inside", "outside"), default="inside", help="where the transform is computed"
-    )
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="see docs/export.md")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    about = "Write a model as ONNX files, which run without torch."
+    parser = argparse.ArgumentParser("separation-convert onnx", description=about)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="name, directory or checkpoint of a model")
+    add("folder", type=Path, metavar="FOLDER", help="folder to write")
+    add("--stft", choices=("inside", "outside"), default="inside", help="where the transform is computed")
+    add("--precision", choices=PRECISIONS, default="float32", help="see docs/export.md")
+    add("--overwrite", action="store_true", help="replace an earlier export")
     options = parser.parse_args(argv)
     folder = expand_home(options.folder)
     try:

@@ -77,11 +77,9 @@ class RealSTFT(nn.Module):
         framed = F.pad(framed, (0, self.blocks * self.hop - self.n_fft))
         framed = framed.reshape(framed.shape[0], -1, self.blocks, self.hop)
         both = framed, torch.ones_like(framed[:1, :, :1, :1]) * self.square
-        wave: Any
-        weight: Any
-        wave, weight = (
-            sum(F.pad(x[:, :, k], (0, 0, k, self.blocks - 1 - k)) for k in range(self.blocks)) for x in both
-        )
+        steps = range(self.blocks)
+        parts: Any = (sum(F.pad(x[:, :, k], (0, 0, k, self.blocks - 1 - k)) for k in steps) for x in both)
+        wave, weight = parts
         wave = (wave / weight.clamp_min(1e-11)).reshape(spectrum.shape[0], -1)
         return wave[:, self.middle : self.middle + length].float()
 
@@ -136,13 +134,15 @@ class Graph(nn.Module):
         """
         raise NotImplementedError
 
+    def transform(self, mixture: Tensor) -> dict[str, Tensor]:
+        """Mixture (channels, time) to spectra (channels, 2, bins, frames)."""
+        first = {"spectrum": self.pad(mixture)}
+        return {name: stft(first.get(name, mixture)) for name, stft in self.transforms.items()}
+
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         *given, conditions = inputs
         if self.inside:
-            length = given[0].shape[-1]
-            given = [
-                stft(self.pad(given[0]) if n == 0 else given[0]) for n, stft in enumerate(self.transforms.values())
-            ]
+            length, given = given[0].shape[-1], [*self.transform(given[0]).values()]
         mask, *others = self.estimate(given, conditions)
         (a, b), (c, d) = mask[:, None].unbind(2), given[0][None].unbind(2)
         target = torch.stack([a * c - b * d, a * d + b * c], dim=2)

@@ -313,6 +313,25 @@ def remove_empty(folders: list[Path]) -> None:
 
 
 @contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `path` and give it that name at the end; after an error nothing has changed."""
+    path = Path(os.path.realpath(path))
+    part, earlier = temporary_path(path), path.with_name(f".{os.getpid()}.old.{path.name}")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        with uninterrupted():
+            if path.exists():
+                path.rename(earlier)
+            part.rename(path)
+    finally:
+        if earlier.exists() and not path.exists():
+            earlier.rename(path)
+        remove(part)
+        remove(earlier)
+
+
+@contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Yield an empty temporary folder, which is removed at the end of the block."""
     import tempfile

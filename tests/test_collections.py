@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from tiny import noise, write_model
 
-from separation import batch, cli
+from separation import batch, cli, ray_processes
 from separation.cli_options import parse
 from separation.collection import Store, find_sources, number_names, write_journal, write_results
 
@@ -69,7 +69,7 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(tools)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(tools), os.environ["PYTHONPATH"]]))
-        for name, value in {**batch.SETTINGS, **batch.LOOPBACK}.items():
+        for name, value in {**ray_processes.SETTINGS, **ray_processes.LOOPBACK}.items():
             patch.setenv(name, value)
         import fsspec
         import ray
@@ -80,9 +80,9 @@ def cluster(tmp_path_factory):
             "num_cpus": 2,
             "_temp_dir": str(temporary),
             "include_dashboard": False,
-            "object_store_memory": batch.STORE_BYTES,
+            "object_store_memory": ray_processes.STORE_BYTES,
         }
-        batch.connect(address="local", **how)
+        ray_processes.connect(address="local", **how)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
         shutil.rmtree(temporary, ignore_errors=True)

@@ -179,7 +179,8 @@ def test_imported_packages_are_required(wheel: Path) -> None:
             for top in {module.split(".")[0] for module in modules} - {"separation"} - sys.stdlib_module_names:
                 allowed = core | train if of_training else core
                 allowed |= shards if name == "separation.data.streaming" else set()
-                allowed |= required["ray"] if name in ("separation.batch", "separation.collection") else set()
+                of_ray = ("separation.batch", "separation.collection", "separation.ray_processes")
+                allowed |= required["ray"] if name in of_ray else set()
                 allowed |= required["live"] if name == "separation.live" else set()
                 allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"

@@ -7,8 +7,6 @@ start, length and peak of every clip; `wordings.json`; and the sentence vectors 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from separation.data.corpus import FOLEY, INDEX, SAMPLES, Corpus, decode_clips, foley_clips, report_broken
-from separation.data.manifest import (
-    MANIFEST,
-    DataError,
-    Entry,
-    read_entries,
-    refuse_leaks,
-    relocate,
-    write_manifest,
-)
+from separation.data.manifest import MANIFEST, Entry, read_entries, refuse_leaks, relocate, write_manifest
 from separation.data.texts import WORDINGS, Texts, read_wordings
-from separation.errors import reason
-from separation.process import remove, temporary_path, uninterrupted
+from separation.errors import DataError, reason
+from separation.process import replace_folder
 
 
 def pack(
@@ -103,21 +93,11 @@ def folder_when_complete(out: Path, overwrite: bool, ours: Callable[[set[str]], 
     if present and not (overwrite and ours(present)):
         more = "Add --overwrite to replace it." if ours(present) else f"It holds other files than a {what}."
         raise DataError(f"{out} already exists. {more}")
-    partial, earlier = temporary_path(out), out.with_name(f".{os.getpid()}.old.{out.name}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        with uninterrupted():
-            if out.exists():
-                out.rename(earlier)
-            partial.rename(out)
+        with replace_folder(out) as partial:
+            yield partial
     except OSError as error:
         raise DataError(f"{out}: the {what} cannot be written ({reason(error)}).") from None
-    finally:
-        if earlier.exists() and not out.exists():
-            earlier.rename(out)
-        remove(partial)
-        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def write_samples(

@@ -53,16 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the command line."""
-
-    def share(text: str) -> float:
-        value = float(text)
-        if not 0 <= value < 1:
-            raise argparse.ArgumentTypeError("not a share such as 0.05.")
-        return value
-
-    parser = argparse.ArgumentParser(
-        "separation-data", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("separation-data", description=HELP, formatter_class=as_written)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[..., int], about: str, manifest: bool = False) -> Callable[..., Any]:
@@ -119,6 +111,14 @@ def build_parser() -> argparse.ArgumentParser:
     option("--sample-rate", type=int, default=32000, metavar="HZ")
     option("--root", **root)
     return parser
+
+
+def share(text: str) -> float:
+    """Convert the value of --validation."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError("not a share such as 0.05.")
+    return value
 
 
 def list_datasets(options: argparse.Namespace) -> int:

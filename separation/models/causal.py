@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+CONDITION = "condition"  # in the past of a decoder: what becomes of its conditions
+
 
 class Past(dict[object, Tensor]):
     """What a causal network remembers between two pieces of a recording.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from separation.models.band_unet import FEATURES, PATCH, POWER_FLOOR, Analysis, BandMaskModel, FiLM, add_shared
 from separation.models.base import Estimate
-from separation.models.causal import CausalConv, LowDelaySTFT, Past, Pointwise, hold
+from separation.models.causal import CONDITION, CausalConv, LowDelaySTFT, Past, Pointwise, hold
 from separation.models.spectra import band_matrix
 from separation.models.tagger import LATE_DIM, LOG_FLOOR, PATCH_FRAMES, LogMelPatches, Tagger
 
@@ -30,7 +30,6 @@ SILENCE = 1e-12  # power of a step that is digital silence
 RUMBLE_BINS = 2  # the lowest bins, below 30 Hz, which neither level nor features depend on
 TIME_STRIDES = (2, 2, 1)
 COARSE = 4  # steps of the coarsest grid
-CONDITION = "condition"  # in the past of a decoder: what becomes of its conditions
 
 
 class CausalResidual(nn.Module):
@@ -206,14 +205,13 @@ class LiveUNet(BandMaskModel):
         self.delay = tail - hop  # samples between the end of a step and the end of the output that is final then
         self.stft = LowDelaySTFT(n_fft, hop, tail, PATCH * COARSE)
         to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
-        self.register_buffer("to_bins", to_bins, persistent=False)
         first = (to_bins > 0).int().argmax(1).clamp_max(bands - 2)  # of the two bands that reach a bin
-        second = to_bins.gather(1, first[:, None] + 1)
-        self.register_buffer("lower_band", first, persistent=False)
-        self.register_buffer("second_share", second, persistent=False)
-        self.register_buffer("to_bands", (to_bins / to_bins.sum(0)).T.contiguous(), persistent=False)
+        buffers = {"to_bins": to_bins, "lower_band": first, "second_share": to_bins.gather(1, first[:, None] + 1)}
         turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
-        self.register_buffer("advance", torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None], persistent=False)
+        buffers["advance"] = torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None]
+        buffers["to_bands"] = (to_bins / to_bins.sum(0)).T.contiguous()
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
 
         c1, c2, c3, c4 = channels
         self.stem = CausalConv(FEATURES * PATCH**2, c1, taps=taps[0])
@@ -229,7 +227,6 @@ class LiveUNet(BandMaskModel):
         self.tags = CausalTags(sample_rate, c4, stream_dim, self.step, tag_steps) if tagger else None
         self.skips = nn.ModuleList(Pointwise(c, c) for c in channels[:-1])
         self.bottom_skip = Pointwise(c4, c4)
-
         self.query = nn.Sequential(nn.Linear(condition_dim, condition_dim), nn.ReLU())
         self.detect = nn.Linear(condition_dim, stream_dim)
         self.detect_bias = nn.Parameter(torch.tensor(-4.0))

@@ -77,15 +77,20 @@ def add_room(rng: np.random.Generator, wave: Array, share: float = 0.4) -> tuple
     return room(rng, padded, RATE, decay, rng.uniform(0.1, 0.5)), SMALL if decay < 0.12 else LARGE
 
 
-def check_programs(names: Iterable[str]) -> None:
-    """Raise DataError if one of the programs is not installed."""
-    for name in sorted(set(names)):
+def cut_tens(count: int) -> list[range]:
+    """Return the numbers below `count` in tens, each for one step."""
+    return [range(first, min(count, first + 10)) for first in range(0, count, 10)]
+
+
+def check_plan(count: int, programs: Iterable[str]) -> None:
+    """Raise DataError if `count` is not positive or one of the programs is not installed."""
+    if count < 1:
+        raise DataError(f"The number of recordings must be positive, not {count}.")
+    for name in sorted(set(programs)):
         if shutil.which(name) is None:
             facts = tables()["programs"][name]
-            raise DataError(
-                f"The program {name} is not installed; it {facts['purpose']}. On Debian and Ubuntu: apt-get install"
-                f" {facts['package']}."
-            )
+            missing = f"The program {name} is not installed; it {facts['purpose']}."
+            raise DataError(f"{missing} On Debian and Ubuntu: apt-get install {facts['package']}.")
 
 
 def run_program(*words: str, output: Path) -> Array:
@@ -110,10 +115,9 @@ def run_program(*words: str, output: Path) -> Array:
 
 def collect_wordings(labels: Iterable[str]) -> dict[str, list[str]]:
     """Wordings of labels, the package's own or those of `tables.yaml`, without texts that are wordings of two."""
-    named: set[str] = set(labels)
+    named, known = set(labels), wordings()
     own: dict[str, list[str]] = tables()["wordings"]
     taken = {text.lower() for label in named & own.keys() for text in (label, *own[label])}
-    known = wordings()
     return {
         label: own[label] if label in own else [text for text in known[label] if text.lower() not in taken]
         for label in sorted(named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from separation.data.foley.parts import Array
-from separation.data.render import PEAK, RATE, Recording, Step, add_room, check_programs, make_rng, run_program, tables
+from separation.data.render import RATE, Recording, Step, add_room, check_plan, cut_tens, make_rng, run_program, tables
 from separation.errors import DataError
 
 PROGRAM = "fluidsynth"
@@ -24,7 +25,6 @@ SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 3, 5, 7, 10), (0, 
 PROGRESSIONS = ((0, 4, 5, 3), (0, 3, 4, 0), (5, 3, 0, 4), (0, 5, 3, 4), (1, 4, 0, 0), (0, 0, 3, 4))  # degrees
 DYNAMICS = ((30, "very quietly"), (52, "quietly"), (78, ""), (100, "loudly"), (115, "very loudly"))
 PATTERNS = {36: 0.35, 38: 0.25, 42: 0.75, 46: 0.1, 49: 0.05, 45: 0.08}  # keys of a kit, and how often they are hit
-PIECES_AT_ONCE = 10
 BACKGROUND_PEAK = 0.2
 
 
@@ -66,9 +66,7 @@ def plan(soundfont: Path, count: int = 8, seed: int = 0) -> list[Step]:
     Raises:
         DataError: FluidSynth is not installed, the sound font is not one, or `count` is not positive.
     """
-    if count < 1:
-        raise DataError(f"The number of recordings must be positive, not {count}.")
-    check_programs([PROGRAM])
+    check_plan(count, [PROGRAM])
     try:
         with soundfont.open("rb") as file:
             head = file.read(12)
@@ -80,10 +78,7 @@ def plan(soundfont: Path, count: int = 8, seed: int = 0) -> list[Step]:
         )
     steps: list[Step] = [partial(render_phrases, soundfont, each, count, seed) for each in instruments()]
     steps += [partial(render_drums, soundfont, number, count, seed) for number in range(len(tables()["drums"]))]
-    for first in range(0, 15 * count, PIECES_AT_ONCE):
-        pieces = range(first, min(first + PIECES_AT_ONCE, 15 * count))
-        steps.append(partial(render_music, soundfont, pieces, seed))
-    return steps
+    return steps + [partial(render_music, soundfont, pieces, seed) for pieces in cut_tens(15 * count)]
 
 
 def midi_file(notes: Iterable[Note], programs: Iterable[tuple[float, int, int]]) -> bytes:
@@ -107,24 +102,8 @@ def play(soundfont: Path, notes: Iterable[Note], programs: Iterable[tuple[float,
     """Play notes without effects; return samples (time,)."""
     score, output = folder / "notes.mid", folder / "notes.wav"
     score.write_bytes(midi_file(notes, programs))
-    words = [
-        "-niq",
-        "-o",
-        "synth.dynamic-sample-loading=1",
-        "-R",
-        "0",
-        "-C",
-        "0",
-        "-r",
-        str(RATE),
-        "-T",
-        "wav",
-        "-O",
-        "float",
-        "-F",
-        str(output),
-    ]
-    return run_program(PROGRAM, *words, str(soundfont), str(score), output=output)
+    words = f"-niq -o synth.dynamic-sample-loading=1 -R 0 -C 0 -r {RATE} -T wav -O float -F".split()
+    return run_program(PROGRAM, *words, str(output), str(soundfont), str(score), output=output)
 
 
 def cut_parts(wave: Array, count: int) -> list[Array]:
@@ -149,12 +128,8 @@ def draw_phrase(rng: np.random.Generator, each: Instrument, start: float) -> tup
         velocity = loud + swell * (time - start) / SECONDS + rng.uniform(-10, 10)
         end = min(time + max(0.08, length * legato), start + SECONDS)
         if rng.random() > 0.1:
-            together = (0, 2, 4) if rng.random() < chords else (0,)
-            notes += [
-                Note(time, end, keys[step + each], int(np.clip(velocity, 15, 127)))
-                for each in together
-                if step + each < len(keys)
-            ]
+            together = keys[step : step + 5 : 2] if rng.random() < chords else [keys[step]]
+            notes += [Note(time, end, key, int(np.clip(velocity, 15, 127))) for key in together]
         time += length
     where = "" if each.high - each.low < 30 else ("low notes", "", "high notes")[min(2, 3 * (bottom - each.low) // 24)]
     return notes, " ".join(filter(None, ("chords" if chords else where, how)))
@@ -168,9 +143,8 @@ def render_phrases(soundfont: Path, each: Instrument, count: int, seed: int, fol
     article = "An" if each.name[0].lower() in "aeio" else "A"
     for number, (part, (_, how)) in enumerate(zip(cut_parts(wave, count), phrases, strict=True)):
         caption = f"{article} {each.name} plays{how and ' ' + how}."
-        yield Recording(
-            add_room(rng, part)[0], f"{each.program}_{number}", (each.label,), caption, each.split, (PROGRAM,)
-        )
+        name, wave = f"{each.program}_{number}", add_room(rng, part)[0]
+        yield Recording(wave, name, (each.label,), caption, each.split, (PROGRAM,))
 
 
 def draw_beat(rng: np.random.Generator, keys: Sequence[int], start: float, seconds: float, loud: float) -> list[Note]:
@@ -199,8 +173,7 @@ def render_drums(soundfont: Path, which: int, count: int, seed: int, folder: Pat
     notes = [note for at in starts for note in draw_beat(rng, drum["keys"], at, SECONDS, rng.uniform(50, 110))]
     wave = play(soundfont, notes, [(at, DRUMS, kit) for at, kit in zip(starts, order, strict=True)], folder)
     for number, (part, kit) in enumerate(zip(cut_parts(wave, count), order, strict=True)):
-        name = f"{drum['name'].replace(' ', '_')}_{number}"
-        caption = f"Someone plays a {drum['name']}."
+        name, caption = f"{drum['name'].replace(' ', '_')}_{number}", f"Someone plays a {drum['name']}."
         yield Recording(add_room(rng, part)[0], name, (drum["label"],), caption, kits[kit], (PROGRAM,))
 
 
@@ -209,10 +182,8 @@ def draw_piece(
 ) -> list[Note]:
     """Draw a piece in one key and rhythm: the first player has the bass, the second the chords, the others melodies."""
     scale, home = SCALES[rng.integers(2)], int(rng.integers(12))
-    chords, bar = (
-        PROGRESSIONS[rng.integers(len(PROGRESSIONS))],
-        float(rng.uniform(1.6, 2.6) if soft else rng.uniform(1.0, 2.0)),
-    )
+    chords = PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
+    bar = float(rng.uniform(1.6, 2.6) if soft else rng.uniform(1.0, 2.0))
     loud = rng.uniform(35, 55) if soft else rng.uniform(65, 100)
     notes: list[Note] = []
 
@@ -233,15 +204,9 @@ def draw_piece(
                 add(1, time + beat * bar / 4, bar * (0.95 if soft else 0.45), degree, 60)
         for channel in range(2, len(players)):
             split = int(rng.choice([1, 2] if soft else [2, 4, 8]))
-            for beat in range(split):
+            for at in time + np.arange(split) * bar / split:
                 if rng.random() < 0.8:
-                    add(
-                        channel,
-                        time + beat * bar / split,
-                        bar / split * 0.9,
-                        root + int(rng.choice([0, 1, 2, 4, 6])),
-                        66,
-                    )
+                    add(channel, at, bar / split * 0.9, root + int(rng.choice([0, 1, 2, 4, 6])), 66)
     notes = [note for note in notes if note.start < start + SECONDS - 0.1]
     return notes + (draw_beat(rng, (), start, SECONDS, loud) if drums else [])
 
@@ -249,8 +214,7 @@ def draw_piece(
 def render_music(soundfont: Path, pieces: range, seed: int, folder: Path) -> Iterable[Recording]:
     """Render pieces of music, every third one soft and quiet: background music. Every fifth is a validation piece."""
     notes: list[Note] = []
-    changes, facts = [], []
-    kits = tables()["kits"]
+    changes, facts, kits = [], [], tables()["kits"]
     for slot, number in enumerate(pieces):
         rng, start = make_rng(seed, f"music {number}"), slot * (SECONDS + GAP)
         split, soft = "validation" if number % 5 == 4 else "train", number % 3 == 2
@@ -270,5 +234,5 @@ def render_music(soundfont: Path, pieces: range, seed: int, folder: Path) -> Ite
         part, place = add_room(rng, part)
         caption = "Soft music plays in the background." if soft else f"A band plays{place and ' in ' + place}."
         labels = ("background music", "music", *sounding) if soft else ("music", *sounding)
-        peak = BACKGROUND_PEAK if soft else PEAK
-        yield Recording(part, f"music_{number}", labels, caption, split, (PROGRAM,), peak)
+        recording = Recording(part, f"music_{number}", labels, caption, split, (PROGRAM,))
+        yield replace(recording, peak=BACKGROUND_PEAK) if soft else recording

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from separation.data.foley.parts import Array, Spectrum, amplitude
-from separation.data.render import RATE, Recording, Step, add_room, check_programs, make_rng, run_program, tables
-from separation.errors import DataError
+from separation.data.render import RATE, Recording, Step, add_room, check_plan, cut_tens, make_rng, run_program, tables
 
 MAX_SECONDS = 10.0
 TELEPHONE: Spectrum = [(200, -50), (300, 0), (3400, 0), (4000, -60)]
@@ -54,25 +53,16 @@ def plan(count: int = 30, seed: int = 0) -> list[Step]:
     Raises:
         DataError: a program is not installed, or `count` is not positive.
     """
-    if count < 1:
-        raise DataError(f"The number of recordings must be positive, not {count}.")
     voices = [Voice(**each) for each in tables()["voices"]]
-    check_programs(voice.program for voice in voices)
-    steps: list[Step] = []
+    check_plan(count, [voice.program for voice in voices])
+    jobs: list[tuple[Callable[..., Recording], Any, int]] = []
     for voice in voices:
-        kinds: list[tuple[Callable[..., Recording], int]] = [(say, count), (say_as_child, -(-count // 2))]
-        kinds += [(whisper, -(-count // 4)), (shout, -(-count // 4))]
-        if voice.program == "flite":
-            kinds.append((sing, -(-count // 2)))
-        for render, number in kinds:
-            for first in range(0, number, 10):
-                steps.append(partial(repeat, render, voice, range(first, min(number, first + 10)), seed))
-    for split in ("train", "validation"):
-        members = [voice for voice in voices if voice.split == split]
-        number = count * (2 if split == "train" else 1)
-        for first in range(0, number, 10):
-            steps.append(partial(repeat, converse, members, range(first, min(number, first + 10)), seed))
-    return steps
+        jobs += [(say, voice, count), (say_as_child, voice, -(-count // 2))]
+        jobs += [(render, voice, -(-count // 4)) for render in (whisper, shout)]
+        jobs += [(sing, voice, -(-count // 2))] * (voice.program == "flite")
+    for split, number in (("train", 2 * count), ("validation", count)):
+        jobs.append((converse, [voice for voice in voices if voice.split == split], number))
+    return [partial(repeat, render, who, numbers, seed) for render, who, number in jobs for numbers in cut_tens(number)]
 
 
 def repeat(
