@@ -311,8 +311,8 @@ class Stream:
         """(channels, n) at the recording's rate to targets (queries, channels, n)."""
         model, rate = self.model, self.sample_rate
         if not self.level and self.given_level is None:  # the level of the first segment that is not silent
-            high = model.high_pass
-            self.set_level(measure_level_and_rumble([mixture], rate, high) if high else measure_level([mixture]))
+            hertz = model.high_pass
+            self.set_level(measure_level_and_rumble([mixture], rate, hertz) if hertz else measure_level([mixture]))
         if not self.level:
             return torch.zeros(self.queries, *mixture.shape)
         levelled, wave = network_input(model, mixture, rate, self.level, ends)
