@@ -141,6 +141,7 @@ class CausalRunner:
         self.past, self.decoding.past = Past(), Past()
         self.fading: Decoding | None = None
         self.received = self.sent = 0
+        self.pending: list[Tensor] = []  # blocks that do not fill a step yet
         self.skip = self.model.delay  # samples before the first of the targets
         self.waiting = self.recent = torch.zeros(0, 0)
         self.down.reset()
@@ -161,7 +162,8 @@ class CausalRunner:
 
     def flush(self) -> list[Tensor]:
         """Return the remaining targets and start with a new signal."""
-        pieces, total, channels = [], self.received, len(self.waiting)
+        pieces, total = [], self.received
+        channels = len(self.pending[0]) if self.pending else len(self.waiting)
         while self.sent < total:
             piece = self._push(torch.zeros(channels, max(1, self.rate // 10)))
             pieces.append(piece[..., : max(0, total - self.sent + piece.shape[-1])])
@@ -169,6 +171,12 @@ class CausalRunner:
         return pieces
 
     def _push(self, block: Tensor) -> Tensor:
+        self.received += block.shape[1]
+        self.pending.append(block.clone())
+        last = (self.past.steps + 1) * self.model.step - 1  # sample of the network that ends the next step
+        if self.received <= last * self.down.down // self.down.up + self.down.ahead:
+            return torch.zeros(len(self.decoding.sizes), len(block), 0)
+        block, self.pending = torch.cat(self.pending, dim=1), []
         with torch.inference_mode():
             targets = self._separate_block(block)
         return targets.clone()  # a tensor without the limits of inference mode
@@ -176,9 +184,8 @@ class CausalRunner:
     def _separate_block(self, block: Tensor) -> Tensor:
         channels, queries, step = len(block), len(self.decoding.sizes), self.model.step
         wave = self.down.push(block)
-        if not self.received:
+        if not self.past.steps:
             self.waiting, self.recent = wave[:, :0], block[:, :0]
-        self.received += block.shape[1]
         self.waiting = torch.cat([self.waiting, wave], dim=1)
         ready = self.waiting.shape[1] // step * step
         rows = torch.zeros(queries * channels + self.carries_high * (channels + queries), 0)
