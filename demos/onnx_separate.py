@@ -147,4 +147,8 @@ if __name__ == "__main__":
         parser.add_argument(name, type=kind)
     given = parser.parse_args()
     outputs = [given.file.with_suffix(f".{part}.wav") for part in ("target", "residual")]
+    if not (given.folder / "model.json").is_file():
+        parser.error(f"{given.folder} is not a folder that separation-convert onnx has written.")
+    if there := [str(path) for path in outputs if path.exists()]:
+        parser.error(f"{there[0]} exists.")
     print(*outputs, f"presence {separate(given.folder, given.file, given.query, *outputs):.4f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from separation.errors import expand_home, reason
 SPEED_OF_SOUND = 343.0  # metres per second
 LAYOUTS = {"stereo": 2, "ambix": 4, "fuma": 4}
 """Number of channels of what is no array of microphones: a stereo mix, ambisonics in the order W Y Z X or W X Y Z."""
-MAX_MICROPHONES, MAX_METRES = 32, 100.0
+MAX_MICROPHONES, MAX_METRES, MAX_TEXT = 32, 100.0, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,26 @@ class Array:
             return value
         if isinstance(value, str) and value in LAYOUTS:
             return cls(value)
-        name = f"{value}: " if isinstance(value, str | Path) else ""
+        name = f"{str(value)[:200]}: " if isinstance(value, str | Path) else ""
         try:
             if name:
-                path, rows = expand_home(value), str(value).lstrip().startswith("[")  # may be longer than a file's name
-                value = yaml.safe_load(str(value) if rows or not path.is_file() else path.read_text(encoding="utf-8"))
+                text = str(value)
+                if not text.lstrip().startswith("["):
+                    with open(expand_home(value), encoding="utf-8") as file:
+                        text = file.read(MAX_TEXT + 1)
+                if len(text) > MAX_TEXT or text.count("[") > MAX_MICROPHONES + 1 or "&" in text:
+                    raise ValueError
+                value = yaml.safe_load(text)
             positions = tuple((*map(float, row), 0.0)[:3] for row in value if len(row) in (2, 3))
-            if not 2 <= len(positions) == len(value) <= MAX_MICROPHONES:
+            real = all(isinstance(each, Real) and not isinstance(each, bool) for row in value for each in row)
+            if not (real and 2 <= len(positions) == len(value) <= MAX_MICROPHONES):
                 raise ValueError
-        except OSError as error:
-            raise ValueError(f"{name}{reason(error)}.") from None
-        except (TypeError, ValueError, OverflowError, RecursionError, yaml.YAMLError):
+        except (OSError, TypeError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise ValueError(f"{name}{reason(error)}.") from None
             rows = f"positions of 2 to {MAX_MICROPHONES} microphones, two or three numbers of metres each"
-            raise ValueError(f"{name}an array is {', '.join(LAYOUTS)}, or a file or rows of {rows}.") from None
+            what = "there is no such file; " if isinstance(error, FileNotFoundError) else ""
+            raise ValueError(f"{name}{what}an array is {', '.join(LAYOUTS)}, or a file or rows of {rows}.") from None
         if not all(math.isfinite(each) and abs(each) <= MAX_METRES for row in positions for each in row):
             raise ValueError(f"{name}positions are finite numbers, at most {MAX_METRES:g} metres from the origin.")
         if len({row[:2] for row in positions}) < 2:

@@ -308,6 +308,11 @@ class Batch:
                 yield block
 
         source, reader, record = job.source, job.reader, job.record
+        if self.options.array:
+            try:
+                self.options.array.check(reader.channels)
+            except ValueError as error:
+                raise AudioError(f"{source.label}: {error}") from None
         frames, level = self.measure(job)
         picture = None
         blocks = self.watch(source.label)(reader.blocks(), "listening to", frames)
@@ -332,10 +337,7 @@ class Batch:
         array = self.options.array or ("stereo" if reader.channels == 2 else None)
         if self.options.list and sounds and array:
             blocks = self.watch(source.label)(reader.blocks(), "locating in", frames)
-            try:
-                sounds = self.model.separator.locate_sounds(sounds, blocks, reader.sample_rate, level, array)
-            except ValueError as error:
-                raise AudioError(f"{source.label}: {error}") from None
+            sounds = self.model.separator.locate_sounds(sounds, blocks, reader.sample_rate, level, array)
         record.heard = [sound.as_json() for sound in sounds]
         return [sound.label for sound in sounds]
 

@@ -121,6 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until standard input ends; return the exit status."""
     options = build_parser().parse_args(argv)
+    if sys.stdin is None:
+        say("separate-mcp", "standard input is closed.")
+        return FAILED
     try:
         folders = Folders(options.folders)
         tools = import_module("separation.mcp_tools")

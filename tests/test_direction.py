@@ -143,12 +143,15 @@ def test_arrays_are_read_from_names_rows_texts_and_files(tmp_path):
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("surround", "surround: an array is stereo, ambix, fuma, or"),
+        ("surround", "surround: there is no such file; an array is stereo, ambix, fuma, or"),
         ([[0, 0]], "2 to 32 microphones"),
         ([[0, 0], [1]], "two or three numbers"),
         ([[0, 0], ["a", "b"]], "numbers of metres"),
         ("[[0, 0", "an array is"),
         (7, "an array is"),
+        ("[['1', '2'], ['3', '4']]", "an array is"),
+        ([[True, False], [False, True]], "an array is"),
+        ("[&a [0, 1], *a, *a]", "an array is"),
         (f"[[0, 1], [{'9' * 400}, 0]]", "an array is"),
         ("[" * 9000, "an array is"),
         ([[0, math.nan], [0, 1]], "finite"),
