@@ -182,6 +182,7 @@ def test_imported_packages_are_required(wheel: Path) -> None:
                 of_ray = ("separation.batch", "separation.collection", "separation.ray_processes")
                 allowed |= required["ray"] if name in of_ray else set()
                 allowed |= required["live"] if name == "separation.live" else set()
+                allowed |= required["mcp"] if name == "separation.mcp_tools" else set()
                 allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"
 
