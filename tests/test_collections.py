@@ -26,6 +26,7 @@ from separation.collection import Store, find_sources, number_names, write_journ
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes and signals as on Linux"),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs "separation[ray]"'),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of Ray's own code, through pickled settings
 ]
 QUERIES = ("--query", "dog barking", "--remove", "rain")
 
