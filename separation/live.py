@@ -33,7 +33,7 @@ UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav file that is written to a pipe
 MAX_RATE = 768_000  # Hz
 MAX_HEADER = 1 << 20  # bytes before the samples of a wav file
 STATUS_SECONDS = 0.25
-BLOCK_SECONDS = 0.01  # of a sound card
+BLOCK_SECONDS, LOST_SECONDS = 0.01, 10  # of a sound card; after which it has probably been removed
 SPARE_SECONDS = 0.1  # of sound that is computed before the speaker starts, beside the latency
 
 
@@ -315,11 +315,13 @@ def run_sound_card(options: argparse.Namespace, model: Model, status: Status) ->
             delay = 1000 * (effect.stream.latency + SPARE_SECONDS)
             model.reporter.notice(f"from microphone to speaker, {delay:.0f} ms late; Ctrl-C ends it; use headphones.")
             while True:
-                blocks = [arrived.get()]
+                blocks = [arrived.get(timeout=LOST_SECONDS)]
                 while not arrived.empty():
                     blocks.append(arrived.get())
                 ready.put(effect.push(np.concatenate(blocks, axis=1)))
                 status.draw(effect, speaking.underruns)
+    except queue.Empty:
+        raise AudioError(f"The microphone has given nothing for {LOST_SECONDS} s.") from None
     except (sounddevice.PortAudioError, ValueError) as error:
         raise UsageError(f"The sound card cannot be used: {one_sentence(error).rstrip('.')}.") from None
 
