@@ -375,7 +375,7 @@ def test_unknown_parts_are_refused(parts, capsys):
     with pytest.raises(SystemExit) as stop:
         bench.main(["--only", parts])
     assert stop.value.code == 2
-    assert "scores, remove, band, precision, speed, memory, cost" in capsys.readouterr().err
+    assert "scores, remove, band, precision, speed, batch, memory, cost" in capsys.readouterr().err
 
 
 # Model card
