@@ -624,7 +624,9 @@ def test_a_timeline_of_the_listed_sounds_is_drawn(folder, capsys):
     assert run("--list", "--plot", "mix.wav", "-o", "out") == 0
     assert Path("out/mix.sounds.png").read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out.splitlines() == [
-        "mix.wav  0.90  rain        unclear  0-2 s", "mix.wav  0.60  door knock  unclear  1-2 s, 3-4 s", "out/mix.sounds.png",
-    ]  # fmt: skip
+        "mix.wav  0.90  rain        unclear  0-2 s",
+        "mix.wav  0.60  door knock  unclear  1-2 s, 3-4 s",
+        "out/mix.sounds.png",
+    ]
     assert run("--list", "--plot", "mix.wav", "-o", "out") == 1  # nothing is overwritten
     assert "already exists" in capsys.readouterr().err
