@@ -260,7 +260,8 @@ def test_an_existing_corpus_is_replaced_only_if_asked_for(tmp_path, capsys, enco
     with monkeypatch.context() as patch:
         patch.setattr("separation.data.packing.report_broken", full)
         assert main([*command, "--overwrite"]) == 1
-    assert capsys.readouterr().err == f"separation-data: {out}: the packed corpus cannot be written (the disk is full).\n"
+    why = "the packed corpus cannot be written (the disk is full)"
+    assert capsys.readouterr().err == f"separation-data: {out}: {why}.\n"
     assert len(Corpus(out, sample_rate=8000)) == len(first) == 4
     assert main([*command, "--overwrite"]) == 0 and len(Corpus(out, sample_rate=8000)) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "packed"]
