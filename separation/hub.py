@@ -16,13 +16,12 @@ from urllib.parse import quote
 from separation.download import (
     NoConnectionError,
     RemoteFile,
-    cache_folder,
-    hub_cache,
     is_offline,
     replace_when_complete,
     verify,
 )
 from separation.errors import ModelError, one_sentence, reason
+from separation.folders import cache_folder, hub_cache
 
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 NEEDED = {"config.yaml", "model.safetensors"}

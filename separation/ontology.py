@@ -16,8 +16,8 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
-from separation.download import cache_folder
 from separation.errors import ModelError, expand_home
+from separation.folders import cache_folder
 
 
 class OntologyError(ModelError, ValueError):

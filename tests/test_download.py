@@ -13,9 +13,10 @@ import pytest
 from media import save_media, tone
 
 from separation import download
-from separation.download import NoConnectionError, RemoteFile, cache_folder, fetch
+from separation.download import NoConnectionError, RemoteFile, fetch
 from separation.encoders.base import EncoderError, find_weights
 from separation.errors import ModelError
+from separation.folders import cache_folder, hub_cache
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -130,7 +131,7 @@ def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkey
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
     assert fetch(HUB, offline=False) == tmp_path / "a.ckpt"
-    place = {"filename": "x,y/a.ckpt", "repo_type": "space", "revision": "main", "cache_dir": download.hub_cache()}
+    place = {"filename": "x,y/a.ckpt", "repo_type": "space", "revision": "main", "cache_dir": hub_cache()}
     assert calls == [("some/where", place)]
     with pytest.raises(ModelError, match="instead of 7"):
         fetch(RemoteFile(HUB.url, "b.ckpt", size=7), offline=False)
