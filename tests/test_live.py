@@ -363,11 +363,9 @@ def sound_card(monkeypatch):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     card.Stream, card.heard = Exchange, heard
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever other tests have left
     monkeypatch.setitem(sys.modules, "sounddevice", card)
     monkeypatch.setattr(sys, "stdin", Terminal())
-    yield card
-    signal.signal(signal.SIGINT, before)
+    return card
 
 
 def test_microphone_to_speaker(sound_card, model, monkeypatch, capsys):

@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -261,5 +260,5 @@ def list_sounds(engine: Engine, limits: Limits, source: Path, model: str) -> dic
         return {"sounds": [], "seconds": 0.0}
     except AudioError as error:
         raise Refusal(without_path(error, source)) from None
-    sounds = [asdict(sound) | {"probability": round(sound.probability, 3)} for sound in found]
+    sounds = [{"label": each.label, "probability": round(each.probability, 3), "times": each.times} for each in found]
     return {"sounds": sounds, "seconds": round(frames / reader.sample_rate, 1)}
