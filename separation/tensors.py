@@ -160,8 +160,9 @@ class Outline(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(function, "__name__", ""), dict(kwargs or {})
         changes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"  # a tensor in place
-        if changes and args and getattr(args[0], "is_meta", False):
-            return args[0]
+        changed = args[0] if args else kwargs.get("tensor")  # torch.nn.init hands on its arguments by name
+        if changes and getattr(changed, "is_meta", False):
+            return changed
         if function in self.ALLOCATIONS and (kwargs.get("dtype") or torch.float32).is_floating_point:
             kwargs["device"] = kwargs.get("device") or "meta"
         return function(*args, **kwargs)

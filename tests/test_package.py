@@ -45,7 +45,7 @@ def run_python(code: str) -> str:
         ("import separation.data.foley", "torch scipy soundfile lightning"),
         ("import separation.released.encoder", OPTIONAL),
         ("from separation import ontology, pretrained; ontology.class_index('Dog'); pretrained.list_models()", "torch"),
-        ("from separation.encoders.sentence import SentenceEncoder as E; E().encode_text(['rain'])",
+        ("from separation.encoders.sentence import SentenceEncoder as E; E(stored=False).encode_text(['rain'])",
          "torch._dynamo transformers sentence_transformers"),
     ],
     ids=["audio", "the command", "the command for data", "collections", "sounds", "encoders", "names", "a text"],
