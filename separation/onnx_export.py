@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import logging
 import os
 import shutil
 import sys
@@ -42,7 +41,7 @@ from separation.tensors import own_defaults
 OPSET = 17
 FORMAT = 1  # of `model.json`
 DESCRIPTION = "model.json"
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS = ("float32", "float16")
 
 Axes = dict[str, list[Any]]
 
@@ -79,21 +78,6 @@ def store_in_half_precision(content: bytes) -> bytes:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model.SerializeToString()
-
-
-def quantise(file: Path) -> None:
-    """Store and use the matrices of an ONNX model as 8-bit integers."""
-    tools = import_optional("onnxruntime.quantization", "The ONNX export to int8", "onnx")
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it advises a preparation that changes nothing here
-    try:
-        whole = file.with_suffix(".whole")
-        file.replace(whole)
-        tools.quantize_dynamic(whole, file, weight_type=tools.QuantType.QInt8, per_channel=True)
-        whole.unlink()
-    finally:
-        logger.setLevel(before)
 
 
 def export_separator(model: ConditionedModel, inside: bool) -> tuple[bytes, dict[str, Any]]:
@@ -169,8 +153,8 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
     about["text"] = None
     try:
         with replace_folder(folder) as part:
-            small = precision != "float32"
-            (part / "separator.onnx").write_bytes(store_in_half_precision(content) if small else content)
+            half = precision == "float16"
+            (part / "separator.onnx").write_bytes(store_in_half_precision(content) if half else content)
             if isinstance(encoder, JointEncoder):
                 tokenizer = load_bert()[1]
                 tokens = torch.from_numpy(np.array([[each.ids for each in tokenizer.encode_batch(["a", "b c"])]] * 3))
@@ -178,10 +162,7 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
                 inputs = {"tokens": tokens, "mask": torch.ones_like(tokens)}
                 axes["condition"] = ["queries", model.condition_dim]
                 content = trace(TextGraph(encoder), inputs, ["condition"], axes)
-                file = part / "text.onnx"
-                file.write_bytes(store_in_half_precision(content) if precision == "float16" else content)
-                if precision == "int8":
-                    quantise(file)
+                (part / "text.onnx").write_bytes(store_in_half_precision(content) if half else content)
                 tokenizer.save(str(part / "tokenizer.json"))
                 about["text"] = {"templates": list(TEMPLATES), "inputs": axes, "tokenizer": "tokenizer.json"}
                 readme = find_folder(candidate_folders()) / "README.md"

@@ -229,11 +229,10 @@ def test_default_without_torch(tmp_path):
     assert {"LICENSE-YAMNET", "ATTRIBUTION.md"} < set(os.listdir(tmp_path / "default"))
 
 
-@pytest.mark.parametrize(("precision", "share"), [("float16", 0.55), ("int8", 0.3)])
-def test_precision(precision, share, exported, model, script, tmp_path):
-    assert main(["onnx", str(model), str(tmp_path / "small"), "--precision", precision]) == 0
+def test_half_precision(exported, model, script, tmp_path):
+    assert main(["onnx", str(model), str(tmp_path / "small"), "--precision", "float16"]) == 0
     sizes = [(folder / "text.onnx").stat().st_size for folder in (exported, tmp_path / "small")]
-    assert sizes[1] < share * sizes[0]
+    assert sizes[1] < 0.55 * sizes[0]
     about = json.loads((exported / "model.json").read_text())
     a, b = (script.encode(folder, about, "dog barking")[0] for folder in (exported, tmp_path / "small"))
     assert a @ b > 0.98
