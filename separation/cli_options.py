@@ -34,6 +34,7 @@ QUERY_OPTIONS = (  # option, name of its value, form of the query, help
 
 
 RAW = ("s16le", "s32le", "f32le")  # types of samples of a pipe without header
+JOBS = 2  # files at once
 LIVE_OPTIONS = ("raw", "rate", "channels", "microphone", "speaker")
 
 
@@ -114,7 +115,7 @@ def build_parser() -> Parser:
     add("--device", default="auto", choices=("auto", "cpu", "gpu", "cuda", "mps"), help="default: auto")
     add("--precision", default="auto", choices=("auto", "float32", "bfloat16"), help="for convolutions (default: auto)")
     add("--threads", type=int, metavar="N", help="processor threads (default: all)")
-    add("--jobs", type=int, metavar="N", default=2,
+    add("--jobs", type=int, metavar="N", default=JOBS,
         help="files at once: one is computed, others are read and written beside it (default: 2)")  # fmt: skip
 
     add = parser.add_argument_group("what to print").add_argument
@@ -252,7 +253,7 @@ def check_live(options: argparse.Namespace, requests: Sequence[Request]) -> None
         return
     names = ("list", "all", "residual", "each", "output", "format", "subtype", "clip", "bitrate", "plot", "json",
              "overwrite", "skip_existing", "recursive", "span", "track", "faithful", "sound_only")  # fmt: skip
-    if given := [name for name in names if getattr(options, name)]:
+    if given := [name for name in names if getattr(options, name)] or ["jobs"] * (options.jobs != JOBS):
         option = {"span": "from or --to"}.get(given[0], given[0].replace("_", "-"))
         raise UsageError(f"--live cannot be combined with --{option}.")
     if options.files not in ([], [STANDARD]):
@@ -284,6 +285,9 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
         wanted[form, tidy_text(value, option) if option else value] = [True, options.residual]
     for text in removed:
         wanted.setdefault(("text", text), [False, True])[1] = True
+    asked = {value.casefold() for form, value in [*wanted, *(("text", text) for text in changed)] if form == "text"}
+    if both := [text for text in negative if text.casefold() in asked]:
+        raise UsageError(f"“{both[0]}” is asked for, so --not cannot exclude it.")
     requests: list[Request] = []
     unwanted = [Query(text, as_one=True) if options.as_one else text for text in negative]
     rows = [(form, value, target, residual, None) for (form, value), (target, residual) in wanted.items()]

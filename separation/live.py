@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import queue
+import select
 import struct
 import sys
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.waveform import MAX_CHANNELS
+from separation.audio.joining import warn_of_loss
+from separation.audio.waveform import MAX_CHANNELS, MAX_RATE
 from separation.cli_model import Model
 from separation.cli_options import UsageError, check_model
 from separation.cli_print import Reporter
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 16
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav file that is written to a pipe
-MAX_RATE = 768_000  # Hz
+PCM = bytes.fromhex("000000001000800000aa00389b71")  # end of the GUID of a kind that has a number
 MAX_HEADER = 1 << 20  # bytes before the samples of a wav file
 STATUS_SECONDS = 0.25
 BLOCK_SECONDS, LOST_SECONDS = 0.01, 10  # of a sound card; after which it has probably been removed
@@ -113,7 +115,7 @@ def read_header(read: Callable[[int], bytes]) -> tuple[Samples, float]:
         passed += 8 + len(body)
         if name == b"fmt " and size >= 16:
             tag, channels, rate, _, frame, bits = struct.unpack("<HHIIHH", body[:16])
-            if tag == 0xFFFE and size >= 26:
+            if tag == 0xFFFE and body[26:40] == PCM:
                 tag = int.from_bytes(body[24:26], "little")
             kind = {(1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le", (3, 32): "f32le"}.get((tag, bits))
             if kind is None or not channels or not rate or frame != channels * bits // 8:
@@ -212,6 +214,7 @@ class Status:
         if self.width:
             sys.stderr.write("\n")
             sys.stderr.flush()
+            self.width = 0
 
 
 def run(options: argparse.Namespace, requests: Sequence[Request]) -> int:
@@ -245,10 +248,13 @@ def run_pipe(options: argparse.Namespace, model: Model, status: Status) -> None:
     source, sink = sys.stdin.fileno(), sys.stdout.fileno()
 
     def read(count: int) -> bytes:
-        try:
-            return os.read(source, count)
-        except OSError as error:
-            raise AudioError(f"Standard input cannot be read: {reason(error)}.") from None
+        while True:
+            try:
+                return os.read(source, count)
+            except BlockingIOError:
+                select.select([source], [], [])
+            except OSError as error:
+                raise AudioError(f"Standard input cannot be read: {reason(error)}.") from None
 
     def read_all(count: int) -> bytes:
         data = b""
@@ -259,24 +265,35 @@ def run_pipe(options: argparse.Namespace, model: Model, status: Status) -> None:
     def write_all(data: bytes) -> None:
         with standard_output():
             while data:
-                data = data[os.write(sink, data) :]
+                try:
+                    data = data[os.write(sink, data) :]
+                except BlockingIOError:
+                    select.select([], [sink], [])
 
     if options.raw:
-        samples, left = Samples(options.rate, options.channels or 1, options.raw), math.inf
+        try:
+            samples, stated = Samples(options.rate, options.channels or 1, options.raw), math.inf
+        except AudioError as error:
+            raise UsageError(str(error)) from None
     else:
-        samples, left = read_header(read_all)
+        samples, stated = read_header(read_all)
     effect = Effect(model, samples.rate, samples.channels)
     if not options.raw:
         write_all(samples.header())
-    rest = b""
-    while left and (data := read(int(min(READ_BYTES, left)))):
-        left -= len(data)
+    rest, received = b"", 0
+    while received < stated and (data := read(int(min(READ_BYTES, stated - received)))):
+        received += len(data)
         rest += data
         whole = len(rest) // samples.frame * samples.frame
         write_all(samples.encode(effect.push(samples.decode(rest[:whole]))))
         rest = rest[whole:]
         status.draw(effect)
     write_all(samples.encode(effect.flush()))
+    status.close()
+    if rest or received < stated < math.inf:
+        total = int(stated) // samples.frame if received < stated < math.inf else None
+        lost = warn_of_loss("standard input", received // samples.frame, samples.rate, total, True, [])
+        model.reporter.notice(str(lost), "warning: ")
 
 
 def run_sound_card(options: argparse.Namespace, model: Model, status: Status) -> None:

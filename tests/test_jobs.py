@@ -115,6 +115,7 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
         (("--query", "a", "--each"), "--each needs --remove"),
         (("--gain", "a=3", "--remove", "b", "--each"), "--each cannot be combined with --gain"),
         (("--not", "a"), "--not needs --query"),
+        (("--query", "a", "--not", "A"), "“A” is asked for, so --not cannot exclude it."),
         (("--querry", "a"), "Did you mean --query?"),
         (("--query", "a", "--clip", "wrap"), "invalid choice: 'wrap'"),
         (("--query", "a", "--from", "3", "--to", "3"), "--from must lie before --to, but 3 s is not before 3 s."),

@@ -236,10 +236,13 @@ class Pipe:
         return status, b"".join(data for _, data in self.received)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
-def test_wav_files_go_through_a_pipe(subtype, model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("subtype", "kind"),
+    [("PCM_16", "WAV"), ("PCM_24", "WAV"), ("PCM_32", "WAV"), ("FLOAT", "WAV"), ("PCM_24", "WAVEX")],
+)
+def test_wav_files_go_through_a_pipe(subtype, kind, model, tmp_path, monkeypatch):
     wave = noise(0.5, 16000, channels=2).numpy().T
-    soundfile.write(tmp_path / "in.wav", wave, 16000, subtype)
+    soundfile.write(tmp_path / "in.wav", wave, 16000, subtype, format=kind)
     data = (tmp_path / "in.wav").read_bytes()
     trailer = b"LIST" + struct.pack("<I", 4) + b"INFO"
     pipe = Pipe(
@@ -297,6 +300,15 @@ def test_the_rest_of_a_removal_is_the_input_without_it(model, monkeypatch):
         (["--query", "rain", "--raw", "s16le"], "--raw needs --rate"),
         (["--query", "rain", "--raw", "s16le", "--rate", "0"], "--rate must be at least 1, not 0."),
         (
+            ["--query", "rain", "--raw", "s16le", "--rate", "50"],
+            "Live sound has 100 to 2000000 Hz and 1 to 1024 channels",
+        ),
+        (
+            ["--query", "rain", "--raw", "s16le", "--rate", "8000", "--channels", "9999"],
+            "not 8000 Hz and 9999 channels.",
+        ),
+        (["--query", "rain", "--jobs", "4"], "--live cannot be combined with --jobs."),
+        (
             ["--query", "rain", "--model", "small"],
             "--live needs a model for live sound, such as live; small is not one.",
         ),
@@ -322,7 +334,13 @@ def test_options_of_live_sound_need_it(capsys):
         (b"OggS" + bytes(400), "is not a wav file; say --raw"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 8000, 8000, 1, 8), "of another kind than"),
         (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\1\0", "ends before its samples or is damaged"),
-        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 9, 18, 2, 16), "100 to 768000 Hz"),
+        (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 1, 9, 18, 2, 16), "100 to 2000000 Hz"),
+        (
+            b"RIFF\0\0\0\0WAVEfmt \x28\0\0\0"
+            + struct.pack("<HHIIHHHHIH", 0xFFFE, 1, 8000, 16000, 2, 16, 22, 16, 0, 1)
+            + bytes.fromhex("000021 07d3 1186 44c8 c1ca 0000 00"),  # ambisonics
+            "of another kind than",
+        ),
     ],
 )
 def test_what_is_no_wav_file_is_said(data, sentence, model, monkeypatch, capsys):
@@ -411,10 +429,47 @@ def test_a_missing_sound_card_is_said(fault, sentence, sound_card, model, monkey
     assert sentence in capsys.readouterr().err
 
 
-def wav_of(data, subtype=3):
-    """A wav file of 32-bit floats at 8 kHz."""
-    kind = struct.pack("<HHIIHH", subtype, 1, 8000, 32000, 4, 32)
-    return b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + kind + b"data" + struct.pack("<I", len(data)) + data
+def wav_of(data, more=0):
+    """A wav file of 32-bit floats at 8 kHz, whose header states more bytes than there are."""
+    kind, size = struct.pack("<HHIIHH", 3, 1, 8000, 32000, 4, 32), len(data) + more
+    return (
+        b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt \x10\0\0\0" + kind + b"data" + struct.pack("<I", size) + data
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "what"), [(16000, "0.500 s of 1.000 s"), (16001, "0.500 s of 1.000 s"), (0, "0.500 s")]
+)
+def test_sound_that_is_missing_is_said_as_for_files(more, what, model, tmp_path, monkeypatch, capsys):
+    wave = noise(0.5, 8000).numpy()[0].astype("<f4").tobytes() + bytes(more == 0)
+    (tmp_path / "in.wav").write_bytes(wav_of(wave, more))
+    status, result = Pipe(monkeypatch, lambda write: write(wav_of(wave, more))).run("--query", "rain", "--model", model)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"separate: warning: standard input is cut short or damaged: only {what} can be read and are used."
+    ]
+    assert status == 0 and len(result) == 44 + len(wave) // 4 * 4
+    monkeypatch.undo()
+    assert main(["--query", "rain", "--model", str(model), "-o", str(tmp_path), str(tmp_path / "in.wav")]) == 0
+    said = capsys.readouterr().err.replace(str(tmp_path / "in.wav"), "standard input").splitlines()
+    assert not more or lines[0].replace(" of 1.000 s", "") in said
+
+
+def test_pipes_that_do_not_block(model, monkeypatch, capsys):
+    data = np.round(noise(1.0, 8000).numpy() * 2**15).astype("<i2").tobytes()
+
+    def write(send):
+        for start in range(0, len(data), 4000):
+            send(data[start : start + 4000])
+            time.sleep(0.02)
+
+    results = []
+    for blocking in (True, False):
+        pipe = Pipe(monkeypatch, write)
+        for end in pipe.ends:
+            os.set_blocking(end, blocking)
+        results.append(pipe.run("--raw", "s16le", "--rate", 8000, "--query", "rain", "--model", model))
+    assert results[0] == results[1] and results[0][0] == 0 and capsys.readouterr().err == ""
 
 
 def test_samples_that_are_no_numbers_are_silence(model, monkeypatch, capsys):

@@ -83,12 +83,12 @@ def open_view(path: Path, spans: Sequence[Span]) -> BinaryIO:
 
 
 def warn_of_loss(
-    path: Path, frames: int, rate: int, stated: int | None, damaged: bool, notes: Sequence[str], detail: str = ""
+    path: Path | str, frames: int, rate: int, stated: int | None, damaged: bool, notes: Sequence[str], detail: str = ""
 ) -> str | None:
     """Return a warning for a file that was read to its end, or None.
 
     Args:
-        path: the file.
+        path: the file, or what messages call it.
         frames: number of samples per channel that were read.
         rate: their rate, Hz.
         stated: number of samples according to the header, if more.

@@ -21,7 +21,7 @@ from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder
 from separation.audio.ogg import find_links
 from separation.audio.sizes import repair_sizes
 from separation.audio.tags import measure_tag
-from separation.audio.waveform import MAX_CHANNELS
+from separation.audio.waveform import MAX_CHANNELS, MAX_RATE
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ BLOCK_SECONDS = 10.0
 BLOCK_VALUES = 2_000_000  # most samples in a block, all channels together
 UNKNOWN_FRAMES = 2**62
 GET_CHANNEL_MAP = 0x1100  # libsndfile's SFC_GET_CHANNEL_MAP_INFO, which soundfile has no function for
-MAX_RATE = 2_000_000  # Hz
 SIZED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF", "AU", "OGG", "FLAC", "SDS")  # see sizes.py and ogg.py
 OTHER_MAGIC = (b"RIFF", b"OggS", b"fLaC", b"FORM")
 CONTAINER_MAGIC = (b"\x1aE\xdf\xa3", b"\0\0\1\xba")

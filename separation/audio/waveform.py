@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MAX_CHANNELS = 1024
+MAX_CHANNELS, MAX_RATE = 1024, 2_000_000  # Hz
 
 
 def as_rate(sample_rate: float | None) -> int:
     """Return a sample rate as a whole number of hertz.
 
     Raises:
-        ValueError: if it is None or not a positive whole number.
+        ValueError: if it is None, or not a whole number from 1 to `MAX_RATE`.
     """
     if sample_rate is None:
         raise ValueError("sample_rate is missing: give that of the recording in hertz, for example 44100.")
@@ -26,6 +26,8 @@ def as_rate(sample_rate: float | None) -> int:
         whole = 0
     if whole < 1 or whole != sample_rate:
         raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
+    if whole > MAX_RATE:
+        raise ValueError(f"The sample rate must be at most {MAX_RATE} Hz, not {whole}.")
     return whole
 
 
