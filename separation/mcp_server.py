@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AudioError, ModelError) as error:
         say("separate-mcp", one_sentence(error))
         return USAGE
-    logging.basicConfig(level=logging.INFO, format="separate-mcp: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="separate-mcp: %(message)s", stream=sys.stderr)
     tools.build_server(folders, options.model, options.device).run("stdio")
     return DONE
 

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
 from pydantic import Field, ValidationError
 
@@ -147,7 +148,10 @@ class Tools:
         when each occurs.
         """
         names = check_sounds(sounds)
-        queries = [Query(name, negative=check_sounds(without)) for name in names] if without else names
+        unwanted = check_sounds(without) if without else []
+        if both := {name.casefold() for name in names} & {name.casefold() for name in unwanted}:
+            raise ToolError(f"“{min(both)}” cannot be in both sounds and without.")
+        queries = [Query(name, negative=unwanted) for name in names] if without else names
         contents = [part for name in names for part in (name, f"without {name}")[: 1 + rest]]
         options = {"queries": queries, "residual": rest, "format": format, "overwrite": overwrite}
         return await self.write(ctx, file, names, contents, output, as_span(start, end), **options)
@@ -268,12 +272,16 @@ def build_server(folders: Folders, model: str = "default", device: str = "auto")
     """Return the server; nothing is loaded before a tool needs it."""
     tools = Tools(folders, model, device)
     instructions = INSTRUCTIONS.format(folders=", ".join(map(str, folders.roots)))
-    server = Server("separate", title="Sound separation", instructions=instructions, version=__version__)
-    reads, writes = (ToolAnnotations(read_only_hint=each, open_world_hint=False) for each in (True, False))
-    server.add_tool(tools.list_sounds, annotations=reads)
-    for tool in (tools.separate, tools.remove, tools.remix):
-        server.add_tool(tool, annotations=writes)
-    return server
+    served = []
+    for work in (tools.list_sounds, tools.separate, tools.remove, tools.remix):
+        hints = ToolAnnotations(read_only_hint=work == tools.list_sounds, open_world_hint=False)
+        served.append(tool := Tool.from_function(work, annotations=hints))
+        arguments = tool.fn_metadata.arg_model
+        arguments.model_config["extra"] = "forbid"
+        arguments.model_rebuild(force=True)
+        tool.parameters = arguments.model_json_schema(by_alias=True)
+    about: dict[str, Any] = {"title": "Sound separation", "version": __version__, "log_level": "WARNING"}
+    return Server("separate", instructions=instructions, tools=served, **about)
 
 
 def check_sounds(sounds: list[str]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -73,6 +75,7 @@ def test_tools_and_what_they_teach(served):
     assert str(served) in instructions and "dog barking" in instructions
     assert tools["list_sounds"].annotations.read_only_hint and not tools["separate"].annotations.read_only_hint
     assert "ctx" not in tools["separate"].input_schema["properties"]
+    assert tools["separate"].input_schema["additionalProperties"] is False
     assert all(each.description and each.output_schema for each in tools.values())
 
 
@@ -183,6 +186,8 @@ def test_links_in_the_place_of_results_lead_nowhere(served):
         ("separate", {"sounds": ["x" * 400]}, "in a few words"),
         ("separate", {"sounds": ["rain"], "format": "doc"}, "doc"),
         ("separate", {"sounds": ["rain"], "start": 2, "end": 1}, "begin before it ends"),
+        ("separate", {"sounds": ["rain", "siren"], "without": ["wind", " Rain"]}, "“rain” cannot be in both"),
+        ("separate", {"sounds": ["rain"], "volume": 3}, "volume"),
         ("separate", {}, "sounds"),
         ("remix", {"gains": {"rain": 100}}, "more than +60 dB"),
         ("remix", {"gains": {}}, "1 to 20 different sounds"),
@@ -284,7 +289,41 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
         Folders([save(tmp_path / "a.wav")])
 
 
-def test_stdin_that_ends_ends_the_server(tmp_path):
+def test_lines_that_are_no_messages_do_not_end_the_server_but_the_end_of_its_input_does(tmp_path):
     words = [sys.executable, "-m", "separation.mcp_server", str(tmp_path)]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, b"")
+    client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    asked = [
+        (1, "initialize", client),
+        (2, "tools/list", {}),
+        (3, "tools/call", {"name": "remix", "arguments": {"x": 1}}),
+    ]
+    first, *others = (
+        json.dumps({"jsonrpc": "2.0", "id": number, "method": name, "params": given}) for number, name, given in asked
+    )
+    started = '{"jsonrpc": "2.0", "method": "notifications/initialized"}'
+    odd = [
+        "{",
+        "[]",
+        "null",
+        '{"jsonrpc": "2.0"}',
+        "[" * 9999,
+        "\0",
+        "x" * (50 << 20),
+        f'{{"id": "{"y" * (50 << 20)}"}}',
+    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as server:
+        answers, warnings = [], threading.Thread(target=lambda: answers.append(server.stderr.read()))
+        warnings.start()
+        for line in (first, started, *odd, *others):
+            server.stdin.write(line + "\n")
+        server.stdin.flush()
+        found = {}
+        while len(found) < 3:
+            answer = json.loads(server.stdout.readline())
+            found[answer.get("id")] = answer
+        server.stdin.close()
+        assert server.wait(60) == 0 and server.stdout.read() == ""
+        warnings.join()
+    assert len(found[2]["result"]["tools"]) == 4 and found[3]["result"]["isError"]
+    assert answers == [""]
