@@ -317,8 +317,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
     """Yield a hidden folder beside `path` and give it that name at the end; after an error nothing has changed."""
     path = Path(os.path.realpath(path))
     part, earlier = temporary_path(path), path.with_name(f".{os.getpid()}.old.{path.name}")
+    created = make_folder(path.parent)
     try:
-        part.mkdir(parents=True)
+        part.mkdir()
         yield part
         with uninterrupted():
             if path.exists():
@@ -329,6 +330,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
             earlier.rename(path)
         remove(part)
         remove(earlier)
+        remove_empty(created)
 
 
 @contextmanager

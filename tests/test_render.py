@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ def write_programs(tmp_path):
     folder.mkdir()
     for name, option in OUTPUT_OPTIONS.items():
         (folder / name).write_text(
-            f'#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = {option} ] && cp {tone} "$2"; shift; done; exit 0\n'
+            f'#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = {option} ] && ln -sf {tone} "$2"; shift; done; exit 0\n'
         )
         (folder / name).chmod(0o755)
     (tmp_path / "sf2").write_bytes(b"RIFF\0\0\0\0sfbk")
@@ -115,7 +116,22 @@ def test_missing_programs_and_what_is_no_sound_font_are_one_sentence(programs, t
     assert "needs --soundfont" in capsys.readouterr().err
     assert render_speech(tmp_path, "--count", "-1") == 1
     assert "must be positive" in capsys.readouterr().err
+    soundfile.write(tmp_path / "tone.wav", np.zeros(22050), 22050)
+    assert main([*words, "--soundfont", str(tmp_path / "sf2"), "--count", "1"]) == 1
+    assert "out is not written: the programs have rendered silence only." in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_one_sentence(programs, tmp_path, capsys):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        assert render_speech(tmp_path) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    why = "the folder of renderings cannot be written (the file would be larger than is allowed here)"
+    assert capsys.readouterr().err == f"separation-data: {tmp_path / 'out'}: {why}.\n"
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_program_that_fails_leaves_nothing_and_an_older_folder_as_it_is(spoken, programs, tmp_path, capsys):
@@ -126,6 +142,7 @@ def test_a_program_that_fails_leaves_nothing_and_an_older_folder_as_it_is(spoken
     (programs / "flite").write_text("#!/bin/sh\necho no such voice >&2; exit 3\n")
     assert render_speech(tmp_path, "--overwrite") == 1
     assert "flite has not rendered a recording (status 3): no such voice" in capsys.readouterr().err
+    assert main(["render", "speech", "-o", str(tmp_path / "new" / "out")]) == 1
     assert (tmp_path / "out" / "manifest.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "out", "sf2", "tone.wav"]
     (tmp_path / "out" / "mine.txt").write_text("mine")

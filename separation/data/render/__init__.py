@@ -7,6 +7,7 @@ Programs of the sound font and voices are in the split train or in validation, n
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -129,7 +130,7 @@ def write_recordings(steps: Sequence[Step], out: Path, overwrite: bool = False) 
 
     Raises:
         DataError: `out` exists (with `overwrite`: and is something else than such a folder) or cannot be written, or a
-            program fails.
+            program fails or renders silence only.
     """
     entries: list[Entry] = []
     with (
@@ -142,6 +143,8 @@ def write_recordings(steps: Sequence[Step], out: Path, overwrite: bool = False) 
             for recording in step(place):
                 entries += write_recording(recording, partial)
             remove(place)
+        if not entries:
+            raise DataError(f"{out} is not written: the programs have rendered silence only.")
         write_manifest(partial / MANIFEST, entries)
         texts = json.dumps(collect_wordings(clip.label for _, clip in entries), ensure_ascii=False, indent=1)
         (partial / WORDINGS).write_text(texts + "\n", encoding="utf-8")
@@ -158,7 +161,9 @@ def write_recording(recording: Recording, folder: Path) -> list[Entry]:
     source, label = "+".join(recording.programs), recording.labels[0]
     path = Path(AUDIO, source, label.replace(" ", "_"), f"{recording.name}.flac")
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / path, wave, RATE, format="FLAC", subtype="PCM_16")
+    flac = io.BytesIO()  # libsndfile gives no reason if it cannot write a file
+    soundfile.write(flac, wave, RATE, format="FLAC", subtype="PCM_16")
+    (folder / path).write_bytes(flac.getvalue())
     facts = [tables()["programs"][program] for program in recording.programs]
     licence = "; ".join(f"{each['licence']} (by {each['author']})" for each in facts)
     number, seconds = f"{source}:{recording.name}", len(wave) / RATE
