@@ -170,7 +170,7 @@ def draw(rows: list[dict[str, Any]], systems: dict[str, tuple[str, float, str]],
             axes.annotate(
                 f"{name}\n{source}", (row["multiply_adds"] / 1e9, quality), (5, 5), textcoords="offset points", size=8
             )
-    axes.margins(0.3, 0.2)
+    axes.margins(0.45, 0.2)
     figure.savefig(file)
 
 
