@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import soundfile
 import torch
 from common import ROOT, list_rows, make_parser, write_json
@@ -33,6 +32,7 @@ from separation.onnx_export import PRECISIONS, export
 sys.path.insert(0, str(ROOT / "demos"))
 import onnx_separate
 
+onnxruntime = onnx_separate.onnxruntime
 ROWS, SECONDS, TIMES = 40, 10, 5
 
 

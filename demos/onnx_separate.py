@@ -8,13 +8,16 @@ python demos/onnx_separate.py exported/ mix.wav "dog barking"      # mix.target.
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import soundfile
 import soxr
 from tokenizers import Tokenizer
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before it is imported
+import onnxruntime
 
 
 def resample(wave, source, target):
@@ -89,6 +92,8 @@ def encode(folder, model, query):
     """Condition (1, dim) of a text, or of a .npy file with one."""
     if query.endswith(".npy"):
         return np.load(query).astype(np.float32).reshape(1, -1)
+    if model["text"] is None:
+        raise ValueError(f"{folder} has no text side; name a .npy file that holds the condition.")
     tokenizer = Tokenizer.from_file(str(folder / model["text"]["tokenizer"]))
     encoded = tokenizer.encode_batch([each.format(" ".join(query.split())) for each in model["text"]["templates"]])
     session = onnxruntime.InferenceSession(folder / "text.onnx", providers=["CPUExecutionProvider"])
@@ -98,11 +103,14 @@ def encode(folder, model, query):
 
 def separate(folder, path, query, *outputs):
     """Write target and residual of a file; return the presence of the sound, NaN if the model does not estimate it."""
+    file = soundfile.SoundFile(path)
+    if not file.frames:
+        raise ValueError(f"{path} holds no audio: its length is zero.")
     model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     condition, own, cut = encode(folder, model, query), model["sample_rate"], model["segments"]
     network = onnxruntime.InferenceSession(folder / "separator.onnx", providers=["CPUExecutionProvider"])
-    file, hertz = soundfile.SoundFile(path), model["high_pass"]["hertz"]
-    rate, (level, offset, keeps_rumble, begin) = file.samplerate, measure(file, model)
+    rate, hertz = file.samplerate, model["high_pass"]["hertz"]
+    level, offset, keeps_rumble, begin = measure(file, model)
     level = np.float32(level / model["level"]["of_input"])
     margin = cut["margin_seconds"] + cut["resampler_samples"] / min(rate, own)
     overlap = 2 * math.ceil(margin)
@@ -149,6 +157,14 @@ if __name__ == "__main__":
     outputs = [given.file.with_suffix(f".{part}.wav") for part in ("target", "residual")]
     if not (given.folder / "model.json").is_file():
         parser.error(f"{given.folder} is not a folder that separation-convert onnx has written.")
+    if not given.file.is_file():
+        parser.error(f"{given.file} is not a file.")
     if there := [str(path) for path in outputs if path.exists()]:
         parser.error(f"{there[0]} exists.")
-    print(*outputs, f"presence {separate(given.folder, given.file, given.query, *outputs):.4f}")
+    try:
+        presence = separate(given.folder, given.file, given.query, *outputs)
+    except (OSError, ValueError, RuntimeError) as error:  # of soundfile, too
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        parser.exit(1, f"onnx_separate: {error}\n")
+    print(*outputs, f"presence {presence:.4f}")

@@ -163,7 +163,7 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
                 axes["condition"] = ["queries", model.condition_dim]
                 content = trace(TextGraph(encoder), inputs, ["condition"], axes)
                 (part / "text.onnx").write_bytes(store_in_half_precision(content) if half else content)
-                tokenizer.save(str(part / "tokenizer.json"))
+                (part / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
                 about["text"] = {"templates": list(TEMPLATES), "inputs": axes, "tokenizer": "tokenizer.json"}
                 readme = find_folder(candidate_folders()) / "README.md"
                 shutil.copyfile(readme, part / "README-SENTENCE-ENCODER.md")
@@ -177,8 +177,11 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise ModelError if a folder exists, unless it holds nothing but an earlier export that may be replaced."""
+    """Raise ModelError if a folder cannot be made, or exists, unless it holds only an export that may be replaced."""
     if not os.path.lexists(folder):
+        above = next(each for each in folder.absolute().parents if each.exists())
+        if not above.is_dir():
+            raise ModelError(f"{folder} cannot be written: {above} is not a folder.")
         return
     if not overwrite:
         raise ModelError(f"{folder} exists; name another folder, or replace it with --overwrite.")

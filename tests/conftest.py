@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 # Subprocesses inherit these; the blocked sockets below are this process's only.
-os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="agg")
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", MPLBACKEND="agg", ORT_DISABLE_TELEMETRY="1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine, threads that spin take most of the time

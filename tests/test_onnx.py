@@ -1,9 +1,10 @@
 """Models as ONNX files: equal to the package without torch, at any length; the script that uses them; refusals."""
 
-import errno
 import importlib.util
 import json
 import os
+import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -214,19 +215,51 @@ def test_script_equals_the_package(case, exported, model, script, tmp_path):
     assert presence == pytest.approx(expected.presence, abs=1e-3)
 
 
-def test_default_without_torch(tmp_path):
+def test_default_without_torch(tmp_path, monkeypatch):
     assert main(["onnx", "default", str(tmp_path / "default")]) == 0
     wave = recording(44100, 4.0)
     soundfile.write(tmp_path / "mix.wav", wave.T, 44100, "FLOAT")
     block = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]"
     code = f"{block}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     printed = without_torch(code, SCRIPT, tmp_path / "default", tmp_path / "mix.wav", "rain")
+    assert not (tmp_path / "home").exists()
     separator = Separator.from_pretrained(device="cpu", precision="float32")
     expected = separator(wave, "rain", sample_rate=44100)
     found = soundfile.read(tmp_path / "mix.target.wav", dtype="float32")[0].T
     assert difference(found, expected.target) < ALIKE
     assert float(printed.split()[-1]) == pytest.approx(expected.presence, abs=1e-3)
     assert {"LICENSE-YAMNET", "ATTRIBUTION.md"} < set(os.listdir(tmp_path / "default"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (0, "mix.wav holds no audio: its length is zero."),
+        (b"text " * 99, "Format not recognised"),
+        (b"", "Format not recognised"),
+    ],
+)
+def test_script_refuses_in_one_sentence(content, sentence, exported, tmp_path, monkeypatch, capsys):
+    if content == 0:
+        soundfile.write(tmp_path / "mix.wav", np.zeros((0, 2)), 8000)
+    else:
+        (tmp_path / "mix.wav").write_bytes(content)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(exported), str(tmp_path / "mix.wav"), "rain"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and sentence in said and said.count("\n") == 1
+    assert not list(tmp_path.glob("mix.*.wav"))
+
+
+def test_script_leaves_silence_silent(exported, script, tmp_path):
+    soundfile.write(tmp_path / "mix.wav", np.zeros((8000, 2)), 8000)
+    outputs = tmp_path / "target.wav", tmp_path / "residual.wav"
+    assert script.separate(exported, tmp_path / "mix.wav", "rain", *outputs) == 0
+    assert soundfile.read(tmp_path / "target.wav")[0].shape == (8000, 2)
+    assert not soundfile.read(tmp_path / "target.wav")[0].any()
 
 
 def test_half_precision(exported, model, script, tmp_path):
@@ -263,6 +296,8 @@ def test_refusals(exported, model, tmp_path, capsys, monkeypatch):
     assert "other files (mine.txt)" in refused([model, exported, "--overwrite"], capsys)
     (exported / "mine.txt").unlink()
     assert "not an export" in refused([model, model, "--overwrite"], capsys)
+    inside = model / "config.yaml" / "out"
+    assert f"{inside} cannot be written: {model / 'config.yaml'} is not a folder." in refused([model, inside], capsys)
     assert (exported / "separator.onnx").stat().st_mtime_ns == before
     monkeypatch.setattr(onnx_export, "GRAPHS", {})
     assert "BandUNet has no ONNX export" in refused([model, tmp_path / "out"], capsys)
@@ -272,14 +307,16 @@ def test_refusals(exported, model, tmp_path, capsys, monkeypatch):
 
 
 def test_full_disk(exported, model, capsys, monkeypatch):
-    def fail(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     before = {path.name: path.stat().st_mtime_ns for path in exported.iterdir()}
     monkeypatch.setattr(onnx_export, "export_separator", lambda *_: (b"", {}))
     monkeypatch.setattr(onnx_export, "trace", lambda *_: b"")
-    monkeypatch.setattr(onnx_export.json, "dumps", fail)
-    assert f"{exported} cannot be written: the disk is full." in refused([model, exported, "--overwrite"], capsys)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # the tokenizer is larger
+    try:
+        said = refused([model, exported, "--overwrite"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"{exported} cannot be written: the file would be larger than is allowed here." in said
     assert os.listdir(exported.parent) == [exported.name]
     assert {path.name: path.stat().st_mtime_ns for path in exported.iterdir()} == before
     monkeypatch.undo()
