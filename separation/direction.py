@@ -24,7 +24,7 @@ Spans = Sequence[tuple[float, float]]
 WINDOW_SECONDS = 0.032
 HERTZ = (100.0, 12000.0)  # what directions come from
 BANDS = 24  # in which frequencies count together, where responses do not depend on them
-NOISE = 0.01  # of the target's power, added to the covariance of the rest
+NOISE = 0.1  # of the target's power, added to the covariance of the rest
 CLEAR = 0.3  # least confidence of a direction
 LOCATED_SECONDS = 60.0
 """Seconds of each sound that are separated to find its direction."""
