@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,7 +26,28 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what run
 
 make_importable()  # tests import Lightning and other packages by themselves
 
+if TYPE_CHECKING:
+    from separation import Separator
+
 THREADS = 2
+# Workers that share the tests begin with these files, so that none of them is left to one worker at the end.
+DEAREST = (
+    "test_collections.py", "test_page_app.py", "test_process.py", "test_ddp.py", "test_fit.py", "test_recipes.py",
+    "test_benchmarks.py", "test_page_api.py", "test_page_browser.py", "test_clipsep.py", "test_resume.py",
+    "test_batch.py", "test_live.py", "test_onnx.py", "test_package.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files, whose order is drawn, for workers; see DEAREST."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: [*DEAREST, item.path.name].index(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of every later search for garbage: it is most of what there is."""
+    gc.collect()
+    gc.freeze()
 
 
 def guarded(function: Any) -> Any:
@@ -69,6 +91,14 @@ def data_root() -> Path:
     if not (Path(name) / "manifest.csv").is_file():
         pytest.fail(f"SEPARATION_DATA names {name}, where there is no manifest.csv.")
     return Path(name)
+
+
+@pytest.fixture(scope="session")
+def default() -> Separator:
+    """The embedded default, loaded once."""
+    from separation import Separator
+
+    return Separator.from_pretrained(device="cpu", precision="float32")
 
 
 @pytest.fixture

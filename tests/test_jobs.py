@@ -21,7 +21,16 @@ RATE = 8000
 
 @pytest.fixture(scope="module")
 def separator():
-    return tiny_separator()
+    made = tiny_separator()
+    made.model.segment_seconds = 12  # twice what segments share, the least
+    return made
+
+
+@pytest.fixture(scope="module")
+def long(separator):
+    """A recording of three segments and its target."""
+    mixture = noise(22.0, RATE)
+    return mixture, separator(mixture, "dog", RATE).target
 
 
 @pytest.fixture
@@ -270,12 +279,11 @@ def test_only_those_that_share_are_turned_down():
         assert torch.allclose(targets[:, number], gain * mixture, atol=1e-4)
 
 
-@pytest.mark.parametrize("span", [(3.2, "0:07"), (30, 41.5), (None, 1.0), (44.0, None)])
-def test_inside_a_span_the_target_is_that_of_the_whole(separator, span):
-    mixture = noise(45.0, RATE)
-    whole, part = separator(mixture, "dog", RATE), separator(mixture, "dog", RATE, span=span)
+@pytest.mark.parametrize("span", [(3.2, "0:07"), (13, 19.5), (None, 1.0), (21.0, None)])
+def test_inside_a_span_the_target_is_that_of_the_whole(separator, long, span):
+    (mixture, whole), part = long, separator(long[0], "dog", RATE, span=span)
     envelope = Span.parse(span).envelope(0, mixture.shape[1], RATE)
-    assert (part.target - envelope * whole.target).abs().max() < 1e-5
+    assert (part.target - envelope * whole).abs().max() < 1e-5
     outside = envelope == 0
     assert torch.equal(part.residual[:, outside], mixture[:, outside])
 
@@ -342,7 +350,7 @@ def test_what_fails_leaves_no_file(separator, tmp_path, monkeypatch, options, er
 
 
 def test_progress_is_told_at_every_second_and_segment(separator, tmp_path):
-    soundfile.write(tmp_path / "mix.wav", noise(60.0, RATE).T.numpy(), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "mix.wav", noise(20.0, RATE).T.numpy(), RATE, subtype="FLOAT")
     fractions = []
 
     def progress(fraction):
@@ -351,9 +359,9 @@ def test_progress_is_told_at_every_second_and_segment(separator, tmp_path):
 
     file = separator.separate_file(tmp_path / "mix.wav", "dog", output=tmp_path / "dog.wav", progress=progress)
     assert fractions == sorted(fractions)
-    assert len(set(fractions)) > 120
+    assert len(set(fractions)) > 40
     assert max(np.diff(fractions)) < 0.5
-    for stop in (fractions[0], fractions[40], fractions[-2]):
+    for stop in (fractions[0], fractions[15], fractions[-2]):
         with pytest.raises(Cancelled):
             separator.separate_file(
                 tmp_path / "mix.wav",
@@ -363,7 +371,7 @@ def test_progress_is_told_at_every_second_and_segment(separator, tmp_path):
             )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.wav", "mix.wav"]
     silent = separator.separate_file(tmp_path / "mix.wav", "dog", progress=fractions.append)
-    assert repr(silent).endswith("60.0 s at 8000 Hz, dog, not separated yet)")
+    assert repr(silent).endswith("20.0 s at 8000 Hz, dog, not separated yet)")
     assert np.abs(load(file.outputs[0]).T - torch.cat([targets[0] for _, targets in silent], -1).numpy()).max() < 1e-6
     assert fractions[-1] == 1.0
 

@@ -14,8 +14,8 @@ from separation.suggestions import describe_sounds, find_sounds
 
 
 @pytest.fixture(scope="module")
-def separator():
-    return Separator.from_pretrained("default", device="cpu")
+def separator(default):
+    return default
 
 
 @pytest.mark.parametrize(
@@ -85,13 +85,14 @@ def test_the_command_prints_each_hint_once_and_separates_the_text_as_typed(tmp_p
 
 
 def test_sounds_near_a_word_come_by_name_then_by_wording_then_by_meaning():
-    sounds = find_sounds("bells", SentenceEncoder())
+    encoder = SentenceEncoder()
+    sounds = find_sounds("bells", encoder)
     names = list(sounds)
     assert {"bell", "church bells", "bicycle bell"} <= set(names[:6])
     assert "bell" in sounds["telephone ring"][0]  # a wording with the word comes first
     assert names.index("telephone ring") > names.index("bicycle bell") and len(names) <= 12
-    assert next(iter(find_sounds("saxaphone", SentenceEncoder()))) == "saxophone"
-    assert "cat meow" in find_sounds("feline pet", SentenceEncoder())
+    assert next(iter(find_sounds("saxaphone", encoder))) == "saxophone"
+    assert "cat meow" in find_sounds("feline pet", encoder)
 
 
 def test_the_command_shows_sounds_without_loading_a_model(monkeypatch, capsys):

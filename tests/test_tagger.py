@@ -9,7 +9,6 @@ import torch
 from tiny import DIM, small_rate_model, tiny_model, vectors
 from torch.nn import functional as F
 
-from separation import Separator
 from separation.audio import resample
 from separation.models.band_unet import BandUNet
 from separation.models.tagger import LogMelPatches
@@ -19,8 +18,8 @@ REFERENCE = np.load(Path(__file__).parent / "frozen" / "listening.npz")
 
 
 @pytest.fixture(scope="module")
-def separator():
-    return Separator.from_pretrained(device="cpu", precision="float32")
+def separator(default):
+    return default
 
 
 @pytest.fixture(scope="module")

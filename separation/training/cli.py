@@ -78,9 +78,17 @@ class CLI(LightningCLI):
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            parser_kwargs=base if arguments.get("run") is False else dict.fromkeys(SUBCOMMANDS, base),
+            parser_kwargs=base
+            if arguments.get("run") is False
+            else {name: base for name in self.subcommands() if name in SUBCOMMANDS},
             **arguments,
         )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Give all, or the one that is asked for: the parser of each takes a second to build."""
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in sys.argv[1:2] if name in known} or known
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
         return super().init_parser(**arguments | {"exit_on_error": False, "allow_abbrev": False})

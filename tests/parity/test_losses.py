@@ -4,6 +4,7 @@ Set SEPARATION_PARITY to the folder with the fixtures (`clipsep/fixtures/*_loss.
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,22 @@ from separation.training.objectives.supervised import Supervised
 pytestmark = needs_fixtures
 
 
-def network(folder, name):
-    file = folder / f"{name}.pt"
-    torch.save(clipsep_state(name), file)
-    return Separator.from_pretrained(file).model
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Networks from files as released, each loaded once."""
+
+    @cache
+    def load(name):
+        file = tmp_path_factory.mktemp("released") / f"{name}.pt"
+        torch.save(clipsep_state(name), file)
+        return Separator.from_pretrained(file).model
+
+    return load
 
 
-def test_clipsep(tmp_path):
+def test_clipsep(network):
     expected = arrays("clipsep", "clipsep_loss")
-    module = Supervised(network(tmp_path, "clipsep"), RandomEncoder(512), "binary_mask").eval()
+    module = Supervised(network("clipsep"), RandomEncoder(512), "binary_mask").eval()
     _, truth, weight = module.mask_targets(expected["sources"])
     assert torch.equal(truth.transpose(0, 1)[:, :, None].to(torch.uint8), expected["gt_masks"])
     assert torch.allclose(weight[:, None], expected["weight"], atol=1e-6)
@@ -47,9 +55,9 @@ def test_clipsep(tmp_path):
         ("loss_no_noise_heads", {"warmup": 1}),
     ],
 )
-def test_clipsep_nit(tmp_path, wanted, settings):
+def test_clipsep_nit(network, wanted, settings):
     expected = arrays("clipsep", "clipsep_nit_loss")
-    module = NoiseInvariant(network(tmp_path, "clipsep_nit"), RandomEncoder(512), **settings).eval()
+    module = NoiseInvariant(network("clipsep_nit"), RandomEncoder(512), **settings).eval()
     module.log = lambda *_, **__: None
     loss = module.mean_loss(expected["sources"], expected["query"].transpose(0, 1))
     assert loss.item() == pytest.approx(float(expected[wanted]), rel=1e-5)
