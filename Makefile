@@ -40,7 +40,7 @@ app: $(APP)
 	$(BIN)/python demos/app.py $(ARGS)
 
 test: $(TEST)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types test
 

@@ -112,6 +112,14 @@ def no_sentence_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def few_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three procedural sounds in place of all, which take seconds to compute."""
+    from separation.data import foley
+
+    monkeypatch.setattr(foley, "SOUNDS", {name: foley.SOUNDS[name] for name in ("rain", "wind", "door knock")})
+
+
+@pytest.fixture
 def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], Path]:
     """An empty Hugging Face cache, and a function that puts an empty file of a repository into it."""
     folder = tmp_path / "hub"

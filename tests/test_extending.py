@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 DEBUG = ROOT / "conf" / "override" / "debug.yaml"
 
 
-def test_an_own_model_is_trained_and_used(tmp_path, monkeypatch, capsys):
+def test_an_own_model_is_trained_and_used(tmp_path, monkeypatch, capsys, few_sounds):
     text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
     code, recipe = (re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1] for language in ("python", "yaml"))
     (tmp_path / "my_package").mkdir()

@@ -114,7 +114,7 @@ def test_a_recipe_can_be_tried_without_any_file(name):
 
 
 @pytest.mark.parametrize("name", ["clipsep_hybrid", "clipsep_nit", "labelsep", "pit"])
-def test_a_recipe_runs_without_any_file(name, elsewhere):
+def test_a_recipe_runs_without_any_file(name, elsewhere, few_sounds):
     """With few channels; procedural sounds have drawn pictures."""
     small = ["--model.model.width=2", "--model.model.layers=5", "--model.model.channels=4"]
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
