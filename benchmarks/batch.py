@@ -3,8 +3,9 @@
     python benchmarks/batch.py --files 48 --seconds 10
 
 For each run it prints the files per second from the third part of the outputs on, when all workers have loaded the
-model, to the last but two, until which all have something to do; the time from start to end; and the processor seconds of all its processes, per file and before the first one. On a
-busy machine only the processor seconds mean much, so the load average is printed as well.
+model, to the last but two, until which all have something to do; the time from start to end; and the processor seconds
+of all its processes, per file and before the first one. On a busy machine only the processor seconds mean much, so the
+load average is printed as well.
 """
 
 from __future__ import annotations
