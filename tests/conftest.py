@@ -101,6 +101,16 @@ def default() -> Separator:
     return Separator.from_pretrained(device="cpu", precision="float32")
 
 
+@pytest.fixture(scope="session")
+def stems() -> dict[str, Any]:
+    """The sounds of the demonstration mixture, rendered once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "demos"))
+        from make_mix import stems
+
+        return stems()
+
+
 @pytest.fixture
 def no_sentence_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """A random vector for each sentence: the sentence encoder's 91 MB stay on the disk."""

@@ -32,12 +32,6 @@ score, separate_file, query_by_example = load("score"), load("separate_file"), l
 
 
 @pytest.fixture(scope="module")
-def stems() -> dict[str, np.ndarray]:
-    """The mix's stems, rendered once."""
-    return score.stems()
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of random weights."""
     directory = tmp_path_factory.mktemp("models") / "small"

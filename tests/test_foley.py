@@ -54,12 +54,6 @@ def demo() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def stems(demo: ModuleType) -> dict:
-    """The mix's stems, rendered once."""
-    return demo.stems()
-
-
 @pytest.mark.parametrize("label", LABELS)
 def test_length_range_and_level(label: str) -> None:
     for sample_rate in (8000, 32000, 44100):
