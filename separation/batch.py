@@ -39,7 +39,7 @@ from separation.process import temporary_path as temporary
 from separation.ray_processes import ray_errors, start_ray
 
 PROGRAM, USAGE = "separate-batch", 2
-ABOUT = f"{STATE}/options.json"
+ABOUT, LOCK = f"{STATE}/options.json", f"{STATE}/lock"
 CALLS = 2  # of an actor at once: one computes, the other reads and writes
 ATTEMPTS = 3  # at a recording whose worker is killed
 TASKS = 10_000  # at most; each is one recording, or several of a large collection
@@ -151,11 +151,11 @@ class Run:
         scratch = self.stack.enter_context(temporary_folder())
         notice: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: say(PROGRAM, f"note: {text}"))
         sources = collection.find_sources(self.source, self.out, scratch, notice)
-        names, about = self.out.list_names(), self.describe_options()
-        present, rows = {clean(name) for name in names}, collection.read_results(self.out, names)
-        old = self.out.read(ABOUT)
-        if names and not old:
+        if not self.out.read(ABOUT) and (names := self.out.list_names()) and LOCK not in names:
             raise UsageError(f"{self.options.files[1]} is not empty and holds no earlier run; name another folder.")
+        self.lock()
+        names, about, old = self.out.list_names(), self.describe_options(), self.out.read(ABOUT)
+        present, rows = {clean(name) for name in names}, collection.read_results(self.out, names)
         if rows and json.loads(old) != about:
             raise UsageError(f"{self.options.files[1]} holds a run with other options; name another folder.")
         self.out.write(ABOUT, json.dumps(about).encode())
@@ -185,6 +185,25 @@ class Run:
             say(PROGRAM, describe_run(self.counts, len(sources), time.monotonic() - began))
         return FAILED if self.counts["failed"] else DONE
 
+    def lock(self) -> None:
+        """Keep other runs out of a folder until the stack is closed or the process ends; an object store has no locks.
+
+        Raises:
+            UsageError: another run works there.
+        """
+        if self.out.folder is None or importlib.util.find_spec("fcntl") is None:
+            return
+        import fcntl
+
+        make_folder(self.out.folder / STATE)
+        file = self.stack.enter_context((self.out.folder / LOCK).open("a"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"Another run writes to {self.options.files[1]}; wait, or name another folder.") from None
+        except OSError:  # a file system without locks
+            return
+
     def describe_options(self) -> dict[str, str]:
         """Return what the outputs depend on, to be kept beside them."""
         what = {name: getattr(self.options, name) for name in SAMPLES}
@@ -210,7 +229,6 @@ class Run:
         journals |= {task["journal"] for task in tasks}
         staging = None
         if self.out.folder:  # outputs are completed on the disk on which they appear
-            make_folder(self.out.folder / STATE)
             staging = temporary(self.out.folder / STATE / "staging")
             self.stack.callback(remove, staging)
         with ray_errors():
@@ -235,7 +253,10 @@ class Run:
                 ),
             )
             for each in data.iter_rows():
-                yield json.loads(each["row"])
+                row = json.loads(each["row"])
+                if "refused" in row:
+                    raise UsageError(row["refused"])
+                yield row
 
 
 class Worker:
@@ -263,7 +284,7 @@ class Worker:
         self.beside = ThreadPoolExecutor(CALLS)  # measures and writes
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Process the recordings of a task which are not finished; return the rows of all."""
+        """Process the recordings of a task which are not finished; return the rows of all, or a refused query."""
         [journal], [files] = batch["journal"], batch["files"]
         entries = collection.read_journal(self.store, journal)
         for source in json.loads(files):
@@ -273,7 +294,10 @@ class Worker:
                     entry["attempts"] += 1
                     if entry["attempts"] <= ATTEMPTS:
                         collection.write_journal(self.store, journal, entries)
-                    entry["row"] = self.process(source, entry["attempts"])
+                    try:
+                        entry["row"] = self.process(source, entry["attempts"])
+                    except UsageError as error:  # Ray would hide its sentence
+                        return {"row": [json.dumps({"refused": str(error)})]}
                     collection.write_journal(self.store, journal, entries)
         return {"row": [json.dumps(entry["row"]) for entry in entries.values()]}
 

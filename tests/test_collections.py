@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
+import yaml
 from tiny import noise, write_model
 
 from separation import batch, cli, ray_processes
@@ -95,7 +97,12 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model") / "tiny")
+    """A tiny model that finds two sounds in every recording."""
+    directory = write_model(tmp_path_factory.mktemp("model") / "tiny")
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    config |= {"listing": {"slope": 0.0, "bias": 9.0, "sounds": ["rain", "siren"]}, "presence": {"bias": 9.0}}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    return directory
 
 
 @pytest.fixture
@@ -216,17 +223,50 @@ def work(source, attempts=0, queries=QUERIES):
     return table("out")[path]
 
 
-def test_sounds_are_listed_with_their_spans(here, capsys):
+@pytest.mark.parametrize(
+    ("queries", "names"),
+    [
+        (["--list"], ""),
+        (["--all"], "rain rest"),
+        (["--gain", "rain=-6", "--gain", "siren=3"], "remix"),
+        (["--remove", "rain", "--remove", "siren"], "without"),
+        (["--query", "rain", "--residual", "--from", "1"], "not_rain rain"),
+    ],
+)
+def test_files_and_rows_are_those_of_separate(here, capsys, queries, names):
     save("in/x.wav", 3)
-    row = work("in", queries=["--list"])
-    separate("in/x.wav", "--json", queries=["--list"])
-    listed = json.loads(capsys.readouterr().out)["heard"]
-    found, expected = (
-        [(each["label"], each["probability"], [(span["from"], span["to"]) for span in each["spans"]]) for each in heard]
-        for heard in (row["heard"], listed)
+    row = work("in", queries=queries)
+    separate("in/x.wav", "--json", *["-o", "plain"] * bool(names), queries=queries)
+    record = json.loads(capsys.readouterr().out.replace("plain/", ""))
+    found = outputs("out")
+    assert sorted(found) == [f"x.{name}.wav" for name in names.split()]
+    assert found == outputs("plain")
+    same = ("outputs", "remix", "rest", "duration", "level", "sounding", "warnings", "error")
+    assert {name: row[name] for name in same} == {name: record[name] for name in same}
+    sounds = {each["query"]: each for each in row["sounds"]}
+    record["levels"].pop("rest", None)  # which is no sound
+    for one, many in [("presence", "presence"), ("verdict", "verdict"), ("level", "levels"), ("target", "targets")]:
+        assert {name: each[one] for name, each in sounds.items() if each[one] is not None} == record[many]
+    heard = [
+        [(each["label"], each["probability"], [(span["from"], span["to"]) for span in each["spans"]]) for each in found]
+        for found in (row["heard"] or (), record["heard"] or ())
+    ]
+    assert heard[0] == heard[1]
+    where = [each["direction"] and each["direction"].items() for each in row["heard"] or ()]
+    assert all(
+        not each or each <= other["direction"].items() for each, other in zip(where, record["heard"] or (), strict=True)
     )
-    assert found == expected
-    assert (row["outputs"], row["error"], row["attempts"]) == ([], None, 1)
+    assert bool(heard[0]) == (queries[0] in ("--list", "--all"))
+
+
+def test_a_query_that_the_model_does_not_take_ends_the_run(cluster, here, capsys):
+    save("in/x.wav")
+    asked = ["--query-class", "Dog"]
+    assert cli.main([*asked, "--model", os.environ["MODEL"], "in/x.wav"]) == 2
+    said = capsys.readouterr().err
+    assert "takes no --query-class; it takes --query" in said
+    assert run("in", "out", queries=asked) == 2
+    assert capsys.readouterr().err == said.replace("separate:", "separate-batch:")
 
 
 def test_a_recording_that_ends_its_worker_again_and_again_is_left_out(here):
@@ -237,21 +277,46 @@ def test_a_recording_that_ends_its_worker_again_and_again_is_left_out(here):
     assert row["outputs"] == []
 
 
+def test_ray_ends_with_a_run_that_is_killed():
+    code = """if True:
+        from argparse import Namespace
+        from contextlib import ExitStack
+        from separation.ray_processes import start_ray
+        start_ray(Namespace(address=None, workers="1", threads=1, gpus=0.0), 1, ExitStack())
+        print("started", flush=True)
+        input()
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **pipes) as process:
+        if process.stdout.readline() != b"started\n":
+            pytest.skip("Ray does not start on this machine.")
+        processes = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert len(processes) > 3
+    assert not psutil.wait_procs(processes, timeout=30)[1]  # without help, its agents live for minutes
+
+
 def start(*arguments):
-    """A run in a process of its own, with a cluster of its own."""
+    """A run in a process of its own."""
     code = "import sys; from separation.commands import separate_batch; sys.exit(separate_batch())"
     command = [sys.executable, "-c", code, *QUERIES, "--model", os.environ["MODEL"], *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def test_a_killed_job_goes_on_where_it_was(cluster, here, capsys):
-    for number in range(6):
+    for number in range(10):
         save(f"in/{number}.wav", 8, seed=number)
     done = {}
-    for number, status in [(signal.SIGKILL, -9), (signal.SIGTERM, 143)]:
+    for number, status, more in [(signal.SIGKILL, -9, 5), (signal.SIGTERM, 143, 1)]:
+        wanted = len(list(Path("out").glob("*.wav"))) + more
         process = start("in", "out", "--workers", "1", "--address", cluster)
-        while len(outputs("out")) < len(done) + 4 and process.poll() is None:
+        while len(list(Path("out").glob("*.wav"))) < wanted and process.poll() is None:
             time.sleep(0.05)
+        if number == signal.SIGKILL:
+            process.send_signal(signal.SIGSTOP)
+            assert run("in", "out") == 2
+            busy = "separate-batch: Another run writes to out; wait, or name another folder.\n"
+            assert capsys.readouterr().err == busy
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == status, err
@@ -272,8 +337,8 @@ def test_a_killed_job_goes_on_where_it_was(cluster, here, capsys):
     same = {name: state for name, state in done.items() if name[0] not in (changed, lost)}
     assert {name: state for name, state in states("out").items() if name in same} == same
     left = f", {len(finished) - 2} skipped because their outputs exist" if len(finished) > 2 else ""
-    assert capsys.readouterr().err.endswith(f": {9 - len(finished)} done{left}.\n")
-    assert list(table("out")) == [*(f"{number}.wav" for number in range(6)), "new/0.wav"]
+    assert capsys.readouterr().err.endswith(f": {13 - len(finished)} done{left}.\n")
+    assert list(table("out")) == [*(f"{number}.wav" for number in range(10)), "new/0.wav"]
     separate("in", "-r", "-o", "plain")
     assert outputs("out") == outputs("plain")
     assert not list(Path("out").rglob("*.part"))
