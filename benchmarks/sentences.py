@@ -4,13 +4,14 @@
 
 The mixtures are drawn from the validation recordings of FOLDER/manifest.csv (`--seed`): three labels of which none
 includes another, the third 5 dB softer, as loud or 5 dB louder than each of the two that are asked for. What is asked
-for is their sum. The rows take turns with ten phrasings, which were written after `separation.sentences` was finished.
+for is their sum. The rows take turns with ten held-out phrasings, which were written before the rules of
+`separation.sentences` were last changed and not looked at since, and with ten earlier ones, which the rules have seen.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +28,33 @@ from separation.sounds import known_sounds
 
 TITLE = "Two of three sounds in one sentence"
 ASKED = ("interference1_label", "interference2_label")
-PHRASINGS = (
-    "a mixture of {} and {}",
-    "{} next to {}",
-    "not only {} but also {}",
-    "{} at the start and {} near the end",
-    "the recording has {} in it, {} too",
-    "{} gives way to {}",
-    "{} until {} sets in",
-    "{} and at the same time {}",
-    "{} combined with some {}",
-    "someone recorded {} while there was {}",
-)
-SINGLY, WHOLE, SENTENCE = "asked singly and added", "one condition (--as-one)", "sentence"
+PHRASINGS = {
+    "held out": (
+        "I can make out {} behind {}",
+        "it goes from {} to {}",
+        "{} against a backdrop of {}",
+        "you can hardly hear {} because of {}",
+        "whenever {} stops, {} begins",
+        "half of it is {}, the other half is {}",
+        "please get me {}, I need {} too",
+        "{} mingles with {}",
+        "{} keeps going even though {} has started",
+        "there's {} going on somewhere near {}",
+    ),
+    "earlier": (
+        "a mixture of {} and {}",
+        "{} next to {}",
+        "not only {} but also {}",
+        "{} at the start and {} near the end",
+        "the recording has {} in it, {} too",
+        "{} gives way to {}",
+        "{} until {} sets in",
+        "{} and at the same time {}",
+        "{} combined with some {}",
+        "someone recorded {} while there was {}",
+    ),
+}
+SINGLY, WHOLE, SENTENCE = "asked singly and added", "one condition (--as-one)", "sentence, {} phrasings"
 
 
 def draw_rows(data: Path, count: int, seed: int) -> list[Row]:
@@ -66,13 +81,18 @@ def main(argv: list[str] | None = None) -> None:
     rows = draw_rows(options.data, options.rows, options.seed)[:: options.every]
     for number, row in enumerate(tqdm(rows, "mixtures", disable=None)):
         rendered, labels = render(row, options.data), [row[name] for name in ASKED]
-        wanted, phrasing = rendered.mixture - rendered.target, PHRASINGS[number % len(PHRASINGS)]
-        text = phrasing.format(*labels)
-        singly = [each.target for each in separator(rendered.mixture, labels, rendered.sample_rate)]
-        whole, sentence = separator(rendered.mixture, [Query(text, as_one=True), text], rendered.sample_rate)
-        for name, estimate in ((SINGLY, sum(singly)), (WHOLE, whole.target), (SENTENCE, sentence.target)):
+        wanted = rendered.mixture - rendered.target
+        phrasings = {SENTENCE.format(name): each[number % len(each)] for name, each in PHRASINGS.items()}
+        texts = [phrasing.format(*labels) for phrasing in phrasings.values()]
+        singly = separator(rendered.mixture, labels, rendered.sample_rate)
+        whole, *sentences = separator(rendered.mixture, [Query(texts[0], as_one=True), *texts], rendered.sample_rate)
+        estimates = {SINGLY: sum(each.target for each in singly), WHOLE: whole.target}
+        estimates |= {name: each.target for name, each in zip(phrasings, sentences, strict=True)}
+        for name, estimate in estimates.items():
             values[name].append(sdri(wanted, estimate[0].numpy(), rendered.mixture))
-        by_phrasing[phrasing].append((len(sentence.parts) == len(labels), values[SENTENCE][-1], values[SINGLY][-1]))
+        for (name, phrasing), sentence in zip(phrasings.items(), sentences, strict=True):
+            understood = len(sentence.parts) == len(labels)
+            by_phrasing[phrasing].append((understood, values[name][-1], values[SINGLY][-1]))
     recordings, lines = [row["target"] for row in rows], []
     for name, each in values.items():
         difference = np.array(each) - values[SINGLY]
@@ -89,8 +109,12 @@ def main(argv: list[str] | None = None) -> None:
     ]
     lead = markdown((f"two of three sounds, n = {len(rows)}", "SDRi, dB", "over singly"), cells)
     print(lead)
-    table = [(name, *(f"{value:.2f}" for value in np.mean(each, axis=0))) for name, each in by_phrasing.items()]
-    by_form = markdown(("phrasing", "understood as two", SENTENCE, SINGLY), table)
+    table = [
+        (phrasing, *(f"{value:.2f}" for value in np.mean(by_phrasing[phrasing], axis=0)))
+        for phrasing in chain(*PHRASINGS.values())
+        if phrasing in by_phrasing
+    ]
+    by_form = markdown(("phrasing, the held-out ones first", "understood as two", "sentence", SINGLY), table)
     print(by_form)
     report = {"weights": weights_checksum(options.model), "card": [TITLE, f"{lead}\n\n{by_form}"]}
     write_json(options.json, report | {"lines": lines, "phrasings": dict(by_phrasing)})

@@ -45,6 +45,13 @@ def mixture():
         ("speech over music", ["speech", "music"]),
         ("a voice on top of a piano", ["a voice", "a piano"]),
         ("dog barkng folowed by a car horn", ["dog barkng", "a car horn"]),
+        ("dog bark next to rain", ["dog bark", "rain"]),
+        ("Not only dog bark but also a siren", ["dog bark", "a siren"]),
+        ("piano gives way to snare drum", ["piano", "snare drum"]),
+        ("the violin interrupts a barking dog", ["the violin", "barking dog"]),
+        ("a crying baby is buried under the noise of a helicopter", ["a crying baby", "a helicopter"]),
+        ("loud siren covers up the church bells, then it rains", ["loud siren", "church bells", "it rains"]),
+        ("footsteps make room for a train horn", ["footsteps", "train horn"]),
     ],
 )
 def test_a_sentence_names_several_sounds(separator, sentence, parts):
@@ -58,10 +65,35 @@ def test_a_sentence_names_several_sounds(separator, sentence, parts):
      "a door opens and closes", "thunder and rain", "a vehicle engine starts and idles",
      "black and white cat meowing", "blorptastic and zzyzx", "rain, rain, rain", "a man with a cold coughing",
      "a, b, c, d, e, f, g, h, i, j, k, l, m", "not rain but wind",
-     "a drum and bass track", "a man speaking over a two-way radio", "a horn honking over and over"],
+     "a drum and bass track", "a man speaking over a two-way radio", "a horn honking over and over",
+     "a dog barking in the distance", "water running over stones", "rain on a tin roof", "booms and hums",
+     "a man speaking through a megaphone", "a phone ringing in an empty office", "a helicopter flying over the sea",
+     "a car engine idling outside a church", "a dog's claws clicking on tiles", "a library book stamp",
+     "a lion tamer's whip", "somebody hammering a nail into wood", "a fan-tailed bird wailing", "a cat hisses at a dog",
+     "rain instead of wind", "dog bark but never rain"],
 )  # fmt: skip
 def test_aspects_of_one_sound_stay_one(separator, text):
     assert separator.understand(text).parts == {}
+
+
+def test_few_texts_are_encoded_to_understand_one(separator, monkeypatch):
+    encoded, encode = [], type(separator.encoder).encode_text
+    monkeypatch.setattr(
+        type(separator.encoder), "encode_text", lambda self, new: encoded.extend(new) or encode(self, new)
+    )
+    separator.understand("blorptastic")
+    separator.understand("rain on a tin roof")
+    assert encoded == []
+    separator.understand("siren next to rain in between dog bark beside violin")
+    assert 0 < len(encoded) <= 20
+    separator.understand(" next to ".join(["siren", "rain"] * 50))
+    assert len(encoded) <= 20
+
+
+def test_names_of_own_sounds_are_found(separator):
+    sounds = (*separator.listing.sounds, "zingblorp")
+    assert [*understand("zingblorp gives way to rain", separator.encoder, sounds)] == ["zingblorp", "rain"]
+    assert understand("zingblorp gives way to rain", separator.encoder, sounds[:-1]) == {}
 
 
 def test_no_name_and_no_wording_of_a_known_sound_is_split(separator):

@@ -53,7 +53,7 @@ def test_captions_of_two_name_both_in_many_ways_none_of_which_is_scored():
     from sentences import PHRASINGS
 
     assert len(set(UNIONS)) == len(UNIONS) >= 50 and all(form.count("{}") == 2 for form in UNIONS)
-    scored = [words(form.replace("{}", "")) for form in PHRASINGS]
+    scored = [words(form.replace("{}", "")) for each in PHRASINGS.values() for form in each]
     assert not {words(form.replace("{}", "")) for form in UNIONS} & {form for form in scored if form != "and"}
     assert not [form for form in UNIONS if re.search("mixture|next|only but|until|gives way|same time|combined", form)]
     rng, texts = np.random.default_rng(0), texts_of("dog bark", ("A dog barks twice.",))
