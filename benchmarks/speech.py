@@ -1,6 +1,7 @@
 """Scores speech in noise, vocals and music: kept by a query, or freed of the other sound by `--remove`.
 
     python benchmarks/speech.py --data FOLDER --speech SPEECH --music MUSIC --json speech.json
+    python benchmarks/speech.py --data FOLDER --speech SPEECH --music MUSIC --task vocals music
 
 The speech is that of split validation of FOLDER/manifest.csv and of SPEECH, in turn; SPEECH and MUSIC are folders that
 `separation-data render` has written. Each of the mixtures (60 by default) has a target and one other sound, 0, 5 and
@@ -138,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__, mixtures=True)
     parser.add_argument("--speech", type=Path, metavar="FOLDER", help="of `separation-data render speech`")
     parser.add_argument("--music", type=Path, metavar="FOLDER", help="of `separation-data render instruments`")
+    parser.add_argument("--task", choices=TASKS, nargs="+", default=[*TASKS], help="which of them (default: all)")
     parser.add_argument("--rows", type=int, default=60, help="number of mixtures of each task")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--manifest", default=MANIFEST, metavar="NAME", help="of the recordings, in --data")
@@ -150,11 +152,14 @@ def main(argv: list[str] | None = None) -> None:
         rendered = [folder / MANIFEST for folder in (options.speech, options.music) if folder]
         groups = read_held_out([options.data / options.manifest, *rendered])
         separator, report = Separator.from_pretrained(options.model), {}
-        for task in TASKS:
+        for task in options.task:
             rows = draw_rows(groups, task, options.rows, options.seed)[:: options.every]
             if not rows:
                 print(f"{task} is left out: there are no held-out recordings of it.")
                 continue
+            used = {row["recording"] for row in rows}
+            held = {clip.recording for group in groups for label in TASKS[task][1] for clip in group.get(label, ())}
+            print(f"{task}: the targets are {len(used)} of {len(held)} held-out recordings.")
             report[task] = summarize(measure(separator, rows, task), rows)
             print(table(task, report[task]), flush=True)
     except DataError as error:

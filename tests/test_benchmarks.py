@@ -578,6 +578,9 @@ def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directo
     )
     (held / "manifest.csv").write_text(text, encoding="utf-8")
     words = ["--data", str(held), "--rows", "6", "--json", str(tmp_path / "speech.json"), "--model", str(directory)]
+    speech.main([*words, "--task", "vocals"])
+    assert "vocals: the targets are 2 of 2 held-out recordings." in (said := capsys.readouterr().out)
+    assert "| vocals, n = 6 |" in said and "music" not in said
     speech.main(words)
     assert "music is left out: there are no held-out recordings of it." in (said := capsys.readouterr().out)
     assert said.count("| 10 dB | mixture |") == 2
