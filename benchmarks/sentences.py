@@ -5,7 +5,7 @@
 The mixtures are drawn from the validation recordings of FOLDER/manifest.csv (`--seed`): three labels of which none
 includes another, the third 5 dB softer, as loud or 5 dB louder than each of the two that are asked for. What is asked
 for is their sum. The rows take turns with ten held-out phrasings, which were written before the rules of
-`separation.sentences` were last changed and not looked at since, and with ten earlier ones, which the rules have seen.
+`separation.sentences` were last changed and measured after that, and with ten earlier ones, which the rules know.
 """
 
 from __future__ import annotations
