@@ -32,6 +32,11 @@ from separation.training.callbacks import move_earlier_checkpoints
 BASE = Path(__file__).parent / "base.yaml"
 BASE_FOLDER = "runs"  # save_dir of the loggers in base.yaml
 SUBCOMMANDS = ("fit", "validate", "test")
+ABOUT = (
+    "Train a separator, an encoder or a tagger, or score one: separation-train fit --config conf/recipe/finetune.yaml "
+    "--data.manifest my_sounds/manifest.csv. Settings of the recipe can be changed by options of the same name; a run "
+    "that was stopped continues with --ckpt_path last. docs/training.md explains the recipes."
+)
 CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")  # values of --ckpt_path other than files
 NO_UNION = "Does not validate against any of the Union subtypes"
 MISFIT, MISFIT_LENGTH = "Error(s) in loading state_dict", 150  # torch's words, and how much of the rest is printed
@@ -91,7 +96,7 @@ class CLI(LightningCLI):
         return {name: known[name] for name in sys.argv[1:2] if name in known} or known
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
-        return super().init_parser(**arguments | {"exit_on_error": False, "allow_abbrev": False})
+        return super().init_parser(**{"description": ABOUT} | arguments | {"exit_on_error": False, "allow_abbrev": False})
 
     def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **arguments: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **arguments)
