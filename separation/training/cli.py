@@ -96,7 +96,8 @@ class CLI(LightningCLI):
         return {name: known[name] for name in sys.argv[1:2] if name in known} or known
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
-        return super().init_parser(**{"description": ABOUT} | arguments | {"exit_on_error": False, "allow_abbrev": False})
+        own = {"exit_on_error": False, "allow_abbrev": False}
+        return super().init_parser(**{"description": ABOUT} | arguments | own)
 
     def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **arguments: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **arguments)
