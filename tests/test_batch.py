@@ -298,7 +298,7 @@ PROGRAM = """
     Separator.from_pretrained = lambda *_, **__: GainSeparator()
     close = writing.Writer._close
     def slow(self):
-        print("writing", self.path.name, flush=True)
+        print("writing " + self.path.name + "\\n", end="", flush=True)  # whole lines, though two threads write them
         time.sleep(0 if self.path.name.startswith("a") else 30)
         close(self)
     writing.Writer._close = slow
