@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.waveform import high_pass
-from separation.overlap_add import OverlapAdd, Segmenter
+from separation.overlap_add import OverlapAdd
 
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses
@@ -55,21 +55,21 @@ def measure_level(blocks: Iterable[Tensor]) -> float:
     Args:
         blocks: (channels, time) each.
     """
-    powers: list[Tensor] = []
+    powers: list[float] = []  # numbers: small tensors between large ones, which are freed, would scatter the memory
     rest: Tensor | None = None  # the incomplete last frame (channels, time)
     for block in blocks:
         samples = block.double() if rest is None else torch.cat([rest, block.double()], dim=1)
         whole = samples.shape[1] // LEVEL_FRAME * LEVEL_FRAME
         if whole:
-            powers.append(_frame_power(samples[:, :whole].unflatten(1, (-1, LEVEL_FRAME))))
-        rest = samples[:, whole:]
+            powers += _frame_power(samples[:, :whole].unflatten(1, (-1, LEVEL_FRAME))).tolist()
+        rest = samples[:, whole:].clone()
     if rest is None or not (powers or rest.numel()):
         return 0.0
     if not powers:  # too short to tell an offset from sound
         return float(rest.square().mean(1).sum().sqrt())
     if rest.numel():
-        powers.append(_frame_power(rest[:, None]))
-    power = torch.cat(powers)
+        powers += _frame_power(rest[:, None]).tolist()
+    power = torch.tensor(powers, dtype=torch.float64)
     loudest = power.max()
     return float(power[power >= LEVEL_GATE * loudest].mean().sqrt()) if loudest > 0 else 0.0
 
@@ -109,20 +109,24 @@ def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: 
         filtered = high_pass(wave, sample_rate, hertz, ends)
         return torch.stack([filtered, wave - filtered])
 
-    runner, frames = OverlapAdd(split, 12 * overlap, overlap, 0), Segmenter(max(sample_rate // 2, 1), 0)
+    runner, half = OverlapAdd(split, 12 * overlap, overlap, 0), max(sample_rate // 2, 1)
     whole = filtered = 0.0
     total, samples = torch.zeros(1, dtype=torch.float64), 0
-    moments: list[Tensor] = []  # sum and energy below the filter in each half second (2, channels)
+    moments: list[list[list[float]]] = []  # sum and energy below the filter in each half second, by channel
+    rest: Tensor | None = None  # an incomplete half second
 
     def filter_blocks() -> Iterator[Tensor]:
-        nonlocal whole, filtered, total, samples
+        nonlocal whole, filtered, total, samples, rest
         for block in chain(blocks, [None]):
             if block is not None:
                 whole += float(energy(block))
                 total, samples = total + block.sum(1, dtype=torch.float64), samples + block.shape[1]
             for passed, low in runner.flush() if block is None else runner.push(block):
                 filtered += float(energy(passed))
-                moments.extend(torch.stack([half.sum(1), half.square().sum(1)]) for half in frames.push(low.double()))
+                low = low.double() if rest is None else torch.cat([rest, low.double()], dim=1)
+                parts = low[:, : low.shape[1] // half * half].unflatten(1, (-1, half))
+                moments.extend(torch.stack([parts.sum(-1), parts.square().sum(-1)]).movedim(-1, 0).tolist())
+                rest = low[:, parts.shape[1] * half :].clone()
                 yield passed
 
     level = measure_level(filter_blocks())
@@ -130,7 +134,7 @@ def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: 
     rumble = max(0.0, whole - samples * float(offset.square().sum()) - filtered) / max(filtered, 1e-12)
     steadiness = 0.0
     if len(moments) >= RUMBLE_FRAMES:
-        sums, energies = torch.stack(moments, 1)
-        powers = (energies - 2 * offset * sums + frames.segment * offset.square()).sum(1)
+        sums, energies = torch.tensor(moments, dtype=torch.float64).unbind(1)
+        powers = (energies - 2 * offset * sums + half * offset.square()).sum(1)
         steadiness = float(powers.quantile(0.1) / powers.mean().clamp(min=1e-30))
     return Level(level, rumble, tuple(offset.tolist()), steadiness)

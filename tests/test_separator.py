@@ -3,6 +3,9 @@
 Most tests use the default network's geometry with few channels and random weights: what must hold, must hold for any.
 """
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -491,3 +494,23 @@ def test_a_file_that_changes_between_the_passes_is_refused(separator, file):
     found.frames += 1
     with pytest.raises(AudioError, match=r"mix\.wav changed while it was being read"):
         list(found)
+
+
+LEVEL_OF_MINUTES = """
+import os, torch
+from separation.levels import measure_level_and_rumble
+sizes, noise = [], 0.1 * torch.randn(2, 441000)
+def blocks():
+    for number in range(30):
+        if number % 6 == 5:
+            sizes.append(int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 10**6)
+        yield noise.clone()
+measure_level_and_rumble(blocks(), 44100, 25.0)
+print(max(sizes[1:]) - sizes[0])
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux")
+def test_memory_does_not_grow_while_the_level_is_measured():
+    done = subprocess.run([sys.executable, "-c", LEVEL_OF_MINUTES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200  # MB from the first minute to the fifth; small tensors between large ones took 400
