@@ -9,7 +9,7 @@ scores   SDRi on the validation list, asked by label and by phrase, beside oracl
 remove   SDRi of what is left when both interferences are removed, beside asking for the third sound
 band     what remains of a removed sound above 16 kHz
 precision  what bfloat16 changes (only on request; slow on processors without it)
-speed    wall time of the command, of the separation, and of the network alone in both precisions
+speed    wall time of the command to its first sample and its end, of the separation, and of the network alone
 batch    the command on 100 short files, with one job and with two (only on request)
 memory   peak memory of the command on files of 10 and 60 minutes
 cost     multiply-adds, parameters, bytes

@@ -1,13 +1,14 @@
 """Wall time, peak memory and cost of a model.
 
-The command is timed from start to end, including imports; the separation with everything loaded and the queries
-encoded; the network alone on 10 s of mono in one pass and one thread.
+The command is timed from its start to its first sample, and to its end, including imports; the separation with
+everything loaded and the queries encoded; the network alone on 10 s of mono in one pass and one thread.
 """
 
 from __future__ import annotations
 
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from common import run_python, separate_words
+from common import ROOT, run_python, separate_words
 from torch.utils.flop_counter import FlopCounterMode
 
 from separation import Separator
@@ -29,11 +30,14 @@ from separation.overlap_add import OverlapAdd
 
 SAMPLE_RATE, CHANNELS = 44100, 2
 COMMAND_SECONDS, ALONE_SECONDS, PASS_SECONDS, COST_SECONDS = 10, 60, 10, 20
+HEADER_BYTES = 1000  # more than a wav file has before its samples
 MINUTES = (10.0, 60.0)
 QUERIES = (
     "dog barking", "rain", "siren", "a car engine", "church bells", "somebody typing", "footsteps on gravel", "wind",
 )  # fmt: skip
 TITLES = {
+    "import": "`import torch` alone in a new process, s",
+    "first": "the command, {} s stereo 44.1 kHz, start to first sample at standard output, s",
     "command": "the command, {} s stereo 44.1 kHz, start to end, s",
     "separation": "the separation alone, {} s stereo 44.1 kHz, s per s of audio",
     "float32": "the network alone, {} s mono in one pass, one thread, float32, s per s of audio",
@@ -70,6 +74,16 @@ def time_runs(action: Callable[[], object], repeats: int, seconds: float = 1.0) 
     return {"best": min(runs), "median": statistics.median(runs), "runs": runs}
 
 
+def read_first_sample(words: list[str]) -> None:
+    """Run `separate` with standard output as its output until samples arrive, then end it."""
+    with subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        data = process.stdout.read(HEADER_BYTES)
+        process.kill()
+    if len(data) < HEADER_BYTES:
+        raise RuntimeError("the command ended before its first sample")
+
+
 def measure_speed(separator: Any, model: str, repeats: int = 3) -> list[dict[str, Any]]:
     """Time the command and the separation on stereo at 44.1 kHz, and the network, with one query and with eight."""
     rows = []
@@ -78,6 +92,11 @@ def measure_speed(separator: Any, model: str, repeats: int = 3) -> list[dict[str
         write_recording(path, ALONE_SECONDS)
         mixture = read(path)[0].numpy()
         write_recording(path, COMMAND_SECONDS)
+        first = separate_words(path, Path("-"), list(QUERIES[:1]), "--device", "cpu", "--model", model)
+        for what, action in (
+            ("import", partial(run_python, "-c", "import torch")), ("first", partial(read_first_sample, first))
+        ):  # fmt: skip
+            rows.append({"what": what, "queries": 1, "seconds": COMMAND_SECONDS} | time_runs(action, repeats))
         for queries in (list(QUERIES[:1]), list(QUERIES)):
             words = separate_words(path, out, queries, "--device", "cpu", "--model", model)
             separator(mixture[:, : 5 * SAMPLE_RATE], queries, SAMPLE_RATE)  # the first run sets things up

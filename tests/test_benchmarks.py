@@ -108,9 +108,10 @@ def test_speed_of_the_command_and_of_the_separation(model, monkeypatch):
     ran: list[tuple[str, ...]] = []
     monkeypatch.setattr(performance, "run_python", lambda *words: time.sleep(0.01) or ran.append(words))
     rows = performance.measure_speed(lambda wave, queries, rate: lengths.append(wave.shape[1]), str(model), repeats=1)
-    assert [row["what"] for row in rows] == ["command", "separation"] * 2 + ["float32"] * 2 + ["bfloat16"] * 2
-    assert 0.01 <= rows[0]["best"] == min(rows[0]["runs"]) < 300
-    assert len(ran) == 2 and {"--query", "rain", "--model", str(model)} < set(ran[0])  # other tests run such a command
+    expected = ["import", "first"] + ["command", "separation"] * 2 + ["float32"] * 2 + ["bfloat16"] * 2
+    assert [row["what"] for row in rows] == expected
+    assert 0.01 <= rows[0]["best"] == min(rows[0]["runs"]) < 0.3 < rows[1]["best"] < 300  # a real process
+    assert len(ran) == 3 and {"--query", "rain", "--model", str(model)} < set(ran[1])  # other tests run such a command
     assert lengths == [5 * 44100] * 4  # a run before each one that is timed
     table = performance.speed_table(
         [{"what": "float32", "queries": n, "seconds": 10, "best": n / 64, "median": 1} for n in (1, 8)]
