@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -50,6 +51,12 @@ def served(tmp_path, monkeypatch):
     return folder
 
 
+def run(ask):
+    """Result of a coroutine function, run in a thread of its own: the browser of other tests keeps a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(anyio.run, ask).result()
+
+
 def call(folder, *requests, **options):
     """Results of (tool, arguments) requests to one server, through the client in memory."""
 
@@ -57,7 +64,7 @@ def call(folder, *requests, **options):
         async with Client(build_server(Folders([folder]))) as client:
             return [await client.call_tool(name, arguments, **options) for name, arguments in requests]
 
-    return anyio.run(ask)
+    return run(ask)
 
 
 def files(folder):
@@ -69,7 +76,7 @@ def test_tools_and_what_they_teach(served):
         async with Client(build_server(Folders([served]))) as client:
             return client.instructions, await client.list_tools()
 
-    instructions, found = anyio.run(ask)
+    instructions, found = run(ask)
     tools = {tool.name: tool for tool in found.tools}
     assert set(tools) == {"list_sounds", "separate", "remove", "remix"}
     assert str(served) in instructions and "dog barking" in instructions
@@ -239,7 +246,7 @@ def test_progress_cancellation_and_one_request_at_a_time(served):
                 group.start_soon(work, "siren")
             return scope.cancelled_caught, results
 
-    cancelled, results = anyio.run(ask)
+    cancelled, results = run(ask)
     assert cancelled and 0 < told[0][0] < 1 and told[0][1] == 1
     assert not any("rain" in name or name.endswith(".part") for name in left)
     assert [each.is_error for each in results] == [False, False]
@@ -265,7 +272,7 @@ def test_over_standard_input_and_output(tmp_path):
             refused = await client.call_tool("separate", {"file": "../mix.wav", "sounds": ["rain"]})
             return listed, written, refused
 
-    listed, written, refused = anyio.run(ask)
+    listed, written, refused = run(ask)
     assert {each["sound"] for each in listed.structured_content["sounds"]} & {"rain", "siren"}
     assert written.structured_content["outputs"][0]["relative"] == "mix.rain.wav"
     assert (folder / "mix.rain.wav").is_file() and told[-1] == 1.0
