@@ -1,4 +1,4 @@
-"""Scores speech in noise, vocals and music: kept by a query, or freed of the other sound by `--remove`.
+"""Scores speech in noise, vocals, music and instruments: kept by a query, or freed of the other sound by `--remove`.
 
     python benchmarks/speech.py --data FOLDER --speech SPEECH --music MUSIC --json speech.json
     python benchmarks/speech.py --data FOLDER --speech SPEECH --music MUSIC --task vocals music
@@ -25,17 +25,21 @@ from tqdm import tqdm
 from separation import Separator
 from separation.data.fixed_mixtures import Row, render
 from separation.data.manifest import MANIFEST, Clip, absolute_entries, read_entries
+from separation.data.render.instruments import instruments
 from separation.data.validation import draw_place
 from separation.errors import DataError
 from separation.evaluate.metrics import MissingPackage, bootstrap, pesq, si_sdr, stoi
 from separation.evaluate.tables import markdown
 
-TITLE = "Speech in noise, vocals and music"
+TITLE = "Speech in noise, vocals, music and instruments"
 LEVELS = (0, 5, 10)
 SPEECH = {"speech", "man speaking", "woman speaking", "child speaking", "conversation"}
 VOCALS, MUSIC = {"singing voice"}, {"music", "background music"}
+INSTRUMENTS = {each.label for each in instruments()}
 HUMAN = {*SPEECH, *VOCALS, *MUSIC, "choir", "whisper", "shouting", "laughter", "crowd", "scream", "restaurant", "cafe"}
 TASKS = {"speech": ("speech", SPEECH), "vocals": ("singing", VOCALS), "music": ("music", MUSIC)}
+TASKS |= {"instruments": ("", INSTRUMENTS)}  # asked by the label of the target
+RIVALS = {"vocals": MUSIC, "music": VOCALS, "instruments": INSTRUMENTS}
 UNTOUCHED, ASKED, REMOVED, GATED = "mixture", "asked for", "other sound removed", "noisereduce"
 
 
@@ -61,17 +65,19 @@ def draw_rows(groups: Groups, task: str, count: int, seed: int) -> list[Row]:
     targets = [[clip for label in sorted(labels & group.keys()) for clip in group[label]] for group in groups]
     targets = [clips for clips in targets if clips]
     others = {label: clips for label, clips in groups[0].items() if label not in HUMAN}
-    rivals = {"vocals": MUSIC, "music": VOCALS}.get(task, set())
-    against = {label: [clip for group in groups for clip in group.get(label, ())] for label in rivals}
+    against = {label: [clip for group in groups for clip in group.get(label, ())] for label in RIVALS.get(task, ())}
     against = {label: clips for label, clips in against.items() if clips}
     rows: list[Row] = []
     for number in range(count if targets else 0):
         rng = np.random.default_rng((seed, number))
-        group, sounds = targets[number % len(targets)], against if against and number % 2 else others
-        target, label = group[rng.integers(len(group))], str(rng.choice(sorted(sounds)))
+        group = targets[number % len(targets)]
+        target = group[rng.integers(len(group))]
+        rivals = against.keys() - {target.label} if number % 2 or not query else set()
+        sounds, labels = (against, rivals) if rivals else (others, others.keys() - {target.label})
+        label = str(rng.choice(sorted(labels)))
         other = sounds[label][rng.integers(len(sounds[label]))]
-        row = {"id": f"{task}{number:03d}", "kind": "pair", "query": query, "snr_db": str(LEVELS[number % 3])}
-        row |= {"recording": target.recording, "other": other.label}
+        row = {"id": f"{task}{number:03d}", "kind": "pair", "query": query or target.label, "other": other.label}
+        row |= {"recording": target.recording, "snr_db": str(LEVELS[number % 3])}
         for name, clip in (("target", target), ("interference1", other)):
             row |= draw_place(name, clip, rng, lambda _: 0.0)
         rows.append(row)

@@ -570,13 +570,10 @@ def test_loading_counts_mixtures_without_the_first_batch(tmp_path, monkeypatch, 
 def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directory, manifest, tmp_path, capsys):
     speech = importlib.import_module("speech")
     held = tmp_path / "held"
-    write_corpus(held, labels=4, recordings=2, seconds=3.0, sample_rate=RATE, split="validation")
+    write_corpus(held, labels=5, recordings=2, seconds=3.0, sample_rate=RATE, split="validation")
     text = (held / "manifest.csv").read_text(encoding="utf-8")
-    text = (
-        text.replace(",tone 0,", ",man speaking,")
-        .replace(",tone 1,", ",speech,")
-        .replace(",tone 2,", ",singing voice,")
-    )
+    for number, label in enumerate(("man speaking", "speech", "singing voice", "flute", "violin")):
+        text = text.replace(f",tone {number},", f",{label},")
     (held / "manifest.csv").write_text(text, encoding="utf-8")
     words = ["--data", str(held), "--rows", "6", "--json", str(tmp_path / "speech.json"), "--model", str(directory)]
     speech.main([*words, "--task", "vocals"])
@@ -584,7 +581,7 @@ def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directo
     assert "| vocals, n = 6 |" in said and "music" not in said
     speech.main(words)
     assert "music is left out: there are no held-out recordings of it." in (said := capsys.readouterr().out)
-    assert said.count("| 10 dB | mixture |") == 2
+    assert "instruments: the targets are 3 of 4" in said and said.count("| 10 dB | mixture |") == 3
     report = json.loads((tmp_path / "speech.json").read_text(encoding="utf-8"))
     lines = {(line["level"], line["system"]): line for line in report["tasks"]["speech"]}
     for level in (0, 5, 10):  # tones of different frequencies
@@ -592,7 +589,9 @@ def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directo
         assert lines[f"{level} dB", "mixture"]["SI-SDR, dB"]["n"] == 2
     also = ["--also", str(tmp_path / "speech.json")]
     assert model_card.main([str(directory), "--manifest", str(manifest), *also]) == 0
-    assert "## Speech in noise, vocals and music\n\n| speech, n = 6 |" in (directory / "README.md").read_text("utf-8")
+    assert "## Speech in noise, vocals, music and instruments\n\n| speech, n = 6 |" in (
+        directory / "README.md"
+    ).read_text("utf-8")
     report["weights"] = "0" * 64
     (tmp_path / "speech.json").write_text(json.dumps(report), encoding="utf-8")
     with pytest.raises(SystemExit):
