@@ -22,12 +22,12 @@ from common import LIST, make_parser, write_json
 from tqdm import tqdm
 
 from separation import Separator
-from separation.arrays import SPEED_OF_SOUND
 from separation.data.fixed_mixtures import CLIPS, SAMPLE_RATE, Row, read_row_clip, read_rows
-from separation.direction import Direction
 from separation.evaluate.tables import markdown
+from separation.inference.arrays import SPEED_OF_SOUND
+from separation.inference.direction import Direction
+from separation.inference.results import Separation
 from separation.listing import LIST_PRESENCE
-from separation.results import Separation
 
 ROOM, PLACE, REFLECTION, ORDER = np.array([6.0, 5.0, 3.0]), np.array([2.7, 2.3, 1.4]), 0.8, 5
 DISTANCE, RESPONSE = 1.5, 16384  # metres, samples

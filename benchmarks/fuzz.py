@@ -36,7 +36,7 @@ import yaml
 from common import write_model
 
 from separation.cli import main as separate
-from separation.origins import INDEX
+from separation.outputs.origins import INDEX
 from separation.process import printable
 
 ROOT = Path(__file__).resolve().parents[1]

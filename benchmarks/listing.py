@@ -5,9 +5,9 @@
 Each fixed mixture contains two or three labelled recordings that were not trained on. Printed are the mean average
 precision of the labels of the list, and precision and recall of the entries from some certainties, among them the
 command's. An entry is right in the strict sense if it is the label of a mixed recording, and by the table
-(`separation/sounds.csv`) if it names that sound ("dog" for "dog bark"). Strict precision is also given for the entries
-that are labels of the list; all others cannot be right. The listing rule is fitted on mixtures that share no recording
-with the one it is used on.
+(`separation/vocabulary/sounds.csv`) if it names that sound ("dog" for "dog bark"). Strict precision is also given for
+the entries that are labels of the list; all others cannot be right. The listing rule is fitted on mixtures that share
+no recording with the one it is used on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from separation.calibrate import detect_row, fit_listing, recording_folds
 from separation.data.fixed_mixtures import CLIPS
 from separation.evaluate.tables import markdown
 from separation.listing import LIST_THRESHOLD, listing_terms, select_sounds
-from separation.sounds import Sound, known_sounds
+from separation.vocabulary.sounds import Sound, known_sounds
 
 THRESHOLDS = (0.1, LIST_THRESHOLD, 0.2, 0.3, 0.5)
 

@@ -22,8 +22,8 @@ from performance import cost_table, memory_table, speed_table
 
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
-from separation.moved import resolve
 from separation.pretrained import ModelError, find_model, read_config
+from separation.storage.moved import resolve
 
 COLUMNS = ("path", "split", "recording_id", "source", "seconds", "licence")
 AUTHOR = re.compile(r"\s*\((?:by|freesound)\b[^;]*\)|\s*\([^()]*\)$")

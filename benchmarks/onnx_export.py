@@ -27,7 +27,7 @@ from separation import Separator
 from separation.data.fixed_mixtures import render
 from separation.evaluate.metrics import sdr
 from separation.evaluate.tables import markdown
-from separation.onnx_export import PRECISIONS, export
+from separation.onnx.export import PRECISIONS, export
 
 sys.path.insert(0, str(ROOT / "demos"))
 import onnx_separate

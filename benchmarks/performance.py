@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from separation import Separator
 from separation.audio import read, write
 from separation.evaluate.tables import markdown
-from separation.overlap_add import OverlapAdd
+from separation.inference.overlap_add import OverlapAdd
 
 SAMPLE_RATE, CHANNELS = 44100, 2
 COMMAND_SECONDS, ALONE_SECONDS, PASS_SECONDS, COST_SECONDS = 10, 60, 10, 20

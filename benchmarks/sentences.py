@@ -5,7 +5,8 @@
 The mixtures are drawn from the validation recordings of FOLDER/manifest.csv (`--seed`): three labels of which none
 includes another, the third 5 dB softer, as loud or 5 dB louder than each of the two that are asked for. What is asked
 for is their sum. The rows take turns with ten held-out phrasings, which were written before the rules of
-`separation.sentences` were last changed and measured after that, and with ten earlier ones, which the rules know.
+`separation.inference.sentences` were last changed and measured after that, and with ten earlier ones, which the rules
+know.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from separation.data.manifest import read_manifest
 from separation.data.validation import draw_usable_rows
 from separation.evaluate.metrics import bootstrap, sdri
 from separation.evaluate.tables import markdown
-from separation.sounds import known_sounds
+from separation.vocabulary.sounds import known_sounds
 
 TITLE = "Two of three sounds in one sentence"
 ASKED = ("interference1_label", "interference2_label")

@@ -21,7 +21,7 @@ from common import make_parser, write_json
 from separation import Separator
 from separation.calibrate import fit_logistic
 from separation.evaluate.tables import markdown
-from separation.suggestions import BIAS, WEIGHTS, observe
+from separation.inference.suggestions import BIAS, WEIGHTS, observe
 
 CAPTIONS = 400
 COLUMNS = ("number", "hints", "with a correction", "as meant")

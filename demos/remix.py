@@ -8,7 +8,7 @@ import argparse
 
 from separation import ModelError, Separator, read
 from separation.audio import AudioError
-from separation.changes import parse_gain
+from separation.inference.changes import parse_gain
 
 
 def main() -> None:

@@ -30,10 +30,10 @@ from typing import Any
 from tqdm import tqdm
 
 from separation import collection
-from separation.cli_options import LIVE_OPTIONS, Parser, UsageError, build_parser, check_model, parse, parse_array
 from separation.collection import STATE, Store, clean
+from separation.console.options import LIVE_OPTIONS, Parser, UsageError, build_parser, check_model, parse, parse_array
 from separation.errors import AudioError, DataError, one_sentence
-from separation.outputs import Request, slug
+from separation.outputs.names import Request, slug
 from separation.process import DONE, FAILED, call, make_folder, remove, say, temporary_folder
 from separation.process import temporary_path as temporary
 from separation.ray_processes import ray_errors, start_ray
@@ -145,7 +145,7 @@ class Run:
 
     def process(self) -> int:
         """Process what is not finished, write the table of results and return the exit status."""
-        from separation.cli_progress import describe_run
+        from separation.console.progress import describe_run
 
         began, quiet = time.monotonic(), self.options.quiet
         scratch = self.stack.enter_context(temporary_folder())
@@ -214,7 +214,7 @@ class Run:
     def list_parts(self) -> list[str]:
         """Return the parts of the outputs' names, with repetitions."""
         if self.options.all:
-            from separation.sounds import known_sounds
+            from separation.vocabulary.sounds import known_sounds
 
             return [slug(name) for name in dict.fromkeys(known_sounds())]
         return [part for each in self.requests for part in (slug(each.name), f"not_{slug(each.name)}")] or ["sounds"]
@@ -263,7 +263,7 @@ class Worker:
     """An actor that holds the model and separates recordings.
 
     Args:
-        options, requests: as `cli_options.parse` returns them.
+        options, requests: as `console.options.parse` returns them.
         out: folder or address of the outputs.
         staging: where outputs are completed; None: in this machine's temporary folder.
         folder: the working folder of the command.
@@ -272,8 +272,8 @@ class Worker:
     def __init__(
         self, options: argparse.Namespace, requests: list[Request], out: str, staging: Path | None, folder: str
     ) -> None:
-        from separation.cli_model import Model
-        from separation.cli_print import Reporter
+        from separation.console.messages import Reporter
+        from separation.console.model import Model
 
         with suppress(OSError):  # paths in the options; another machine of a cluster may lack the folder
             os.chdir(folder)
@@ -315,7 +315,7 @@ class Worker:
 
     def process(self, source: dict[str, Any], attempts: int) -> dict[str, Any]:
         """Separate one recording, put its outputs in place and return its row."""
-        from separation.records import Record
+        from separation.outputs.records import Record
 
         folder = self.staging / os.urandom(8).hex()
         label, record, notes = source["path"], Record(source["path"]), []  # type: ignore[var-annotated]
@@ -346,10 +346,10 @@ class Worker:
 
     def separate(self, source: dict[str, Any], path: Path, folder: Path) -> tuple[Any, list[str]]:
         """Separate a local file into a folder, as `separate` does; return its record and notes."""
-        from separation.cli_batch import Batch
-        from separation.cli_files import Input
-        from separation.cli_print import Reporter
-        from separation.outputs import Namer
+        from separation.console.inputs import Input
+        from separation.console.messages import Reporter
+        from separation.console.runner import Batch
+        from separation.outputs.names import Namer
 
         notes: list[str] = []
 

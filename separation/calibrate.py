@@ -28,14 +28,14 @@ from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
-from separation.download import replace_when_complete
 from separation.errors import DataError, ModelError, one_sentence
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.presence import ABSENT, PRESENT, PresenceRule, presence_word
 from separation.pretrained import read_config
 from separation.process import call
 from separation.separator import Separator
-from separation.wordings import wordings
+from separation.storage.download import replace_when_complete
+from separation.vocabulary.wordings import wordings
 
 FOLDS = 10
 WORDINGS = 3  # of each label, which the background is fitted on beside the label

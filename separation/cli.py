@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from separation.cli_options import UsageError, parse
+from separation.console.options import UsageError, parse
 from separation.errors import AudioError
 from separation.process import DONE, FAILED, call, say
 
@@ -36,15 +36,15 @@ def run(argv: Sequence[str] | None) -> int:
     """Parse the options and run what they ask for."""
     try:
         options, requests = parse(argv)
-        from separation.cli_batch import Batch  # not for --help, which is quick
-        from separation.cli_print import print_models, print_sounds
+        from separation.console.messages import print_models, print_sounds
+        from separation.console.runner import Batch  # not for --help, which is quick
 
         if options.list_models:
             print_models(options.json)
         elif options.sounds is not None:
             print_sounds(options.sounds, options.json, options.model)
         elif options.live:
-            from separation import live
+            from separation.console import live
 
             return live.run(options, requests)
         else:

@@ -13,13 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from separation.audio import formats
-from separation.cli_files import Input, InputFinder, inspect_file
+from separation.console.inputs import Input, InputFinder, inspect_file
 from separation.data.lists import open_list, read_table
 from separation.data.manifest import JSON_LINES, read_entries
-from separation.download import replace_when_complete
 from separation.errors import AudioError, expand_home, one_sentence, reason
-from separation.origins import Origin, fold
-from separation.outputs import NAME_BYTES, cut_name
+from separation.outputs.names import NAME_BYTES, cut_name
+from separation.outputs.origins import Origin, fold
+from separation.storage.download import replace_when_complete
 
 LISTS = (".csv", JSON_LINES, ".txt")
 RESULTS = "results.parquet"

@@ -12,10 +12,10 @@ from torch import Tensor
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
+from separation.inference.sentences import understand
+from separation.inference.suggestions import Hint, suggest
 from separation.query import Query, encode_queries
-from separation.sentences import understand
-from separation.suggestions import Hint, suggest
-from separation.tensors import own_defaults
+from separation.storage.tensors import own_defaults
 
 if TYPE_CHECKING:
     from separation.listing import ListingRule
@@ -37,7 +37,7 @@ class Conditioner:
     def understand(self, query: Query | Plain) -> Query:
         """Return a query with the sounds that its text names in `Query.parts`, if these are several.
 
-        Only models of this package with a joint encoder understand sentences; see `separation.sentences`.
+        Only models of this package with a joint encoder understand sentences; see `separation.inference.sentences`.
 
         Raises:
             ValueError: if the query is empty.

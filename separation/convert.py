@@ -3,7 +3,7 @@
 separation-convert ~/Downloads/audiosep_base_4M_steps.ckpt audiosep
 separate --model audiosep/ --query "dog barking" mix.wav
 
-`separation-convert onnx MODEL FOLDER` is `separation.onnx_export`.
+`separation-convert onnx MODEL FOLDER` is `separation.onnx.export`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `separation-convert` and return its exit status."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["onnx"]:
-        from separation import onnx_export
+        from separation.onnx import export as onnx_export
 
         return onnx_export.main(words[1:])
     parser = argparse.ArgumentParser(

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from separation.configs import read_yaml
-from separation.download import replace_when_complete
 from separation.errors import ModelError, one_sentence
 from separation.pretrained import average_weights, build_parts, describe_objective, save_model
 from separation.process import call
+from separation.storage.configs import read_yaml
+from separation.storage.download import replace_when_complete
 
 
 def export_encoder(checkpoint: Path, file: Path) -> None:
     """Write the encoder of a contrastive or tagging training as one safetensors file."""
     from safetensors.torch import save
 
-    from separation.tensors import read_tensors, select
+    from separation.storage.tensors import read_tensors, select
 
     encoder = select(read_tensors(checkpoint), "encoder.")
     if not encoder:
@@ -37,7 +37,7 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
 
     `config` is the YAML that Lightning wrote into the log folder; `card` is shown by `separate --list-models`.
     """
-    from separation.tensors import StoredModel, read_tensors
+    from separation.storage.tensors import StoredModel, read_tensors
 
     described = describe_objective(read_yaml(config))
     if described is None:

@@ -15,21 +15,21 @@ from torch import Tensor
 from separation.audio import Reader
 from separation.audio.formats import CLIPS, FORMATS, parse_bit_rate
 from separation.audio.remux import MUXERS
-from separation.changes import Span, check_gain, pair_gains
 from separation.encoders.base import QueryEncoder
-from separation.levels import measure_level, measure_level_and_rumble
+from separation.inference.changes import Span, check_gain, pair_gains
+from separation.inference.levels import measure_level, measure_level_and_rumble
+from separation.inference.results import FileSeparation, FractionWatch, Watch, pass_on
+from separation.inference.stream import Stream
 from separation.models.base import ConditionedModel
-from separation.outputs import Namer, Request, blend_of
-from separation.planning import OutputOptions, OutputPlan, fill_outputs
+from separation.outputs.names import Namer, Request, blend_of
+from separation.outputs.planning import OutputOptions, OutputPlan, fill_outputs
 from separation.query import Query, as_list
-from separation.results import FileSeparation, FractionWatch, Watch, pass_on
-from separation.stream import Stream
-from separation.tensors import own_defaults
+from separation.storage.tensors import own_defaults
 
 if TYPE_CHECKING:
-    from separation.changes import Times
+    from separation.inference.changes import Times
+    from separation.inference.results import Progress
     from separation.query import Plain
-    from separation.results import Progress
 
     Gains = Mapping[Any, float] | Sequence[tuple[Query | Plain, float]]
 

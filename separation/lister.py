@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from separation.arrays import Array
 from separation.audio import as_rate, as_waveform
-from separation.changes import Span
-from separation.direction import LOCATED_SECONDS, locate_spans
 from separation.errors import ModelError
+from separation.inference.arrays import Array
+from separation.inference.changes import Span
+from separation.inference.direction import LOCATED_SECONDS, locate_spans
 from separation.listing import LIST_THRESHOLD, DetectedSound, Detector, ListingRule, select_sounds
 from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule
 from separation.query import Query
-from separation.sounds import Sound
-from separation.tensors import own_defaults, read_tensors
+from separation.storage.tensors import own_defaults, read_tensors
+from separation.vocabulary.sounds import Sound
 
 if TYPE_CHECKING:
-    from separation.changes import Times
+    from separation.inference.changes import Times
+    from separation.inference.stream import Stream
     from separation.query import Plain
-    from separation.stream import Stream
 
 
 class Lister:

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from separation.direction import Direction
 from separation.errors import NotFiniteError
-from separation.levels import leading_silence
+from separation.inference.direction import Direction
+from separation.inference.levels import leading_silence
+from separation.inference.overlap_add import Segmenter
+from separation.inference.stream import margin_seconds, network_input
 from separation.models.base import ConditionedModel
-from separation.overlap_add import Segmenter
 from separation.presence import PresenceRule
-from separation.sounds import Sound, known_sounds
-from separation.stream import margin_seconds, network_input
-from separation.tensors import own_defaults
-from separation.wordings import wordings
+from separation.storage.tensors import own_defaults
+from separation.vocabulary.sounds import Sound, known_sounds
+from separation.vocabulary.wordings import wordings
 
 LIST_THRESHOLD = 0.11
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""

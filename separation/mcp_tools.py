@@ -20,13 +20,13 @@ from pydantic import Field, ValidationError
 
 from separation import __version__
 from separation.audio import Reader
-from separation.changes import Span
 from separation.errors import AudioError, Cancelled, ModelError, one_sentence, reason
+from separation.inference.changes import Span
+from separation.inference.results import FileSeparation, FractionWatch
 from separation.mcp_server import Folders
+from separation.outputs.records import rounded
 from separation.presence import presence_word
 from separation.query import Query, has_word
-from separation.records import rounded
-from separation.results import FileSeparation, FractionWatch
 
 MAX_HOURS, MAX_SOUNDS, MAX_LETTERS = 4, 20, 300  # of a recording, of a request, of a sound's description
 PROGRESS_SECONDS = 0.2

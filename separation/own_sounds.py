@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from separation.errors import ModelError
 from separation.models.base import ConditionedModel, Estimate
-from separation.tensors import join_names, read_tensors, select
+from separation.storage.tensors import join_names, read_tensors, select
 
 LEFT, RIGHT = ".left", ".right"  # the two factors of the difference of a matrix
 SAME_NAME = 0.8

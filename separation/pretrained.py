@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.configs import BUILT as BUILT
-from separation.configs import Settings, build, check_keys, fits, make_settings, read_yaml
-from separation.download import NoConnectionError, fetch, find_file, replace_when_complete
 from separation.errors import ModelError as ModelError
 from separation.errors import expand_home
-from separation.hub import find_repository, is_repository
 from separation.released.systems import LISTED, SYSTEMS, System
+from separation.storage.configs import BUILT as BUILT
+from separation.storage.configs import Settings, build, check_keys, fits, make_settings, read_yaml
+from separation.storage.download import NoConnectionError, fetch, find_file, replace_when_complete
+from separation.storage.hub import find_repository, is_repository
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from separation.encoders.base import QueryEncoder
     from separation.models.base import ConditionedModel
-    from separation.tensors import StoredModel
+    from separation.storage.tensors import StoredModel
 
 WEIGHTS = Path(__file__).with_name("weights")
 EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
@@ -230,7 +230,7 @@ def load_settings(path: Path, section: str, kind: type[Settings]) -> Settings:
 def read_stored(path: Path) -> StoredModel:
     """Read a model directory, a training checkpoint or a checkpoint of a published system; else raise ModelError."""
     from separation.released.recognise import recognise
-    from separation.tensors import StoredModel, read_pickle, read_tensors, tensors_of
+    from separation.storage.tensors import StoredModel, read_pickle, read_tensors, tensors_of
 
     if path.is_dir():
         config, file = read_config(path), path / "model.safetensors"
@@ -257,7 +257,7 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel,
     Raises:
         ModelError: a file is missing or damaged, or a tensor is missing, left over or of another shape.
     """
-    from separation.tensors import own_defaults
+    from separation.storage.tensors import own_defaults
 
     base = read_config(path).get("base") if path.is_dir() else None
     with own_defaults():
@@ -280,7 +280,7 @@ def build_parts(stored: StoredModel, source: Path, trust: Sequence[str] = ()) ->
     """
     from separation.encoders.base import QueryEncoder
     from separation.models.base import ConditionedModel
-    from separation.tensors import Outline, has_outlines
+    from separation.storage.tensors import Outline, has_outlines
 
     check_keys(stored.description, ("model", "encoder"), f"The description in {source}")
     with nullcontext() if trust else Outline():  # the constructors of others may compute with their weights
@@ -300,7 +300,7 @@ def build_parts(stored: StoredModel, source: Path, trust: Sequence[str] = ()) ->
 
 def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
     """Load tensors named `model.*` and `encoder.*` into a network and an encoder, strictly."""
-    from separation.tensors import load_strictly, select
+    from separation.storage.tensors import load_strictly, select
 
     load_strictly(model, select(tensors, "model."), source)
     load_encoder(encoder, select(tensors, "encoder."), source)
@@ -310,7 +310,7 @@ def load_encoder(encoder: Any, tensors: dict[str, Tensor], source: Path) -> None
     """Load the tensors of an encoder strictly; a published system's are checked when the first query comes."""
     from torch import nn
 
-    from separation.tensors import load_strictly
+    from separation.storage.tensors import load_strictly
 
     if type(encoder).load_state_dict is nn.Module.load_state_dict:
         load_strictly(encoder, tensors, source)
@@ -364,7 +364,7 @@ def write_model(directory: Path, config: dict[str, Any], tensors: dict[str, Tens
 
 def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the averaged separator and the encoder of a training, named as in a model directory."""
-    from separation.tensors import select
+    from separation.storage.tensors import select
 
     encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
     return {f"model.{name}": value for name, value in select(state, "average.").items()} | encoder

@@ -52,7 +52,7 @@ class Query:
         negative: one or more queries of any kind that must not be in the result, see `models.base.NegativeFilter`.
         weights: of the forms, 1 by default; for example {"text": 1, "audio": 2}.
         subclasses: a label includes the AudioSet classes below it in the ontology, as in USS.
-        as_one: a text is one sound, also if it is a sentence that names several, see `separation.sentences`.
+        as_one: a text is one sound, also if it is a sentence that names several, see `separation.inference.sentences`.
         parts: the sounds that a sentence names, with their conditions (dim,); `Separator.understand` fills it.
 
     Raises:
@@ -149,7 +149,7 @@ class Query:
                 vector = vector if len(values) == 1 else encoder.mean(vector)
             elif form == "label":
                 if self.subclasses:
-                    from separation.ontology import subtree
+                    from separation.vocabulary.ontology import subtree
 
                     values = list(dict.fromkeys(index for value in values for index in subtree(value)))
                 vector = encoder.encode_label([values[0] if len(values) == 1 else values])
@@ -195,7 +195,7 @@ def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
     import torch
 
     if isinstance(value, str | Path) and Path(value).suffix == ".safetensors":
-        from separation.tensors import read_tensors
+        from separation.storage.tensors import read_tensors
 
         arrays = read_tensors(Path(value))
         if len(arrays) != 1:
@@ -255,7 +255,7 @@ def value_name(form: str, value: Any) -> str:
     if form == "label" and text.isdecimal():
         return f"class {text}"
     if form == "label" and text.startswith(("/m/", "/t/")):
-        from separation.ontology import OntologyError, class_index, classes
+        from separation.vocabulary.ontology import OntologyError, class_index, classes
 
         try:
             return classes()[class_index(text)].name

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from separation.cli_options import UsageError
+from separation.console.options import UsageError
 from separation.errors import AudioError, one_sentence
 from separation.process import SIGNALS, remove, silence
 from separation.process import temporary_path as temporary

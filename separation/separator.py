@@ -13,26 +13,26 @@ import torch
 from torch import Tensor
 
 from separation.audio import as_rate, as_waveform
-from separation.changes import Span, pair_gains
 from separation.conditions import Conditioner
 from separation.devices import find_device
 from separation.encoders.base import QueryEncoder
 from separation.files import FileSeparator
-from separation.hub import is_repository
+from separation.inference.changes import Span, pair_gains
+from separation.inference.results import FileSeparation, Remix, Separation, Watch, separate_blocks
+from separation.inference.stream import Stream
 from separation.lister import Lister
 from separation.listing import ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
 from separation.query import Query
-from separation.results import FileSeparation, Remix, Separation, Watch, separate_blocks
 from separation.sharing import SharedSeparator
-from separation.stream import Stream
-from separation.tensors import own_defaults
+from separation.storage.hub import is_repository
+from separation.storage.tensors import own_defaults
 
 if TYPE_CHECKING:
-    from separation.changes import Times
     from separation.files import Gains
+    from separation.inference.changes import Times
     from separation.query import Plain
 
 PRECISIONS = ("auto", "float32", "bfloat16")

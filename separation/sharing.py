@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from separation.download import replace_when_complete
 from separation.errors import ModelError, reason
-from separation.hub import NEEDED, USED, upload
 from separation.pretrained import build_parts, read_card, read_config, read_stored, save_model
+from separation.storage.download import replace_when_complete
+from separation.storage.hub import NEEDED, USED, upload
 
 UNKNOWN = (None, "", "unknown")
 HEADER = """---

@@ -6,9 +6,9 @@ A query says its gain, in words or as a number; the target is gain * mixture and
 import torch
 
 from separation import cli
+from separation.inference.suggestions import Hint
 from separation.listing import DetectedSound
 from separation.separator import Separator, Stream
-from separation.suggestions import Hint
 
 GAINS = {"half": 0.5, "all": 1.0, "none": 0.0, "nothing": 0.0, "double": 2.0, "quarter": 0.25}
 OTHER = 0.3

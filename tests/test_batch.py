@@ -16,9 +16,10 @@ import soundfile
 from gains import GainSeparator
 from tiny import noise, tiny_separator
 
-from separation import Separator, cli, cli_progress
+from separation import Separator, cli
 from separation.audio import AudioError, writing
-from separation.origins import INDEX
+from separation.console import progress
+from separation.outputs.origins import INDEX
 
 RATE = 8000
 
@@ -215,8 +216,8 @@ def test_one_line_shows_the_whole_run_and_never_mixes_with_results(folder, capsy
         save(f"in/{number}.wav")
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(cli_progress, "PROGRESS_DELAY", 0.0)
-    monkeypatch.setattr(cli_progress, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0.0)
     assert run("-r", "in", "-o", "out") == 0
     lines = [line for line in terminal.written.replace("\n", "\r").split("\r") if line.strip()]
     assert any("left  file 3 of 3  separating in/2.wav" in line for line in lines)

@@ -22,7 +22,8 @@ import soundfile
 import torch
 from gains import GainSeparator, GainStream
 
-from separation import Query, Separator, cli, cli_progress
+from separation import Query, Separator, cli
+from separation.console import progress
 
 ROOT = str(Path(cli.__file__).parent.parent)
 
@@ -469,7 +470,7 @@ def test_names_are_printed_without_control_characters(folder, capsys, monkeypatc
     assert json.loads(capsys.readouterr().out)["input"] == name
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(cli_progress, "PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_DELAY", 0.0)
     assert run("--query", "half", "--overwrite", name) == 0
     assert run("--query", "half", name, name[:-1]) == 1
     out, said = capsys.readouterr().out, terminal.getvalue()
@@ -502,7 +503,7 @@ def test_a_home_that_is_not_known_is_no_home(folder, capsys, monkeypatch, option
 
 @pytest.mark.parametrize(("stream", "seen"), [(Terminal(), True), (io.StringIO(), False)])
 def test_progress_is_shown_on_a_terminal_only_and_goes_away(folder, monkeypatch, stream, seen):
-    monkeypatch.setattr(cli_progress, "PROGRESS_DELAY", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_DELAY", 0.0)
     monkeypatch.setattr(sys, "stderr", stream)
     save("mix.wav")
     assert run("--query", "half", "mix.wav") == 0
@@ -510,7 +511,7 @@ def test_progress_is_shown_on_a_terminal_only_and_goes_away(folder, monkeypatch,
     assert stream.getvalue().endswith("\r") == seen
     stream.truncate(0)
     assert run("--query", "all", "mix.wav", "-q") == 0
-    monkeypatch.setattr(cli_progress, "PROGRESS_DELAY", 1.0)
+    monkeypatch.setattr(progress, "PROGRESS_DELAY", 1.0)
     assert run("--query", "none", "mix.wav") == 0  # short work
     assert stream.getvalue() == ""
 

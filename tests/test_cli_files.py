@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from separation import cli_files
 from separation.audio import AudioError
-from separation.cli_files import InputFinder, copy_pipe
-from separation.outputs import Namer, output_name, slug
+from separation.console import inputs
+from separation.console.inputs import InputFinder, copy_pipe
+from separation.outputs.names import Namer, output_name, slug
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_the_output_folder_and_earlier_results_are_left_out(tree):
 def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
     source = InputFinder().find(["-"])[0]
     assert (source.stem, source.label, source.piped) == ("stdin", "standard input", True)
-    monkeypatch.setattr(cli_files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
+    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"bytes")))
     assert copy_pipe(source, tmp_path).read_bytes() == b"bytes"
-    monkeypatch.setattr(cli_files.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
+    monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     with pytest.raises(AudioError, match="standard input is empty"):
         copy_pipe(source, tmp_path)
 

@@ -22,8 +22,8 @@ import yaml
 from tiny import noise, write_model
 
 from separation import batch, cli, ray_processes
-from separation.cli_options import parse
 from separation.collection import Store, find_sources, number_names, write_journal, write_results
+from separation.console.options import parse
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes and signals as on Linux"),

@@ -12,11 +12,11 @@ import torch
 from gains import GainSeparator, run
 from tiny import noise, tiny_separator
 
-from separation.arrays import Array
-from separation.direction import Covariances, Direction, estimate_direction, locate_spans
+from separation.inference.arrays import Array
+from separation.inference.direction import Covariances, Direction, estimate_direction, locate_spans
+from separation.inference.results import Separation
 from separation.listing import DetectedSound, ListingRule
 from separation.presence import PresenceRule
-from separation.results import Separation
 
 RATE = 16000
 SQUARE = [[0.05, 0.05], [0.05, -0.05], [-0.05, -0.05], [-0.05, 0.05]]

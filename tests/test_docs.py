@@ -21,7 +21,7 @@ from layouts import LAYOUTS
 
 from separation import Separator, cli, mcp_server
 from separation.batch import build_batch_parser
-from separation.cli_options import parse
+from separation.console.options import parse
 from separation.datasets import command as data_command
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from tiny import write_model
 
 from separation import ModelError, Separator, write
 from separation.cli import main
-from separation.download import OFFLINE
 from separation.pretrained import find_model
+from separation.storage.download import OFFLINE
 
 REPOSITORY = "someone/rain-model"
 

@@ -12,8 +12,8 @@ from tiny import noise, tiny_separator
 
 from separation import Separator, cli
 from separation.audio import AudioError
-from separation.changes import Span, parse_gain, parse_time
 from separation.errors import Cancelled
+from separation.inference.changes import Span, parse_gain, parse_time
 from separation.models.base import ConditionedModel, Estimate, SharedTargets
 
 RATE = 8000

@@ -9,7 +9,7 @@ from separation.encoders.base import select_sounding
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import mel_filters
-from separation.wordings import wordings
+from separation.vocabulary.wordings import wordings
 
 EDGES = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 16000 / 700), 66)
 

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from separation import listing
 from separation.listing import DetectedSound, Detector, ListingRule, listing_terms, select_sounds
-from separation.ontology import tagger_classes
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, load_settings
-from separation.wordings import wordings
+from separation.vocabulary.ontology import tagger_classes
+from separation.vocabulary.wordings import wordings
 
 SOUNDS = ("rain", "siren", "dog bark")
 RULE = ListingRule(sounds=SOUNDS)

@@ -19,9 +19,9 @@ from tiny import DIM, TinyEncoder, lively, noise, tiny_separator
 from separation import Query, Separator
 from separation.cli import main
 from separation.encoders.joint import JointEncoder
+from separation.inference.stream import Stream
 from separation.models.live_unet import LiveUNet
 from separation.pretrained import save_model
-from separation.stream import Stream
 
 SIZES = {"n_fft": 400, "hop": 125, "tail": 375, "bands": 32, "linear_bands": 12}
 SMALL = {"channels": [8, 8, 8, 8], "ranks": [4, 4, 4, 4], "stream_rank": 4, "stream_dim": 16, "condition_dim": DIM}

@@ -52,7 +52,7 @@ def served(tmp_path, monkeypatch):
 
 
 def run(ask):
-    """Result of a coroutine function, run in a thread of its own: the browser of other tests keeps a loop in this one."""
+    """Result of a coroutine function, in a thread of its own: the browser of other tests keeps a loop in this one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(anyio.run, ask).result()
 

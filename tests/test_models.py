@@ -7,12 +7,12 @@ import torch
 from tiny import TinyEncoder, noise, tiny_model, vectors
 
 from separation import Query, Separator
+from separation.inference.stream import Stream
 from separation.models import bimodal_unet, resunet
 from separation.models.base import ConditionedModel, Estimate, NegativeFilter, SharedTargets, Windows
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
-from separation.stream import Stream
 
 RATE = 8000
 

@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from separation import Separator
 from separation.convert import main
-from separation.levels import Level
+from separation.inference.levels import Level
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
 from separation.pretrained import build, load_model, save_model
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
-from separation import onnx_export  # noqa: E402
+from separation.onnx import export as onnx_export  # noqa: E402
 
 SCRIPT = Path(__file__).resolve().parents[1] / "demos" / "onnx_separate.py"
 ALIKE = 1e-4  # of the largest sample

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from separation.ontology import OntologyError, class_index, classes, read_tree, subtree
+from separation.vocabulary.ontology import OntologyError, class_index, classes, read_tree, subtree
 
 
 def test_classes_stand_in_the_published_order():

@@ -16,7 +16,7 @@ import pytest
 from test_layers import MODULES
 
 from separation.data.texts import texts_of
-from separation.wordings import wordings
+from separation.vocabulary.wordings import wordings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "separation"
@@ -43,8 +43,8 @@ HELP = "import {0}\ntry: {0}.main(['--help'])\nexcept SystemExit: pass"
     [
         [("import separation.audio; dir(separation); separation.__version__", HEAVY),
          *((HELP.format(f"separation.{name}"), HEAVY) for name in ("cli", "datasets.command", "batch")),
-         ("from separation import ontology, pretrained; ontology.class_index('Dog'); pretrained.list_models()",
-          "torch"),
+         ("from separation import pretrained; pretrained.list_models()", "torch"),
+         ("from separation.vocabulary.ontology import class_index; class_index('Dog')", "torch"),
          ("import separation.data.foley", "torch scipy soundfile lightning")],
         [("import separation.released.encoder", OPTIONAL),
          ("from separation.encoders.sentence import SentenceEncoder as E; E(stored=False).encode_text(['rain'])",
@@ -132,7 +132,7 @@ def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if name.startswith("separation/") and "__pycache__" not in name}
     assert held == expected
-    assert "separation/wordings.json" in held
+    assert "separation/vocabulary/wordings.json" in held
 
     with zipfile.ZipFile(wheel) as archive:
         size = {entry.filename: entry.file_size for entry in archive.infolist()}
@@ -186,7 +186,7 @@ def test_imported_packages_are_required(wheel: Path) -> None:
                 allowed |= shards if name == "separation.data.streaming" else set()
                 of_ray = ("separation.batch", "separation.collection", "separation.ray_processes")
                 allowed |= required["ray"] if name in of_ray else set()
-                allowed |= required["live"] if name == "separation.live" else set()
+                allowed |= required["live"] if name == "separation.console.live" else set()
                 allowed |= required["mcp"] if name == "separation.mcp_tools" else set()
                 allowed |= required["eval"] if name.startswith("separation.evaluate") else set()
                 assert DISTRIBUTION.get(top, top) in allowed, f"{name} imports {top}, which is not required"

@@ -19,7 +19,7 @@ from separation.data.datamodule import CorpusData
 from separation.encoders.joint import JointEncoder
 from separation.encoders.table import RandomEncoder, TableEncoder
 from separation.pretrained import WEIGHTS
-from separation.tensors import read_tensors, select
+from separation.storage.tensors import read_tensors, select
 from separation.training import cli as train
 from separation.training.callbacks import Best, Last
 from separation.training.objectives.base import Objective

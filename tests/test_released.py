@@ -20,11 +20,11 @@ from separation.models import bimodal_unet, clipsep_unet, resunet
 from separation.models.bimodal_unet import BiModalUNet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30
-from separation.moved import resolve
 from separation.pretrained import load_model, read_card
 from separation.released.encoder import ReleasedEncoder
 from separation.released.recognise import recognise
 from separation.released.systems import LISTED, SYSTEMS
+from separation.storage.moved import resolve
 
 FROZEN = json.loads((Path(__file__).parent / "frozen" / "pretrained.json").read_text(encoding="utf-8"))
 

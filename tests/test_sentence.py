@@ -15,8 +15,8 @@ from separation.encoders.sentence import (
     load_bert,
     stored_vectors,
 )
-from separation.sentences import understand
-from separation.sounds import known_sounds
+from separation.inference.sentences import understand
+from separation.vocabulary.sounds import known_sounds
 
 TEXTS = [
     "dog barking",

@@ -11,10 +11,10 @@ from tiny import noise
 
 from separation import Query, Separator, cli
 from separation.encoders.sentence import SentenceEncoder
+from separation.inference.sentences import cut, understand
 from separation.models.base import SharedTargets
-from separation.sentences import cut, understand
-from separation.sounds import known_sounds
-from separation.wordings import wordings
+from separation.vocabulary.sounds import known_sounds
+from separation.vocabulary.wordings import wordings
 
 RATE = 32000
 SENTENCE = "A man speaks, followed by a toilet flush."

@@ -16,8 +16,8 @@ from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
 from separation import Separator
 from separation.audio import AudioError, Reader, as_waveform, high_pass
+from separation.inference.stream import Stream
 from separation.models.base import ConditionedModel, Estimate
-from separation.stream import Stream
 
 SEGMENT_SECONDS = 12  # twice what segments share, the least; by default they are twice as long
 RATES = [8000, 11025, 22050, 32000, 44100, 44101, 48000, 96000]
@@ -498,7 +498,7 @@ def test_a_file_that_changes_between_the_passes_is_refused(separator, file):
 
 LEVEL_OF_MINUTES = """
 import os, torch
-from separation.levels import measure_level_and_rumble
+from separation.inference.levels import measure_level_and_rumble
 sizes, noise = [], 0.1 * torch.randn(2, 441000)
 def blocks():
     for number in range(30):

@@ -4,11 +4,12 @@ import csv
 from collections import Counter
 from importlib.resources import files
 
-from separation.ontology import classes, tagger_classes
-from separation.sounds import known_sounds
-from separation.wordings import wordings
+from separation.vocabulary.ontology import classes, tagger_classes
+from separation.vocabulary.sounds import known_sounds
+from separation.vocabulary.wordings import wordings
 
-ROWS = list(csv.DictReader(files("separation").joinpath("sounds.csv").read_text(encoding="utf-8").splitlines()))
+TABLE = files("separation.vocabulary").joinpath("sounds.csv").read_text(encoding="utf-8")
+ROWS = list(csv.DictReader(TABLE.splitlines()))
 
 
 def test_the_taggers_classes_are_in_the_order_of_its_published_class_map(data_root):

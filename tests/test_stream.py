@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from separation.levels import LEVEL_FRAME, measure_level
-from separation.overlap_add import OverlapAdd
+from separation.inference.levels import LEVEL_FRAME, measure_level
+from separation.inference.overlap_add import OverlapAdd
 from separation.presence import ABSENT, PRESENT, PresenceRule, energy_ratio_db, presence_word
 
 SEGMENT, OVERLAP = 100, 40

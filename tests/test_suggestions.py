@@ -10,7 +10,7 @@ from tiny import noise
 
 from separation import Query, Separator, cli, pretrained
 from separation.encoders.sentence import SentenceEncoder
-from separation.suggestions import describe_sounds, find_sounds
+from separation.inference.suggestions import describe_sounds, find_sounds
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from separation.compat import make_importable
 from separation.encoders.panns import PannsEncoder
 from separation.encoders.taggers import PatchTagger
 from separation.pretrained import WEIGHTS
-from separation.tensors import read_tensors, select
+from separation.storage.tensors import read_tensors, select
 from separation.training.objectives.tagging import SpecAugment, Tagging, mean_average_precision
 
 make_importable()

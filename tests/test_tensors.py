@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from separation.errors import ModelError
-from separation.tensors import read_tensors
+from separation.storage.tensors import read_tensors
 
 
 class Payload:

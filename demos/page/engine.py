@@ -69,7 +69,7 @@ class Engine:
         queries = self.card(name).queries
         if "label" not in queries or "text" in queries:
             return self.sounds
-        from separation.ontology import classes
+        from separation.vocabulary.ontology import classes
 
         return [each.name for each in classes()]
 

@@ -13,7 +13,7 @@ import torch
 
 from page.limits import Limits, Refusal, without_path
 from separation.audio import AudioError
-from separation.changes import Span
+from separation.inference.changes import Span
 from separation.pretrained import ModelError
 from separation.query import Query
 

@@ -16,12 +16,12 @@ import numpy as np
 from page.limits import Refusal, require_disk_space
 from page.queries import Asked
 from separation.audio import Reader
-from separation.changes import Span
-from separation.download import replace_when_complete
-from separation.outputs import REMIX, Namer, Request, blend_of
-from separation.planning import OutputOptions, OutputPlan
+from separation.inference.changes import Span
+from separation.outputs.names import REMIX, Namer, Request, blend_of
+from separation.outputs.planning import OutputOptions, OutputPlan
 from separation.plot import RANGE, TICKS, Spectrogram, draw
 from separation.presence import presence_word
+from separation.storage.download import replace_when_complete
 
 FAINT_DB = -60.0  # an output this far below the recording counts as silence
 HEARD = 0.5  # presence from which a sound counts as heard

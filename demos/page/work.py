@@ -21,12 +21,12 @@ from page.queries import Asked, explain, read_example
 from page.results import Result, draw_strips
 from page.store import GONE
 from separation.audio import AudioError, Reader, Writer
-from separation.changes import Span
-from separation.download import replace_when_complete
 from separation.errors import NotFiniteError
+from separation.inference.changes import Span
+from separation.inference.results import FileSeparation
 from separation.plot import Spectrogram
 from separation.pretrained import ModelError
-from separation.results import FileSeparation
+from separation.storage.download import replace_when_complete
 
 T = TypeVar("T")
 

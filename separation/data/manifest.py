@@ -32,9 +32,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from separation.data.lists import bad_line, parse_json, read_csv
-from separation.download import replace_when_complete
 from separation.errors import DataError as DataError
 from separation.errors import reason
+from separation.storage.download import replace_when_complete
 
 COLUMNS = ("path", "split", "recording_id", "labels", "caption", "frame", "start", "seconds", "licence", "source")
 REQUIRED = COLUMNS[:3]

@@ -30,7 +30,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from separation.data.corpus import FULL_SCALE, decode_clips, report_broken
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.download import replace_when_complete
+from separation.storage.download import replace_when_complete
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")

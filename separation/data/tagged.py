@@ -92,7 +92,7 @@ def class_of(label: str, labels: Sequence[str] | str) -> int | None:
     """Number of a label in a list or, for "audioset", among the 527 classes; None if it is not one of them."""
     if labels != AUDIOSET:
         return list(labels).index(label) if label in labels else None
-    from separation.ontology import OntologyError, class_index
+    from separation.vocabulary.ontology import OntologyError, class_index
 
     try:
         return class_index(label)

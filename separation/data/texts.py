@@ -15,7 +15,7 @@ from separation.data.corpus import Corpus
 from separation.data.lists import parse_json
 from separation.encoders.sentence import SentenceEncoder
 from separation.errors import DataError, reason
-from separation.wordings import wordings
+from separation.vocabulary.wordings import wordings
 
 FRAMES = (
     "{}",

@@ -16,7 +16,7 @@ from separation.data.lists import read_cells
 from separation.data.manifest import Entry
 from separation.datasets.base import FileIndex, preparer, youtube_stems
 from separation.errors import DataError
-from separation.ontology import classes
+from separation.vocabulary.ontology import classes
 
 HEADER = ["YTID", "start_seconds", "end_seconds", "positive_labels"]
 BALANCED, UNBALANCED = "balanced_train_segments.csv", "unbalanced_train_segments.csv"

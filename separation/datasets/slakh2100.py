@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from separation.configs import read_yaml
 from separation.data.manifest import Clip, Entry
 from separation.datasets.base import label_words, preparer, unique
 from separation.errors import DataError
+from separation.storage.configs import read_yaml
 
 SPLITS = ("train", "validation", "test")
 

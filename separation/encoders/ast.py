@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, import_optional
 from separation.encoders.taggers import TaggerEncoder, Tags
 from separation.errors import expand_home
+from separation.storage.download import hub_snapshots
 
 PUBLISHED = "MIT/ast-finetuned-audioset-10-10-0.4593"
 

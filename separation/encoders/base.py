@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from separation.audio import read
 from separation.audio.waveform import as_rate, as_waveform, resample
 from separation.compat import make_importable
-from separation.download import RemoteFile, find_file
 from separation.errors import ModelError
-from separation.folders import cache_folder
+from separation.storage.download import RemoteFile, find_file
+from separation.storage.folders import cache_folder
 
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples
 

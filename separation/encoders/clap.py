@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
 from separation.errors import expand_home
 from separation.models.spectra import LogMel
-from separation.tensors import Tensors, load_strictly, read_tensors
+from separation.storage.download import hub_snapshots
+from separation.storage.tensors import Tensors, load_strictly, read_tensors
 
 CLIP_SECONDS = 10
 MAX_TOKENS = 512

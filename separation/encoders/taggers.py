@@ -17,8 +17,8 @@ from separation.encoders.joint import conv_block
 from separation.encoders.table import Label, OneHotEncoder, as_labels
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
-from separation.ontology import class_index
-from separation.tensors import load_strictly, read_tensors, select
+from separation.storage.tensors import load_strictly, read_tensors, select
+from separation.vocabulary.ontology import class_index
 
 AUDIOSET_CLASSES = 527
 CONDITIONS = ("probabilities", "embedding")

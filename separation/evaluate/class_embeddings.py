@@ -13,11 +13,11 @@ from torch import Tensor
 
 from separation.data.corpus import READ_ERRORS, read_samples
 from separation.data.manifest import Clip, DataError, read_manifest
-from separation.download import replace_when_complete
 from separation.encoders.base import EXAMPLE_SUFFIXES
 from separation.errors import ModelError
-from separation.ontology import classes
 from separation.separator import Separator
+from separation.storage.download import replace_when_complete
+from separation.vocabulary.ontology import classes
 
 USS_FOLDER = re.compile(r"(?:label|class_id)=(.*)")  # as USS's scripts write them
 WRITTEN_SOURCE = "source.wav"  # how the targets in them end

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from separation.data.fixed_mixtures import VALIDATION, Row, read_rows
 from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest, read_recording_ids
-from separation.download import replace_when_complete
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import NamedEmbeddings
 from separation.errors import DataError, ModelError, reason
@@ -42,9 +41,10 @@ from separation.evaluate.tables import (
     markdown,
     resampling_unit,
 )
-from separation.ontology import OntologyError
 from separation.pretrained import find_model
 from separation.separator import Separator
+from separation.storage.download import replace_when_complete
+from separation.vocabulary.ontology import OntologyError
 
 
 def main(argv: list[str] | None = None) -> int:

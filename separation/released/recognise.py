@@ -8,7 +8,7 @@ from typing import Any
 
 from separation.errors import ModelError
 from separation.released.systems import SIGNS, SYSTEMS, System, resunet_size
-from separation.tensors import StoredModel, Tensors, join_names
+from separation.storage.tensors import StoredModel, Tensors, join_names
 
 COMPUTED = re.compile(r"(?:base\.)?i?stft\.")  # frozen transforms, which are computed here
 # Encoders, and parts that only training needs, which stand next to the network.

@@ -24,9 +24,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from separation.errors import DataError, ModelError
 from separation.evaluate.scoring import EvaluationError
-from separation.moved import resolve_text
 from separation.pretrained import DESCRIPTION, describe_objective
 from separation.process import give_back_signals
+from separation.storage.moved import resolve_text
 from separation.training.callbacks import move_earlier_checkpoints
 
 BASE = Path(__file__).parent / "base.yaml"

@@ -11,8 +11,8 @@ from separation.data.corpus import Corpus
 from separation.data.mixing import Batch
 from separation.encoders.joint import JointEncoder
 from separation.errors import ModelError
-from separation.ontology import tagger_classes
-from separation.sounds import known_sounds
+from separation.vocabulary.ontology import tagger_classes
+from separation.vocabulary.sounds import known_sounds
 
 OCCURS, FITS, OTHERS, LISTED = 0.3, 0.5, 0.08, 0.15  # posteriors: see `Teacher` and its methods
 ACTIVE_DB = -30.0  # level of a frame relative to the source's loudest frame

@@ -14,7 +14,7 @@ from fixtures import needs_fixtures, shapes
 
 from separation.pretrained import build
 from separation.released.recognise import recognise
-from separation.tensors import select
+from separation.storage.tensors import select
 
 
 @needs_fixtures

@@ -34,7 +34,7 @@ FSD50K = ListFile(("FSD50K.ground_truth/eval.csv", "eval.csv"))
 
 def build_audioset(root: Path) -> list[Row]:
     """Build a hundred mixtures of each of the 527 classes, named as USS's script writes them."""
-    from separation.ontology import classes
+    from separation.vocabulary.ontology import classes
 
     rows = []
     for each in classes():

@@ -25,7 +25,7 @@ from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, m
 from separation.evaluate.tables import compare_systems, describe_skipped, format_tables, summarize
 from separation.models.base import ConditionedModel
 from separation.separator import Separator
-from separation.tensors import load_strictly, read_tensors, select
+from separation.storage.tensors import load_strictly, read_tensors, select
 from separation.training.optimiser import AdamW
 
 STATISTICS_BATCHES, STATISTICS_QUERIES = 12, 4  # that the batch norm statistics of the averaged weights go over

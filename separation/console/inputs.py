@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from separation.audio import formats
-from separation.cli_options import STANDARD
+from separation.console.options import STANDARD
 from separation.errors import AudioError, reason
-from separation.origins import OriginIndex, identity
-from separation.outputs import recording_stem
+from separation.outputs.names import recording_stem
+from separation.outputs.origins import OriginIndex, identity
 
 NAMED = 3  # skipped files that a message names
 EARLIER = "an output of an earlier run"

@@ -15,8 +15,8 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from separation.inference.suggestions import WORD, described_texts, estimate_known, find_words, word_forms
 from separation.query import has_word
-from separation.suggestions import WORD, described_texts, estimate_known, find_words, word_forms
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from separation.cli_options import QUERY_OPTIONS, UsageError
-from separation.cli_print import Reporter
+from separation.console.messages import Reporter
+from separation.console.options import QUERY_OPTIONS, UsageError
 from separation.errors import AudioError, ModelError
-from separation.outputs import Request
+from separation.outputs.names import Request
 
 if TYPE_CHECKING:
     from separation.separator import Separator

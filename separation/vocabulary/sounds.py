@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from separation.ontology import tagger_classes
+from separation.vocabulary.ontology import tagger_classes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sound:
 @cache
 def known_sounds() -> dict[str, Sound]:
     """All sounds of the table by name."""
-    text = files("separation").joinpath("sounds.csv").read_text(encoding="utf-8")
+    text = files("separation.vocabulary").joinpath("sounds.csv").read_text(encoding="utf-8")
     rows = {row["sound"]: row for row in csv.DictReader(text.splitlines()) if row["sound"]}
     number = {each.name: i for i, each in enumerate(tagger_classes())}
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from separation.arrays import Array
 from separation.audio import AudioError, Reader
-from separation.changes import Span
-from separation.direction import Covariances, Direction, estimate_direction
 from separation.errors import Cancelled
+from separation.inference.arrays import Array
+from separation.inference.changes import Span
+from separation.inference.direction import Covariances, Direction, estimate_direction
+from separation.inference.stream import Stream
 from separation.presence import presence_word
 from separation.query import query_name
-from separation.stream import Stream
 
 if TYPE_CHECKING:
     from separation.query import Plain, Query

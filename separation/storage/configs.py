@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from separation.errors import ModelError, reason
-from separation.moved import resolve
+from separation.storage.moved import resolve
 
 BUILT = ("separation.models.", "separation.encoders.", "separation.released.")  # packages whose classes are built
 MAX_BYTES, MAX_NODES, MAX_DEPTH, MAX_TEXT = 1 << 19, 200_000, 32, 1 << 14  # of a YAML file

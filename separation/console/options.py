@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 from separation import __version__
 from separation.audio.formats import CLIPS, COMPRESSION, FORMATS, find_format, find_subtype, parse_bit_rate
-from separation.changes import Span, parse_gain, parse_time
-from separation.cli_help import DESCRIPTION, EXAMPLES, SHORT_HELP
+from separation.console.help import DESCRIPTION, EXAMPLES, SHORT_HELP
 from separation.errors import AudioError, ModelError, expand_home
-from separation.outputs import Request, blend_of
+from separation.inference.changes import Span, parse_gain, parse_time
+from separation.outputs.names import Request, blend_of
 from separation.query import Query, has_word
 
 STANDARD = "-"
@@ -354,7 +354,7 @@ def parse_array(text: str | None) -> Any:
     """Return the array that --array names; raise UsageError if it is none."""
     if text is None:
         return None
-    from separation.arrays import Array
+    from separation.inference.arrays import Array
 
     try:
         return Array.parse(text)

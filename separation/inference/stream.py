@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.audio.waveform import as_waveform, high_pass, resample
-from separation.causal_stream import CausalRunner
 from separation.errors import NotFiniteError
-from separation.levels import (
+from separation.inference.causal_stream import CausalRunner
+from separation.inference.levels import (
     HIGH_PASS_PERIODS,
     energy,
     largest,
@@ -30,10 +30,10 @@ from separation.levels import (
     measure_level,
     measure_level_and_rumble,
 )
+from separation.inference.overlap_add import OverlapAdd
 from separation.models.base import ConditionedModel
-from separation.overlap_add import OverlapAdd
 from separation.presence import PresenceRule, energy_ratio_db
-from separation.tensors import own_defaults
+from separation.storage.tensors import own_defaults
 
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
 

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from functools import partial
 
 from separation.audio import Reader
-from separation.cli_progress import ProgressLine
+from separation.console.progress import ProgressLine
+from separation.outputs.records import Record
 from separation.process import printable, say, standard_output
-from separation.records import Record
 
 CARD_FIELDS = ("name", "queries", "sample_rate", "size", "licence", "scores", "on_disk", "verified", "description")
 
@@ -151,8 +151,8 @@ def print_sounds(word: str, as_json: bool, model: str) -> None:
 
     Those that `model` was taught besides come first.
     """
+    from separation.inference.suggestions import describe_sounds, find_sounds
     from separation.pretrained import taught_sounds
-    from separation.suggestions import describe_sounds, find_sounds
 
     if word:
         from separation.encoders.sentence import SentenceEncoder

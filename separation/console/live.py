@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from separation.audio.joining import warn_of_loss
 from separation.audio.waveform import MAX_CHANNELS, MAX_RATE
-from separation.cli_model import Model
-from separation.cli_options import UsageError, check_model
-from separation.cli_print import Reporter
+from separation.console.messages import Reporter
+from separation.console.model import Model
+from separation.console.options import UsageError, check_model
 from separation.errors import AudioError, ModelError, one_sentence, reason
-from separation.outputs import Request
+from separation.outputs.names import Request
 from separation.process import DONE, printable, standard_output
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from separation.stream import Stream
+    from separation.inference.stream import Stream
 
 READ_BYTES = 1 << 16
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a wav file that is written to a pipe

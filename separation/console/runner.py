@@ -26,18 +26,18 @@ from typing import TYPE_CHECKING, Any
 from separation import process
 from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit
-from separation.cli_files import Input, InputFinder, copy_pipe
-from separation.cli_model import Model
-from separation.cli_options import ONE_RESULT, UsageError, check_model, parse_array, writes_to_stdout
-from separation.cli_print import Reporter, print_line, track_note
-from separation.cli_progress import describe_run
+from separation.console.inputs import Input, InputFinder, copy_pipe
+from separation.console.messages import Reporter, print_line, track_note
+from separation.console.model import Model
+from separation.console.options import ONE_RESULT, UsageError, check_model, parse_array, writes_to_stdout
+from separation.console.progress import describe_run
 from separation.errors import AudioError, ModelError, NotFiniteError
-from separation.origins import Origin
-from separation.outputs import REMIX, REST, WITHOUT, Namer, Request, blend_of, slug
-from separation.planning import OutputOptions, OutputPlan, QueryOutputs, fill_outputs
+from separation.outputs.names import REMIX, REST, WITHOUT, Namer, Request, blend_of, slug
+from separation.outputs.origins import Origin
+from separation.outputs.planning import OutputOptions, OutputPlan, QueryOutputs, fill_outputs
+from separation.outputs.records import Record, decibels, rounded
 from separation.process import DONE, FAILED, StandardOutputError, printable, temporary_folder
-from separation.records import Record, decibels, rounded
-from separation.sounds import known_sounds
+from separation.vocabulary.sounds import known_sounds
 
 if TYPE_CHECKING:
     from torch import Tensor

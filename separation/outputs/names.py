@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from separation.errors import AudioError, reason
-from separation.origins import CURRENT, OTHER, UNKNOWN, Origin, OriginIndex, identity
+from separation.outputs.origins import CURRENT, OTHER, UNKNOWN, Origin, OriginIndex, identity
 from separation.process import make_folder, remove_empty
 
 if TYPE_CHECKING:

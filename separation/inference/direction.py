@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from separation.arrays import Array
+from separation.inference.arrays import Array
+from separation.inference.overlap_add import Segmenter
 from separation.models.spectra import STFT
-from separation.overlap_add import Segmenter
 
 Spans = Sequence[tuple[float, float]]
 WINDOW_SECONDS = 0.032

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.waveform import high_pass
-from separation.overlap_add import OverlapAdd
+from separation.inference.overlap_add import OverlapAdd
 
 LEVEL_FRAME = 4096  # samples, about a tenth of a second
 LEVEL_GATE = 1e-4  # frames 40 dB below the loudest are pauses

@@ -14,15 +14,15 @@ from separation.audio import Reader, Writer, formats
 from separation.audio.remux import Film, FilmWriter, plan_films
 from separation.audio.writing import PendingFile, commit
 from separation.errors import AudioError
-from separation.origins import CURRENT, UNKNOWN, Origin, digest
-from separation.outputs import REMIX, Namer, Request, slug
+from separation.outputs.names import REMIX, Namer, Request, slug
+from separation.outputs.origins import CURRENT, UNKNOWN, Origin, digest
+from separation.outputs.records import Record, decibels
 from separation.process import printable, remove_leftovers
-from separation.records import Record, decibels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from separation.results import FileSeparation
+    from separation.inference.results import FileSeparation
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING
 
-from separation.ontology import tagger_classes
-from separation.sounds import known_sounds
-from separation.wordings import wordings
+from separation.vocabulary.ontology import tagger_classes
+from separation.vocabulary.sounds import known_sounds
+from separation.vocabulary.wordings import wordings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from separation.download import (
+from separation.errors import ModelError, one_sentence, reason
+from separation.storage.download import (
     NoConnectionError,
     RemoteFile,
     is_offline,
     replace_when_complete,
     verify,
 )
-from separation.errors import ModelError, one_sentence, reason
-from separation.folders import cache_folder, hub_cache
+from separation.storage.folders import cache_folder, hub_cache
 
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 NEEDED = {"config.yaml", "model.safetensors"}

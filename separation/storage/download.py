@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from separation.errors import ModelError
-from separation.folders import cache_folder, hub_cache
 from separation.process import remove, temporary_path
+from separation.storage.folders import cache_folder, hub_cache
 
 OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
 TIMEOUT = 30.0

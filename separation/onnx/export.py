@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.nn import functional as F
 
-from separation import levels
 from separation.encoders.base import import_optional
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import candidate_folders, find_folder, load_bert
 from separation.errors import ModelError, expand_home, one_sentence, reason
+from separation.inference import levels
+from separation.inference.stream import RESAMPLER_SAMPLES
 from separation.models.base import ConditionedModel
-from separation.onnx_graphs import GRAPHS, TextGraph
+from separation.onnx.graphs import GRAPHS, TextGraph
 from separation.presence import PresenceRule
 from separation.pretrained import find_model, load_model, load_settings, read_card
 from separation.process import replace_folder
-from separation.stream import RESAMPLER_SAMPLES
-from separation.tensors import own_defaults
+from separation.storage.tensors import own_defaults
 
 OPSET = 17
 FORMAT = 1  # of `model.json`

@@ -1,0 +1,1 @@
+"""The insides of the commands `separate` and `separate-batch`."""

@@ -1,0 +1,1 @@
+"""What `Separator` is made of: streams, levels, results, sentences, directions."""

@@ -1,0 +1,1 @@
+"""Where models come from: downloads, configurations, tensors and earlier class paths."""
