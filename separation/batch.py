@@ -348,7 +348,7 @@ class Worker:
         """Separate a local file into a folder, as `separate` does; return its record and notes."""
         from separation.console.inputs import Input
         from separation.console.messages import Reporter
-        from separation.console.runner import Batch
+        from separation.console.runner import Runner
         from separation.outputs.names import Namer
 
         notes: list[str] = []
@@ -361,19 +361,19 @@ class Worker:
                 """Print nothing."""
 
         with ExitStack() as stack:
-            batch = Batch(self.options, self.requests, stack)
-            batch.model, batch.reporter, batch.folder = self.model, Collector(self.options, False), folder
-            batch.namer = Namer([path], True, batch.reporter.notice, first=source["number"])
-            batch.workers, batch.beside = self.beside, 1
+            runner = Runner(self.options, self.requests, stack)
+            runner.model, runner.reporter, runner.folder = self.model, Collector(self.options, False), folder
+            runner.namer = Namer([path], True, runner.reporter.notice, first=source["number"])
+            runner.workers, runner.beside = self.beside, 1
             entry = Input(path, source["path"], path.stem, error=source["error"], folder=Path(source["folder"]))
-            job = batch.prepare(entry)
+            job = runner.prepare(entry)
             stack.push(job.stack)
             if job.measured:
                 with suppress(Exception):  # the error is kept
                     job.measured.result()
             with self.computing:
-                batch.compute(job)
-            batch.conclude(job)
+                runner.compute(job)
+            runner.conclude(job)
         return job.record, notes
 
 

@@ -37,7 +37,7 @@ def run(argv: Sequence[str] | None) -> int:
     try:
         options, requests = parse(argv)
         from separation.console.messages import print_models, print_sounds
-        from separation.console.runner import Batch  # not for --help, which is quick
+        from separation.console.runner import Runner  # not for --help, which is quick
 
         if options.list_models:
             print_models(options.json)
@@ -49,7 +49,7 @@ def run(argv: Sequence[str] | None) -> int:
             return live.run(options, requests)
         else:
             with ExitStack() as stack:
-                return Batch(options, requests, stack).run()
+                return Runner(options, requests, stack).run()
         return DONE
     except UsageError as error:
         say("separate", str(error), *["(See separate --help.)"] * sys.stderr.isatty())

@@ -86,7 +86,7 @@ class AtOnce(Executor):
         return future
 
 
-class Batch:
+class Runner:
     """One run with the options and requests of `parse`; closing `stack` removes temporary files."""
 
     def __init__(self, options: argparse.Namespace, requests: list[Request], stack: ExitStack) -> None:
