@@ -115,6 +115,15 @@ def test_a_mixture_over_full_scale_is_scaled_down():
     assert scaled.sum(0).abs().max().item() == pytest.approx(0.9, abs=1e-5)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_see_together_what_one_sees_with_larger_batches(manifest, ranks):
+    whole = ready(manifest, batch_size=6).batch(1, 2)
+    parts = [ready(manifest, batch_size=6 // ranks).batch(1, 2, rank, ranks) for rank in range(ranks)]
+    assert torch.equal(whole.sources, torch.cat([part.sources for part in parts]))
+    assert torch.equal(whole.levels, torch.cat([part.levels for part in parts]))
+    assert whole.texts == [texts for part in parts for texts in part.texts]
+
+
 # --- Clips and texts ---------------------------------------------------------------------------
 
 

@@ -1,12 +1,18 @@
 """Training from shards: every clip once an epoch; repeatable, resumable, of the same length on every rank."""
 
+import json
+import math
+import shutil
+from collections import Counter
+from itertools import product
+
 import pytest
 import torch
 from tiny import COLUMNS, read, write_corpus, write_manifest
 
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
-from separation.data.streaming import write_shards
+from separation.data.streaming import ShardedClips, write_shards
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")
@@ -17,13 +23,13 @@ from separation.data.tagged import TaggedData
 CLIPS, HELD, SIZE, RATE = 26, 6, 4, 8000
 LABELS = ["tone 1", "tone 0", "tone 2", "never heard"]
 COMMON, RARE, OTHERS = 24, 3, 5  # clips of tones 1, 0 and 3; those of tone 0 are also of tone 2
-SETTINGS = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "buffer": 8}
+SETTINGS = {"batch_size": SIZE, "seconds": 0.1, "sample_rate": RATE, "buffer": 8, "balance": 1.0}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    write_shards(write_corpus(folder, labels=13, recordings=2, seconds=0.05), folder, shards=4, sample_rate=RATE)
+    write_shards(write_corpus(folder, labels=13, recordings=2, seconds=0.05), folder, shards=6, sample_rate=RATE)
     return folder
 
 
@@ -37,7 +43,7 @@ def tagged_folder(tmp_path_factory):
         if number < {"tone 1": COMMON, "tone 0": RARE, "tone 3": OTHERS}.get(label, 0):
             rows.append(row | {"labels": "tone 0;tone 2" if label == "tone 0" else label})
     write_manifest(manifest, rows, [*COLUMNS, "labels"])
-    write_shards(manifest, folder / "shards", shards=4, sample_rate=RATE)
+    write_shards(manifest, folder / "shards", shards=6, sample_rate=RATE)
     return folder / "shards"
 
 
@@ -75,25 +81,93 @@ def test_epochs_differ_repeat_and_continue_in_the_middle(streamed):
     assert epoch(streamed(), first=len(first)) == []
 
 
-def test_ranks_share_the_clips_and_end_together(streamed, monkeypatch):
-    seen = []
-    for rank in range(2):
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("balance", [1.0, 0.0])
+def test_ranks_share_the_clips_end_together_and_continue(streamed, monkeypatch, ranks, balance):
+    seen, announced = [], set()
+    for rank in range(ranks):
         monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        data = streamed(held=2, batch_size=2)
-        data.ranks = lambda rank=rank: (rank, 2)
-        seen.append(epoch(data))
-    assert len(seen[0]) == len(seen[1]) > 4
-    assert not torch.equal(audio(seen[0][0]), audio(seen[1][0]))
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+        data = streamed(held=2, batch_size=2, balance=balance)
+        data.ranks = lambda rank=rank: (rank, ranks)
+        batches = epoch(data)
+        rest = epoch(data, first=1)
+        assert all(torch.equal(audio(one), audio(other)) for one, other in zip(batches[1:], rest, strict=True))
+        seen.append(batches)
+        announced.add(len(data.train_dataloader()))
+    assert announced == {len(batches) for batches in seen} and len(seen[0]) >= 3
+    assert all(not torch.equal(audio(seen[0][0]), audio(other[0])) for other in seen[1:])
 
 
 def test_a_stream_without_a_batch_is_an_error(streamed, folder, tmp_path):
     with pytest.raises(DataError, match=r"an epoch has no batch of 64 in any of 1 workers; "):
         epoch(streamed(held=256, batch_size=64))
-    with pytest.raises(DataError, match=r"4 shards cannot be shared by 1 ranks of 8 workers each: write a multiple"):
+    with pytest.raises(DataError, match=r"6 shards cannot be shared by 1 ranks of 8 workers each: write a multiple"):
         len(streamed(workers=8).train_dataloader())
     with pytest.raises(DataError, match="the shards are at 8000 Hz, the training at 16000"):
         epoch(streamed(sample_rate=16000))
+
+
+# --- Balance -----------------------------------------------------------------------------------
+
+
+def expected(balance):
+    """Share of each label, the number of its clips ** balance."""
+    powers = {"tone 1": COMMON**balance, "tone 0": RARE**balance, "tone 3": OTHERS**balance}
+    return {label: power / sum(powers.values()) for label, power in powers.items()}
+
+
+@pytest.mark.parametrize("balance", [1.0, 0.5, 0.0, -0.5])
+def test_every_clip_comes_as_often_as_its_label_says(tagged_folder, balance):
+    clips, size, drawn = ShardedClips(tagged_folder, balance=balance), COMMON + RARE + OTHERS, Counter()
+    sizes = {"tone 1": COMMON, "tone 0": RARE, "tone 3": OTHERS}
+    for number in range(30):
+        clips.set_epoch(number)
+        came = Counter(clip for clip, _ in clips)
+        assert came.total() == size
+        for clip, times in came.items():
+            wanted = size * expected(balance)[clip.label] / sizes[clip.label]
+            assert math.floor(wanted) <= times <= math.ceil(wanted)
+            drawn[clip.label] += times
+    for label, share in expected(balance).items():
+        assert drawn[label] / drawn.total() == pytest.approx(share, abs=0.015)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_and_their_workers_balance_together(tagged_folder, ranks):
+    clips, drawn = ShardedClips(tagged_folder, even=True, balance=0.0), Counter()
+    for number in range(30):
+        clips.set_epoch(number)
+        for rank, worker in product(range(ranks), range(2)):
+            clips.engine = lambda rank=rank, worker=worker: (rank, ranks, worker, 2)
+            came = [clip.label for clip, _ in clips]
+            assert len(came) == clips.clips_per_worker(ranks, 2)
+            drawn.update(came)
+    for label, share in expected(0.0).items():  # with 3 ranks the rare label is in every second of 6 shares
+        assert drawn[label] / drawn.total() == pytest.approx(share, abs=0.02 + 0.015 * ranks)
+
+
+def test_both_sources_of_a_mixture_follow_the_balance(tagged_folder):
+    def shares(**settings):
+        data = queried(tagged_folder, batch_size=1, distinct=False, **settings)
+        labels = [batch.labels[0] for number in range(30) for batch in epoch(data, number)]
+        return [Counter(each) for each in zip(*labels, strict=True)]
+
+    for place in shares(balance=0.0):
+        assert all(0.25 < place[label] / place.total() < 0.42 for label in expected(0.0))
+    for place in shares(balance=1.0):
+        assert 0.68 < place["tone 1"] / place.total() < 0.82  # 24 of 32 clips
+
+
+def test_shards_of_an_old_version_are_not_balanced(tagged_folder, tmp_path):
+    shutil.copytree(tagged_folder, tmp_path / "old")
+    index = json.loads((tagged_folder / "train.json").read_text())
+    for shard in index["shards"]:
+        del shard["labels"]
+    (tmp_path / "old" / "train.json").write_text(json.dumps(index))
+    assert len(list(ShardedClips(tmp_path / "old"))) == COMMON + RARE + OTHERS
+    with pytest.raises(DataError, match=r"train\.json: its shards were written by an old version without labels"):
+        ShardedClips(tmp_path / "old", balance=0.5)
 
 
 # --- Mixtures with queries ---------------------------------------------------------------------

@@ -21,7 +21,7 @@ from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
 from separation.data.mixing import SILENCE_RMS, draw_excerpt
 from separation.data.pictures import Pictures
-from separation.data.streaming import StreamedClip, stream_turns
+from separation.data.streaming import ShardedClips, StreamedClip, stream_turns
 from separation.data.texts import texts_of
 
 
@@ -211,6 +211,12 @@ class QueriedData(CorpusData):
         return replace(batch, sources=self.gains.apply(batch.sources, batch.levels), levels=None)
 
     # From a stream
+
+    def open_shards(self) -> ShardedClips:
+        """The clips of the shards."""
+        return ShardedClips(
+            str(self.shards), "train", self.buffer, self.seed, True, self.as_recorded, balance=self.balance
+        )
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:
         """Choose the clips of every mixture from those that are held.

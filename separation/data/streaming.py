@@ -15,11 +15,11 @@ import json
 import random
 import re
 import tarfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -35,7 +35,16 @@ from separation.storage.download import replace_when_complete
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
 PEAK = "peak"  # key in a shard beside a clip's row
+UNIT = 1 << 60  # the weight of the only clip of a label
 StreamedClip = tuple[Clip, Tensor]
+
+
+class Shard(NamedTuple):
+    """A row of the index: `labels` says how many clips have a label as the main one, and at all."""
+
+    name: str
+    clips: int
+    labels: dict[str, tuple[int, int]]
 
 
 def import_webdataset() -> Any:
@@ -59,8 +68,8 @@ def write_shards(
     sample_rate: int = 32000,
     seed: int = 0,
     notice: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
-    """Write the clips of a split, shuffled, into tar files with equal numbers of clips; return the list of shards.
+) -> list[Shard]:
+    """Write the clips of a split, shuffled, into tar files with equal numbers of clips of every label; list the files.
 
     Args:
         manifest: of the clips.
@@ -81,27 +90,32 @@ def write_shards(
     clips = read_manifest(manifest, split)
     if not 0 < shards <= len(clips):
         raise DataError(f"{manifest}: {len(clips)} clips cannot be spread over {shards} shards.")
-    order = np.random.default_rng(seed).permutation(len(clips))
+    rng = np.random.default_rng(seed)
+    order = sorted(rng.permutation(len(clips)), key=lambda number: clips[number].label)  # all shards get all labels
     out.mkdir(parents=True, exist_ok=True)
-    listed: list[dict[str, Any]] = []
+    listed: list[Shard] = []
     broken: list[str] = []
     for shard in range(shards):
         name = f"{split}-{shard:06d}.tar"
-        numbered = [(int(number), clips[number]) for number in order[shard::shards]]
-        failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
-        listed.append({"name": name, "clips": len(numbered) - len(failed)})
+        numbered = [(int(number), clips[number]) for number in rng.permutation(order[shard::shards])]
+        kept, failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
+        main, every = Counter(clip.label for clip in kept), Counter(each for clip in kept for each in set(clip.labels))
+        listed.append(Shard(name, len(kept), {label: (main[label], every[label]) for label in sorted(main | every)}))
         broken += failed
     report_broken(broken, len(clips), notice)
     with replace_when_complete(out / f"{split}.json") as partial:
-        index = {"sample_rate": sample_rate, "shards": listed}
+        index = {"sample_rate": sample_rate, "shards": [shard._asdict() for shard in listed]}
         partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     return listed
 
 
-def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sample_rate: int) -> list[str]:
-    """Write one shard, which appears when complete; return a line for each broken clip, which is left out."""
+def _write_shard(
+    path: Path, numbered: list[tuple[int, Clip]], root: Path, sample_rate: int
+) -> tuple[list[Clip], list[str]]:
+    """Write one shard, which appears when complete; return its clips, and a line for each broken one, left out."""
     import soundfile
 
+    kept: list[Clip] = []
     failed, webdataset = [], import_webdataset()
     with (
         replace_when_complete(path) as partial,
@@ -118,7 +132,8 @@ def _write_shard(path: Path, numbered: list[tuple[int, Clip]], root: Path, sampl
             soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
             row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
             writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
-    return failed
+            kept.append(clip)
+    return kept, failed
 
 
 # Reading
@@ -130,6 +145,9 @@ class ShardedClips(IterableDataset[StreamedClip]):
     Put it into a `DataLoader` with `batch_size=None`. Create it where torch.distributed (or RANK and WORLD_SIZE) knows
     the rank, such as in a data module's `train_dataloader`.
 
+    With `balance`, a worker takes as many turns as without, and each of its clips has its expected number of them,
+    rounded up or down by a random offset; turns of a clip are spread by the buffer.
+
     Args:
         folder: output of `write_shards`, a folder or an http(s) address.
         split: of the clips.
@@ -138,6 +156,9 @@ class ShardedClips(IterableDataset[StreamedClip]):
         even: every rank and worker ends after the same number of clips in every epoch, which DDP needs; a few clips are
             missed.
         as_recorded: clips come at their recorded levels; otherwise with a peak of one.
+        balance: a label comes in proportion to (number of its clips) ** balance; 1 = every clip comes once.
+        classes: whether a label counts; all labels of a clip then do, and clips without one are left out. None = the
+            main label.
 
     Raises:
         DataError: if the index is missing or not valid, or webdataset is not installed.
@@ -151,6 +172,8 @@ class ShardedClips(IterableDataset[StreamedClip]):
         seed: int = 0,
         even: bool = False,
         as_recorded: bool = False,
+        balance: float = 1.0,
+        classes: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__()
         self.engine = import_webdataset().utils.pytorch_worker_info
@@ -159,6 +182,20 @@ class ShardedClips(IterableDataset[StreamedClip]):
         self.sample_rate, self.shards = _read_index(self.index)
         self.buffer, self.seed, self.even, self.as_recorded, self.epoch = buffer, seed, even, as_recorded, 0
         self.place = self.engine()[:2]
+        self.every = classes is not None
+        self.weights: dict[str, int] = {}  # of a clip by label, whole for exact sums; empty: all clips weigh the same
+        self.loads = {shard.name: shard.clips for shard in self.shards}  # sums of the weights
+        if balance != 1 or classes:
+            if any(shard.clips and not shard.labels for shard in self.shards):
+                raise DataError(f"{self.index}: its shards were written by an old version without labels: write again.")
+            totals: Counter[str] = Counter()
+            for shard in self.shards:
+                totals.update({label: counts[self.every] for label, counts in shard.labels.items()})
+            for label, total in totals.items():
+                if total > 0 and (classes is None or classes(label)):
+                    self.weights[label] = round(total ** (balance - 1) * UNIT)
+            for name, _, labels in self.shards:
+                self.loads[name] = sum(labels[each][self.every] * self.weights.get(each, 0) for each in labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; call it before each epoch, as with a distributed sampler."""
@@ -166,7 +203,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
 
     def __len__(self) -> int:
         """Number of clips over all ranks."""
-        return sum(count for _, count in self.shards)
+        return sum(shard.clips for shard in self.shards)
 
     def clips_per_worker(self, ranks: int, workers: int) -> int:
         """Number of clips that each worker of each rank has in every epoch, whichever shards are its own.
@@ -179,7 +216,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
                 f"{self.index}: {len(self.shards)} shards cannot be shared by {ranks} ranks of {workers} workers each: "
                 "write a multiple of the ranks, at least one for every worker."
             )
-        return sum(sorted(count for _, count in self.shards)[: len(self.shards) // ranks // workers])
+        return sum(sorted(shard.clips for shard in self.shards)[: len(self.shards) // ranks // workers])
 
     def __iter__(self) -> Iterator[StreamedClip]:
         rank, ranks, worker, workers = self.engine()
@@ -188,24 +225,35 @@ class ShardedClips(IterableDataset[StreamedClip]):
         least = self.clips_per_worker(ranks, workers)
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         own = [self.shards[number] for number in order][rank::ranks][worker::workers]
-        names, expected = [name for name, _ in own], sum(count for _, count in own)
-        wanted, got = least if self.even else expected, 0
-        samples = self._read_shards(names)
+        samples = self._take_turns(own, least if self.even else sum(shard.clips for shard in own))
         if self.buffer:
-            rng = random.Random(f"{self.seed} {self.epoch} {names}")
+            rng = random.Random(f"{self.seed} {self.epoch} {[shard.name for shard in own]}")
             samples = import_webdataset().shuffle(self.buffer, self.buffer, rng=rng)(samples)
         for sample in samples:
-            if got == wanted:
-                return
-            if not {"flac", "json"} <= set(sample):
-                raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
-            got += 1
             clip, wave, peak = _decode_sample(sample)
             if self.as_recorded and peak is None:
                 raise DataError(f"{self.index}: its shards were written by an old version without levels: write again.")
             yield clip, wave * peak if self.as_recorded and peak is not None else wave
-        if got < wanted:
-            raise DataError(f"{self.index}: its shards hold {got} clips where {expected} are listed.")
+
+    def _take_turns(self, own: list[Shard], turns: int) -> Iterator[dict[str, Any]]:
+        """The samples of some shards in order, each as often as its weight says, `turns` in all."""
+        names, expected = [shard.name for shard in own], sum(shard.clips for shard in own)
+        load, weights = sum(self.loads[name] for name in names), self.weights
+        if not load:  # no clip has one of the classes
+            load, weights = expected, {}
+        taken, read, reached = 0, 0, random.Random(f"{self.seed} {self.epoch} {names} turns").randrange(max(1, load))
+        for sample in self._read_shards(names):
+            read += 1
+            if not {"flac", "json"} <= set(sample):
+                raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
+            row = sample["row"] = json.loads(sample["json"])
+            labels = set(row["labels"]) if self.every else {row["label"]}
+            reached += turns * (sum(weights.get(label, 0) for label in labels) if weights else 1)
+            while taken < min(turns, reached // load):
+                taken += 1
+                yield sample
+        if taken < turns or read != expected:
+            raise DataError(f"{self.index}: its shards hold {read} clips where {expected} are listed.")
 
     def _read_shards(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """The encoded samples of some shards in order."""
@@ -220,8 +268,8 @@ class ShardedClips(IterableDataset[StreamedClip]):
                 raise DataError(f"{address}: the shard cannot be read ({error.args[0]}).") from None
 
 
-def _read_index(address: str) -> tuple[int, list[tuple[str, int]]]:
-    """Sample rate, and (name, number of clips) of every shard."""
+def _read_index(address: str) -> tuple[int, list[Shard]]:
+    """Sample rate, and the shards."""
     try:
         if WEB.fullmatch(address):
             with urlopen(address, timeout=60) as answer:
@@ -229,13 +277,16 @@ def _read_index(address: str) -> tuple[int, list[tuple[str, int]]]:
         else:
             text = Path(address).read_bytes()
         content = json.loads(text)
-        shards = [(str(each["name"]), int(each["clips"])) for each in content["shards"]]
+        shards = [
+            Shard(str(each["name"]), int(each["clips"]), {label: (int(main), int(every)) for label, (main, every) in
+                  each.get("labels", {}).items()}) for each in content["shards"]
+        ]  # fmt: skip
         sample_rate = int(content["sample_rate"])
     except (OSError, URLError) as error:
         raise DataError(f"{address}: the index of shards cannot be read ({error}).") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(f"{address}: the file is not an index of shards.") from None
-    for name, _ in shards:
+    for name, *_ in shards:
         if not NAME.fullmatch(name):  # webdataset runs a name that starts with "pipe:" as a command
             raise DataError(f"{address}: “{name}” is not a valid name of a shard.")
     return sample_rate, shards
@@ -245,7 +296,7 @@ def _decode_sample(sample: dict[str, Any]) -> tuple[Clip, Tensor, float | None]:
     """A clip, its waveform (time,) with a peak of one, and the peak of the recording if the shard states it."""
     import soundfile
 
-    row = json.loads(sample["json"])
+    row = dict(sample["row"])
     peak = row.pop(PEAK, None)
     clip = Clip(**row | {"labels": tuple(row["labels"]), "captions": tuple(row["captions"])})
     samples, _ = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
@@ -268,9 +319,7 @@ class StreamedBatches(IterableDataset[Any]):
 
     def __init__(self, data: Any, epoch: int) -> None:
         self.data, self.epoch, self.rank = data, epoch, data.ranks()[0]
-        self.clips = ShardedClips(
-            str(data.shards), "train", data.buffer, data.seed, even=True, as_recorded=data.as_recorded
-        )
+        self.clips = data.open_shards()
         self.clips.set_epoch(epoch)
         if (rate := self.clips.sample_rate) != data.sample_rate:
             raise DataError(f"{self.clips.index}: the shards are at {rate} Hz, the training at {data.sample_rate}.")

@@ -16,7 +16,7 @@ from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt
-from separation.data.streaming import StreamedClip
+from separation.data.streaming import ShardedClips, StreamedClip
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 SHOWN_LABELS = 3  # in messages
@@ -229,6 +229,11 @@ class TaggedData(CorpusData):
         return TaggedBatch(waveforms, tags, torch.tensor([number for number, _, _ in items]))
 
     # From a stream
+
+    def open_shards(self) -> ShardedClips:
+        """The clips of the shards that have one of the classes, every class equally often."""
+        order = {"balance": 0.0, "classes": self.is_class}
+        return ShardedClips(str(self.shards), "train", self.buffer, self.seed, True, self.as_recorded, **order)
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[TaggedItem]:
         """Draw from the clips that are held: once for every clip that arrives while so many are held, and for the

@@ -248,7 +248,7 @@ def shard(options: argparse.Namespace) -> int:
     listed = write_shards(
         options.manifest, options.out, options.split, options.shards, options.root, options.sample_rate
     )
-    print(f"wrote {len(listed)} shards with {sum(each['clips'] for each in listed)} clips to {options.out}")
+    print(f"wrote {len(listed)} shards with {sum(each.clips for each in listed)} clips to {options.out}")
     return 0
 
 
