@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -11,12 +12,14 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import torch
 from tiny import read
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from separation.data.captioned import CaptionedData
+from separation.data.captioned import CaptionedBatch, CaptionedData
 from separation.data.datamodule import CorpusData
 from separation.data.manifest import DataError
-from separation.data.queried import QueriedData
-from separation.data.tagged import TaggedData
+from separation.data.mixing import Draw
+from separation.data.queried import Queried, QueriedData
+from separation.data.tagged import TaggedBatch, TaggedData
 
 RATE = 8000
 
@@ -202,3 +205,14 @@ def test_workers_for_the_machine(monkeypatch, processors, devices, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(devices))
     assert QueriedData(workers="auto").workers == workers
+
+
+@pytest.mark.parametrize("kind", [Draw, Queried, TaggedBatch, CaptionedBatch])
+def test_every_tensor_of_a_batch_is_put_into_pinned_memory(kind, monkeypatch):
+    """By what a loader calls on a machine with a GPU."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    values = {field.name: "rain" if field.name in ("texts", "names") else torch.zeros(2) for field in fields(kind)}
+    pinned = pin_memory(kind(**values))
+    assert type(pinned) is kind
+    for value in vars(pinned).values():
+        assert value == "rain" or torch.equal(value, torch.ones(2))

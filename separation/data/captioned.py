@@ -19,7 +19,7 @@ from separation.data.datamodule import CorpusData
 from separation.data.derived import Mixed
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
-from separation.data.mixing import draw_excerpt, repeat_to
+from separation.data.mixing import Pinnable, draw_excerpt, repeat_to
 from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
 
 MAX_ATTEMPTS = 50
@@ -28,7 +28,7 @@ GAINS = RandomGains(0.5, 1.5)
 
 
 @dataclass
-class CaptionedBatch:
+class CaptionedBatch(Pinnable):
     """Mixtures of captioned clips. Lists of texts run over the batch, then over clips, then over phrases.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -169,8 +169,17 @@ class Batch:
         return asks.to(self.sources.dtype)
 
 
+class Pinnable:
+    """A dataclass whose tensors are put into pinned memory by `DataLoader(pin_memory=True)`, which looks for this."""
+
+    def pin_memory(self) -> Any:
+        """The batch in pinned memory."""
+        pinned = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **pinned)  # type: ignore[type-var]
+
+
 @dataclass
-class Draw:
+class Draw(Pinnable):
     """All that is random in a batch; (batch, slots, ...) unless stated.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
-from separation.data.mixing import draw_excerpt
+from separation.data.mixing import Pinnable, draw_excerpt
 from separation.data.streaming import ShardedClips, StreamedClip
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
@@ -26,7 +26,7 @@ TaggedItem = tuple[int, list[int], Tensor]
 
 
 @dataclass
-class TaggedBatch:
+class TaggedBatch(Pinnable):
     """Clips and their labels.
 
     Attributes:
