@@ -94,6 +94,7 @@ def test_a_recipe_builds_what_it_describes(name, elsewhere):
     "name, override, settings",
     [
         ("clipsep_text", "streamed", {"sources": 2, "length": 65535, "held": 256}),
+        ("clipsep_nit", "streamed", {"frames": 3, "length": 65535, "held": 256}),
         ("uss", "streamed_tagged", {"labels": "audioset", "classes": 527, "held": 1024}),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_truncated_or_missing_shard_is_noticed(folder, tmp_path):
     shard = tmp_path / "copy" / "train-000001.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2 - 100])
-    with pytest.raises(DataError, match=r"(000001\.tar: the shard cannot be read|train\.json: (its shards hold|a clip of))"):
+    with pytest.raises(DataError, match=r"(000001\.tar: the shard cannot be read|n: (its shards hold|a clip of))"):
         list(ShardedClips(tmp_path / "copy"))
     shard.unlink()
     with pytest.raises(DataError, match=r"train-000001\.tar: the shard cannot be read"):

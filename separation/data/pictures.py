@@ -1,10 +1,14 @@
-"""Pictures of clips, for image queries: those that a manifest names, and drawn ones for procedural sounds."""
+"""Pictures for image queries: those that a manifest names, drawn ones for procedural sounds; their vectors."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sqlite3
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from separation.data.manifest import Clip, DataError
 
 JPEG_END, JPEG_TAIL = b"\xff\xd9", 1024  # the end marker, which some programs follow by a few bytes
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+PATIENCE = 60  # seconds to wait for another process that writes
 SHAPES = ("ellipse", "rectangle", "triangle")
 
 
@@ -31,6 +36,14 @@ class Pictures:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.found: dict[str, list[Path]] = {}
+        self.store: VectorStore | None = None
+
+    def look_up(self, pictures: Sequence[Any]) -> list[Any]:
+        """The pictures, each replaced by its vector (dim,) if the store has it."""
+        if self.store is None:
+            return list(pictures)
+        vectors = map(self.store.find, pictures)
+        return [picture if found is None else found for picture, found in zip(pictures, vectors, strict=True)]
 
     def list_pictures(self, clip: Clip) -> list[Any]:
         """All pictures of a clip, in order: paths, or a drawn picture for a procedural clip.
@@ -82,6 +95,63 @@ class Pictures:
         corpus.keep([number for number, problem in enumerate(found) if not problem])
 
 
+class VectorStore:
+    """Vectors of pictures in an SQLite file, found by the content of the picture's file and the encoder's weights.
+
+    Processes of a machine share the file. A row holds plain float32 numbers, so nothing is unpickled.
+
+    Args:
+        path: the file; it is made if there is none.
+        encoder: identifies the encoder, see `QueryEncoder.fingerprint`.
+
+    Raises:
+        DataError: here and in the methods, if the file is damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path, encoder: bytes) -> None:
+        self.path, self.encoder = path, encoder
+        self.reader: tuple[int, Any] = (0, None)  # of the process with this number: workers must not share connections
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.add([], np.zeros((0, 0)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"reader": (0, None)}
+
+    def find(self, picture: Any) -> np.ndarray | None:
+        """The vector (dim,) of a picture; None if it is not there, or the picture is not a file's path or bytes."""
+        if not isinstance(picture, str | Path | bytes):
+            return None
+        with self.named_errors():
+            if self.reader[0] != os.getpid():
+                self.reader = os.getpid(), sqlite3.connect(self.path, timeout=PATIENCE)
+            row = self.reader[1].execute("SELECT vector FROM vectors WHERE key = ?", [self.key(picture)]).fetchone()
+        return None if row is None else np.frombuffer(row[0], "<f4")
+
+    def add(self, pictures: Sequence[Any], vectors: np.ndarray) -> None:
+        """Keep the vectors (pictures, dim) of those pictures that are paths or bytes."""
+        rows = [
+            (self.key(picture), vector.astype("<f4").tobytes())
+            for picture, vector in zip(pictures, vectors, strict=True)
+            if isinstance(picture, str | Path | bytes)
+        ]
+        with self.named_errors(), closing(sqlite3.connect(self.path, timeout=PATIENCE)) as writer, writer:
+            writer.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
+            writer.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+
+    def key(self, picture: str | Path | bytes) -> bytes:
+        """Name of a picture's content and the encoder."""
+        content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        return hashlib.blake2b(content, key=self.encoder, digest_size=16).digest()
+
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Raise DataError with the name of the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(f"{self.path}: the vectors of pictures cannot be read or written ({error}).") from None
+
+
 def check_picture(path: Path) -> None:
     """Check that a picture can be read. PNG and JPEG files are not decoded, because there may be very many.
 
@@ -100,6 +170,15 @@ def check_picture(path: Path) -> None:
                 image.load()
     except Exception:  # the readers of a dozen formats raise anything for invalid bytes
         raise DataError(f"{path}: the file is damaged or not a picture.") from None
+
+
+def read_pictures(paths: Sequence[Path]) -> dict[str, bytes]:
+    """The files of pictures by number and suffix, such as `000000.jpg`; raises DataError as `check_picture`."""
+    contents = {}
+    for number, path in enumerate(paths):
+        check_picture(path)
+        contents[f"{number:06d}{path.suffix.lower()}"] = path.read_bytes()
+    return contents
 
 
 def draw_picture(label: str, seed: int = 0, side: int = 64) -> Any:

@@ -19,20 +19,21 @@ from separation.data.datamodule import CorpusData
 from separation.data.derived import Polluted, Together, unrelated
 from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
-from separation.data.mixing import SILENCE_RMS, draw_excerpt
+from separation.data.mixing import SILENCE_RMS, Pinnable, draw_excerpt
 from separation.data.pictures import Pictures
 from separation.data.streaming import ShardedClips, StreamedClip, stream_turns
 from separation.data.texts import texts_of
 
 
 @dataclass
-class Queried:
+class Queried(Pinnable):
     """Sources of mixtures, and queries for the first `asked` of them.
 
     Attributes:
         sources: (batch, sources, time); the mixture is their sum.
         texts, labels: `asked` strings for each mixture.
-        pictures: `asked` lists of pictures for each mixture; empty if the data has none.
+        pictures: `asked` lists of pictures for each mixture, as paths, bytes of files, PIL, or vectors (dim,) of those
+            that are in `VectorStore`; empty if the data has none.
         levels: (batch, numbers), what `Gains` has drawn; None once the levels are set.
     """
 
@@ -67,13 +68,15 @@ class QueriedData(CorpusData):
         polluted: share of the training clips that an unrelated sound is mixed into, see `Polluted`.
         pollution_db: bounds of a clip's level relative to that sound, dB.
         frames: pictures per query, around the middle of the excerpt if a clip has one per second; 0 = none. Clips whose
-            pictures are missing or broken are left out.
+            pictures are missing or broken are left out. Shards must have been written with pictures.
+        vectors: file in which the vectors of pictures are kept for later trainings, see `VectorStore`; None: memory.
         margin: no middle is drawn in so many seconds at either end of a video.
         shards: folder or http(s) address of `separation-data shard`; None = the manifest's clips.
         held: clips of a stream that each worker holds to mix with; more clips mix more freely and take more memory.
         buffer: clips of a stream that are held to be shuffled before that.
         common: see `CorpusData`; `balance` 1 draws every recording equally often, 0 every label. With shards, manifest,
-            root and validation serve the validation only, and pollution and procedural clips are not available.
+            root and validation serve the validation only, clips count instead of recordings (see `ShardedClips`), and
+            pollution and procedural clips are not available.
 
     Raises:
         ValueError: if `asked` exceeds `sources`, or a setting is not available with shards.
@@ -93,6 +96,7 @@ class QueriedData(CorpusData):
         pollution_db: tuple[float, float] = (-5.0, 5.0),
         frames: int = 0,
         margin: int = 3,
+        vectors: Path | None = None,
         shards: str | None = None,
         held: int = 64,
         buffer: int = 256,
@@ -101,14 +105,14 @@ class QueriedData(CorpusData):
         super().__init__(**common)
         if not 1 <= asked <= sources:
             raise ValueError(f"data.asked must be between 1 and data.sources ({sources}), not {asked}")
-        if shards and (polluted or frames):
-            raise ValueError("streamed clips cannot be polluted and have no pictures; write shards of polluted clips")
+        if shards and polluted:
+            raise ValueError("streamed clips cannot be polluted; write shards of polluted clips")
         if shards and held < sources:
             raise ValueError(f"data.held is {held}, but {sources} sources are mixed from the clips that are held")
         self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
         self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
         self.together = None if together is None else Together(together)
-        self.frames, self.margin, self.pictures = frames, margin, Pictures(self.folder)
+        self.frames, self.margin, self.vectors, self.pictures = frames, margin, vectors, Pictures(self.folder)
         self.shards, self.held, self.buffer = shards, held, buffer
         # Set with the corpus
         self.clips: list[Clip] = []
@@ -150,7 +154,7 @@ class QueriedData(CorpusData):
             asked = [self.clips[number] for number in numbers[: self.asked]]
             texts.append([self.draw_text(clip, rng) for clip in asked])
             labels.append([clip.label for clip in asked])
-            pictures.append([shown for _, shown in excerpts[: self.asked]])
+            pictures.append([self.pictures.look_up(shown) for _, shown in excerpts[: self.asked]])
         return Queried(torch.stack(sources), texts, labels, pictures if self.frames else [], torch.stack(levels))
 
     def draw_clips(self, rng: np.random.Generator) -> list[int]:
@@ -176,11 +180,16 @@ class QueriedData(CorpusData):
         return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
     def cut_clip(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
-        """Draw an excerpt (time,) of a clip, and the pictures around its middle."""
-        wave = self.sounds.waveform(number)
+        """Draw an excerpt (time,) of a clip of the corpus, and the pictures around its middle."""
         pictures = self.pictures.list_pictures(self.clips[number]) if self.frames else []
+        return self.cut(self.sounds.waveform(number), pictures, rng)
+
+    def cut(
+        self, wave: Tensor, pictures: list[Any], rng: np.random.Generator, silence: float = SILENCE_RMS
+    ) -> tuple[Tensor, list[Any]]:
+        """Draw an excerpt (time,) of a waveform whose level is above `silence`, and the pictures around its middle."""
         if len(pictures) < max(2, self.frames):  # not one per second
-            return draw_excerpt(wave, self.length, rng, self.short), pictures[: self.frames]
+            return draw_excerpt(wave, self.length, rng, self.short, silence), pictures[: self.frames]
         margin = min(self.margin, (len(pictures) - 1) // 2)
         middle = int(rng.integers(margin, len(pictures) - margin))  # picture number `middle` shows second middle + 0.5
         first = min(max(0, middle - self.frames // 2), len(pictures) - self.frames)
@@ -214,9 +223,8 @@ class QueriedData(CorpusData):
 
     def open_shards(self) -> ShardedClips:
         """The clips of the shards."""
-        return ShardedClips(
-            str(self.shards), "train", self.buffer, self.seed, True, self.as_recorded, balance=self.balance
-        )
+        how = {"as_recorded": self.as_recorded, "balance": self.balance, "frames": self.has_pictures}
+        return ShardedClips(str(self.shards), "train", self.buffer, self.seed, even=True, **how)
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:
         """Choose the clips of every mixture from those that are held.
@@ -229,7 +237,7 @@ class QueriedData(CorpusData):
             for number in rng.permutation(len(held)):
                 if len(chosen) == self.sources:
                     break
-                if all(self.may_mix(held[number][0], other) for other, _ in chosen):
+                if all(self.may_mix(held[number][0], other) for other, *_ in chosen):
                     chosen.append(held[number])
             if len(chosen) < self.sources:
                 raise DataError(
@@ -245,12 +253,15 @@ class QueriedData(CorpusData):
     def stack(self, mixtures: list[list[StreamedClip]], rng: np.random.Generator) -> Queried:
         """A batch of chosen clips."""
         excerpts = [
-            draw_excerpt(wave, self.length, rng, self.short, SILENCE_RMS * float(wave.abs().max()))
+            self.cut(wave, pictures[0] if pictures else [], rng, SILENCE_RMS * float(wave.abs().max()))
             for mixture in mixtures
-            for _, wave in mixture
+            for _, wave, *pictures in mixture
         ]
-        sources = torch.stack(excerpts).view(len(mixtures), self.sources, self.length)
+        sources = torch.stack([wave for wave, _ in excerpts]).view(len(mixtures), self.sources, self.length)
         levels = torch.stack([self.gains.draw(self.sources, rng) for _ in mixtures])
-        asked = [[clip for clip, _ in mixture[: self.asked]] for mixture in mixtures]
+        asked = [[clip for clip, *_ in mixture[: self.asked]] for mixture in mixtures]
         texts = [[self.draw_text(clip, rng) for clip in clips] for clips in asked]
-        return Queried(sources, texts, [[clip.label for clip in clips] for clips in asked], levels=levels)
+        labels, pictures = [[clip.label for clip in clips] for clips in asked], []
+        for first in range(0, len(excerpts) if self.frames else 0, self.sources):
+            pictures.append([self.pictures.look_up(shown) for _, shown in excerpts[first : first + self.asked]])
+        return Queried(sources, texts, labels, pictures, levels)

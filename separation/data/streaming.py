@@ -1,8 +1,9 @@
 """Clips in tar shards, for sets that one machine cannot hold: written once, then streamed from a disk or a web server.
 
 The engine is WebDataset (github.com/webdataset/webdataset): shards are plain tar files, nothing in them is unpickled. A
-clip is `<number>.flac` (mono, 16 bit, peak at full scale, as in `corpus.py`) and `<number>.json` (its row of the
-manifest, and the peak of the recording). `<split>.json` beside the shards lists them.
+clip is `<number>.flac` (mono, 16 bit, peak at full scale, as in `corpus.py`), `<number>.json` (its row of the
+manifest, and the peak of the recording) and, if asked for, its pictures in order, `<number>.000000.jpg` and so on.
+`<split>.json` beside the shards lists them.
 
 An epoch permutes the shards, assigns them to ranks and workers, and shuffles clips in a buffer; all of this is a
 function of (seed, epoch). Only clips that have arrived can be drawn: each worker holds the last ones.
@@ -30,13 +31,15 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from separation.data.corpus import FULL_SCALE, decode_clips, report_broken
 from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.pictures import SUFFIXES, Pictures, read_pictures
 from separation.storage.download import replace_when_complete
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
 PEAK = "peak"  # key in a shard beside a clip's row
 UNIT = 1 << 60  # the weight of the only clip of a label
-StreamedClip = tuple[Clip, Tensor]
+StreamedClip = tuple[Clip, Tensor, list[bytes]]
+"""A clip, its waveform (time,) and the files of its pictures."""
 
 
 class Shard(NamedTuple):
@@ -68,6 +71,7 @@ def write_shards(
     sample_rate: int = 32000,
     seed: int = 0,
     notice: Callable[[str], None] = print,
+    frames: bool = False,
 ) -> list[Shard]:
     """Write the clips of a split, shuffled, into tar files with equal numbers of clips of every label; list the files.
 
@@ -80,6 +84,7 @@ def write_shards(
         sample_rate: Hz.
         seed: of the order.
         notice: receives a line for every clip that is left out.
+        frames: write the pictures of the clips as well, as they are.
 
     Raises:
         DataError: if there are fewer clips than shards, or more than 1 % of the clips are broken.
@@ -98,7 +103,7 @@ def write_shards(
     for shard in range(shards):
         name = f"{split}-{shard:06d}.tar"
         numbered = [(int(number), clips[number]) for number in rng.permutation(order[shard::shards])]
-        kept, failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate)
+        kept, failed = _write_shard(out / name, numbered, root or manifest.parent, sample_rate, frames)
         main, every = Counter(clip.label for clip in kept), Counter(each for clip in kept for each in set(clip.labels))
         listed.append(Shard(name, len(kept), {label: (main[label], every[label]) for label in sorted(main | every)}))
         broken += failed
@@ -110,13 +115,13 @@ def write_shards(
 
 
 def _write_shard(
-    path: Path, numbered: list[tuple[int, Clip]], root: Path, sample_rate: int
+    path: Path, numbered: list[tuple[int, Clip]], root: Path, sample_rate: int, frames: bool
 ) -> tuple[list[Clip], list[str]]:
     """Write one shard, which appears when complete; return its clips, and a line for each broken one, left out."""
     import soundfile
 
     kept: list[Clip] = []
-    failed, webdataset = [], import_webdataset()
+    failed, webdataset, shown = [], import_webdataset(), Pictures(root)
     with (
         replace_when_complete(path) as partial,
         partial.open("wb") as file,
@@ -124,6 +129,10 @@ def _write_shard(
     ):
         sounds = decode_clips([clip for _, clip in numbered], root, sample_rate)
         for (number, clip), sound in zip(numbered, sounds, strict=True):
+            try:
+                pictures = read_pictures(shown.list_pictures(clip)) if frames else {}
+            except DataError as error:
+                sound = str(error)
             if isinstance(sound, str):
                 failed.append(sound)
                 continue
@@ -131,7 +140,7 @@ def _write_shard(
             flac = io.BytesIO()
             soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
             row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
-            writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row})
+            writer.write({"__key__": f"{number:09d}", "flac": flac.getvalue(), "json": row, **pictures})
             kept.append(clip)
     return kept, failed
 
@@ -139,7 +148,7 @@ def _write_shard(
 # Reading
 
 
-class ShardedClips(IterableDataset[StreamedClip]):
+class ShardedClips(IterableDataset[Any]):
     """The clips of a folder of shards as (clip, waveform (time,) in [-1, 1]), each once per epoch over all ranks.
 
     Put it into a `DataLoader` with `batch_size=None`. Create it where torch.distributed (or RANK and WORLD_SIZE) knows
@@ -157,6 +166,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
             missed.
         as_recorded: clips come at their recorded levels; otherwise with a peak of one.
         balance: a label comes in proportion to (number of its clips) ** balance; 1 = every clip comes once.
+        frames: a third item is the list of the clip's pictures, as bytes of their files.
         classes: whether a label counts; all labels of a clip then do, and clips without one are left out. None = the
             main label.
 
@@ -173,6 +183,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
         even: bool = False,
         as_recorded: bool = False,
         balance: float = 1.0,
+        frames: bool = False,
         classes: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__()
@@ -181,7 +192,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
         self.index = f"{self.folder}/{split}.json"
         self.sample_rate, self.shards = _read_index(self.index)
         self.buffer, self.seed, self.even, self.as_recorded, self.epoch = buffer, seed, even, as_recorded, 0
-        self.place = self.engine()[:2]
+        self.frames, self.place = frames, self.engine()[:2]
         self.every = classes is not None
         self.weights: dict[str, int] = {}  # of a clip by label, whole for exact sums; empty: all clips weigh the same
         self.loads = {shard.name: shard.clips for shard in self.shards}  # sums of the weights
@@ -218,7 +229,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
             )
         return sum(sorted(shard.clips for shard in self.shards)[: len(self.shards) // ranks // workers])
 
-    def __iter__(self) -> Iterator[StreamedClip]:
+    def __iter__(self) -> Iterator[Any]:
         rank, ranks, worker, workers = self.engine()
         if ranks == 1:
             rank, ranks = self.place  # a spawned worker does not know the ranks
@@ -233,7 +244,11 @@ class ShardedClips(IterableDataset[StreamedClip]):
             clip, wave, peak = _decode_sample(sample)
             if self.as_recorded and peak is None:
                 raise DataError(f"{self.index}: its shards were written by an old version without levels: write again.")
-            yield clip, wave * peak if self.as_recorded and peak is not None else wave
+            wave = wave * peak if self.as_recorded and peak is not None else wave
+            pictures = [sample[name] for name in sorted(sample) if Path(f"0.{name}").suffix in SUFFIXES]
+            if self.frames and not pictures:
+                raise DataError(f"{self.index}: its shards have no pictures: write them with --frames.")
+            yield (clip, wave, pictures) if self.frames else (clip, wave)
 
     def _take_turns(self, own: list[Shard], turns: int) -> Iterator[dict[str, Any]]:
         """The samples of some shards in order, each as often as its weight says, `turns` in all."""
@@ -351,13 +366,13 @@ def count_batches(data: Any) -> int:
     return count
 
 
-def stream_turns(clips: Iterable[StreamedClip], size: int) -> Iterator[tuple[StreamedClip, deque[StreamedClip]]]:
+def stream_turns(clips: Iterable[Any], size: int) -> Iterator[tuple[Any, deque[Any]]]:
     """Each clip that gets a mixture of its own, with the last `size` clips, which are held to be mixed with it.
 
     The first clips are only held; those that are still held when the stream ends get their turn then. The number of
     turns depends on the number of clips only, which is the same on every rank.
     """
-    held: deque[StreamedClip] = deque(maxlen=size)
+    held: deque[Any] = deque(maxlen=size)
     had_turn: deque[bool] = deque(maxlen=size)
     for clip in clips:
         full = len(held) == size

@@ -109,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     option("--split", default="train")
     option("--shards", type=int, default=8, help="a multiple of ranks x workers (8)")
     option("--sample-rate", type=int, default=32000, metavar="HZ")
+    option("--frames", action="store_true", help="write the pictures of the clips as well (column frame)")
     option("--root", **root)
     return parser
 
@@ -245,9 +246,8 @@ def shard(options: argparse.Namespace) -> int:
     """Write the clips of a split as shards."""
     from separation.data.streaming import write_shards
 
-    listed = write_shards(
-        options.manifest, options.out, options.split, options.shards, options.root, options.sample_rate
-    )
+    place, rate = (options.manifest, options.out, options.split, options.shards, options.root), options.sample_rate
+    listed = write_shards(*place, rate, frames=options.frames)
     print(f"wrote {len(listed)} shards with {sum(each.clips for each in listed)} clips to {options.out}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -62,6 +63,15 @@ class QueryEncoder(nn.Module):
     def device(self) -> torch.device:
         """Device of the encoder's weights."""
         return next(self.parameters()).device
+
+    def fingerprint(self, form: str) -> bytes:
+        """Identify what the vectors of a form of query depend on, class and weights; empty if there are no weights."""
+        digest = hashlib.blake2b(type(self).__name__.encode(), digest_size=32)
+        tensors = sorted(self.state_dict().items())
+        for name, tensor in tensors:
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+        return digest.digest() if tensors else b""
 
     def refuse(self, form: str) -> NoReturn:
         """Refuse a form of query.

@@ -5,7 +5,10 @@ Vectors keep their length (about 10), as CLIPSep uses them.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from separation.encoders.torchscript import read_archive
 from separation.storage.tensors import Tensors, load_strictly, read_tensors
 
 VOCABULARY = 49408
+AT_ONCE = 256  # pictures
 VISION = {"layers": 12, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
 TEXT = {"context_length": 77, "vocab_size": VOCABULARY, "width": 512, "heads": 8, "layers": 12}
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -58,8 +62,9 @@ RENAMES = (
     ("text_projection.weight", "text_projection"),
 )
 
+SAFE_KINDS = ("JPEG", "PNG", "WEBP", "BMP")  # of pictures that come as bytes, such as from a web server
 Picture = Any
-"""A path, a PIL image, an array (height, width, 3) or a tensor (3, height, width); uint8, or floats from 0 to 1."""
+"""A path, a file's bytes, a PIL image, an array (height, width, 3) or tensor (3, height, width) of uint8 or floats."""
 
 
 def openai_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -104,12 +109,14 @@ def open_picture(picture: Picture) -> Any:
     """Convert any form of picture to a PIL image in RGB; raise EncoderError for anything else."""
     from PIL import Image
 
-    if isinstance(picture, str | Path):
+    if isinstance(picture, str | Path | bytes):
+        file, kinds = (io.BytesIO(picture), SAFE_KINDS) if isinstance(picture, bytes) else (picture, None)
         try:
-            with Image.open(picture) as image:
+            with Image.open(file, formats=kinds) as image:
                 return image.convert("RGB")
         except (OSError, ValueError, Image.DecompressionBombError):
-            raise EncoderError(f"{picture} cannot be read as a picture.") from None
+            name = f"A file of {len(picture)} bytes" if isinstance(picture, bytes) else picture
+            raise EncoderError(f"{name} cannot be read as a picture.") from None
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
     pixels = picture.detach().cpu().permute(1, 2, 0).numpy() if isinstance(picture, Tensor) else np.asarray(picture)
@@ -192,12 +199,12 @@ class ClipEncoder(QueryEncoder):
         Raises:
             EncoderError: a list is empty, a file is not a readable picture, or an array has another shape.
         """
-        rows = []
-        for entry in images:
-            pictures = entry if isinstance(entry, list | tuple) else [entry]
-            if not pictures:
-                raise EncoderError("A query by pictures needs one picture or more.")
-            pixels = torch.stack([self.prepare(open_picture(picture)) for picture in pictures])
-            vectors: Tensor = self.network.encode_image(pixels.to(self.device))
-            rows.append(vectors.float().mean(0))
-        return torch.stack(rows) if rows else torch.zeros(0, self.embedding_dim)
+        queries = [entry if isinstance(entry, list | tuple) else [entry] for entry in images]
+        if not all(queries):
+            raise EncoderError("A query by pictures needs one picture or more.")
+        if not queries:
+            return torch.zeros(0, self.embedding_dim)
+        with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter
+            pixels = list(pool.map(lambda picture: self.prepare(open_picture(picture)), chain(*queries)))
+        parts = [self.network.encode_image(part.to(self.device)).float() for part in torch.stack(pixels).split(AT_ONCE)]
+        return torch.stack([part.mean(0) for part in torch.cat(parts).split([len(query) for query in queries])])

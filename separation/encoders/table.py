@@ -183,11 +183,11 @@ class RandomEncoder(QueryEncoder):
 
     def encode_image(self, images: Sequence[Any]) -> Tensor:
         def content(image: Any) -> bytes:
-            if isinstance(image, list | tuple):
-                return b"".join(map(content, image))
             return str(image).encode() if isinstance(image, str | Path) else np.asarray(image).tobytes()
 
-        return self.draw("image", list(map(content, images)))
+        queries = [image if isinstance(image, list | tuple) else [image] for image in images]
+        rows = [self.draw("image", list(map(content, query))).mean(0) for query in queries]
+        return torch.stack(rows) if rows else torch.zeros(0, self.embedding_dim)
 
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         return self.draw("audio", [np.ascontiguousarray(row).tobytes() for row in waveform.detach().cpu().numpy()])

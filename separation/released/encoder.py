@@ -74,6 +74,10 @@ class ReleasedEncoder(QueryEncoder):
             self.keep(form, build_part(system.encoders[form], form, self.tensors, system.encoder_file, self.prompts))
         return self.parts[form]
 
+    def fingerprint(self, form: str) -> bytes:
+        """Identify the weights of the encoder for one form of query."""
+        return self.part(form).fingerprint(form)
+
     def encode_text(self, texts: list[str]) -> Tensor:
         """Encode sentences to (batch, embedding_dim)."""
         return self.part("text").encode_text(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from separation import pretrained
 from separation.data.fixed_mixtures import LeftOut, Rendered, read_example
+from separation.data.pictures import VectorStore
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
 from separation.encoders.table import LabelEncoder, NamedEmbeddings, RandomEncoder
@@ -320,18 +322,25 @@ class EmbeddingCache:
 
     Args:
         size: number of vectors that are kept; the least recently used ones are dropped.
+
+    Attributes:
+        store: keeps the vectors of pictures beyond this training.
     """
 
     def __init__(self, size: int = 100_000) -> None:
         self.size = size
         self.vectors: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self.store: VectorStore | None = None
 
     def __call__(self, queries: Sequence[Any], encode: Callable[[list[Any]], Tensor]) -> Tensor:
-        """Encode texts, labels, or paths of pictures to (queries, dim) on the CPU. Pixels are encoded each time."""
+        """Encode texts, labels, or files of pictures to (queries, dim) on the CPU. Pixels are encoded each time."""
         keys = [cache_key(query) for query in queries]
         if new := {key: query for key, query in zip(keys, queries, strict=True) if key not in self.vectors}:
             with torch.no_grad():
-                self.vectors.update(zip(new, encode(list(new.values())).detach().float().cpu(), strict=True))
+                vectors = encode(list(new.values())).detach().float().cpu()
+            self.vectors.update(zip(new, vectors, strict=True))
+            if self.store is not None:
+                self.store.add(list(new.values()), vectors.numpy())
         found = torch.stack([self.vectors[key] for key in keys])
         for key in keys:
             if type(key) is object:
@@ -344,10 +353,9 @@ class EmbeddingCache:
 
 
 def cache_key(query: Any) -> Hashable:
-    """A text, label or path itself, a tuple of them for a list; an object that equals no other for anything else."""
-    if isinstance(query, list | tuple):
-        keys = tuple(cache_key(part) for part in query)
-        return object() if any(type(key) is object for key in keys) else keys
+    """A text, label, path or file itself; an object that equals no other for anything else."""
+    if isinstance(query, bytes):
+        return hashlib.blake2b(query, digest_size=16).digest()
     return query if isinstance(query, str | int | Path) else object()
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from separation.data.fixed_mixtures import Rendered
 from separation.data.manifest import DataError
+from separation.data.pictures import VectorStore
 from separation.data.queried import Queried, QueriedData
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder
@@ -68,7 +71,7 @@ class Supervised(Objective):
     ) -> None:
         super().__init__(model, encoder, **common)
         self.loss, self.queries, self.audio_share, self.learn_encoder = loss, list(queries), audio_share, learn_encoder
-        self.vectors = EmbeddingCache()
+        self.vectors, self.pictures = EmbeddingCache(), EmbeddingCache()
         self.encoder.requires_grad_(learn_encoder)
         network, name = type(model).__name__, type(self.encoder).__name__
         if not self.queries or ("none" in self.queries and (len(self.queries) > 1 or loss in WAVEFORM_LOSSES)):
@@ -97,6 +100,8 @@ class Supervised(Objective):
             return
         if "image" in self.queries and not data.has_pictures:
             raise DataError("model.queries asks by image, and the data has no pictures; set data.frames.")
+        if "image" in self.queries and data.vectors and (encoder := self.encoder.fingerprint("image")):
+            data.pictures.store = self.pictures.store = VectorStore(data.vectors, encoder)
         if "label" in self.queries and isinstance(self.encoder, LabelEncoder):
             for label in getattr(data, "labels", ()):  # unknown beforehand where clips are streamed
                 self.encoder.index(label)
@@ -114,7 +119,10 @@ class Supervised(Objective):
         if not queries:
             raise ValueError("Queries by image need pictures; the data has none (see data.frames).")
         encode: Callable[[list[Any]], Tensor] = getattr(self.encoder, f"encode_{form}")
-        vectors = encode(queries) if self.learn_encoder else self.vectors(queries, encode)
+        if self.learn_encoder:
+            vectors = encode(queries)
+        else:
+            vectors = self.encode_pictures(queries) if form == "image" else self.vectors(queries, encode)
         conditions = vectors.to(self.device, torch.float32).unflatten(0, (count, -1))
         if self.audio_share:
             chosen = torch.rand(conditions.shape[:2], device=self.device) < self.audio_share
@@ -125,6 +133,17 @@ class Supervised(Objective):
                 conditions = conditions.clone()
                 conditions[chosen] = audio.to(conditions)
         return conditions
+
+    def encode_pictures(self, queries: list[list[Any]]) -> Tensor:
+        """Mean vectors (queries, dim) of the pictures of each query, some of which are vectors (dim,) already."""
+        pictures = list(chain(*queries))
+        known = [isinstance(picture, np.ndarray) and picture.ndim == 1 for picture in pictures]
+        new = [picture for picture, found in zip(pictures, known, strict=True) if not found]
+        with torch.autocast(self.device.type, enabled=False):  # what is kept serves any precision
+            encoded = iter(self.pictures(new, self.encoder.encode_image) if new else ())
+        rows = [torch.tensor(each) if found else next(encoded) for each, found in zip(pictures, known, strict=True)]
+        vectors = torch.stack(rows)
+        return torch.stack([part.mean(0) for part in vectors.split([len(query) for query in queries])])
 
     def training_step(self, batch: Queried, index: int) -> Tensor | None:
         conditions = self.conditions(batch)
