@@ -19,7 +19,8 @@ from separation.data.datamodule import CorpusData
 from separation.data.derived import Mixed
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
-from separation.data.mixing import Pinnable, draw_excerpt, repeat_to
+from separation.data.mixing import draw_excerpt, repeat_to
+from separation.data.pinned import Pinnable
 from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
 
 MAX_ATTEMPTS = 50

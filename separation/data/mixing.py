@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.corpus import FULL_SCALE, Corpus
+from separation.data.pinned import Pinnable
 from separation.errors import DataError
 
 if TYPE_CHECKING:
@@ -167,15 +168,6 @@ class Batch:
         """The sources that each query asks for (batch, queries, sources), as ones and zeros."""
         asks = torch.diag_embed(self.has_source()) if self.asks is None else self.asks
         return asks.to(self.sources.dtype)
-
-
-class Pinnable:
-    """A dataclass whose tensors are put into pinned memory by `DataLoader(pin_memory=True)`, which looks for this."""
-
-    def pin_memory(self) -> Any:
-        """The batch in pinned memory."""
-        pinned = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **pinned)  # type: ignore[type-var]
 
 
 @dataclass

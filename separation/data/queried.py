@@ -19,8 +19,9 @@ from separation.data.datamodule import CorpusData
 from separation.data.derived import Polluted, Together, unrelated
 from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
-from separation.data.mixing import SILENCE_RMS, Pinnable, draw_excerpt
+from separation.data.mixing import SILENCE_RMS, draw_excerpt
 from separation.data.pictures import Pictures
+from separation.data.pinned import Pinnable
 from separation.data.streaming import ShardedClips, StreamedClip, stream_turns
 from separation.data.texts import texts_of
 
@@ -223,7 +224,7 @@ class QueriedData(CorpusData):
 
     def open_shards(self) -> ShardedClips:
         """The clips of the shards."""
-        how = {"as_recorded": self.as_recorded, "balance": self.balance, "frames": self.has_pictures}
+        how: dict[str, Any] = {"as_recorded": self.as_recorded, "balance": self.balance, "frames": self.has_pictures}
         return ShardedClips(str(self.shards), "train", self.buffer, self.seed, even=True, **how)
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:

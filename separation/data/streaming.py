@@ -38,8 +38,8 @@ NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
 PEAK = "peak"  # key in a shard beside a clip's row
 UNIT = 1 << 60  # the weight of the only clip of a label
-StreamedClip = tuple[Clip, Tensor, list[bytes]]
-"""A clip, its waveform (time,) and the files of its pictures."""
+StreamedClip = tuple[Any, ...]
+"""A clip, its waveform (time,) and, if asked for, the contents of its pictures' files."""
 
 
 class Shard(NamedTuple):
@@ -148,7 +148,7 @@ def _write_shard(
 # Reading
 
 
-class ShardedClips(IterableDataset[Any]):
+class ShardedClips(IterableDataset[StreamedClip]):
     """The clips of a folder of shards as (clip, waveform (time,) in [-1, 1]), each once per epoch over all ranks.
 
     Put it into a `DataLoader` with `batch_size=None`. Create it where torch.distributed (or RANK and WORLD_SIZE) knows
@@ -229,7 +229,7 @@ class ShardedClips(IterableDataset[Any]):
             )
         return sum(sorted(shard.clips for shard in self.shards)[: len(self.shards) // ranks // workers])
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[StreamedClip]:
         rank, ranks, worker, workers = self.engine()
         if ranks == 1:
             rank, ranks = self.place  # a spawned worker does not know the ranks
@@ -366,13 +366,13 @@ def count_batches(data: Any) -> int:
     return count
 
 
-def stream_turns(clips: Iterable[Any], size: int) -> Iterator[tuple[Any, deque[Any]]]:
+def stream_turns(clips: Iterable[StreamedClip], size: int) -> Iterator[tuple[StreamedClip, deque[StreamedClip]]]:
     """Each clip that gets a mixture of its own, with the last `size` clips, which are held to be mixed with it.
 
     The first clips are only held; those that are still held when the stream ends get their turn then. The number of
     turns depends on the number of clips only, which is the same on every rank.
     """
-    held: deque[Any] = deque(maxlen=size)
+    held: deque[StreamedClip] = deque(maxlen=size)
     had_turn: deque[bool] = deque(maxlen=size)
     for clip in clips:
         full = len(held) == size

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
-from separation.data.mixing import Pinnable, draw_excerpt
+from separation.data.mixing import draw_excerpt
+from separation.data.pinned import Pinnable
 from separation.data.streaming import ShardedClips, StreamedClip
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
@@ -232,7 +233,7 @@ class TaggedData(CorpusData):
 
     def open_shards(self) -> ShardedClips:
         """The clips of the shards that have one of the classes, every class equally often."""
-        order = {"balance": 0.0, "classes": self.is_class}
+        order: dict[str, Any] = {"balance": 0.0, "classes": self.is_class}
         return ShardedClips(str(self.shards), "train", self.buffer, self.seed, True, self.as_recorded, **order)
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[TaggedItem]:

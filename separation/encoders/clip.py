@@ -206,5 +206,6 @@ class ClipEncoder(QueryEncoder):
             return torch.zeros(0, self.embedding_dim)
         with ThreadPoolExecutor() as pool:  # decoding and resizing release the interpreter
             pixels = list(pool.map(lambda picture: self.prepare(open_picture(picture)), chain(*queries)))
-        parts = [self.network.encode_image(part.to(self.device)).float() for part in torch.stack(pixels).split(AT_ONCE)]
-        return torch.stack([part.mean(0) for part in torch.cat(parts).split([len(query) for query in queries])])
+        parts = torch.split(torch.stack(pixels), AT_ONCE)
+        vectors = torch.cat([self.network.encode_image(part.to(self.device)).float() for part in parts])
+        return torch.stack([part.mean(0) for part in torch.split(vectors, [len(query) for query in queries])])

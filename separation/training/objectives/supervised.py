@@ -6,7 +6,7 @@ both in turn, or labels; loss of masks. PIT: no queries; the better order of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
@@ -140,10 +140,10 @@ class Supervised(Objective):
         known = [isinstance(picture, np.ndarray) and picture.ndim == 1 for picture in pictures]
         new = [picture for picture, found in zip(pictures, known, strict=True) if not found]
         with torch.autocast(self.device.type, enabled=False):  # what is kept serves any precision
-            encoded = iter(self.pictures(new, self.encoder.encode_image) if new else ())
+            encoded: Iterator[Any] = iter(self.pictures(new, self.encoder.encode_image) if new else ())
         rows = [torch.tensor(each) if found else next(encoded) for each, found in zip(pictures, known, strict=True)]
-        vectors = torch.stack(rows)
-        return torch.stack([part.mean(0) for part in vectors.split([len(query) for query in queries])])
+        parts = torch.split(torch.stack(rows), [len(query) for query in queries])
+        return torch.stack([part.mean(0) for part in parts])
 
     def training_step(self, batch: Queried, index: int) -> Tensor | None:
         conditions = self.conditions(batch)
