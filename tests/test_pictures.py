@@ -189,8 +189,10 @@ def test_a_picture_is_known_by_its_content(manifest, tmp_path):
 
 def test_a_file_that_holds_no_vectors_is_named(tmp_path):
     (tmp_path / "v.sqlite").write_text("no database" * 100)
-    with pytest.raises(DataError, match=r"v\.sqlite: the vectors of pictures cannot be read or written \(file is not"):
-        VectorStore(tmp_path / "v.sqlite", b"weights")
+    for path, reason in (("v.sqlite", "file is not a database"), ("v.sqlite/w.sqlite", "File exists")):
+        said = rf"{path}: the vectors of pictures cannot be read or written \(.*{reason}"
+        with pytest.raises(DataError, match=said):
+            VectorStore(tmp_path / path, b"weights")
 
 
 def test_an_encoder_without_weights_keeps_nothing(manifest, tmp_path):

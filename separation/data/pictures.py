@@ -111,7 +111,6 @@ class VectorStore:
     def __init__(self, path: Path, encoder: bytes) -> None:
         self.path, self.encoder = path, encoder
         self.reader: tuple[int, Any] = (0, None)  # of the process with this number: workers must not share connections
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.add([], np.zeros((0, 0)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,14 +128,16 @@ class VectorStore:
 
     def add(self, pictures: Sequence[Any], vectors: np.ndarray) -> None:
         """Keep the vectors (pictures, dim) of those pictures that are paths or bytes."""
-        rows = [
-            (self.key(picture), vector.astype("<f4").tobytes())
-            for picture, vector in zip(pictures, vectors, strict=True)
-            if isinstance(picture, str | Path | bytes)
-        ]
-        with self.named_errors(), closing(sqlite3.connect(self.path, timeout=PATIENCE)) as writer, writer:
-            writer.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
-            writer.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+        with self.named_errors():
+            rows = [
+                (self.key(picture), vector.astype("<f4").tobytes())
+                for picture, vector in zip(pictures, vectors, strict=True)
+                if isinstance(picture, str | Path | bytes)
+            ]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as writer, writer:
+                writer.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB)")
+                writer.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
 
     def key(self, picture: str | Path | bytes) -> bytes:
         """Name of a picture's content and the encoder."""
@@ -148,7 +149,7 @@ class VectorStore:
         """Raise DataError with the name of the file."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise DataError(f"{self.path}: the vectors of pictures cannot be read or written ({error}).") from None
 
 
