@@ -18,13 +18,13 @@ cost     multiply-adds, parameters, bytes
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
 import re
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from common import LIST, interval, list_rows, make_parser, write_json
+from common import LIST, interval, list_rows, make_parser, weights_checksum, write_json
 from numpy.typing import NDArray
 from performance import (
     MINUTES,
@@ -54,12 +54,11 @@ from separation.data.fixed_mixtures import CLIPS, SECONDS, Row, locate_files, re
 from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
 from separation.evaluate import Plan, Score, score_mixture, summarize
 from separation.evaluate.metrics import bootstrap, energy, sdr, sdri
-from separation.evaluate.oracle import TINY, bin_mask, power, wiener
+from separation.evaluate.oracle import TINY, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.pretrained import find_model
 
-PARTS = ("scores", "remove", "band", "precision", "speed", "batch", "memory", "cost")
-ON_REQUEST = ("precision", "batch")
+ON_REQUEST, ON_DATA = ("precision", "batch"), ("scores", "remove", "band", "precision")
 NOTHING, LABEL, PHRASE = "mixture (nothing done)", "model, asked by label", "model, asked by phrase"
 CEILING = "oracle mask, bands, complex"
 PRESENT = 0.5
@@ -88,12 +87,12 @@ def oracle_scores(model: Any, target: NDArray[Any], mixture: NDArray[Any]) -> di
     target, mixture = np.atleast_2d(target), np.atleast_2d(mixture)
     clean, spectrum = (model.stft(torch.from_numpy(wave).float()) for wave in (target, mixture))
     to_bins, to_bands = model.to_bins, model.to_bands
-    gain = wiener(to_bands @ power(clean), to_bands @ power(spectrum - clean))
+    target_power, rest_power = power(clean), power(spectrum - clean)
     cross = (clean * spectrum.conj()).sum(0)
     phased = (to_bands.to(cross.dtype) @ cross) / (to_bands @ power(spectrum) + TINY)
     masks = {
-        "oracle mask, bins": bin_mask(clean, spectrum),
-        "oracle mask, bands": to_bins @ gain,
+        "oracle mask, bins": wiener(target_power, rest_power),
+        "oracle mask, bands": to_bins @ wiener(to_bands @ target_power, to_bands @ rest_power),
         CEILING: to_bins.to(cross.dtype) @ (phased / phased.abs().clamp(min=1)),
     }
     estimates = {name: model.stft.inverse(mask * spectrum, mixture.shape[-1]) for name, mask in masks.items()}
@@ -323,6 +322,11 @@ def precision_table(figures: dict[str, Any]) -> str:
 
 # The command
 
+TABLES: dict[str, Callable[[Any], str]] = {  # of the parts
+    "scores": scores_table, "remove": removal_table, "band": band_table, "precision": precision_table,
+    "speed": speed_table, "batch": batch_table, "memory": memory_table, "cost": cost_table,
+}  # fmt: skip
+
 
 def describe_machine() -> dict[str, Any]:
     """Describe the machine."""
@@ -344,8 +348,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     def part_names(text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]
-        if set(names) - set(PARTS):
-            raise argparse.ArgumentTypeError(f"names of parts with commas between: {', '.join(PARTS)}")
+        if set(names) - set(TABLES):
+            raise argparse.ArgumentTypeError(f"names of parts with commas between: {', '.join(TABLES)}")
         return names
 
     parser = make_parser(__doc__, mixtures=True)
@@ -353,9 +357,9 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--only",
         type=part_names,
-        default=[part for part in PARTS if part not in ON_REQUEST],
+        default=[part for part in TABLES if part not in ON_REQUEST],
         metavar="PART,...",
-        help=", ".join(PARTS),
+        help=", ".join(TABLES),
     )
     add("--manifest", default="manifest_all.csv", metavar="NAME", help="what the model was trained on, in FOLDER")
     add("--minutes", type=float, nargs="+", default=list(MINUTES), help="lengths for the memory part")
@@ -365,23 +369,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def measure_part(name: str, separator: Separator, directory: Path, options: argparse.Namespace) -> tuple[Any, str]:
     """Measure one part; return its figures and their table."""
-    model = str(directory)
-    if name in ("scores", "remove", "band"):
-        rows, root = list_rows(options)
-        if name == "remove":
-            return (figures := measure_removal(separator, rows, root)), removal_table(figures)
-        if name == "band":
-            return (figures := measure_band(separator, rows, root)), band_table(figures)
-        return (figures := measure_scores(separator, rows, root, root / options.manifest)), scores_table(figures)
-    if name == "precision":
-        return (figures := measure_precision(model, *list_rows(options))), precision_table(figures)
-    if name == "speed":
-        return (figures := measure_speed(separator, model, options.repeats)), speed_table(figures)
-    if name == "batch":
-        return (figures := measure_batch(model)), batch_table(figures)
-    if name == "memory":
-        return (figures := measure_memory(model, options.minutes)), memory_table(figures)
-    return (figures := measure_cost(separator, directory)), cost_table(figures)
+    model, data = str(directory), list_rows(options) if name in ON_DATA else ()
+    figures = {
+        "scores": lambda: measure_scores(separator, *data, options.data / options.manifest),
+        "remove": lambda: measure_removal(separator, *data),
+        "band": lambda: measure_band(separator, *data),
+        "precision": lambda: measure_precision(model, *data),
+        "speed": lambda: measure_speed(separator, model, options.repeats),
+        "batch": lambda: measure_batch(model),
+        "memory": lambda: measure_memory(model, options.minutes),
+        "cost": lambda: measure_cost(separator, directory),
+    }[name]()
+    return figures, TABLES[name](figures)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -394,10 +393,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModelError as error:
         parser.exit(1, f"{error}\n")
     report: dict[str, Any] = {
-        "model": {
-            "name": directory.resolve().name,
-            "weights_sha256": hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest(),
-        },
+        "model": {"name": directory.resolve().name, "weights_sha256": weights_checksum(directory)},
         "version": __version__,
         "machine": describe_machine(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -407,8 +403,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     print(f"# Benchmark of {report['model']['name']!r}, {report['date']}\n")
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in report["machine"].items()))
-    for name in [part for part in PARTS if part in options.only]:
-        if name in ("scores", "remove", "band", "precision") and not (options.data and (options.data / LIST).is_file()):
+    for name in [part for part in TABLES if part in options.only]:
+        if name in ON_DATA and not (options.data and (options.data / LIST).is_file()):
             report["skipped"][name] = f"no {LIST} (--data FOLDER or SEPARATION_DATA names its folder)"
             continue
         try:
@@ -421,7 +417,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\n{title.capitalize()}: {name}: {why}.")
     if options.json and options.json.exists():  # parts that were measured before with these weights are kept
         before = json.loads(options.json.read_text(encoding="utf-8"))
-        kept = {name: before[name] for name in PARTS if name in before and before["model"] == report["model"]}
+        kept = {name: before[name] for name in TABLES if name in before and before["model"] == report["model"]}
         report = kept | report
     write_json(options.json, report)
     return int(bool(report["failed"]))

@@ -142,15 +142,6 @@ def checksum(base: Path) -> str:
     return hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
-def check_base(directory: Path, base: Any, found: Path) -> None:
-    """Raise ModelError unless the weights in `found` are those of the `base` that the config of a directory names."""
-    if (here := checksum(found)) != base["sha256"]:
-        raise ModelError(
-            f"{directory} was trained on other weights of {base['model']} (SHA-256 {base['sha256'][:12]}, here "
-            f"{here[:12]}), so it cannot be used with these; train it again."
-        )
-
-
 def apply_difference(directory: Path, model: ConditionedModel, encoder: Any) -> OwnSoundsNetwork:
     """Return the network of a model directory whose base is `model`; the encoder learns the names of the new sounds.
 

@@ -198,7 +198,13 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def find_base(directory: Path, base: Any) -> Path:
-    """Return the model directory that a `base` in the config of another one names; raise ModelError without it."""
+    """Return the model directory that a `base` in the config of another one names.
+
+    Raises:
+        ModelError: there is none, or its weights are not those that were trained.
+    """
+    from separation.own_sounds import checksum
+
     if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("model", "sha256")):
         raise ModelError(f"{directory / 'config.yaml'}: base must give model and sha256.")
     try:
@@ -207,6 +213,11 @@ def find_base(directory: Path, base: Any) -> Path:
             raise ModelError(f"{found} is not the directory of a base model.")
     except ModelError as error:
         raise ModelError(f"{directory}: its base cannot be loaded: {error}") from None
+    if (here := checksum(found)) != base["sha256"]:
+        raise ModelError(
+            f"{directory} was trained on other weights of {base['model']} (SHA-256 {base['sha256'][:12]}, here "
+            f"{here[:12]}), so it cannot be used with these; train it again."
+        )
     return found
 
 
@@ -262,10 +273,9 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel,
     base = read_config(path).get("base") if path.is_dir() else None
     with own_defaults():
         if base is not None:
-            from separation.own_sounds import apply_difference, check_base
+            from separation.own_sounds import apply_difference
 
             source = find_base(path, base)
-            check_base(path, base, source)
             model, encoder = build_parts(read_stored(source), source / "model.safetensors")
             taught = apply_difference(path, model, encoder)
             return taught.eval().requires_grad_(False), encoder.eval().requires_grad_(False)

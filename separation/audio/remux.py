@@ -369,9 +369,6 @@ class FilmWriter(Writer):
             while self._encoder.copy_packet(self._encoder.at / self.sample_rate):
                 pass
 
-    def _is_complete(self) -> bool:
-        return True
-
     def _close(self) -> None:
         with _explained(self.path):
             self._encoder.finish_sound()

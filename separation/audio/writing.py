@@ -229,11 +229,11 @@ class Writer:
                     self._encode(np.frombuffer(data, np.float32).reshape(-1, self.channels) * np.float32(gain))
         self._close()
         self.pending.finish()
-        if not self._is_complete():
-            self._explain_failure("it is not complete")
 
     def _close(self) -> None:
-        """Complete the file and add what it carries."""
+        """Complete the file and add what it carries; check that it is whole, because some encoders ignore errors."""
+        import soundfile
+
         self._encoder.close()
         container = self.format.container
         with self.pending.explained():
@@ -246,15 +246,11 @@ class Writer:
                 from separation.audio.attaching import attach
 
                 attach(self.pending.temporary, container, self.carried, self.title, self._unusual * self.channel_mask)
-
-    def _is_complete(self) -> bool:
-        """Return whether all samples were written: some encoders ignore errors."""
-        import soundfile
-
-        try:
-            return not self.frames or soundfile.info(os.fsencode(self.pending.temporary)).frames >= self.frames
-        except soundfile.LibsndfileError:
-            return False
+        written = 0
+        with suppress(soundfile.LibsndfileError):
+            written = soundfile.info(os.fsencode(self.pending.temporary)).frames if self.frames else 0
+        if written < self.frames:
+            self._explain_failure("it is not complete")
 
     def _start_encoder(self, frames: int | None) -> None:
         import soundfile

@@ -10,7 +10,6 @@ import sys
 from dataclasses import asdict
 from functools import partial
 
-from separation.audio import Reader
 from separation.console.progress import ProgressLine
 from separation.outputs.records import Record
 from separation.process import printable, say, standard_output
@@ -35,13 +34,6 @@ def presence_text(record: Record, name: str) -> str:
         text += f" ({', '.join(f'{part} {presence:.2f}' for part, presence in record.parts[name].items())})"
     absent = record.verdict[name] == "absent" and record.sounding
     return f"{text}; sounds found: {', '.join(record.sounding)}" if absent else text
-
-
-def track_note(label: str, reader: Reader) -> str:
-    """Which of several audio tracks is used."""
-    languages = ", ".join(language or "unknown" for language in reader.tracks)
-    chosen = f"{reader.track + 1} of {len(reader.tracks)} ({languages})"
-    return f"{label}: used audio track {chosen}; --track chooses another."
 
 
 def result_lines(record: Record) -> list[str]:

@@ -27,7 +27,7 @@ from separation import process
 from separation.audio import Reader
 from separation.audio.writing import PendingFile, commit
 from separation.console.inputs import Input, InputFinder, copy_pipe
-from separation.console.messages import Reporter, print_line, track_note
+from separation.console.messages import Reporter, print_line
 from separation.console.model import Model
 from separation.console.options import ONE_RESULT, UsageError, check_model, parse_array, writes_to_stdout
 from separation.console.progress import describe_run
@@ -200,7 +200,9 @@ class Runner:
                 job.path = copy_pipe(source, self.scratch)
             job.reader = reader = Reader(job.path, options.track)
             if len(reader.tracks) > 1:
-                self.reporter.notice(track_note(source.label, reader))
+                languages = ", ".join(language or "unknown" for language in reader.tracks)
+                chosen = f"{reader.track + 1} of {len(reader.tracks)} ({languages})"
+                self.reporter.notice(f"{source.label}: used audio track {chosen}; --track chooses another.")
             if not (options.list or options.all):
                 self.plan(job)
             if self.beside and not job.record.skipped and self.model.is_loaded:

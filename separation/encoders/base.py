@@ -129,8 +129,10 @@ class QueryEncoder(nn.Module):
             else:
                 name, waveform, rate = "The example", as_waveform(example[0], "example"), as_rate(example[1])
             waveform = resample(waveform.mean(0, keepdim=True), rate, self.sample_rate)[0]
-            if self.ignores_silence:
-                waveform = remove_silence(waveform, self.sample_rate)
+            if self.ignores_silence:  # keep the 0.1-s frames whose peak exceeds 0.02, as USS does
+                size = round(0.1 * self.sample_rate)
+                frames = waveform[: len(waveform) // size * size].reshape(-1, size)
+                waveform = frames[frames.abs().amax(1) > 0.02].flatten()
             if not waveform.any():
                 raise EncoderError(f"{name} is silent, so it cannot serve as an example.")
             vectors.append(self.encode_example(waveform, extract))
@@ -156,13 +158,6 @@ def list_examples(examples: Example | Iterable[Example]) -> list[Example]:
     if isinstance(examples, tuple) and len(examples) == 2 and isinstance(examples[0], Tensor | np.ndarray):
         return [examples]
     return [example for entry in examples for example in list_examples(entry)]
-
-
-def remove_silence(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Join the 0.1-s frames of a waveform (time,) whose peak exceeds 0.02, as USS does; drops an incomplete frame."""
-    size = round(0.1 * sample_rate)
-    frames = waveform[: len(waveform) // size * size].reshape(-1, size)
-    return frames[frames.abs().amax(1) > 0.02].flatten()
 
 
 def select_sounding(waveform: Tensor, sample_rate: int) -> Tensor:

@@ -29,11 +29,6 @@ def power(spectrum: Tensor) -> Tensor:
     return spectrum.abs().square().sum(0)
 
 
-def bin_mask(target: Tensor, mixture: Tensor) -> Tensor:
-    """Return the Wiener mask (bins, frames) of spectra (channels, bins, frames)."""
-    return wiener(power(target), power(mixture - target))
-
-
 @cache
 def transform(sample_rate: int) -> STFT:
     """50-ms windows, 64 frames a second, as in the default model at 32 kHz."""
@@ -44,6 +39,6 @@ def transform(sample_rate: int) -> STFT:
 def oracle_estimate(target: Array, mixture: Array, sample_rate: int) -> Array:
     """Filter the mixture (time,) by the Wiener mask of its target (time,)."""
     stft = transform(sample_rate)
-    spectrum = stft(torch.from_numpy(mixture).float()[None])
-    mask = bin_mask(stft(torch.from_numpy(target).float()[None]), spectrum)
+    clean, spectrum = (stft(torch.from_numpy(wave).float()[None]) for wave in (target, mixture))
+    mask = wiener(power(clean), power(spectrum - clean))
     return stft.inverse(mask * spectrum, len(mixture))[0].numpy()

@@ -190,15 +190,6 @@ class CLIPSepUNet(ConditionedModel):
             return torch.cat([self.sound_net(features, query) for query in queries.unbind(1)], dim=1)
         return self.synth_net(queries, self.sound_net(features))
 
-    def logits_with_noise(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute logits of queries and of noise heads (batch, heads, 256, frames) in one pass of the U-Net.
-
-        The noise heads take the mean of the projected queries.
-        """
-        maps, projected = self.sound_net(features), self.project(conditions)
-        noise = torch.stack([torch.sigmoid(head(projected.mean(1))) for head in self.pit_nets], dim=1)
-        return self.synth_net(torch.sigmoid(projected), maps), self.synth_net(noise, maps)
-
     def masks(self, features: Tensor, conditions: Tensor) -> Tensor:
         """Soft masks on the log-frequency axis (batch, n, 256, frames)."""
         if self.fusion == "none":
@@ -207,9 +198,14 @@ class CLIPSepUNet(ConditionedModel):
         return torch.sigmoid(self.logits(features, conditions))
 
     def masks_with_noise(self, features: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft masks of queries (batch, n, 256, frames) and of noise heads (batch, heads, 256, frames)."""
-        targets, noise = self.logits_with_noise(features, conditions)
-        return torch.sigmoid(targets), torch.sigmoid(noise)
+        """Soft masks of queries (batch, n, 256, frames) and of noise heads (batch, heads, 256, frames), in one pass.
+
+        The noise heads take the mean of the projected queries.
+        """
+        maps, projected = self.sound_net(features), self.project(conditions)
+        noise = torch.stack([torch.sigmoid(head(projected.mean(1))) for head in self.pit_nets], dim=1)
+        targets = torch.sigmoid(self.synth_net(torch.sigmoid(projected), maps))
+        return targets, torch.sigmoid(self.synth_net(noise, maps))
 
     def features(self, magnitude: Tensor) -> Tensor:
         """Magnitude (batch, 513, frames) to log-magnitude on the log-frequency axis (batch, 1, 256, frames)."""

@@ -118,12 +118,6 @@ def hertz_to_mel(hertz: Tensor, scale: Literal["slaney", "htk"] = "slaney") -> T
     return torch.where(linear < BREAK_MEL, linear, logarithmic)
 
 
-def mel_to_hertz(mel: Tensor) -> Tensor:
-    """Slaney's mel to frequency in Hz."""
-    linear = mel.clamp_max(BREAK_MEL) * LINEAR_HERTZ
-    return linear * torch.exp((mel - BREAK_MEL).clamp_min(0) * STEP)
-
-
 def mel_filters(
     sample_rate: int,
     n_fft: int,
@@ -147,8 +141,8 @@ def mel_filters(
     frequency = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)[:, None]
     ends = hertz_to_mel(torch.tensor([low, high], dtype=torch.float64), scale)
     edges = torch.linspace(float(ends[0]), float(ends[1]), mels + 2, dtype=torch.float64)
-    if scale == "slaney":
-        edges = mel_to_hertz(edges)
+    if scale == "slaney":  # back to Hz
+        edges = edges.clamp_max(BREAK_MEL) * LINEAR_HERTZ * torch.exp((edges - BREAK_MEL).clamp_min(0) * STEP)
     else:
         frequency = hertz_to_mel(frequency, scale)
     rise = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
