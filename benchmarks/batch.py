@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import soundfile
-from common import ROOT, make_parser, write_json
+from common import ROOT, make_parser, package_environment, write_json
 
 QUERY = ["--query", "dog barking", "--threads", "1", "--quiet"]
 BATCH = "import sys; from separation.commands import separate_batch; sys.exit(separate_batch())"
@@ -40,7 +40,7 @@ def processor_seconds(processes: list[psutil.Process], spent: dict[int, float]) 
 def measure(words: list[str], out: Path) -> dict[str, float]:
     """Run a command of this package; return rates and processor seconds, see the module."""
     began, spent, times = time.time(), {}, []
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = package_environment() | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *words], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
     watched, known = psutil.Process(process.pid), {}
     before = 0.0  # processor seconds until the first output

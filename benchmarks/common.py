@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,17 @@ def make_parser(description: str | None, mixtures: bool = False, every: int = 1)
     return parser
 
 
-def list_rows(options: argparse.Namespace, kind: str | None = None) -> tuple[list[Row], Path]:
-    """Return the chosen rows of the validation list, of one kind or all, and the folder where their paths start."""
+def find_data(options: argparse.Namespace) -> Path:
+    """Return the folder with the validation list and the recordings; end the program if none is named."""
     if options.data is None:
         raise SystemExit(f"--data or SEPARATION_DATA must name the folder that contains {LIST} and the recordings.")
-    return read_rows(options.data / LIST, kind)[:: options.every], options.data
+    return Path(options.data)
+
+
+def list_rows(options: argparse.Namespace, *kinds: str) -> tuple[list[Row], Path]:
+    """Return the chosen rows of the validation list, of some kinds or all, and the folder where their paths start."""
+    rows = read_rows(find_data(options) / LIST)
+    return [row for row in rows if not kinds or row["kind"] in kinds][:: options.every], options.data
 
 
 def interval(value: float, low: float, high: float, digits: int = 2) -> str:
@@ -53,9 +60,15 @@ def write_json(file: Path | None, value: Any) -> None:
 
 def weights_checksum(model: str | Path) -> str:
     """Return the sha256 of a model's weights, so that figures of other weights can be refused."""
+    from separation.own_sounds import checksum
     from separation.pretrained import find_model
 
-    return hashlib.sha256((find_model(str(model)) / "model.safetensors").read_bytes()).hexdigest()
+    return checksum(find_model(str(model)))
+
+
+def package_environment() -> dict[str, str]:
+    """Return the environment of a process in which this package is first on the path."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def run_python(*words: str) -> str:
@@ -64,12 +77,24 @@ def run_python(*words: str) -> str:
     Raises:
         RuntimeError: the command failed; with its messages.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], env=package_environment(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the command ended with status {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+@contextmanager
+def run_page(*words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `demos/app.py` with these options; yield the address of the page and the process."""
+    command = [sys.executable, str(ROOT / "demos" / "app.py"), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = next((line for line in process.stdout or () if "The page is at" in line), "")
+            if not line:
+                raise SystemExit("the page did not start")
+            yield line.split()[4], process
+        finally:
+            process.terminate()
 
 
 def separate_words(inputs: Path, out: Path, queries: list[str], *more: str) -> list[str]:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import LIST, make_parser, write_json
+from common import list_rows, make_parser, write_json
 from tqdm import tqdm
 
 from separation import Separator
-from separation.data.fixed_mixtures import CLIPS, SAMPLE_RATE, Row, read_row_clip, read_rows
+from separation.data.fixed_mixtures import CLIPS, SAMPLE_RATE, Row, read_row_clip
 from separation.evaluate.tables import markdown
 from separation.inference.arrays import SPEED_OF_SOUND
 from separation.inference.direction import Direction
@@ -97,14 +97,12 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     options = make_parser(__doc__, mixtures=True).parse_args(argv)
     separator = Separator.from_pretrained(options.model)
-    if options.data is None:
-        raise SystemExit(f"--data or SEPARATION_DATA must name the folder that contains {LIST} and the recordings.")
-    rows = [row for row in read_rows(options.data / LIST) if row["kind"] != "absent"][:: options.every]
+    rows, root = list_rows(options, "pair", "three")
     figures: dict[str, Any] = {}
     for (name, array), room in tqdm(list(product(KINDS.items(), (False, True))), "directions", disable=None):
         errors: dict[str, list[float | None]] = {"separated": [], "mixture": []}
         for number, row in enumerate(rows):
-            mixture, azimuths = record(row, options.data, array, room, np.random.default_rng(number))
+            mixture, azimuths = record(row, root, array, room, np.random.default_rng(number))
             results = separator(mixture, [row[f"{clip}_label"] for clip in CLIPS if row.get(clip)], SAMPLE_RATE)
             whole = Separation(mixture, torch.zeros_like(mixture), SAMPLE_RATE, 1.0).direction(array)
             for result, azimuth in zip(results, azimuths, strict=True):

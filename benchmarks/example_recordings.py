@@ -13,11 +13,11 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from common import LIST, interval, make_parser, write_json
+from common import interval, list_rows, make_parser, write_json
 
 from separation import Query, Separator
-from separation.data.fixed_mixtures import read_clip, read_rows, render
-from separation.data.manifest import read_manifest
+from separation.data.fixed_mixtures import read_clip, render
+from separation.data.manifest import MANIFEST, read_manifest
 from separation.evaluate.metrics import bootstrap, sdri
 from separation.evaluate.tables import markdown
 
@@ -29,12 +29,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__, mixtures=True)
     parser.add_argument("--rows", type=int, default=60, metavar="N", help="number of mixtures")
     options = parser.parse_args(argv)
-    separator, draw, clips = Separator.from_pretrained(options.model), random.Random(0), defaultdict(list)
-    everything = read_manifest(options.data / "manifest.csv", "validation")
+    (rows, root), draw, clips = list_rows(options, "pair"), random.Random(0), defaultdict(list)
+    separator, everything = Separator.from_pretrained(options.model), read_manifest(root / MANIFEST, "validation")
     for clip in everything:
         clips[clip.label].append(clip)
     source = {clip.path: clip.recording for clip in everything}
-    rows = [row for row in read_rows(options.data / LIST, "pair")][:: options.every]
     chosen = []
     for row in rows:
         others = [
@@ -45,10 +44,10 @@ def main(argv: list[str] | None = None) -> None:
     draw.shuffle(chosen)
     found = defaultdict(list)
     for row, clip in chosen[: options.rows]:
-        rendered, rate = render(row, options.data), separator.sample_rate
-        example = read_clip(options.data / clip.path, rate)
+        rendered, rate = render(row, root), separator.sample_rate
+        example = read_clip(root / clip.path, rate)
         labels = (row["query"], row["interference1_label"])
-        other = read_clip(options.data / draw.choice([c for c in everything if c.label not in labels]).path, rate)
+        other = read_clip(root / draw.choice([c for c in everything if c.label not in labels]).path, rate)
         other = np.resize(other, len(example))
         other = other * np.sqrt(10 ** (OTHER_DB / 10) * np.square(example).sum() / np.square(other).sum())
         examples = {

@@ -19,12 +19,12 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -33,13 +33,12 @@ from typing import Any
 import numpy as np
 import soundfile
 import yaml
-from common import write_model
+from common import run_page, write_model
 
 from separation.cli import main as separate
 from separation.outputs.origins import INDEX
 from separation.process import printable
 
-ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 2.0
 TIME_LIMIT = 30.0  # seconds for one case
 MEMORY_LIMIT = 2 << 30  # bytes beyond the program itself
@@ -318,19 +317,14 @@ def run_forked(words: list[str], folder: Path) -> tuple[int, str]:
 
 
 class Page:
-    """The page in a process of its own, asked through its HTTP API."""
+    """The page in a process of its own, asked through its HTTP API, until the stack is closed."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, stack: ExitStack) -> None:
         from gradio_client import Client
 
-        command = [sys.executable, str(ROOT / "demos" / "app.py"), "--model", str(model)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self.process.stdout is not None
-        line = next((line for line in self.process.stdout if "The page is at" in line), "")
-        if not line:
-            raise SystemExit("the page did not start")
-        self.model, self.folder = model.name, tempfile.TemporaryDirectory()
-        self.client = Client(line.split()[4], verbose=False, download_files=self.folder.name)
+        url, self.process = stack.enter_context(run_page("--model", str(model)))
+        self.model, folder = model.name, stack.enter_context(tempfile.TemporaryDirectory())
+        self.client = Client(url, verbose=False, download_files=folder)
 
     def run(self, case: Case, folder: Path) -> None:
         """Separate a case by the page and check the rule."""
@@ -348,12 +342,6 @@ class Page:
                 case.faults.append(f"page: {type(error).__name__}: {error}")
         if self.process.poll() is not None:
             raise SystemExit(f"the page ended with status {self.process.returncode} at case {case.number}")
-
-    def close(self) -> None:
-        """End the page."""
-        self.process.terminate()
-        self.process.wait(60)
-        self.folder.cleanup()
 
 
 # Running
@@ -390,9 +378,10 @@ def main() -> int:
         return bool(case.faults)
     counts: dict[str, Counter[str]] = {}
     faults = number = 0
-    page = None if options.no_page else Page(model)
-    ends = time.monotonic() + options.seconds
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, work)
+        page = None if options.no_page else Page(model, stack)
+        ends = time.monotonic() + options.seconds
         while time.monotonic() < ends:
             case = make_case(f"{options.seed}:{number}", model)
             with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -406,10 +395,6 @@ def main() -> int:
                 print(f"{case.number} {case.kind} {case.damage}: {fault}", flush=True)
             faults += bool(case.faults)
             number += 1
-    finally:
-        if page:
-            page.close()
-        shutil.rmtree(work)
     columns = ("cases", "whole", "warned", "refused", "faults")
     print(f"\n| {'kind':<6} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     counts["all"] = sum(counts.values(), Counter())

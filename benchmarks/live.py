@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, list_rows, make_parser, write_json
+from common import list_rows, make_parser, package_environment, write_json
 from tqdm import tqdm
 
 from separation import Separator
@@ -88,8 +88,8 @@ def measure_pace(model: str, seconds: float, rate: int = 48000, channels: int = 
     data = make_sound(seconds, rate, channels).numpy().T.astype("<f4").tobytes()
     words = ["-m", "separation.cli", "--live", "--raw", "f32le", "--rate", str(rate), "--channels", str(channels),
              "--query", "dog barking", "--model", model, "--threads", "1", "-q"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, *words], **pipes, env=package_environment())
     assert process.stdin and process.stdout
     arrived: list[tuple[float, int]] = []
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import json
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench import band_table, scores_table
-from performance import cost_table, memory_table, speed_table
+from bench import TABLES, scores_table
+from common import weights_checksum
 
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
@@ -29,6 +28,7 @@ COLUMNS = ("path", "split", "recording_id", "source", "seconds", "licence")
 AUTHOR = re.compile(r"\s*\((?:by|freesound)\b[^;]*\)|\s*\([^()]*\)$")
 SECTION = re.compile(r"^## (\w+) \(.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 YAMNET = "LICENSE-YAMNET"
+SIZES = ("band", "speed", "memory", "cost")  # parts of the benchmark
 Rows = list[dict[str, Any]]
 Sources = dict[str, list[Rows]]
 """By source, the rows of each recording."""
@@ -125,21 +125,6 @@ def limits_section(config: dict[str, Any], sources: Sources, report: dict[str, A
     return "\n".join(f"- {point}" for point in points)
 
 
-def read_sections(files: list[Path], weights: Path) -> dict[str, str]:
-    """Read the sections that other benchmarks have for the card, by title; raises DataError as `read_report`."""
-    sections = {}
-    for file in files:
-        try:
-            report = json.loads(file.read_text(encoding="utf-8"))
-            measured, (title, text) = report["weights"], report["card"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} has no section for the card: {type(error).__name__}.") from None
-        if measured != hashlib.sha256(weights.read_bytes()).hexdigest():
-            raise DataError(f"{file} was measured with other weights than {weights}.")
-        sections[title] = text.strip()
-    return sections
-
-
 def card_text(
     directory: Path,
     config: dict[str, Any],
@@ -163,7 +148,6 @@ def card_text(
         f'    result = Separator.from_pretrained("{name}")(mixture, "dog barking", sample_rate=44100)\n'
         "    result.target, result.residual"
     )
-    tables = {"band": band_table, "speed": speed_table, "memory": memory_table, "cost": cost_table}
     yamnet = (
         " Architecture and start weights of the tagger are YAMNet (TensorFlow Models), under the Apache License 2.0,"
         f" whose text is in `{YAMNET}`."
@@ -174,7 +158,7 @@ def card_text(
         "Use": use,
         "Scores": f"Measured {report['date']}. {scores_table(report['scores'])}" if "scores" in report else "",
         **(more_scores or {}),
-        "Speed and size": "\n\n".join(table(report[part]) for part, table in tables.items() if part in report),
+        "Speed and size": "\n\n".join(TABLES[part](report[part]) for part in SIZES if part in report),
         "Limits": limits_section(config, sources, report),
         "Data": data_section(sources, more),
         "Training": str(card.get("training", "Not recorded.")),
@@ -186,22 +170,24 @@ def card_text(
     return f"# The model `{name}`\n\n{card.get('description', '')}\n\n{markdown(('', ''), facts)}\n\n{body}\n"
 
 
-def read_report(file: Path, weights: Path) -> dict[str, Any]:
-    """Read the JSON of the benchmark.
+def read_report(file: Path, directory: Path, is_section: bool = False) -> dict[str, Any]:
+    """Read the JSON of bench.py or, by its title, the section that another benchmark has for the card.
 
     Raises:
         DataError: it cannot be read, or was measured with other weights or on a part of the list.
     """
     try:
         report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        measured = report["model"]["weights_sha256"]
+        measured = report["weights"] if is_section else report["model"]["weights_sha256"]
+        title, text = report["card"] if is_section else ("", "")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is not a report of benchmarks/bench.py: {type(error).__name__}.") from None
-    if measured != hashlib.sha256(weights.read_bytes()).hexdigest():
-        raise DataError(f"{file} was measured with other weights than {weights}.")
+        wrong = "has no section for the card" if is_section else "is not a report of benchmarks/bench.py"
+        raise DataError(f"{file} {wrong}: {type(error).__name__}.") from None
+    if measured != weights_checksum(directory):
+        raise DataError(f"{file} was measured with other weights than {directory / 'model.safetensors'}.")
     if report.get("every", 1) > 1:
         raise DataError(f"{file} was measured on a part of the mixtures only (--every {report['every']}).")
-    return report
+    return {title: text.strip()} if is_section else report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -220,8 +206,10 @@ def main(argv: list[str] | None = None) -> int:
         sources = read_sources(options.manifest)
         before = listed.read_text(encoding="utf-8") if listed.exists() else ""
         more = {part[1]: part[0] for part in SECTION.finditer(before) if part[1] not in sources}  # of other sources
-        report = read_report(options.scores, directory / "model.safetensors") if options.scores else {}
-        sections = read_sections(options.also, directory / "model.safetensors")
+        report = read_report(options.scores, directory) if options.scores else {}
+        sections = {}
+        for file in options.also:
+            sections |= read_report(file, directory, is_section=True)
         card = card_text(directory, config, sources, report, more, sections)
         for file, text in (
             (directory / "README.md", card),

@@ -8,20 +8,17 @@ in one thread, median of five.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from common import ROOT, list_rows, make_parser, write_json
+from performance import time_runs
 
 from separation import Separator
 from separation.data.fixed_mixtures import render
@@ -44,16 +41,6 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def seconds_per_second(compute: Callable[[], Any]) -> float:
-    """Median time for a second of sound."""
-    times = []
-    for _ in range(TIMES):
-        start = time.perf_counter()
-        compute()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) / SECONDS
-
-
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     parser = make_parser(__doc__, mixtures=True, every=7)
@@ -71,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     wave = 0.1 * torch.randn(1, SECONDS * separator.sample_rate)
     condition = separator.conditions([rendered[0][0]])
     with torch.inference_mode():
-        pace = seconds_per_second(lambda: separator.model.separate(wave[None], condition[None]))
+        pace = time_runs(lambda: separator.model.separate(wave[None], condition[None]), TIMES, SECONDS)["median"]
     weights = sum(each.numel() * 4 for each in separator.model.parameters()) / 1e6
     table = [("torch float32", f"{weights:.1f}", "", f"{pace:.3f}", "", "", f"{np.mean(gains):.2f}")]
     # Each row would load the files again.
@@ -87,8 +74,9 @@ def main(argv: list[str] | None = None) -> None:
                 estimate = soundfile.read(outputs[0], dtype="float32")[0]
                 found.append(sdr(each.target, estimate) - sdr(each.target, each.mixture))
                 differences.append(np.abs(estimate - target).max() / np.abs(target).max())
-            session, given = open_session(folder / "separator.onnx"), {"condition": condition.numpy()}
-            pace = seconds_per_second(lambda s=session, g=given: s.run(None, {"mixture": wave.numpy(), **g}))
+            given = {"mixture": wave.numpy(), "condition": condition.numpy()}
+            session = open_session(folder / "separator.onnx")
+            pace = time_runs(partial(session.run, None, given), TIMES, SECONDS)["median"]
             sizes = [f"{(folder / name).stat().st_size / 1e6:.1f}" for name in ("separator.onnx", "text.onnx")]
             loss = np.mean(found) - np.mean(gains)
             figures = f"{max(differences):.1e}", f"{presence:.1e}", f"{np.mean(found):.2f} ({loss:+.3f})"

@@ -9,16 +9,16 @@ The exit status is 1 if a user was not served, or waited more than five times as
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from common import ROOT, make_parser, write_json
+from common import make_parser, run_page, write_json
 from gradio_client import Client, handle_file
 
 RATE, SECONDS, QUERIES, USERS = 44100, 10, ["dog barking", "rain"], 4
@@ -56,18 +56,8 @@ def main() -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--url", help="address of a running page")
     options = parser.parse_args()
-    if options.url:
-        alone, waits = measure(options.url)
-    else:
-        command = [sys.executable, str(ROOT / "demos" / "app.py")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                line = process.stdout.readline()
-                if "http" not in line:
-                    raise SystemExit("the page did not start")
-                alone, waits = measure(line.split()[4])
-            finally:
-                process.terminate()
+    with nullcontext((options.url, None)) if options.url else run_page() as (url, _):
+        alone, waits = measure(url)
     slowest = waits[-1] / alone
     print(f"one alone               {alone:6.2f} s")
     for number, wait in enumerate(waits, 1):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import LIST, interval, make_parser, write_json
+from common import LIST, find_data, interval, make_parser, write_json
 
 from separation import Separator
 from separation.data.fixed_mixtures import Row, read_rows, render
-from separation.data.manifest import read_manifest
+from separation.data.manifest import MANIFEST, read_manifest
 from separation.evaluate.metrics import bootstrap, sdri
 from separation.evaluate.tables import markdown
 from separation.query import Query
@@ -67,12 +67,13 @@ def score_row(separator: Separator, row: Row, root: Path, files: list[Path]) -> 
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     options = make_parser(__doc__, mixtures=True).parse_args(argv)
-    separator, files = Separator.from_pretrained(options.model), defaultdict(list)
-    for clip in read_manifest(options.data / "manifest.csv", "train"):
-        files[clip.label].append(options.data / clip.path)
-    rows = [row for row in read_rows(options.data / LIST) if row["kind"] != "absent"]
+    root, files = find_data(options), defaultdict(list)
+    separator = Separator.from_pretrained(options.model)
+    for clip in read_manifest(root / MANIFEST, "train"):
+        files[clip.label].append(root / clip.path)
+    rows = [row for row in read_rows(root / LIST) if row["kind"] != "absent"]
     rows = [row for row in rows if files[row["query"]]][:: options.every]
-    scores = [score_row(separator, row, options.data, files[row["query"]]) for row in rows]
+    scores = [score_row(separator, row, root, files[row["query"]]) for row in rows]
     lines, cells = [], []
     for kind in ("pair", "three"):
         chosen = [number for number, row in enumerate(rows) if row["kind"] == kind]
