@@ -26,7 +26,7 @@ from separation.inference.results import FileSeparation, FractionWatch
 from separation.mcp_server import Folders
 from separation.outputs.records import rounded
 from separation.presence import presence_word
-from separation.query import Query, has_word
+from separation.query import Query, find_excluded, has_word
 
 MAX_HOURS, MAX_SOUNDS, MAX_LETTERS = 4, 20, 300  # of a recording, of a request, of a sound's description
 PROGRESS_SECONDS = 0.2
@@ -149,8 +149,8 @@ class Tools:
         """
         names = check_sounds(sounds)
         unwanted = check_sounds(without) if without else []
-        if both := {name.casefold() for name in names} & {name.casefold() for name in unwanted}:
-            raise ToolError(f"“{min(both)}” cannot be in both sounds and without.")
+        if both := find_excluded(names, unwanted):
+            raise ToolError(f"“{both[0].casefold()}” cannot be in both sounds and without.")
         queries = [Query(name, negative=unwanted) for name in names] if without else names
         contents = [part for name in names for part in (name, f"without {name}")[: 1 + rest]]
         options = {"queries": queries, "residual": rest, "format": format, "overwrite": overwrite}

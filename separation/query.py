@@ -12,7 +12,7 @@ Creating a query reads and encodes nothing; `Query.encode` does, for the encoder
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -221,6 +221,12 @@ def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
 def has_word(text: str) -> bool:
     """Whether a text contains a letter or digit of any script."""
     return any(map(str.isalnum, text))
+
+
+def find_excluded(asked: Iterable[str], excluded: Sequence[str]) -> list[str]:
+    """Return which of the excluded texts are asked for as well, whatever their case."""
+    wanted = {text.casefold() for text in asked}
+    return [text for text in excluded if text.casefold() in wanted]
 
 
 def as_list(value: Any) -> list[Any]:

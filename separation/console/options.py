@@ -19,7 +19,7 @@ from separation.console.help import DESCRIPTION, EXAMPLES, SHORT_HELP
 from separation.errors import AudioError, ModelError, expand_home
 from separation.inference.changes import Span, parse_gain, parse_time
 from separation.outputs.names import Request, blend_of
-from separation.query import Query, has_word
+from separation.query import Query, find_excluded, has_word
 
 STANDARD = "-"
 """Standard input as an input, standard output as an output."""
@@ -285,8 +285,7 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
         wanted[form, tidy_text(value, option) if option else value] = [True, options.residual]
     for text in removed:
         wanted.setdefault(("text", text), [False, True])[1] = True
-    asked = {value.casefold() for form, value in [*wanted, *(("text", text) for text in changed)] if form == "text"}
-    if both := [text for text in negative if text.casefold() in asked]:
+    if both := find_excluded([*(value for form, value in wanted if form == "text"), *changed], negative):
         raise UsageError(f"“{both[0]}” is asked for, so --not cannot exclude it.")
     requests: list[Request] = []
     unwanted = [Query(text, as_one=True) if options.as_one else text for text in negative]
