@@ -272,14 +272,13 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> tuple[ConditionedModel,
 
     base = read_config(path).get("base") if path.is_dir() else None
     with own_defaults():
+        source = path if base is None else find_base(path, base)
+        weights = source / "model.safetensors" if source.is_dir() else source
+        model, encoder = build_parts(read_stored(source), weights, trust if base is None else ())
         if base is not None:
             from separation.own_sounds import apply_difference
 
-            source = find_base(path, base)
-            model, encoder = build_parts(read_stored(source), source / "model.safetensors")
-            taught = apply_difference(path, model, encoder)
-            return taught.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
-        model, encoder = build_parts(read_stored(path), path / "model.safetensors" if path.is_dir() else path, trust)
+            model = apply_difference(path, model, encoder)
     return model.eval().requires_grad_(False), encoder.eval().requires_grad_(False)
 
 
