@@ -13,13 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
 from separation.data import anchors
-from separation.data.anchors import (
-    choose_partners,
-    cut_segments,
-    find_anchors,
-    mix_segments,
-    random_anchors,
-)
+from separation.data.anchors import choose_partners, find_anchors, mix_segments, random_anchors
 from separation.data.manifest import DataError
 from separation.data.tagged import BalancedSampler
 
@@ -79,11 +73,6 @@ def test_random_anchors_lie_anywhere_or_as_published_at_the_start():
     published = random_anchors(4000, 1001, REACH, faithful=True)
     assert published.min() == 0 and published.max() == 100
     assert (published == 0).float().mean().item() == pytest.approx(101 / 201, abs=0.03)
-
-
-def test_segments_start_at_the_given_samples():
-    waves = torch.arange(20.0).reshape(2, 10)
-    assert cut_segments(waves, torch.tensor([3, 0]), 4).tolist() == [[3, 4, 5, 6], [10, 11, 12, 13]]
 
 
 def test_partners_never_have_the_label():

@@ -51,11 +51,6 @@ def _starts(centres: Tensor, frames: int, reach: int) -> Tensor:
     return centres.clamp(reach, frames - 1 - reach) - reach
 
 
-def cut_segments(waveforms: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Segments (batch, length) of waveforms (batch, time) from sample `starts` (batch,) on."""
-    return waveforms.gather(1, starts[:, None] + torch.arange(length, device=waveforms.device))
-
-
 def choose_partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
     """Choose the segments that each one is mixed with: the next ones in the batch whose clips lack its label.
 

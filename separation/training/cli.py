@@ -149,13 +149,9 @@ class CLI(LightningCLI):
             raise
 
 
-def load_yaml(text: str) -> Any:
-    """Parse YAML in which classes may have earlier paths, and `labels` may be a text file with a label per line."""
-    return read_labels(load_plain_yaml(resolve_text(text)))
-
-
-load_plain_yaml = get_loader("yaml")
-set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
+load_yaml = get_loader("yaml")
+# Classes may have earlier paths, and `labels` may be a text file with a label per line.
+set_loader("yaml", lambda text: read_labels(load_yaml(resolve_text(text))), exceptions=(yaml.YAMLError,))
 
 
 def read_labels(config: Any) -> Any:

@@ -109,27 +109,6 @@ class MaskError:
 # Masks on a log-frequency axis: Zhao et al., "The Sound of Pixels", 2018; Dong et al., "CLIPSep", 2023
 
 
-def binary_masks(sources: Tensor, mixture: Tensor) -> Tensor:
-    """Points at which a source has more than half of the mixture's magnitude; this may hold for both of two sources.
-
-    Args:
-        sources: magnitudes (batch, sources, rows, frames).
-        mixture: magnitude (batch, rows, frames).
-
-    Returns:
-        Ones and zeros (batch, sources, rows, frames).
-    """
-    return (sources > 0.5 * mixture[:, None]).to(sources.dtype)
-
-
-def ratio_masks(sources: Tensor) -> Tensor:
-    """Magnitudes (batch, sources, rows, frames) divided by their sum over the sources.
-
-    The published code sums over the batch instead; this follows its paper.
-    """
-    return (sources / sources.sum(1, keepdim=True).clamp_min(EPSILON)).clamp(0, 1)
-
-
 def loudness_weight(mixture: Tensor) -> Tensor:
     """Weight of every point of a mixture's magnitude (batch, rows, frames): ln(1 + magnitude), limited to a range."""
     return torch.log1p(mixture).clamp(*WEIGHT_RANGE)

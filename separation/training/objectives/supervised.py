@@ -25,11 +25,10 @@ from separation.evaluate.scoring import Score, score_mixture
 from separation.models.base import ConditionedModel
 from separation.training.losses import (
     DECIBEL_LOSSES,
+    EPSILON,
     WAVEFORM_LOSSES,
     best_order,
-    binary_masks,
     loudness_weight,
-    ratio_masks,
     weighted_bce,
 )
 from separation.training.objectives.base import EmbeddingCache, Objective
@@ -191,7 +190,10 @@ class Supervised(Objective):
             spectra = model.stft(sources)
             magnitude = spectra.sum(1).abs()
             parts, mixture = model.rows(spectra.abs()), model.rows(magnitude[:, None])[:, 0]
-            truth = binary_masks(parts, mixture) if self.loss == "binary_mask" else ratio_masks(parts)
+            if self.loss == "binary_mask":  # may be one for both of two sources
+                truth = (parts > 0.5 * mixture[:, None]).to(parts.dtype)
+            else:  # the published code divides by the sum over the batch; this follows its paper
+                truth = (parts / parts.sum(1, keepdim=True).clamp_min(EPSILON)).clamp(0, 1)
             return model.features(magnitude), truth, loudness_weight(mixture)
 
     def predict_masks(self, masks: Callable[..., Any], features: Tensor, conditions: Tensor) -> list[Tensor]:

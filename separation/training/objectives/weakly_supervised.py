@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from separation.data.anchors import choose_partners, cut_segments, energy, find_anchors, mix_segments, random_anchors
+from separation.data.anchors import choose_partners, energy, find_anchors, mix_segments, random_anchors
 from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
@@ -104,7 +104,8 @@ class WeaklySupervised(Objective):
         else:
             framewise = self.frame_detector(batch.waveforms).framewise.float()  # (batch, frames, classes)
             starts = find_anchors(framewise[torch.arange(len(batch.drawn_class)), :, batch.drawn_class], reach)
-        return cut_segments(batch.waveforms, starts * self.hop, 2 * reach * self.hop)
+        samples = torch.arange(2 * reach * self.hop, device=batch.waveforms.device)
+        return batch.waveforms.gather(1, starts[:, None] * self.hop + samples)
 
     @torch.no_grad()
     def mixtures(self, batch: TaggedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
