@@ -11,6 +11,7 @@ from tiny import write_corpus, write_manifest
 pytest.importorskip("lightning", reason="needs the extra [train]")
 
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from tiny import read
 from torch.utils.data._utils.pin_memory import pin_memory
 
@@ -208,11 +209,21 @@ def test_workers_for_the_machine(monkeypatch, processors, devices, workers):
 
 
 @pytest.mark.parametrize("kind", [Draw, Queried, TaggedBatch, CaptionedBatch])
-def test_every_tensor_of_a_batch_is_put_into_pinned_memory(kind, monkeypatch):
-    """By what a loader calls on a machine with a GPU."""
+def test_tensors_of_a_batch_are_pinned_and_moved_and_nothing_else_is_walked_through(kind, monkeypatch):
+    """By what a loader calls on a machine with a GPU, and by Lightning."""
+
+    class Sealed(bytes):
+        def __iter__(self):
+            pytest.fail("a picture is read byte by byte")
+
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
-    values = {field.name: "rain" if field.name in ("texts", "names") else torch.zeros(2) for field in fields(kind)}
+    rest = {name: [[Sealed(b"jpeg")]] for name in ("texts", "names", "pictures")}
+    values = {field.name: rest.get(field.name, torch.zeros(2)) for field in fields(kind)}
     pinned = pin_memory(kind(**values))
-    assert type(pinned) is kind
-    for value in vars(pinned).values():
-        assert value == "rain" or torch.equal(value, torch.ones(2))
+    moved = move_data_to_device(pinned, torch.device("meta"))
+    assert type(pinned) is type(moved) is kind
+    for name, value in values.items():
+        if name in rest:
+            assert getattr(moved, name) is value
+        else:
+            assert torch.equal(getattr(pinned, name), torch.ones(2)) and getattr(moved, name).device.type == "meta"

@@ -20,8 +20,8 @@ from separation.data.derived import Mixed
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt, repeat_to
-from separation.data.pinned import Pinnable
 from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
+from separation.data.transfer import Transferable
 
 MAX_ATTEMPTS = 50
 WORD = re.compile(r"\w")
@@ -29,7 +29,7 @@ GAINS = RandomGains(0.5, 1.5)
 
 
 @dataclass
-class CaptionedBatch(Pinnable):
+class CaptionedBatch(Transferable):
     """Mixtures of captioned clips. Lists of texts run over the batch, then over clips, then over phrases.
 
     Attributes:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from separation.data.corpus import FULL_SCALE, Corpus
-from separation.data.pinned import Pinnable
+from separation.data.transfer import Transferable
 from separation.errors import DataError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Batch:
 
 
 @dataclass
-class Draw(Pinnable):
+class Draw(Transferable):
     """All that is random in a batch; (batch, slots, ...) unless stated.
 
     Attributes:

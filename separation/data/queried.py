@@ -21,13 +21,13 @@ from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
 from separation.data.mixing import SILENCE_RMS, draw_excerpt
 from separation.data.pictures import Pictures
-from separation.data.pinned import Pinnable
 from separation.data.streaming import ShardedClips, StreamedClip, stream_turns
 from separation.data.texts import texts_of
+from separation.data.transfer import Transferable
 
 
 @dataclass
-class Queried(Pinnable):
+class Queried(Transferable):
     """Sources of mixtures, and queries for the first `asked` of them.
 
     Attributes:

@@ -16,8 +16,8 @@ from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt
-from separation.data.pinned import Pinnable
 from separation.data.streaming import ShardedClips, StreamedClip
+from separation.data.transfer import Transferable
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 SHOWN_LABELS = 3  # in messages
@@ -27,7 +27,7 @@ TaggedItem = tuple[int, list[int], Tensor]
 
 
 @dataclass
-class TaggedBatch(Pinnable):
+class TaggedBatch(Transferable):
     """Clips and their labels.
 
     Attributes:
