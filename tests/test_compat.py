@@ -41,11 +41,20 @@ def test_packages_whose_libraries_do_not_load_become_importable(tmp_path):
     assert python(code, str(tmp_path)) == "torchvision torchaudio\nTrue True"
 
 
-def test_training_without_its_packages_is_one_sentence():
-    code = "import sys, separation.training as t; sys.modules['lightning'] = None; t.main()"
+def test_training_without_its_packages_is_one_sentence_and_torchmetrics_needs_none_of_its_own():
+    code = """if True:
+        import sys, separation.training
+        from separation.compat import OF_METRICS
+        sys.modules["lightning"] = None
+        try:
+            separation.training.main()
+        finally:
+            from torchmetrics.functional.classification import multilabel_average_precision
+            print({*OF_METRICS} & {*sys.modules})
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     needs = 'separation-train needs the package lightning; install it with: pip install "separation[train]"\n'
-    assert (done.returncode, done.stderr) == (1, needs)
+    assert (done.returncode, done.stderr, done.stdout) == (1, needs, "set()\n")
 
 
 def test_nothing_is_done_next_to_cuda(monkeypatch):

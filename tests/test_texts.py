@@ -122,6 +122,16 @@ def test_captions_of_two_labels_name_both(corpus, encoded):
     assert {tuple(pair) for pair in texts.pairs.tolist()} == set(permutations(range(3), 2))
 
 
+def test_texts_can_wait_until_they_are_drawn(corpus, encoded):
+    texts, labels = Texts(corpus, unions=True, ahead=False), torch.tensor([[0, 2], [2, 1]])
+    assert not encoded
+    drawn, captions = texts.draw(labels, torch.Generator().manual_seed(0)), texts.captions[torch.tensor([3, 0])]
+    assert [len(part) for part in encoded] == [4, 2]
+    ahead = Texts(corpus, unions=True)
+    assert torch.equal(drawn, ahead.draw(labels, torch.Generator().manual_seed(0)))
+    assert torch.equal(captions, ahead.captions[[3, 0]])
+
+
 def test_the_label_itself_is_drawn_a_quarter_of_the_time_and_more(corpus, encoded):
     texts = Texts(corpus)
     own, labels = texts.vectors.split(texts.counts.tolist())[1], torch.full((40, 100), 1)

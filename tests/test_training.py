@@ -346,7 +346,10 @@ def tagged_supervised(**arguments):
 @pytest.fixture
 def teacher(manifest):
     """Of four clips; the posteriors are made up."""
-    made = Teacher(tagged_encoder(), Corpus(manifest, sample_rate=RATE))
+    encoder, corpus = tagged_encoder(), Corpus(manifest, sample_rate=RATE)
+    made, without_rivals = Teacher(encoder, corpus, rivals=True), Teacher(encoder, corpus)
+    fits = made.nameable & (made.posteriors.amax(0) > 0.5)
+    assert torch.equal(without_rivals.names, made.names * fits[:, None, None]) and 0 < fits.sum() < 100
     assert made.posteriors.shape == (8, 521) and 0 <= made.posteriors.min() < 0.01 < made.posteriors.max() < 1
     assert made.names.shape == (521, 3, 384) and 400 < made.nameable.sum() < 521
     made.posteriors = torch.full((4, 521), 0.01)

@@ -296,7 +296,8 @@ class MixtureData(CorpusData):
 
     def set_corpus(self, corpus: Corpus) -> None:
         """See `CorpusData`."""
-        self.corpus, texts = corpus, Texts(corpus, unions=self.union > 0)
+        # One process that draws the batches need not encode texts that it may never draw.
+        self.corpus, texts = corpus, Texts(corpus, unions=self.union > 0, ahead=self.workers > 0)
         self.mixer = Mixer(
             corpus, texts, self.length, self.augment,
             balance=self.balance, union=self.union, background=self.background,

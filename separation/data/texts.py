@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ class Texts:
         corpus: provides the labels and their captions.
         unions: whether captions of two labels are needed.
         store: keep the vectors in the folder of the packed corpus.
+        ahead: encode all texts now; otherwise each of them when it is first drawn, by the process that draws it.
 
     Attributes:
         texts: a list for each label.
@@ -121,13 +123,14 @@ class Texts:
         captions: (captions, dim).
     """
 
-    def __init__(self, corpus: Corpus, unions: bool = False, store: bool = False) -> None:
+    def __init__(self, corpus: Corpus, unions: bool = False, store: bool = False, ahead: bool = True) -> None:
         folder, captions = corpus.folder, {label: set[str]() for label in corpus.labels}
         for clip in corpus.clips:
             captions[clip.label].add(clip.caption)
         known = read_wordings(*([folder / WORDINGS] if folder else []))
         self.texts = [texts_of(label, tuple(sorted(captions[label])), known) for label in corpus.labels]
-        self.vectors = encode_texts([text for texts in self.texts for text in texts], folder, store)
+        encode = partial(encode_texts, folder=folder, store=store, ahead=ahead)
+        self.vectors = encode([text for texts in self.texts for text in texts])
         self.counts = torch.tensor([len(texts) for texts in self.texts])
         self.first = self.counts.cumsum(0) - self.counts
         rng, count = np.random.default_rng(0), len(self.texts)
@@ -137,7 +140,7 @@ class Texts:
             str(rng.choice(UNIONS)).format(*(draw_mention(self.texts[number], rng) for number in pair))
             for pair in self.pairs.tolist()
         ]
-        self.captions = encode_texts(both, folder, store) if both else torch.zeros(0, self.vectors.shape[1])
+        self.captions = encode(both) if both else torch.zeros(0, 0)
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Vectors (..., dim) of texts of labels (...): the plain label a quarter of the time, else any of its texts."""
@@ -146,12 +149,25 @@ class Texts:
         return self.vectors[self.first[labels] + number]
 
 
-def encode_texts(texts: list[str], folder: Path | None, store: bool) -> Tensor:
-    """Sentence vectors (texts, dim), read from the folder of a packed corpus if they are there."""
+class LazyVectors:
+    """Sentence vectors (texts, dim) that are computed when they are first asked for; indexed by numbers only."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts, self.encoder = texts, SentenceEncoder()
+
+    def __getitem__(self, numbers: Tensor) -> Tensor:
+        vectors = self.encoder.encode_text([self.texts[number] for number in numbers.flatten().tolist()])
+        return vectors.unflatten(0, numbers.shape)
+
+
+def encode_texts(texts: list[str], folder: Path | None, store: bool, ahead: bool) -> Tensor | LazyVectors:
+    """Sentence vectors (texts, dim), read from the folder of a packed corpus if they are there; see `Texts`."""
     key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     file = folder / f"texts_{key}.npy" if folder else None
     if file is not None and file.is_file():
         return torch.from_numpy(np.load(file, allow_pickle=False))
+    if not ahead:
+        return LazyVectors(texts)
     vectors = SentenceEncoder().encode_text(texts)
     if store and file is not None:
         np.save(file, vectors.numpy())

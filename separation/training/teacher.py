@@ -24,16 +24,17 @@ class Teacher:
     Args:
         encoder: its tagger is the teacher, its sentence encoder encodes the names of the classes.
         corpus: the clips.
+        rivals: whether names are needed of all classes, for `name_loss`, or only of those that fit a clip.
 
     Attributes:
         posteriors: (clips, classes).
         taught: (classes,), whether a class occurs in the corpus, with a posterior above 0.3.
         nameable: (classes,), whether a class is one that can be asked for, not a room, silence or a signal.
-        names: (classes, 3, dim), sentence vectors of a class's name in three forms.
+        names: (classes, 3, dim), sentence vectors of a class's name in three forms; zero if they are not needed.
     """
 
     @torch.no_grad()
-    def __init__(self, encoder: JointEncoder, corpus: Corpus) -> None:
+    def __init__(self, encoder: JointEncoder, corpus: Corpus, rivals: bool = False) -> None:
         assert encoder.tagger is not None
         rows = []
         for number in range(len(corpus)):
@@ -44,10 +45,13 @@ class Teacher:
         self.taught = self.posteriors.amax(0) > OCCURS
         self.nameable = torch.zeros_like(self.taught)
         self.nameable[[number for sound in known_sounds().values() for number in sound.classes]] = True
-        short = [each.name.lower().split(" (")[0] for each in tagger_classes()]
+        needed = rivals | self.nameable & (self.posteriors.amax(0) > FITS)
+        classes = [tagger_classes()[number] for number in needed.nonzero()[:, 0].tolist()]
+        short = [each.name.lower().split(" (")[0] for each in classes]
         forms = [(name, f"the sound of {name}", f"{name.split(',')[0]} sound") for name in short]
-        names = encoder.sentence.encode_text([text for texts in forms for text in texts])
-        self.names = names.unflatten(0, (-1, 3)).to(encoder.device)
+        names = encoder.sentence.encode_text([text for texts in forms for text in texts]).unflatten(0, (-1, 3))
+        self.names = torch.zeros(len(needed), *names.shape[1:], device=encoder.device)
+        self.names[needed] = names.to(encoder.device)
 
     def of_sources(self, batch: Batch) -> Tensor:
         """Posteriors of the sources of a batch (batch, slots, classes); zero where a slot has no source."""

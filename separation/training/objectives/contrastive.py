@@ -53,7 +53,7 @@ class Contrastive(TrainingModule):
 
     def on_fit_start(self) -> None:
         if self.teacher_weight:
-            self.teacher = Teacher(self.encoder, self.trainer.datamodule.corpus)  # type: ignore[attr-defined]
+            self.teacher = Teacher(self.encoder, self.trainer.datamodule.corpus, rivals=True)  # type: ignore[attr-defined]
 
     def spec_augment(self, log_mel: Tensor) -> Tensor:
         """Log-mel (batch, 1, mels, frames) with one band of mels and one stretch of frames set to zero."""
