@@ -46,6 +46,13 @@ IGNORED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+# Largest sizes of the networks under --small_network; None and larger ones are replaced.
+SMALL: dict[str, dict[str, int]] = {
+    "BandUNet": {"channels": 16, "stream_dim": 32},
+    "BiModalUNet": {"channels": 8},
+    "CLIPSepUNet": {"width": 8},
+    "LiveUNet": {"channels": 16, "ranks": 8, "stream_dim": 32, "stream_rank": 8},
+}
 PARSER_NOISE = re.compile(rf"{NO_UNION}|Subtypes:|Errors:|(- )?Expected a <class 'NoneType'>")
 
 
@@ -99,6 +106,10 @@ class CLI(LightningCLI):
         own = {"exit_on_error": False, "allow_abbrev": False}
         return super().init_parser(**{"description": ABOUT} | arguments | own)
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        about = "Give the separator few channels, so that a recipe can be tried in seconds."
+        parser.add_argument("--small_network", type=bool, default=False, help=about)
+
     def _prepare_subcommand_parser(self, klass: Any, subcommand: str, **arguments: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **arguments)
         parser.set_defaults({"weights_only": True})  # by default Lightning unpickles checkpoints from URLs
@@ -112,6 +123,8 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_backend(config)
         move_logs(config)
+        if config.get("small_network"):
+            limit_sizes(section(section(config.get("model")).get("init_args")).get("model"))
 
     def before_fit(self) -> None:
         trainer, batches = self.trainer, getattr(self.datamodule, "batches", 0)
@@ -223,6 +236,16 @@ def move_logs(config: Any) -> None:
         arguments = section(logger).get("init_args", {})
         if str(arguments.get("save_dir")) in folders:
             arguments["save_dir"] = str(root)
+
+
+def limit_sizes(network: Any) -> None:
+    """Reduce the sizes in the configuration of a separator to those of `SMALL`, if it is one of them."""
+    for name, limit in SMALL.get(str(section(network).get("class_path")).rpartition(".")[2], {}).items():
+        size = network.init_args.get(name)
+        if isinstance(size, list | tuple):
+            network.init_args[name] = [min(each, limit) for each in size]
+        else:
+            network.init_args[name] = limit if size is None else min(size, limit)
 
 
 def section(config: Any) -> Any:
