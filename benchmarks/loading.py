@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3.109375, help="length of a mixture")
     options = parser.parse_args(argv)
-    data = MixtureData(options.manifest, batch_size=options.batch_size, seconds=options.seconds)
+    sizes = {"batch_size": options.batch_size, "seconds": options.seconds, "workers": max(options.workers)}
+    data = MixtureData(options.manifest, **sizes)
     data.setup()
     length, rows, cells = data.length / data.sample_rate, [], []
     for workers in options.workers:

@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 
-from common import ROOT, make_parser, write_json
+from common import ROOT, make_parser, package_environment, write_json
 
 from separation.evaluate.tables import markdown
 
 CONF = ROOT / "conf"
+START = "from separation.commands import separation_train; separation_train()"
 
 
 def time_recipe(name: str, folder: str) -> tuple[float, float]:
@@ -25,10 +26,10 @@ def time_recipe(name: str, folder: str) -> tuple[float, float]:
         RuntimeError: the training failed; with the end of what it printed.
     """
     configs = [f"--config={CONF / 'recipe' / name}.yaml", f"--config={CONF / 'override' / 'debug.yaml'}"]
-    command = [sys.executable, "-m", "separation.training.cli", "fit", *configs]
+    command = [sys.executable, "-c", START, "fit", *configs]
     with open(f"{folder}/{name}.log", "w+") as log:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=folder, env=package_environment(), stdout=log, stderr=log)
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         if status:
