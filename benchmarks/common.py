@@ -101,29 +101,3 @@ def separate_words(inputs: Path, out: Path, queries: list[str], *more: str) -> l
     """Return the arguments of the interpreter for `separate` on one file."""
     asked = [word for query in queries for word in ("--query", query)]
     return ["-m", "separation.cli", "--quiet", "--overwrite", *more, *asked, "-o", str(out), str(inputs)]
-
-
-def write_model(folder: Path) -> Path:
-    """Write a small model directory with random weights."""
-    import numpy as np
-    import torch
-    from safetensors.torch import save_file
-
-    from separation.pretrained import build, save_model
-    from separation.separator import Separator
-
-    torch.manual_seed(0)
-    model = {"channels": [8, 8, 8, 8], "stream_dim": 16, "condition_dim": 16}
-    encoder = {"channels": [4, 4, 4, 4], "hidden": 16, "embedding_dim": 16}
-    parts: dict[str, Any] = {
-        "model": {"class_path": "separation.models.band_unet.BandUNet", "init_args": model},
-        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": encoder},
-    }
-    save_model(folder, {"card": {"name": "small_test"}, **parts}, build(parts["model"]), build(parts["encoder"]))
-    names = [sound.name for sound in Separator.from_pretrained(folder).listed_sounds]
-    vectors = torch.nn.functional.normalize(torch.randn(len(names) + 1, 16), dim=-1)
-    save_file(
-        {name: vector.clone() for name, vector in zip(names, vectors, strict=False)}, folder / "sounds.safetensors"
-    )
-    np.save(folder / "query.npy", vectors[-1].numpy())
-    return folder

@@ -33,11 +33,15 @@ from typing import Any
 import numpy as np
 import soundfile
 import yaml
-from common import run_page, write_model
+from common import ROOT, run_page
+from safetensors.numpy import load, save, save_file
 
+from separation import Separator
 from separation.cli import main as separate
 from separation.outputs.origins import INDEX
 from separation.process import printable
+
+sys.path.append(str(ROOT / "tests"))
 
 SECONDS = 2.0
 TIME_LIMIT = 30.0  # seconds for one case
@@ -192,8 +196,6 @@ def make_model_case(rng: np.random.Generator, number: str, model: Path) -> Case:
         case.files["model/config.yaml"] += "\n".join(lines).encode()
         case.damage = "aliases"
     elif draw < 0.55:
-        from safetensors.numpy import load, save
-
         tensors = load(case.files["model/model.safetensors"])
         key = str(rng.choice(sorted(tensors)))
         change: dict[str, Callable[[Any], Any]] = {
@@ -347,6 +349,19 @@ class Page:
 # Running
 
 
+def make_model(folder: Path) -> Path:
+    """Write a small model of random weights, with conditions of all sounds and of a query; return the folder."""
+    from tiny import DIM, write_model
+
+    write_model(folder, name=folder.name)
+    names = [sound.name for sound in Separator.from_pretrained(folder).listed_sounds]
+    vectors = np.random.default_rng(0).standard_normal((len(names) + 1, DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    save_file(dict(zip(names, vectors, strict=False)), folder / "sounds.safetensors")
+    np.save(folder / "query.npy", vectors[-1])
+    return folder
+
+
 def make_case(number: str, model: Path) -> Case:
     """Make a case from its number, always the same one."""
     rng = np.random.default_rng([int(part) for part in number.split(":")])
@@ -365,7 +380,7 @@ def main() -> int:
 
     torch.set_num_threads(1)  # a fork of a process with threads could wait for ever
     work = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    model = write_model(work / "small_test")
+    model = make_model(work / "small_test")
     for suffix in ("wav", "m4a"):  # whatever a fork needs is imported once
         (work / f"warm.{suffix}").write_bytes(make_sound(np.random.default_rng(0), suffix))
         query = ["--query-embedding", str(model / "query.npy")]
