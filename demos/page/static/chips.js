@@ -110,7 +110,7 @@ export class Chips {
   draw() {
     $("chip-list").replaceChildren(...this.values.map((value, index) => el("li", { class: "chip" },
       el("span", { title: nameOf(value) }, (MARKS[value.form] ?? "") + nameOf(value)),
-      el("button", { type: "button", "aria-label": `Remove ${nameOf(value)}`, on: { click: () => this.remove(index) } }, "×"))));
+      el("button", { "aria-label": `Remove ${nameOf(value)}`, on: { click: () => this.remove(index) } }, "×"))));
     this.input.placeholder = this.values.length ? "" : "dog barking";
     $("chips").scrollTop = $("chips").scrollHeight;
     this.onChange();

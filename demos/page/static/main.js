@@ -161,13 +161,9 @@ function suggest(text, { sounds = [], seconds = 0 } = {}) {
       Object.assign(span.style, { left: `${100 * from / seconds}%`, width: `${100 * (to - from) / seconds}%` });
       return span;
     });
-    const line = el("div", { class: "timeline", "aria-hidden": "true", on: { click: (event) => {
-      const { left, width } = line.getBoundingClientRect();
-      player.seek((event.clientX - left) / width * seconds);
-      player.play();
-    } } }, ...spans);
+    const line = el("div", { class: "timeline", "aria-hidden": "true", on: { click: (event) => player.playFrom(event, seconds) } }, ...spans);
     return el("li", {},
-      el("button", { type: "button", class: "button quiet small", "data-sound": label, title: `${label}: ${Math.round(100 * probability)} %`, "aria-label": label, on: { click: () => chips.toggle(label) } }, label),
+      el("button", { class: "button quiet small", "data-sound": label, title: `${label}: ${Math.round(100 * probability)} %`, "aria-label": label, on: { click: () => chips.toggle(label) } }, label),
       line, el("span", { class: "unseen" }, `at ${times.map(([from, to]) => `${clock(from)} to ${clock(to)}`).join(", ")}`));
   }), ...(sounds.length ? [el("li", { class: "hint ends", "aria-hidden": "true" }, el("span", {}, "0:00"), el("span", {}, clock(seconds, 0)))] : []));
   refresh();
@@ -286,7 +282,7 @@ function showAbsentModels(models) {
 showLimits(facts.limits);
 $("model").append(...facts.models.map(({ name }) => el("option", { value: name }, name)));
 showAbsentModels(facts.absent);
-$("examples").append(...facts.examples.map((example, number) => el("button", { type: "button", class: "button quiet small", on: { click: () => useExample(example, number) } }, example.title)));
+$("examples").append(...facts.examples.map((example, number) => el("button", { class: "button quiet small", on: { click: () => useExample(example, number) } }, example.title)));
 showModel();
 removeRecording();
 

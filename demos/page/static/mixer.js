@@ -8,9 +8,9 @@ const DELAY = 250;  // ms without a change before a mix is requested
 export function mixer(result, player, fileUrl) {
   const [{ removed }] = result.sounds, sounds = removed ?? result.sounds;
   const gains = sounds.map(() => (removed ? 0 : 1));
-  let version = 0, timer = 0, ready = false;
+  let version = 0, timer = 0;
   let mix = null;  // promise of the mix with the current gains
-  const listen = el("button", { type: "button", class: "button", id: "remix-listen" }, "Listen to the mix");
+  const listen = el("button", { class: "button", id: "remix-listen" }, "Listen to the mix");
   // The link has an address only while it is the one of the newest mix, so that no older one can be saved.
   const save = el("a", { class: "button quiet", id: "remix-save", role: "link", tabindex: "0" }, "Download the mix (wav)");
   const note = el("span", { class: "hint", id: "remix-note", role: "status" });
@@ -26,7 +26,6 @@ export function mixer(result, player, fileUrl) {
       else if (stage === "separating") note.textContent = `Separating these sounds together: ${Math.round(100 * fraction)} %`;
     }).then((answer) => {
       if (requested !== version) return request();
-      ready = true;
       note.textContent = "";
       save.href = fileUrl(answer.path.split(/[\\/]/).pop());
       save.download = answer.orig_name;
@@ -44,7 +43,6 @@ export function mixer(result, player, fileUrl) {
     gains[number] = gain;
     version++;
     mix = null;
-    ready = false;
     save.removeAttribute("href");
     note.textContent = "Mixing …";
     clearTimeout(timer);
@@ -56,12 +54,12 @@ export function mixer(result, player, fileUrl) {
     if (!player.playing) player.play();
   }).catch(() => {}));
   save.addEventListener("click", (event) => {
-    if (ready) return;
+    if (save.hasAttribute("href")) return;
     event.preventDefault();
     request().then(() => save.click()).catch(() => {});
   });
   save.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !ready) save.click();  // a link with an address does it by itself
+    if (event.key === "Enter" && !save.hasAttribute("href")) save.click();  // a link with an address does it by itself
   });
   return el("div", { class: "mixer", role: "group", "aria-label": "Mixer" }, el("h3", {}, "Remix"),
     el("p", { class: "hint" }, "Keep or remove each sound, or turn it up or down; everything else stays as it is."),

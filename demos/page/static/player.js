@@ -110,6 +110,13 @@ export class Player {
     this.update();
   }
 
+  /** Play from the place of a click on an element that stands for `seconds` from the start. */
+  playFrom({ currentTarget, clientX }, seconds, play = () => this.play()) {
+    const { left, width } = currentTarget.getBoundingClientRect();
+    this.seek((clientX - left) / width * seconds);
+    play();
+  }
+
   /** Show the position, here and in all listeners. */
   update() {
     if (this.playing && this.current) this.time = this.audio(this.current).currentTime;
@@ -126,7 +133,7 @@ export class Player {
     $("play").setAttribute("aria-pressed", String(this.playing));
     const focused = $("switch").contains(document.activeElement);
     $("switch").replaceChildren(...this.group.map((key) => el("button", {
-      type: "button", role: "radio", "aria-checked": String(key === this.current), title: this.tracks.get(key).label,
+      role: "radio", "aria-checked": String(key === this.current), title: this.tracks.get(key).label,
       "data-key": key, tabindex: key === this.current ? "0" : "-1", on: { click: () => this.select(key) },
     }, this.tracks.get(key).label)));
     if (focused) $("switch").querySelector("[aria-checked=true]")?.focus();

@@ -57,7 +57,7 @@ function soundCard(result, sound, number, player, fileUrl, ask) {
         ...files.map(([kind, [label, detail]]) => download(label, detail, `${kind}.wav`, names[kind])),
         download("Picture", `spectrograms of ${query}`, "picture.png", names.picture))),
     ...(parts.length ? [el("p", { class: "hint parts" }, `Presence of each: ${parts.map(([name, presence]) => `${name} ${Math.round(100 * presence)} %`).join(", ")}.`)] : []),
-    ...(others.length ? [el("p", { class: "others" }, "What does sound here: ", ...others.map((each) => el("button", { type: "button", class: "button quiet small", "aria-label": `Add ${each}`, on: { click: () => ask(each) } }, `+ ${each}`)))] : []),
+    ...(others.length ? [el("p", { class: "others" }, "What does sound here: ", ...others.map((each) => el("button", { class: "button quiet small", "aria-label": `Add ${each}`, on: { click: () => ask(each) } }, `+ ${each}`)))] : []),
     plot(result, player, files.map(([kind, [label, detail]]) => [`${number}.${kind}`, label, detail, number])));
 }
 
@@ -66,13 +66,9 @@ function plot(result, player, rows, ...scale) {
   const cells = rows.map(([key, title, detail, number]) => {
     const group = () => groupOf(result, key === "mixture" && player.current ? Number(player.group[1].split(".")[0]) || 0 : number);
     const play = () => { player.select(key, group()); if (!player.playing) player.play(); };
-    const track = el("button", { type: "button", class: "track", "aria-pressed": "false", on: { click: play } }, el("b", {}, title), el("small", {}, detail));
+    const track = el("button", { class: "track", "aria-pressed": "false", on: { click: play } }, el("b", {}, title), el("small", {}, detail));
     const cursor = el("div", { class: "cursor" });
-    const strip = el("div", { class: "strip", on: { click: (event) => {
-      const { left, width } = strip.getBoundingClientRect();
-      player.seek((event.clientX - left) / width * result.seconds);
-      play();
-    } } }, el("img", { src: `/files/${result.job}/${key}.png`, alt: `Spectrogram: ${title.toLowerCase()}, ${detail}`, draggable: "false" }), cursor);
+    const strip = el("div", { class: "strip", on: { click: (event) => player.playFrom(event, result.seconds, play) } }, el("img", { src: `/files/${result.job}/${key}.png`, alt: `Spectrogram: ${title.toLowerCase()}, ${detail}`, draggable: "false" }), cursor);
     player.listeners.push(() => {
       cursor.style.transform = `translateX(${100 * player.time / result.seconds}%)`;
       track.setAttribute("aria-pressed", String(player.current === key));
