@@ -47,13 +47,13 @@ def import_torchmetrics() -> None:
 
     Metrics that need them do not exist in this process from then on. Nothing is done if torchmetrics is imported.
     """
-    from lightning_utilities.core import imports
-
     if "torchmetrics" in sys.modules:
         return
+    imports: Any = importlib.import_module("lightning_utilities.core.imports")
     of_requirement, of_package = imports.RequirementCache.__bool__, imports.package_available
-    hidden: Any = lambda self: not str(self.requirement).startswith(OF_METRICS) and of_requirement(self)  # noqa: E731
-    imports.RequirementCache.__bool__ = hidden
+    imports.RequirementCache.__bool__ = lambda self: (
+        not str(self.requirement).startswith(OF_METRICS) and of_requirement(self)
+    )
     imports.package_available = lambda name: name not in OF_METRICS and of_package(name)
     try:
         importlib.import_module("torchmetrics")

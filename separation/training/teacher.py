@@ -45,7 +45,7 @@ class Teacher:
         self.taught = self.posteriors.amax(0) > OCCURS
         self.nameable = torch.zeros_like(self.taught)
         self.nameable[[number for sound in known_sounds().values() for number in sound.classes]] = True
-        needed = rivals | self.nameable & (self.posteriors.amax(0) > FITS)
+        needed = self.nameable & (self.posteriors.amax(0) > FITS) | rivals
         classes = [tagger_classes()[number] for number in needed.nonzero()[:, 0].tolist()]
         short = [each.name.lower().split(" (")[0] for each in classes]
         forms = [(name, f"the sound of {name}", f"{name.split(',')[0]} sound") for name in short]
