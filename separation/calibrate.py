@@ -2,6 +2,7 @@
 
 python -m separation.calibrate DIRECTORY --mixtures validation_mixtures.csv     both, on held-out fixed mixtures
 python -m separation.calibrate DIRECTORY --manifest clips/manifest.csv          presence, on mixtures of clips
+python -m separation.calibrate DIRECTORY --labels ...      before that, conditions of the labels with all wordings
 
 It prints how well presence tells sounding from absent queries, and a table of predicted and observed shares; both come
 from rules that were fitted on other recordings.
@@ -22,12 +23,13 @@ import numpy as np
 import soundfile
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
+from separation.encoders.joint import JointEncoder
 from separation.errors import DataError, ModelError, one_sentence
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.presence import ABSENT, PRESENT, PresenceRule, presence_word
@@ -302,6 +304,26 @@ def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
         partial.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
 
 
+def store_labels(directory: Path) -> None:
+    """Store conditions of labels and other sounds in a model's weights, see `JointEncoder.encode_query`.
+
+    Raises:
+        ModelError: the model has no joint encoder.
+    """
+    separator, file = Separator.from_pretrained(directory), directory / "model.safetensors"
+    encoder, labels = separator.encoder, wordings()
+    if not isinstance(encoder, JointEncoder):
+        raise ModelError(f"{directory}: only models with a joint encoder have conditions of labels.")
+    known = {*labels, *separator.listing.sounds}
+    encoder.describe_labels(labels, [each.name for each in separator.listed_sounds if each.name not in known])
+    section = read_config(directory)["encoder"]
+    with replace_when_complete(file) as partial:
+        stored = {f"encoder.{name}": getattr(encoder, name).half() for name in ("labels", "classes")}
+        save_file(load_file(file) | {name: rows for name, rows in stored.items() if len(rows)}, partial)
+    section["init_args"] |= {"labels": len(encoder.labels), "classes": len(encoder.classes)}
+    write_section(directory, "encoder", section)
+
+
 def detect_row(separator: Separator, row: dict[str, str], root: Path) -> Detector:
     """Detect all sounds that can be listed in one row of a list of mixtures."""
     rendered = render(row, root)
@@ -341,12 +363,15 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder that paths are relative to (default: that of the CSV)")
     parser.add_argument("--foley", type=int, default=0, help="procedural clips of each kind to add to the manifest's")
     parser.add_argument("--count", type=int, default=300, help="number of mixtures of the manifest's clips")
+    parser.add_argument("--labels", action="store_true", help="first store conditions of the labels with all wordings")
     options = parser.parse_args()
     if not (options.mixtures or options.manifest or options.foley):
         parser.error("give --mixtures, --manifest or --foley")
     torch.manual_seed(0)
     try:
         read_config(options.directory)  # a name is no directory to write to
+        if options.labels:
+            store_labels(options.directory)
         separator = Separator.from_pretrained(options.directory)
         if options.mixtures:
             root = options.root or options.mixtures.parent

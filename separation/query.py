@@ -145,7 +145,8 @@ class Query:
         vectors = []
         for form, values in self.forms().items():
             if form == "text":
-                vector = encoder.encode_text([" ".join(str(text).split()) for text in values])
+                encode = encoder.encode_text if self.as_one else encoder.encode_query
+                vector = encode([" ".join(str(text).split()) for text in values])
                 vector = vector if len(values) == 1 else encoder.mean(vector)
             elif form == "label":
                 if self.subclasses:
@@ -176,9 +177,10 @@ def encode_queries(queries: Sequence[Query], encoder: QueryEncoder, dim: int, ex
 
     if not queries:
         raise ValueError(EMPTY)
-    texts = [query.text for query in queries if isinstance(query.text, str) and list(query.forms()) == ["text"]]
+    simple = [query for query in queries if list(query.forms()) == ["text"] and not query.as_one]
+    texts = [query.text for query in simple if isinstance(query.text, str)]
     if len(texts) == len(queries) and "text" in encoder.modalities:
-        return encoder.encode_text([" ".join(text.split()) for text in texts])
+        return encoder.encode_query([" ".join(text.split()) for text in texts])
     return torch.cat([query.encode(encoder, dim, extract) for query in queries])
 
 

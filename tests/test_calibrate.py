@@ -8,7 +8,7 @@ import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny import tiny_separator, write_corpus
+from tiny import tiny_separator, write_corpus, write_model
 
 from separation import Separator
 from separation.calibrate import (
@@ -22,6 +22,7 @@ from separation.calibrate import (
     listed_mixtures,
     observe,
     report,
+    store_labels,
 )
 from separation.data.corpus import Corpus
 from separation.errors import DataError
@@ -126,6 +127,20 @@ def test_both_rules_are_fitted_on_a_list_and_written(directory, separator, mixtu
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("by label: AUC ")
     assert lines[-1].startswith("present (from 0.6)") or lines[-1].startswith(("uncertain", "absent"))
+
+
+def test_conditions_of_labels_are_stored_in_the_weights(tmp_path, monkeypatch):
+    directory = write_model(tmp_path / "model", name="tiny")
+    config = read_config(directory)
+    monkeypatch.setattr("separation.calibrate.wordings", lambda: {"rain": ("drops",), "siren": ()})
+    store_labels(directory)
+    encoder = Separator.from_pretrained(directory).encoder
+    expected = encoder.encode_text(["rain", "drops"]).mean(0)
+    assert torch.allclose(encoder.labels[0], expected / expected.norm(), atol=1e-3)  # stored in half precision
+    assert torch.allclose(encoder.labels[1], encoder.encode_text(["siren"])[0], atol=1e-3)
+    assert not torch.allclose(encoder.encode_query(["rain"]), encoder.encode_text(["rain"]), atol=0.01)
+    config["encoder"]["init_args"] |= {"labels": 2, "classes": len(encoder.classes)}
+    assert read_config(directory) == config
 
 
 def test_what_is_observed_is_what_a_separation_tells(separator, mixtures):

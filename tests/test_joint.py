@@ -9,6 +9,8 @@ from separation.encoders.base import select_sounding
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import mel_filters
+from separation.own_sounds import OwnNames
+from separation.query import Query, encode_queries
 from separation.vocabulary.wordings import wordings
 
 EDGES = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 16000 / 700), 66)
@@ -175,6 +177,29 @@ def test_a_text_is_the_mean_over_templates(encoder):
     assert inputs[0].square().mean().item() == pytest.approx(1.0, abs=1e-4)  # unit variance
     with pytest.raises(TypeError, match="a list of texts"):
         encoder.encode_text("dog")
+
+
+def test_a_query_is_moved_towards_the_labels_that_it_resembles(encoder, monkeypatch):
+    texts = {"dog bark": ["a dog", "barking"], "rain": ["drizzle"]}
+    plain = encoder.encode_text(["rain", "a puppy"])
+    assert torch.equal(encoder.encode_query(["rain", "a puppy"]), plain)  # no labels are stored
+    for name in ("labels", "classes"):
+        monkeypatch.setattr(encoder, name, getattr(encoder, name))
+    encoder.describe_labels(texts, [])
+    dog = encoder.encode_text(["dog bark", "a dog", "barking"]).mean(0)
+    assert torch.allclose(encoder.labels[0], dog / dog.norm(), atol=1e-6) and encoder.labels.shape == (2, 24)
+    odds = torch.exp(10 * plain @ encoder.labels.T)
+    mean = odds / odds.sum(1, keepdim=True) @ encoder.labels
+    moved = plain + 2 * mean / mean.norm(dim=1, keepdim=True)
+    assert torch.allclose(encoder.encode_query(["rain", "a puppy"]), moved / moved.norm(dim=1, keepdim=True), atol=1e-6)
+    asked = encode_queries([Query("rain"), Query("rain", as_one=True)], encoder, 24)
+    assert torch.equal(asked, torch.stack([encoder.encode_query(["rain"])[0], plain[0]]))
+    encoder.describe_labels(texts, ["music"])
+    assert torch.equal(encoder.encode_query(["music"]), encoder.encode_text(["music"]))  # nearest to a class
+    assert torch.equal(encoder.encode_query(["rain"])[0], asked[0])
+    own = OwnNames(vectors(["a puppy"] * len(TEMPLATES), 384)[None], vectors(["cat"], 384)[None], dog[None])
+    monkeypatch.setattr(encoder, "own", own)
+    assert torch.equal(encoder.encode_query(["a puppy"]), encoder.encode_text(["a puppy"]))  # a user's own sound
 
 
 def test_the_state_dict_holds_trained_weights_only(encoder):

@@ -344,7 +344,8 @@ def test_a_batch_of_mixtures(data):
     batch, texts = module.complete(module.batch(0, 0)), module.mixer.texts
     assert batch.sources.shape == (7, 3, 2000) and batch.labels.shape == (7, 3) and batch.used.shape == (7,)
     assert batch.sentences.shape == (7, 3, 384) and batch.bank.shape == (6, 384)
-    own = texts.vectors.split(texts.counts.tolist())  # a query is a text of its label
+    vectors = texts.vectors[torch.arange(int(texts.counts.sum()))]
+    own = vectors.split(texts.counts.tolist())  # a query is a text of its label
     for row in range(7):
         assert (batch.sources[row].abs().amax(1) > 0).tolist() == [slot < batch.used[row] for slot in range(3)]
         for slot in range(3):

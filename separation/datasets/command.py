@@ -78,7 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
     option = add("join", join, "join several manifests")
     option("manifests", type=Path, nargs="+", metavar="MANIFEST")
     option("-o", "--output", type=Path, required=True, metavar="FILE")
-
     root = {"type": Path, "metavar": "DIR", "help": "where the paths start (default: the manifest's folder)"}
     option = add("check", check, "decode every clip, report broken ones", True)
     option("--root", **root)

@@ -86,6 +86,10 @@ class QueryEncoder(nn.Module):
         """Encode texts as (batch, embedding_dim)."""
         self.refuse("text")
 
+    def encode_query(self, texts: list[str]) -> Tensor:
+        """Encode texts that are queries as (batch, embedding_dim), by default as `encode_text`."""
+        return self.encode_text(texts)
+
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Encode example recordings (batch, time) at `sample_rate` Hz as (batch, embedding_dim)."""
         if "audio" not in self.modalities:

@@ -7,7 +7,7 @@ The branches are trained together with a contrastive loss, as CLAP (Elizalde et 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,8 +23,8 @@ from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches
 from separation.vocabulary.wordings import wordings
 
 SEGMENT_SECONDS = 5  # of recordings in training
-LABEL_SHARPNESS = 10.0  # of the softmax over cosines to labels, for examples
-LABEL_WEIGHT = 2.0  # of the labels that an example resembles, beside the recording itself
+LABEL_SHARPNESS = 10.0  # of the softmax over cosines to labels
+LABEL_WEIGHT = 2.0  # of the labels that a query resembles, beside its own condition
 FAINT_SHARE = 0.5  # of an example's energy; a sound that has less may not be its loudest
 
 
@@ -40,6 +40,12 @@ def conv_block(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     )
 
 
+def move_to_labels(conditions: Tensor, labels: Tensor) -> Tensor:
+    """Move conditions (batch, dim) towards the mean of those of labels (labels, dim) that they resemble."""
+    resembled = torch.softmax(LABEL_SHARPNESS * conditions @ labels.T, dim=-1) @ labels
+    return F.normalize(conditions + LABEL_WEIGHT * F.normalize(resembled, dim=-1), dim=-1)
+
+
 class JointEncoder(QueryEncoder):
     """Texts and recordings to unit vectors of one space.
 
@@ -50,9 +56,13 @@ class JointEncoder(QueryEncoder):
         hidden: hidden units of both branches' perceptrons.
         dropout: of both perceptrons, in training.
         tagger: whether the audio branch stands on a tagger, which is not trained, instead of convolutions.
+        labels: number of labels, of which each has a condition that stands for all its wordings, see `encode_query`.
+        classes: number of other sounds that the model was trained with by their names only.
     """
 
     modalities = frozenset({"text", "audio"})
+    labels: Tensor
+    classes: Tensor
 
     def __init__(
         self,
@@ -62,6 +72,8 @@ class JointEncoder(QueryEncoder):
         hidden: int = 512,
         dropout: float = 0.2,
         tagger: bool = False,
+        labels: int = 0,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         self.sample_rate, self.embedding_dim = sample_rate, embedding_dim
@@ -72,6 +84,8 @@ class JointEncoder(QueryEncoder):
             )
 
         self.own: Any = None  # the `OwnNames` of a fine-tuned model, see `separation.own_sounds`
+        for name, count in (("labels", labels), ("classes", classes)):
+            self.register_buffer(name, torch.zeros(count, embedding_dim), persistent=count > 0)
         self.sentence = SentenceEncoder()
         self.text = perceptron(self.sentence.embedding_dim)
         self.tagger = Tagger().requires_grad_(False) if tagger else None
@@ -98,6 +112,35 @@ class JointEncoder(QueryEncoder):
             TypeError: `texts` is a single string.
         """
         return F.normalize(self.embed_templates(texts).mean(0), dim=-1)
+
+    def encode_query(self, texts: list[str]) -> Tensor:
+        """Encode texts that are queries as (batch, embedding_dim).
+
+        The condition of a text is moved towards those of the labels that it resembles, each the mean over all wordings
+        of the label: the separator has heard these most often. Texts that are nearer to another class ("music") stay
+        where they are, and so do names of a user's own sounds, and sentences that are taken as one query
+        (`Query.as_one`).
+        """
+        conditions = self.move(self.encode_text(texts))
+        if self.own is None or not len(self.labels):
+            return conditions
+        named = self.own.find(self.sentence.encode_text(texts).to(self.device))[0]
+        return torch.where(named[:, None], self.encode_text(texts), conditions)
+
+    def move(self, conditions: Tensor) -> Tensor:
+        """Move the conditions of queries (batch, dim) towards the labels, if any are stored."""
+        if not len(self.labels):
+            return conditions
+        moved = move_to_labels(conditions, self.labels)
+        if not len(self.classes):
+            return moved
+        stay = (conditions @ self.classes.T).amax(-1) > (conditions @ self.labels.T).amax(-1)
+        return torch.where(stay[:, None], conditions, moved)
+
+    def describe_labels(self, texts: Mapping[str, Sequence[str]], classes: list[str]) -> None:
+        """Compute the conditions of labels from their names and wordings, and those of classes from their names."""
+        means = [self.encode_text([label, *words]).mean(0) for label, words in texts.items()]
+        self.labels, self.classes = F.normalize(torch.stack(means), dim=-1), self.encode_text(classes)
 
     def embed_templates(self, texts: list[str]) -> Tensor:
         """Embed texts in each template as (templates, batch, embedding_dim)."""
@@ -156,9 +199,7 @@ class JointEncoder(QueryEncoder):
         waveform = select_sounding(waveform, self.sample_rate)
         if self.tagger is not None:
             vector = self.encode_audio(waveform[None], self.sample_rate)
-            labels = self.embed_labels(tuple(wordings()))
-            resembled = torch.softmax(LABEL_SHARPNESS * vector @ labels.T, dim=-1) @ labels
-            vector = F.normalize(vector + LABEL_WEIGHT * F.normalize(resembled, dim=-1), dim=-1)
+            vector = move_to_labels(vector, self.embed_labels(tuple(wordings())))
             if extract is not None:
                 target = extract(waveform, vector)
                 if target.norm() < FAINT_SHARE**0.5 * waveform.norm():

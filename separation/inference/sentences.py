@@ -231,4 +231,4 @@ def understand(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> dict[
         [(vector, *_)] = judge.read((begin, end))
         if all(float(vector @ other) <= SAME[True] for other in kept.values()):
             kept[trim(text[begin:end])] = vector
-    return kept if len(kept) > 1 else {}
+    return dict(zip(kept, encoder.encode_query(list(kept)), strict=True)) if len(kept) > 1 else {}

@@ -335,4 +335,4 @@ class TextGraph(nn.Module):
         weight = seen[..., None].to(x.dtype)
         sentences = F.normalize((x * weight).sum(1) / weight.sum(1), dim=-1)
         conditions = self.encoder.embed_sentences(sentences).reshape(tokens.shape[0], tokens.shape[1], -1)
-        return F.normalize(conditions.mean(1), dim=-1)
+        return self.encoder.move(F.normalize(conditions.mean(1), dim=-1))
