@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, read_rows, render
@@ -37,6 +37,7 @@ from separation.pretrained import read_config
 from separation.process import call
 from separation.separator import Separator
 from separation.storage.download import replace_when_complete
+from separation.storage.tensors import write_tensors
 from separation.vocabulary.wordings import wordings
 
 FOLDS = 10
@@ -317,9 +318,9 @@ def store_labels(directory: Path) -> None:
     known = {*labels, *separator.listing.sounds}
     encoder.describe_labels(labels, [each.name for each in separator.listed_sounds if each.name not in known])
     section = read_config(directory)["encoder"]
-    with replace_when_complete(file) as partial:
-        stored = {f"encoder.{name}": getattr(encoder, name).half() for name in ("labels", "classes")}
-        save_file(load_file(file) | {name: rows for name, rows in stored.items() if len(rows)}, partial)
+    stored = {f"encoder.{name}": getattr(encoder, name).half() for name in ("labels", "classes")}
+    write_tensors(file, load_file(file) | {name: rows for name, rows in stored.items() if len(rows)})
+    (directory / "sounds.safetensors").unlink(missing_ok=True)  # encoded without them
     section["init_args"] |= {"labels": len(encoder.labels), "classes": len(encoder.classes)}
     write_section(directory, "encoder", section)
 
@@ -342,8 +343,8 @@ def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRul
     separator, terms, present = Separator.from_pretrained(directory), [], []
     labels = separator.listing.sounds
     names = [sound.name for sound in separator.listed_sounds]
-    conditions = {name: row.clone() for name, row in zip(names, separator.listing_conditions, strict=True)}
-    save_file(conditions, directory / "sounds.safetensors")
+    conditions = dict(zip(names, separator.listing_conditions, strict=True))
+    write_tensors(directory / "sounds.safetensors", conditions)
     for row in read_rows(mixtures):
         found = detect_row(separator, row, root)
         terms.append(listing_terms(found, separator.listed_sounds)[: len(labels)])

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from separation.errors import ModelError, one_sentence
-from separation.pretrained import average_weights, build_parts, describe_objective, save_model
+from separation.pretrained import build_parts, save_model
 from separation.process import call
+from separation.storage.checkpoints import average_weights, describe_objective
 from separation.storage.configs import read_yaml
 from separation.storage.download import replace_when_complete
 

@@ -27,7 +27,7 @@ from separation.storage.tensors import own_defaults
 from separation.vocabulary.sounds import Sound, known_sounds
 from separation.vocabulary.wordings import wordings
 
-LIST_THRESHOLD = 0.11
+LIST_THRESHOLD = 0.09
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""
 
 LIST_PRESENCE = 0.5

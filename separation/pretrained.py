@@ -7,7 +7,6 @@ unpickled, and only classes of this package are built, and of packages that the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from separation.errors import ModelError as ModelError
 from separation.errors import expand_home
 from separation.released.systems import LISTED, SYSTEMS, System
+from separation.storage.checkpoints import DESCRIPTION, average_weights, find_checkpoint, find_description
 from separation.storage.configs import BUILT as BUILT
 from separation.storage.configs import Settings, build, check_keys, fits, make_settings, read_yaml
 from separation.storage.download import NoConnectionError, fetch, find_file, replace_when_complete
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).with_name("weights")
 EXAMPLES = {"text": "--query rain", "label": "--query-class 3", "audio": "--query-audio rain.wav"}
-DESCRIPTION = "separation"  # entry of a training checkpoint with the description of its separator and encoder
 SECTIONS = ("card", "base", "model", "encoder", "presence", "listing")  # of a config
 CARD_TYPES: dict[str, Any] = {
     "queries": list[str],
@@ -40,7 +39,6 @@ CARD_TYPES: dict[str, Any] = {
     "licence": str,
     "scores": str,
 }
-LOGS = ("", "version_*/", "*/version_*/")  # log folders inside a run folder
 
 
 @dataclass(frozen=True)
@@ -144,11 +142,7 @@ def find_model(name: str, offline: bool | None = None) -> Path:
     if not path.exists():
         return find_repository(name, offline)
     if path.is_dir() and not (path / "model.safetensors").exists():
-        found = [f for log in LOGS for inside in ("", "checkpoints/") for f in path.glob(f"{log}{inside}*.ckpt")]
-        if found:  # a run folder: its best checkpoint, else the last, else the newest
-            best = max(found, key=lambda f: (f.name.startswith("best"), f.name.startswith("last"), f.stat().st_mtime))
-            print(f"{path} is a run folder: {best.relative_to(path)} is used.", file=sys.stderr)
-            return best
+        return find_checkpoint(path) or path
     return path
 
 
@@ -316,13 +310,17 @@ def load_parts(model: Any, encoder: Any, tensors: dict[str, Tensor], source: Pat
 
 
 def load_encoder(encoder: Any, tensors: dict[str, Tensor], source: Path) -> None:
-    """Load the tensors of an encoder strictly; a published system's are checked when the first query comes."""
+    """Load the tensors of an encoder strictly; a published system's are checked when the first query comes.
+
+    Conditions of labels may be missing: queries are not moved then, see `JointEncoder.encode_query`.
+    """
     from torch import nn
 
     from separation.storage.tensors import load_strictly
 
     if type(encoder).load_state_dict is nn.Module.load_state_dict:
-        load_strictly(encoder, tensors, source)
+        optional = {"labels", "classes"} - tensors.keys()
+        load_strictly(encoder, tensors, source, ignore=lambda name: name in optional)
     else:  # ReleasedEncoder, which keeps the tensors for the encoders that it builds
         encoder.load_state_dict(tensors)
 
@@ -355,49 +353,13 @@ def save_model(
 def write_model(directory: Path, config: dict[str, Any], tensors: dict[str, Tensor], readme: str = "") -> None:
     """Write the files of a model directory, each at once; conditions by earlier weights are deleted."""
     import yaml
-    from safetensors.torch import save_file
+
+    from separation.storage.tensors import write_tensors
 
     directory.mkdir(parents=True, exist_ok=True)
-    with replace_when_complete(directory / "model.safetensors") as part:
-        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, part)
-        part.chmod(0o644)  # save_file lets only the owner read
+    write_tensors(directory / "model.safetensors", tensors)
     (directory / "sounds.safetensors").unlink(missing_ok=True)
     texts = {"config.yaml": yaml.safe_dump(config, sort_keys=False)} | ({"README.md": readme} if readme else {})
     for name, text in texts.items():
         with replace_when_complete(directory / name) as part:
             part.write_text(text, encoding="utf-8")
-
-
-# What a training leaves
-
-
-def average_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the averaged separator and the encoder of a training, named as in a model directory."""
-    from separation.storage.tensors import select
-
-    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
-    return {f"model.{name}": value for name, value in select(state, "average.").items()} | encoder
-
-
-def find_description(checkpoint: Path) -> dict[str, Any]:
-    """Return the description of an older checkpoint's model from the newest `config.yaml` of its run."""
-    folder = checkpoint.parent
-    folders = [folder, folder.parent] if folder.name == "checkpoints" else [folder]
-    found = {config for folder in folders for log in LOGS for config in folder.glob(f"{log}config.yaml")}
-    for config in sorted(found, key=lambda config: config.stat().st_mtime, reverse=True):
-        description = describe_objective(read_yaml(config))
-        if description is not None:
-            return description
-    raise ModelError(f"{checkpoint} is a training checkpoint, but no config.yaml in its folder or log describes it.")
-
-
-def describe_objective(config: Any) -> dict[str, Any] | None:
-    """Return class paths and arguments of the separator and encoder in Lightning's config; None without them."""
-    try:
-        parts = {name: config["model"]["init_args"][name] for name in ("model", "encoder")}
-        return {
-            name: {"class_path": part["class_path"], "init_args": dict(part.get("init_args") or {})}
-            for name, part in parts.items()
-        }
-    except (TypeError, KeyError, AttributeError):
-        return None

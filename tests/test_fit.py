@@ -24,7 +24,8 @@ from separation.data.manifest import DataError, read_manifest
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
 from separation.evaluate import score_mixture
-from separation.pretrained import DESCRIPTION, ModelError, load_model
+from separation.pretrained import ModelError, load_model
+from separation.storage.checkpoints import DESCRIPTION
 from separation.training.cli import main, sentence
 
 pytestmark = pytest.mark.usefixtures("no_sentence_weights")

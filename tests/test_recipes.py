@@ -103,6 +103,14 @@ def test_clips_from_shards(name, override, settings):
     assert {key: getattr(data, key) for key in ("shards", *settings)} == settings | {"shards": "elsewhere"}
 
 
+def test_the_default_recipe_goes_on_from_the_embedded_model():
+    source = WEIGHTS / "default"
+    longer = ["--config", str(CONF / "override" / "default_longer.yaml"), "--model.start_from", str(source)]
+    built, tensors = build("default", *longer).model.state_dict(), read_tensors(source / "model.safetensors")
+    assert {name for name in built if not name.startswith("average.")} >= tensors.keys()
+    assert all(torch.equal(built[name], value.to(built[name].dtype)) for name, value in tensors.items())
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_can_be_tried_without_any_file(name):
     cli = build(name, "--config", DEBUG)

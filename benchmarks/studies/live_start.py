@@ -26,7 +26,7 @@ from separation.data.fixed_mixtures import read_rows, render
 from separation.data.manifest import read_manifest
 from separation.evaluate.metrics import sdri
 from separation.models.live_unet import CausalConv, LiveUNet
-from separation.pretrained import find_model, load_model, save_model
+from separation.pretrained import find_model, load_model, read_config, save_model
 from separation.vocabulary.wordings import wordings
 
 SIZES: dict[str, Any] = {"ranks": [32, 48, 64, 64], "stream_rank": 64}
@@ -171,7 +171,7 @@ def main() -> None:
     print_score("two factors", low, encoder, options.data)
     described = {
         "model": {"class_path": "separation.models.live_unet.LiveUNet", "init_args": SIZES},
-        "encoder": {"class_path": "separation.encoders.joint.JointEncoder", "init_args": {"tagger": True}},
+        "encoder": read_config(find_model("default"))["encoder"],
     }
     save_model(options.output, {"card": {"sample_rate": 32000}, **described}, low, encoder)
 

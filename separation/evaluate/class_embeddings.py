@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from separation.data.corpus import READ_ERRORS, read_samples
@@ -16,7 +15,7 @@ from separation.data.manifest import Clip, DataError, read_manifest
 from separation.encoders.base import EXAMPLE_SUFFIXES
 from separation.errors import ModelError
 from separation.separator import Separator
-from separation.storage.download import replace_when_complete
+from separation.storage.tensors import write_tensors
 from separation.vocabulary.ontology import classes
 
 USS_FOLDER = re.compile(r"(?:label|class_id)=(.*)")  # as USS's scripts write them
@@ -112,6 +111,5 @@ def write_class_embeddings(
                 counts[name] = len(vectors)
     if not means:
         raise ModelError(f"No recording of the classes can be used. {reasons[0]}")
-    with replace_when_complete(file) as partial:
-        save_file(means, partial)
+    write_tensors(file, means)
     return counts, reasons

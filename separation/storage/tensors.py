@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from separation.errors import ModelError, expand_home
+from separation.storage.download import replace_when_complete
 
 Tensors = Mapping[str, Tensor]
 
@@ -67,6 +68,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         return tensors_of(load_file(path), path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged: {' '.join(str(error).split())}.") from None
+
+
+def write_tensors(file: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write a .safetensors file, which appears when it is complete."""
+    with replace_when_complete(file) as part:
+        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, part, metadata)
+        part.chmod(0o644)  # save_file lets only the owner read
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from separation.errors import DataError, ModelError
 from separation.evaluate.scoring import EvaluationError
-from separation.pretrained import DESCRIPTION, describe_objective
 from separation.process import give_back_signals
+from separation.storage.checkpoints import DESCRIPTION, describe_objective
 from separation.storage.moved import resolve_text
 from separation.training.callbacks import move_earlier_checkpoints
 

@@ -27,6 +27,7 @@ from separation.evaluate.scoring import EvaluationError, Outcome, Plan, Score, m
 from separation.evaluate.tables import compare_systems, describe_skipped, format_tables, summarize
 from separation.models.base import ConditionedModel
 from separation.separator import Separator
+from separation.storage.checkpoints import average_weights
 from separation.storage.tensors import load_strictly, read_tensors, select
 from separation.training.optimiser import AdamW
 
@@ -128,7 +129,7 @@ class Objective(TrainingModule):
         if start_from is not None:
             source, own = Path(start_from), Path(start_from).is_dir()
             state = read_tensors(source / "model.safetensors" if own else source)
-            pretrained.load_parts(self.model, self.encoder, state if own else pretrained.average_weights(state), source)
+            pretrained.load_parts(self.model, self.encoder, state if own else average_weights(state), source)
         self.average = deepcopy(self.model).eval().requires_grad_(False)
         self.ema, self.backend = ema, compile
         self.batches: deque[tuple[Tensor, Tensor]] = deque(maxlen=STATISTICS_BATCHES)
