@@ -194,6 +194,18 @@ def test_a_truncated_or_missing_shard_is_noticed(folder, tmp_path):
         list(ShardedClips(tmp_path / "copy"))
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}"])
+def test_a_row_that_is_none_is_an_error_of_the_shards(folder, tmp_path, content):
+    shutil.copytree(folder, tmp_path / "copy")
+    with tarfile.open(tmp_path / "copy" / "train-000000.tar", "a") as shard:
+        for suffix in ("flac", "json"):
+            member = tarfile.TarInfo(f"000000999.{suffix}")
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    with pytest.raises(DataError, match=r"train\.json: the json of a clip of its shards is not a row of a manifest"):
+        list(ShardedClips(tmp_path / "copy", buffer=0))
+
+
 def test_nothing_is_unpickled(folder, tmp_path, monkeypatch):
     shutil.copytree(folder, tmp_path / "copy")
     with tarfile.open(tmp_path / "copy" / "train-000000.tar", "a") as shard:

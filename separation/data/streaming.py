@@ -261,8 +261,11 @@ class ShardedClips(IterableDataset[StreamedClip]):
             read += 1
             if not {"flac", "json"} <= set(sample):
                 raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
-            row = sample["row"] = json.loads(sample["json"])
-            labels = set(row["labels"]) if self.every else {row["label"]}
+            try:
+                row = sample["row"] = json.loads(sample["json"])
+                labels = set(row["labels"]) if self.every else {row["label"]}
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{self.index}: the json of a clip of its shards is not a row of a manifest.") from None
             reached += turns * (sum(weights.get(label, 0) for label in labels) if weights else 1)
             while taken < min(turns, reached // load):
                 taken += 1
