@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import list_rows, make_parser, write_json
+from common import list_rows, make_parser, run_benchmark, write_json
 
 from separation import Separator
 from separation.data.fixed_mixtures import Row, render
@@ -83,4 +83,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import soundfile
-from common import ROOT, make_parser, package_environment, write_json
+from common import ROOT, make_parser, package_environment, run_benchmark, write_json
 
 QUERY = ["--query", "dog barking", "--threads", "1", "--quiet"]
 BATCH = "import sys; from separation.commands import separate_batch; sys.exit(separate_batch())"
@@ -97,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from common import make_parser, write_json
+from common import make_parser, run_benchmark, write_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

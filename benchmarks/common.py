@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from separation.data.fixed_mixtures import Row, read_rows
+from separation.errors import AudioError, DataError, ModelError, one_sentence, reason
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = "validation_mixtures.csv"
@@ -32,17 +33,39 @@ def make_parser(description: str | None, mixtures: bool = False, every: int = 1)
     return parser
 
 
+def run_benchmark(main: Callable[[], Any]) -> NoReturn:
+    """Run a benchmark; data or models that are missing or damaged end the program with one sentence and status 2."""
+    try:
+        sys.exit(main())
+    except (AudioError, DataError, ModelError, OSError) as error:
+        bare = isinstance(error, OSError) and error.filename
+        text = one_sentence(f"{error.filename}: {reason(error)}." if bare else error)
+        print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+        sys.exit(2)
+
+
 def find_data(options: argparse.Namespace) -> Path:
-    """Return the folder with the validation list and the recordings; end the program if none is named."""
+    """Return the folder with the validation list, the manifest and the recordings.
+
+    Raises:
+        DataError: none is named.
+    """
     if options.data is None:
-        raise SystemExit(f"--data or SEPARATION_DATA must name the folder that contains {LIST} and the recordings.")
+        raise DataError(f"--data or SEPARATION_DATA must name the folder with {LIST}, manifest.csv and recordings.")
     return Path(options.data)
 
 
 def list_rows(options: argparse.Namespace, *kinds: str) -> tuple[list[Row], Path]:
-    """Return the chosen rows of the validation list, of some kinds or all, and the folder where their paths start."""
-    rows = read_rows(find_data(options) / LIST)
-    return [row for row in rows if not kinds or row["kind"] in kinds][:: options.every], options.data
+    """Return the chosen rows of the validation list, of some kinds or all, and the folder where their paths start.
+
+    Raises:
+        DataError: no folder is named, its list cannot be read, or no row is chosen.
+    """
+    root = find_data(options)
+    rows = [row for row in read_rows(root / LIST) if not kinds or row["kind"] in kinds][:: options.every]
+    if not rows:
+        raise DataError(f"{root / LIST}: there is no mixture of the kind {' or '.join(kinds)}.")
+    return rows, root
 
 
 def interval(value: float, low: float, high: float, digits: int = 2) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import list_rows, make_parser, write_json
+from common import list_rows, make_parser, run_benchmark, write_json
 from tqdm import tqdm
 
 from separation import Separator
@@ -125,4 +125,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

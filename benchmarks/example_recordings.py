@@ -13,7 +13,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from common import interval, list_rows, make_parser, write_json
+from common import interval, list_rows, make_parser, run_benchmark, write_json
 
 from separation import Query, Separator
 from separation.data.fixed_mixtures import read_clip, render
@@ -75,4 +75,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

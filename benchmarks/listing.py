@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import list_rows, make_parser, write_json
+from common import list_rows, make_parser, run_benchmark, write_json
 
 from separation import Separator
 from separation.calibrate import detect_row, fit_listing, recording_folds
@@ -89,4 +89,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import list_rows, make_parser, package_environment, write_json
+from common import list_rows, make_parser, package_environment, run_benchmark, write_json
 from tqdm import tqdm
 
 from separation import Separator
@@ -177,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from common import make_parser, write_json
+from common import make_parser, run_benchmark, write_json
 
 from separation.data.datamodule import MixtureData
 from separation.evaluate.tables import markdown
@@ -47,4 +47,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import TABLES, scores_table
-from common import weights_checksum
+from common import run_benchmark, weights_checksum
 
 from separation.data.manifest import DataError
 from separation.evaluate.tables import FEW, markdown
@@ -223,4 +223,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_benchmark(main)

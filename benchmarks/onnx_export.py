@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import soundfile
 import torch
-from common import ROOT, list_rows, make_parser, write_json
+from common import ROOT, list_rows, make_parser, run_benchmark, write_json
 from performance import time_runs
 
 from separation import Separator
@@ -89,4 +89,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from common import LIST, ROOT, make_parser
+from common import LIST, ROOT, find_data, make_parser, run_benchmark
 
 from separation import Separator
 from separation.data.fixed_mixtures import Row, read_rows, render
@@ -108,7 +108,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/own_sounds"), metavar="FOLDER")
     parser.add_argument("--measure", action="store_true", help="only measure what is in --out")
     options, more = parser.parse_known_args()
-    manifest = write_chosen(options.out, options.data, options.sounds) if options.sounds else None
+    root = find_data(options)
+    listed = read_rows(root / LIST)
+    manifest = write_chosen(options.out, root, options.sounds) if options.sounds else None
     manifest = manifest or write_synthetic(options.out / "clips")
     run = options.out / "run"
     if not options.measure:
@@ -119,15 +121,13 @@ def main() -> None:
         cli.main()
         print(f"{time.monotonic() - begin:.0f} s, {time.process_time() - used:.0f} s of processor time")
     clips = [clip for split, clip in absolute_entries(read_entries(manifest), manifest.parent) if split == "validation"]
-    listed = read_rows(options.data / LIST)
-    pairs = [row for row in listed if row["kind"] == "pair"]
-    rows = held_out_rows(clips, pairs, options.data)
+    rows = held_out_rows(clips, [row for row in listed if row["kind"] == "pair"], root)
     models = [Separator.from_pretrained(name, "cpu") for name in (options.model, run)]
     old = [row for row in listed if row["kind"] != "absent"][:: options.every]
     new = [render(row, Path()) for row in rows]
-    print(compare(*models, {"own sounds": new, "old sounds": [render(row, options.data) for row in old]}))
+    print(compare(*models, {"own sounds": new, "old sounds": [render(row, root) for row in old]}))
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    run_benchmark(main)

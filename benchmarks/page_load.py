@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from common import make_parser, run_page, write_json
+from common import make_parser, run_benchmark, run_page, write_json
 from gradio_client import Client, handle_file
 
 RATE, SECONDS, QUERIES, USERS = 44100, 10, ["dog barking", "rain"], 4
@@ -68,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_benchmark(main)

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from bench import describe_machine
-from common import make_parser, write_json
+from common import make_parser, run_benchmark, write_json
 from performance import measure_process
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -208,4 +208,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_benchmark(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import LIST, find_data, interval, make_parser, write_json
+from common import LIST, find_data, interval, make_parser, run_benchmark, write_json
 
 from separation import Separator
 from separation.data.fixed_mixtures import Row, read_rows, render
@@ -90,4 +90,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from common import make_parser, run_python, separate_words, write_json
+from common import find_data, make_parser, run_benchmark, run_python, separate_words, write_json
 from torch import from_numpy
 
 from separation.audio import read, resample, write
-from separation.data.manifest import read_manifest
+from separation.data.manifest import MANIFEST, DataError, read_manifest
 from separation.evaluate.metrics import sdri, suppression
 from separation.evaluate.tables import markdown
 
@@ -36,13 +36,18 @@ def main(argv: list[str] | None = None) -> None:
     parser = make_parser(__doc__, mixtures=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     options = parser.parse_args(argv)
+    root, files = find_data(options), {}
+    for clip in read_manifest(root / MANIFEST, "validation"):
+        files.setdefault(clip.label, root / clip.path)  # the first
+    for label in (label for *sounds, _ in PAIRS for label, _ in sounds):
+        if label not in files:
+            raise DataError(f"{root / MANIFEST}: there is no validation recording of “{label}”.")
     options.out.mkdir(parents=True, exist_ok=True)
-    clips = read_manifest(options.data / "manifest.csv", "validation")
     rows = []
     for *sounds, absent in PAIRS[:: options.every]:
         waves = {}
         for (label, query), pan in zip(sounds, PANS, strict=True):
-            wave, rate = read(options.data / next(clip.path for clip in clips if clip.label == label))
+            wave, rate = read(files[label])
             mono = resample(wave.mean(0, keepdim=True), rate, RATE)[0].numpy()
             mono = np.resize(mono, SECONDS * RATE)  # repeated if it is shorter
             waves[query] = np.outer(pan, 0.1 * mono / np.sqrt(np.mean(np.square(mono))))
@@ -62,4 +67,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

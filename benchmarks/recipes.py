@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from common import ROOT, make_parser, package_environment, write_json
+from common import ROOT, make_parser, package_environment, run_benchmark, write_json
 
 from separation.evaluate.tables import markdown
 
@@ -54,4 +54,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import ROOT, make_parser, write_json
+from common import ROOT, make_parser, run_benchmark, write_json
 
 from separation import Separator
 from separation.evaluate.tables import markdown
@@ -126,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

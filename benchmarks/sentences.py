@@ -6,7 +6,7 @@ The mixtures are drawn from the validation recordings of FOLDER/manifest.csv (`-
 includes another, the third 5 dB softer, as loud or 5 dB louder than each of the two that are asked for. What is asked
 for is their sum. The rows take turns with ten held-out phrasings, which were written before the rules of
 `separation.inference.sentences` were last changed and measured after that, and with ten earlier ones, which the rules
-know.
+know; they have come to know "it goes from {} to {}" as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import chain, permutations
 from pathlib import Path
 
 import numpy as np
-from common import interval, make_parser, weights_checksum, write_json
+from common import find_data, interval, make_parser, run_benchmark, weights_checksum, write_json
 from tqdm import tqdm
 
 from separation import Query, Separator
@@ -78,10 +78,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=100, help="number of mixtures")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     options = parser.parse_args(argv)
-    separator, values, by_phrasing = Separator.from_pretrained(options.model), defaultdict(list), defaultdict(list)
-    rows = draw_rows(options.data, options.rows, options.seed)[:: options.every]
+    root, values, by_phrasing = find_data(options), defaultdict(list), defaultdict(list)
+    rows = draw_rows(root, options.rows, options.seed)[:: options.every]
+    separator = Separator.from_pretrained(options.model)
     for number, row in enumerate(tqdm(rows, "mixtures", disable=None)):
-        rendered, labels = render(row, options.data), [row[name] for name in ASKED]
+        rendered, labels = render(row, root), [row[name] for name in ASKED]
         wanted = rendered.mixture - rendered.target
         phrasings = {SENTENCE.format(name): each[number % len(each)] for name, each in PHRASINGS.items()}
         texts = [phrasing.format(*labels) for phrasing in phrasings.values()]
@@ -122,4 +123,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import interval, make_parser, weights_checksum, write_json
+from common import find_data, interval, make_parser, run_benchmark, weights_checksum, write_json
 from tqdm import tqdm
 
 from separation import Separator
@@ -27,7 +27,6 @@ from separation.data.fixed_mixtures import Row, render
 from separation.data.manifest import MANIFEST, Clip, absolute_entries, read_entries
 from separation.data.render.instruments import instruments
 from separation.data.validation import draw_place
-from separation.errors import DataError
 from separation.evaluate.metrics import MissingPackage, bootstrap, pesq, si_sdr, stoi
 from separation.evaluate.tables import markdown
 
@@ -150,29 +149,24 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--manifest", default=MANIFEST, metavar="NAME", help="of the recordings, in --data")
     options = parser.parse_args(argv)
-    if options.data is None:
-        parser.error("--data or SEPARATION_DATA must name the folder that contains manifest.csv and the recordings.")
     if not find_spec("noisereduce"):
         print("noisereduce is left out: it is not installed (pip install noisereduce).")
-    try:
-        rendered = [folder / MANIFEST for folder in (options.speech, options.music) if folder]
-        groups = read_held_out([options.data / options.manifest, *rendered])
-        separator, report = Separator.from_pretrained(options.model), {}
-        for task in options.task:
-            rows = draw_rows(groups, task, options.rows, options.seed)[:: options.every]
-            if not rows:
-                print(f"{task} is left out: there are no held-out recordings of it.")
-                continue
-            used = {row["recording"] for row in rows}
-            held = {clip.recording for group in groups for label in TASKS[task][1] for clip in group.get(label, ())}
-            print(f"{task}: the targets are {len(used)} of {len(held)} held-out recordings.")
-            report[task] = summarize(measure(separator, rows, task), rows)
-            print(table(task, report[task]), flush=True)
-    except DataError as error:
-        raise SystemExit(str(error)) from None
+    rendered = [folder / MANIFEST for folder in (options.speech, options.music) if folder]
+    groups = read_held_out([find_data(options) / options.manifest, *rendered])
+    separator, report = Separator.from_pretrained(options.model), {}
+    for task in options.task:
+        rows = draw_rows(groups, task, options.rows, options.seed)[:: options.every]
+        if not rows:
+            print(f"{task} is left out: there are no held-out recordings of it.")
+            continue
+        used = {row["recording"] for row in rows}
+        held = {clip.recording for group in groups for label in TASKS[task][1] for clip in group.get(label, ())}
+        print(f"{task}: the targets are {len(used)} of {len(held)} held-out recordings.")
+        report[task] = summarize(measure(separator, rows, task), rows)
+        print(table(task, report[task]), flush=True)
     text = "\n\n".join(table(task, lines) for task, lines in report.items())
     write_json(options.json, {"weights": weights_checksum(options.model), "card": [TITLE, text], "tasks": report})
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -16,7 +16,7 @@ import random
 from pathlib import Path
 
 import numpy as np
-from common import make_parser, write_json
+from common import make_parser, run_benchmark, write_json
 
 from separation import Separator
 from separation.calibrate import fit_logistic
@@ -77,4 +77,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

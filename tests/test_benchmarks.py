@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import re
+import runpy
 import sys
 import time
 from collections import Counter
@@ -597,3 +598,31 @@ def test_speech_is_scored_at_its_levels_and_its_table_goes_into_the_card(directo
     with pytest.raises(SystemExit):
         model_card.main([str(directory), "--manifest", str(manifest), *also])
     assert "was measured with other weights" in capsys.readouterr().err
+
+
+# Data that are missing
+
+
+@pytest.mark.parametrize("script", [
+    "absent", "direction", "example_recordings", "listing", "live --only scores --model small", "onnx_export",
+    "own_sounds", "query_forms", "real_mix --out out", "sentences", "speech", "typed_queries",
+    "studies/noise_invariant",
+])  # fmt: skip
+@pytest.mark.parametrize("data", [(), ("--data", "empty")])
+def test_a_benchmark_without_its_data_is_one_sentence(script, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEPARATION_DATA", raising=False)
+    monkeypatch.setattr(Separator, "from_pretrained", lambda *_, **__: SimpleNamespace(model=nn.Linear(1, 1)))
+    name, *words = script.split()
+    path = Path(absent.__file__).parent / f"{name}.py"
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr(sys, "argv", [str(path), *words, *data])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        stop.value.code == 2
+        and sentence.startswith(path.name)
+        and ("empty/" in sentence if data else "--data" in sentence)
+    )
+    assert not list(tmp_path.iterdir())  # nothing was begun

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from study import run_benchmark
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -177,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

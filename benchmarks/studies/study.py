@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -25,6 +26,9 @@ from separation.data.mixing import draw_excerpt, repeat_to
 from separation.evaluate.metrics import Signals, bootstrap, sdri
 from separation.evaluate.tables import markdown
 from separation.models.band_unet import BandUNet
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from common import run_benchmark as run_benchmark
 
 RATE, SECONDS = 16000, 3.0  # of the small network and its mixtures
 SILENCE_RMS = 1e-3

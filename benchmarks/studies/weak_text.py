@@ -144,4 +144,4 @@ def run_study(arguments: Namespace, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study.run_benchmark(main)
