@@ -219,8 +219,18 @@ class Run:
             return [slug(name) for name in dict.fromkeys(known_sounds())]
         return [part for each in self.requests for part in (slug(each.name), f"not_{slug(each.name)}")] or ["sounds"]
 
+    def check_queries(self) -> None:
+        """Raise UsageError, before Ray starts, if the model cannot be loaded or takes no such query."""
+        from separation.console.messages import Reporter
+        from separation.console.model import Model
+
+        options = argparse.Namespace(**vars(self.options) | {"device": "cpu", "verbose": False})
+        model = Model(options, self.requests, Reporter(options, False))
+        _ = model.separator, model.queries
+
     def separate(self, todo: list[dict[str, Any]], journals: set[str]) -> Iterator[dict[str, Any]]:
         """Yield the row of each recording when it is finished; add the names of the journals to `journals`."""
+        self.check_queries()
         tag, count = f"{time.time():.0f}-{os.urandom(4).hex()}", min(TASKS, len(todo))
         tasks = [
             {"journal": f"{STATE}/journal-{tag}-{first}.jsonl", "files": json.dumps(todo[first::count])}

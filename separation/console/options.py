@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import math
 import os
 import sys
@@ -239,6 +240,8 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
     for name in ("threads", "jobs", "rate", "channels"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(options, name)}.")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib.")
     check_format(options.format, options.subtype, options.bitrate)
     if not options.live:
         check_output(options, requests)

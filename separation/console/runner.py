@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import math
 import sys
@@ -102,8 +101,6 @@ class Runner:
     def run(self) -> int:
         """Process every input; return the exit status."""
         options, began = self.options, time.monotonic()
-        if options.plot and importlib.util.find_spec("matplotlib") is None:
-            raise UsageError("--plot needs matplotlib, which is not installed: pip install matplotlib.")
         if self.to_stdout and sys.stdout.isatty():
             raise UsageError("Audio cannot go to a terminal. Redirect standard output, or name a folder with -o.")
         check_model(options.model, options.device)
