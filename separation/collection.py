@@ -254,8 +254,8 @@ def write_results(store: Store, rows: Iterable[dict[str, Any]], about: dict[str,
         [
             ("path", text), ("version", text), ("folder", text), ("number", pa.int64()), ("outputs", pa.list_(text)),
             ("sounds", pa.list_(sound)), ("heard", pa.list_(heard)), ("sounding", pa.list_(text)), ("remix", text),
-            ("rest", text), ("duration", number), ("level", number), ("seconds", number), ("attempts", pa.int64()),
-            ("warnings", pa.list_(text)), ("error", text),
+            ("rest", text), ("rest_level", number), ("duration", number), ("level", number), ("seconds", number),
+            ("attempts", pa.int64()), ("warnings", pa.list_(text)), ("error", text),
         ],
         metadata=about,
     )  # fmt: skip
@@ -270,6 +270,7 @@ def make_row(source: dict[str, Any], record: dict[str, Any], attempts: int) -> d
     same = ("outputs", "heard", "sounding", "remix", "rest", "duration", "level", "seconds", "warnings", "error")
     row = {name: source[name] for name in ("path", "version", "folder", "number")}
     row |= {name: record[name] for name in same} | {"attempts": attempts}
+    row["rest_level"] = record["levels"].get("remix" if record["remix"] else "rest") if record["outputs"] else None
     names = dict.fromkeys([*record["presence"], *record["targets"], *record["residuals"]])
     kinds = {name: name for name in ("presence", "verdict")}
     kinds |= {name: f"{name}s" for name in ("level", "target", "residual")}

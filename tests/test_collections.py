@@ -244,7 +244,8 @@ def test_files_and_rows_are_those_of_separate(here, capsys, queries, names):
     same = ("outputs", "remix", "rest", "duration", "level", "sounding", "warnings", "error")
     assert {name: row[name] for name in same} == {name: record[name] for name in same}
     sounds = {each["query"]: each for each in row["sounds"]}
-    record["levels"].pop("rest", None)  # which is no sound
+    assert row["rest_level"] == record["levels"].pop("remix" if record["remix"] else "rest", None)
+    assert (row["rest_level"] is None) == (names in ("", "not_rain rain"))
     for one, many in [("presence", "presence"), ("verdict", "verdict"), ("level", "levels"), ("target", "targets")]:
         assert {name: each[one] for name, each in sounds.items() if each[one] is not None} == record[many]
     heard = [
@@ -259,12 +260,20 @@ def test_files_and_rows_are_those_of_separate(here, capsys, queries, names):
     assert bool(heard[0]) == (queries[0] in ("--list", "--all"))
 
 
-def test_a_query_that_the_model_does_not_take_ends_the_run(cluster, here, capsys):
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["--query-class", "Dog"], "takes no --query-class; it takes --query"),
+        (["--query-audio", "none.wav"], "none.wav"),
+        (["--query", "rain", "--faithful"], "leave faithful out"),
+    ],
+)
+def test_what_is_refused_is_refused_before_ray_starts(asked, sentence, here, capsys, monkeypatch):
     save("in/x.wav")
-    asked = ["--query-class", "Dog"]
     assert cli.main([*asked, "--model", os.environ["MODEL"], "in/x.wav"]) == 2
     said = capsys.readouterr().err
-    assert "takes no --query-class; it takes --query" in said
+    assert sentence in said
+    monkeypatch.setattr(batch, "start_ray", lambda *_: pytest.fail("Ray was started"))
     assert run("in", "out", queries=asked) == 2
     assert capsys.readouterr().err == said.replace("separate:", "separate-batch:")
 

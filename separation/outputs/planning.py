@@ -14,7 +14,7 @@ from separation.audio import Reader, Writer, formats
 from separation.audio.remux import Film, FilmWriter, plan_films
 from separation.audio.writing import PendingFile, commit
 from separation.errors import AudioError
-from separation.outputs.names import REMIX, Namer, Request, slug
+from separation.outputs.names import REMIX, REST, Namer, Request, slug
 from separation.outputs.origins import CURRENT, UNKNOWN, Origin, digest
 from separation.outputs.records import Record, decibels
 from separation.process import printable, remove_leftovers
@@ -195,7 +195,7 @@ class QueryOutputs:
     frames: int
     stack: ExitStack
     gain: float = 1.0
-    energy: float = 0.0  # of the target, summed over channels
+    energy: float = 0.0  # of the target, or what is left where that is the only file, summed over channels
     picture: PendingFile | None = None
 
     def __post_init__(self) -> None:
@@ -231,7 +231,7 @@ class QueryOutputs:
     def write(self, mixture: Tensor, target: Tensor) -> None:
         """Append samples (channels, time) of both; the residual is their difference."""
         signals = {"mixture": mixture, "target": target, "residual": mixture - target}
-        self.energy += float(target.norm()) ** 2
+        self.energy += float(signals["residual" if self.request.rest else "target"].norm()) ** 2
         for kind, writer in self.writers.items():
             writer.write(signals[kind])
         if self.picture:
@@ -270,8 +270,8 @@ class QueryOutputs:
         name, paths = self.request.name, {kind: str(path) for kind, path in self.paths.items()}
         if presence is not None:
             record.enter_presence(name, presence)
-        if self.request.rest is None:
-            record.levels[name] = decibels(math.sqrt(self.energy / max(1, self.frames)))
+        kind = {None: name, REMIX: REMIX}.get(self.request.rest, REST)
+        record.levels.setdefault(kind, decibels(math.sqrt(self.energy / max(1, self.frames))))
         if self.gain != 1.0:
             record.scale[name] = self.gain
         clip = self.plan.options.clip
