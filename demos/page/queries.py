@@ -15,7 +15,7 @@ from page.limits import Limits, Refusal, without_path
 from separation.audio import AudioError
 from separation.inference.changes import Span
 from separation.pretrained import ModelError
-from separation.query import Query
+from separation.query import Query, find_excluded
 
 FORMS = {"audio": ("example", "example recordings"), "image": ("picture", "pictures")}
 
@@ -49,6 +49,8 @@ def parse_queries(queries: Any, exclude: Any, limits: Limits, find: Callable[[ob
             forms[len(forms)] = name, {form: str(find(part[form]))}
         for text in split_texts(part, limits) if form is None else ():
             forms.setdefault(text.casefold(), (text, {"text": text}))
+    if both := find_excluded((text for text, form in forms.values() if "text" in form), excluded):
+        raise Refusal(f"“{both[0]}” is asked for and excluded at once; leave it out of one of the two.")
     if not forms:
         raise Refusal("Say which sounds, for example: dog barking.")
     if (most := max(len(forms), len(excluded))) > limits.sounds:

@@ -130,12 +130,14 @@ def test_invalid_queries_are_refused_with_a_sentence(queries, tmp_path):
 
 def test_texts_examples_and_sounds_to_exclude(tmp_path):
     queries = ["dog, rain", CLIP | {"name": "like  bark"}]
-    asked = parse_queries([*queries, "Dog, wind"], ["music, wind"], Limits(), lambda file: tmp_path)
+    asked = parse_queries([*queries, "Dog, hail"], ["music, wind"], Limits(), lambda file: tmp_path)
     tail = " without music and wind"
-    assert [each.name for each in asked] == [name + tail for name in ("dog", "rain", "like bark", "wind")]  # in order
+    assert [each.name for each in asked] == [name + tail for name in ("dog", "rain", "like bark", "hail")]  # in order
     assert [*asked[1].query.forms(), *asked[2].query.forms()] == ["text", "audio"]
     assert asked[2].query.forms() == {"audio": [str(tmp_path)]}
     assert all(each.query.negatives() == ["music", "wind"] for each in asked)
+    with pytest.raises(Refusal, match="“WIND” is asked for and excluded at once; leave"):
+        parse_queries("rain, wind", "WIND", Limits(), lambda file: tmp_path)
     check_forms(asked, ("text", "audio"), "a")
     with pytest.raises(Refusal, match="The model a takes no example recordings"):
         check_forms(asked, ("text",), "a")
