@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from tiny import COLUMNS, read, write_corpus, write_manifest
@@ -266,3 +267,19 @@ def test_classes_are_drawn_equally_often_among_those_that_are_held(tagged_folder
 def test_a_stream_without_the_classes_is_an_error(tagged_folder):
     with pytest.raises(DataError, match="none of the clips so far has one of the 1 labels"):
         epoch(tagged(tagged_folder, labels=["rain"]))
+
+
+def test_held_clips_are_grouped_once_and_not_at_every_draw(tagged_folder):
+    looks = 0
+
+    class Numbers(list):
+        def __iter__(self):
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    data = tagged(tagged_folder, held=8)
+    find, clips = data.class_numbers, list(data.open_shards())
+    data.class_numbers = lambda labels: Numbers(find(labels))
+    assert len(list(data.stream(iter(clips), np.random.default_rng(0)))) == len(clips) > 16
+    assert looks <= 2 * len(clips)

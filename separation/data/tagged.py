@@ -243,19 +243,27 @@ class TaggedData(CorpusData):
         Raises:
             DataError: if no clip that is held has one of the classes.
         """
-        held: deque[tuple[list[int], Tensor]] = deque(maxlen=self.held)
+        held: deque[tuple[list[int], Tensor]] = deque()
+        members: dict[int, deque[tuple[list[int], Tensor]]] = {}  # the same clips by class
         arrived = 0
         for arrived, (clip, wave) in enumerate(clips, 1):
             if arrived > self.held:
-                yield self.draw_held(held, rng)
-            if numbers := self.class_numbers(clip.labels):
-                held.append((numbers, wave))
+                yield self.draw_held(members, rng)
+            if not (numbers := self.class_numbers(clip.labels)):
+                continue
+            if len(held) == self.held:
+                for number in held.popleft()[0]:
+                    members[number].popleft()
+                    if not members[number]:
+                        del members[number]
+            held.append((numbers, wave))
+            for number in numbers:
+                members.setdefault(number, deque()).append(held[-1])
         for _ in range(min(arrived, self.held)):
-            yield self.draw_held(held, rng)
+            yield self.draw_held(members, rng)
 
-    def draw_held(self, held: Sequence[tuple[list[int], Tensor]], rng: np.random.Generator) -> TaggedItem:
+    def draw_held(self, members: dict[int, Any], rng: np.random.Generator) -> TaggedItem:
         """Draw a class of the clips that are held, then one of its clips."""
-        members = by_class((clip, clip[0]) for clip in held)
         if not members:
             raise DataError(f"{self.shards}: none of the clips so far has one of the {self.classes} labels.")
         number = sorted(members)[int(rng.integers(len(members)))]
