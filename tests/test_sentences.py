@@ -52,6 +52,8 @@ def mixture():
         ("a crying baby is buried under the noise of a helicopter", ["a crying baby", "a helicopter"]),
         ("loud siren covers up the church bells, then it rains", ["loud siren", "church bells", "it rains"]),
         ("footsteps make room for a train horn", ["footsteps", "train horn"]),
+        ("it goes from a dog barking to rain", ["dog barking", "rain"]),
+        ("Then the scene changes from traffic to a siren", ["traffic", "siren"]),
     ],
 )
 def test_a_sentence_names_several_sounds(separator, sentence, parts):
@@ -70,7 +72,8 @@ def test_a_sentence_names_several_sounds(separator, sentence, parts):
      "a man speaking through a megaphone", "a phone ringing in an empty office", "a helicopter flying over the sea",
      "a car engine idling outside a church", "a dog's claws clicking on tiles", "a library book stamp",
      "a lion tamer's whip", "somebody hammering a nail into wood", "a fan-tailed bird wailing", "a cat hisses at a dog",
-     "rain instead of wind", "dog bark but never rain"],
+     "rain instead of wind", "dog bark but never rain", "music from a car", "a train going from a tunnel to a bridge",
+     "a man walks from grass to gravel", "a hum that goes from low to high", "from rain to thunder"],
 )  # fmt: skip
 def test_aspects_of_one_sound_stay_one(separator, text):
     assert separator.understand(text).parts == {}

@@ -78,6 +78,12 @@ JOINED = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 """What is between names of one description ("water running in a sink")."""
+CHANGE = re.compile(
+    rf"(?:.*\b(?:goes|going|went|chang|fad|jump|mov|pass|shift|switch|transition|turn)\w*\s+)?from\s+(?:(?:{ARTICLE})\s+)?",
+    re.IGNORECASE | re.DOTALL,
+)
+TO = re.compile(rf"\s+to\s+(?:(?:{ARTICLE})\s+)?", re.IGNORECASE)
+"""What is before the first name and behind it if a sentence is about a change ("it goes from wind to rain")."""
 Span = tuple[int, int]
 
 
@@ -133,7 +139,10 @@ def find_names(text: str, sounds: Sequence[str]) -> list[Span]:
         size = next((n for n in sizes if shorten(text[words[start].start() : ends[n]]) in known), 0)
         if size:
             begin, end = words[start].start(), words[start + size - 1].end()
-            if found and JOINED.fullmatch(text, found[-1][1], begin):
+            change = (
+                len(found) == 1 and TO.fullmatch(text, found[0][1], begin) and CHANGE.fullmatch(text, 0, found[0][0])
+            )
+            if found and not change and JOINED.fullmatch(text, found[-1][1], begin):
                 begin = found.pop()[0]
             found.append((begin, end))
         start += max(size, 1)
@@ -198,7 +207,7 @@ class Judge:
         if len(names) < 2:
             return [(begin, end)]
         first, last = (begin, names[0][1]), (names[-1][0], end)
-        if self.read(first)[0][2] >= NAMED:
+        if not CHANGE.fullmatch(self.text, begin, names[0][0]) and self.read(first)[0][2] >= NAMED:
             names[0] = first
         if self.read(last)[0][2] >= NAMED:
             names[-1] = last
