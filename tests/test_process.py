@@ -1,5 +1,7 @@
 """How commands begin and end: standard streams that are closed, full or left, signals at any moment, leftovers."""
 
+import itertools
+import json
 import os
 import random
 import signal
@@ -22,9 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 # `separate` with a Separator that multiplies and takes `pause` seconds for each block. The audit hook sends the process
-# `number` at its event `at`, and counts the events.
+# `number` at its event `at`, and counts the events. If `warm`, it runs once for each line of standard input, in a
+# process that has torch already, and prints the status.
 PROGRAM = """
-    import os, sys, time
+    import json, os, sys, time
     number, at, pause, events = {number}, {at!r}, {pause}, 0
     def watch(name, arguments):
         global events, number
@@ -32,6 +35,20 @@ PROGRAM = """
         if number and (events == at or name == at):
             number = os.kill(os.getpid(), number)
     sys.path.insert(0, {tests!r})
+    def fork():
+        global number, at
+        import gains
+        for line in sys.stdin:
+            if pid := os.fork():
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+                continue
+            sys.argv[1:], number, at, streams, folder, os.environ["TMPDIR"] = json.loads(line)
+            os.chdir(folder)
+            for descriptor, path in enumerate(streams):
+                os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), descriptor)
+            return
+        sys.exit()
+    {warm} and fork()
     from separation import commands
     def load(*_, **__):
         from gains import GainSeparator, GainStream
@@ -54,9 +71,10 @@ PROGRAM = """
     """
 
 
-def start(*arguments, pause=0.0, number=0, at=0, **options):
+def start(*arguments, pause=0.0, number=0, at=0, warm=False, **options):
     """A process in the current folder whose signals are not ignored, as they are under nohup and in background jobs."""
-    program = textwrap.dedent(PROGRAM.format(tests=str(ROOT / "tests"), pause=pause, number=int(number), at=at))
+    settings = {"pause": pause, "number": int(number), "at": at, "warm": warm, "tests": str(ROOT / "tests")}
+    program = textwrap.dedent(PROGRAM.format(**settings))
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     before = {each: signal.signal(each, signal.SIG_DFL) for each in STATUS}
     try:
@@ -71,6 +89,28 @@ def finish(started):
     out, err = started.communicate(timeout=120)
     assert "Traceback" not in err
     return started.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def again():
+    """Runs the program in a process that has torch already; gives what `finish` does."""
+    with start(warm=True, stdin=subprocess.PIPE) as parent:
+
+        def run(*arguments, number=0, at=0, stdin=os.devnull, stdout=None, stderr=None):
+            place = os.environ["TMPDIR"]
+            written = [Path(place).with_name(name) for name in ("stdout", "stderr")]
+            for path in written:
+                path.write_bytes(b"")
+            streams = [stdin, stdout or str(written[0]), stderr or str(written[1])]
+            parent.stdin.write(json.dumps([arguments, number, at, streams, os.getcwd(), place]) + "\n")
+            parent.stdin.flush()
+            status = int(parent.stdout.readline())
+            out, err = (path.read_text() for path in written)
+            assert "Traceback" not in err
+            return status, out, err
+
+        yield run
+        parent.stdin.close()
 
 
 def shell(line, **options):
@@ -141,18 +181,15 @@ def test_a_reader_that_goes_away_ends_quietly(folder, arguments):
 
 
 @pytest.mark.parametrize("arguments", [["mix.wav"], ["-"]])
-def test_a_full_standard_output_is_reported(folder, arguments):
-    with open("/dev/full", "w") as full, open("mix.wav", "rb") as recording:
-        status, _, err = finish(start("--query", "half", *arguments, stdout=full, stdin=recording))
+def test_a_full_standard_output_is_reported(folder, again, arguments):
+    status, _, err = again("--query", "half", *arguments, stdout="/dev/full", stdin="mix.wav")
     assert status == 1
     assert "separate: standard output cannot be written: the disk is full." in err.splitlines()
 
 
-def test_messages_that_cannot_be_written_change_nothing(folder):
-    with open("/dev/full", "w") as full:
-        started = start("--query", "half", "mix.wav", "-v", stderr=full)
-        assert started.communicate(timeout=60)[0].startswith("mix.half.wav")
-    assert started.returncode == 0
+def test_messages_that_cannot_be_written_change_nothing(folder, again):
+    status, out, _ = again("--query", "half", "mix.wav", "-v", stderr="/dev/full")
+    assert status == 0 and out.startswith("mix.half.wav")
 
 
 def test_control_characters_are_escaped(tmp_path, monkeypatch, capsys):
@@ -209,25 +246,29 @@ def test_a_working_folder_that_was_removed(tmp_path):
 # Signals
 
 
-def test_a_signal_at_any_moment_leaves_all_or_nothing(folder):
+def test_a_signal_at_any_moment_leaves_all_or_nothing(folder, again):
     """Moments are counted in audit events, such as an import, an opened or renamed file, from start to end."""
     options = ["--query", "half", "--residual", "--overwrite", "mix.wav", "-o", str(folder / "out")]
-    status, _, err = finish(start(*options))
-    assert status == 0
-    finished, total = files(folder / "out"), int(err.split()[-1])
-    chance = random.Random(0)
-    moments = [chance.randrange(1, total) for _ in range(7)] + ["os.rename", "os.remove", "os.link"]
-    for moment, number in zip(moments, [*STATUS] * 4, strict=False):
-        for old in (folder / "out").glob("[!.]*"):
-            old.write_text("old")
-        began = time.monotonic()
-        status, _, err = finish(start(*options, number=number, at=moment))
-        assert status == STATUS[number], (moment, err)
-        assert err.endswith("; no incomplete files are left.\n")
-        assert files(folder / "out") == finished
-        assert len({path.read_bytes() == b"old" for path in (folder / "out").glob("[!.]*")}) == 1, moment
-        assert not files(folder / "temporary")
-        assert time.monotonic() - began < 60
+
+    def fresh(*words, **options):  # which imports torch
+        return finish(start(*words, **options))
+
+    chance, numbers = random.Random(0), itertools.cycle(STATUS)
+    for run, count, named in [(fresh, 2, []), (again, 8, ["os.rename", "os.remove", "os.link"])]:
+        status, _, err = run(*options)
+        assert status == 0
+        finished, total = files(folder / "out"), int(err.split()[-1])
+        for moment in [*(chance.randrange(1, total) for _ in range(count)), *named]:
+            for old in (folder / "out").glob("[!.]*"):
+                old.write_text("old")
+            began, number = time.monotonic(), next(numbers)
+            status, _, err = run(*options, number=number, at=moment)
+            assert status == STATUS[number], (moment, err)
+            assert err.endswith("; no incomplete files are left.\n")
+            assert files(folder / "out") == finished
+            assert len({path.read_bytes() == b"old" for path in (folder / "out").glob("[!.]*")}) == 1, moment
+            assert not files(folder / "temporary")
+            assert time.monotonic() - began < 60
 
 
 def test_a_signal_during_a_long_call_and_a_second_one(folder):
