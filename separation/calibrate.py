@@ -15,22 +15,22 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from separation.data.corpus import Corpus
-from separation.data.fixed_mixtures import CLIPS, read_rows, render
+from separation.data.fixed_mixtures import CLIPS, locate_files, read_rows, render
 from separation.data.mixing import Augment, Mixer
 from separation.data.texts import Texts
 from separation.encoders.joint import JointEncoder
-from separation.errors import DataError, ModelError, one_sentence
+from separation.errors import AudioError, DataError, ModelError, one_sentence
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.presence import ABSENT, PRESENT, PresenceRule, presence_word
 from separation.pretrained import read_config
@@ -44,6 +44,7 @@ FOLDS = 10
 WORDINGS = 3  # of each label, which the background is fitted on beside the label
 SHRINKAGE = 0.3  # of the background's coefficients
 BINS = 10  # of the reliability table
+TOO_FEW = "Calibration needs queries that occur and queries that do not, in several recordings."
 
 
 @dataclass
@@ -114,7 +115,8 @@ def drawn_mixtures(corpus: Corpus, sample_rate: int, count: int, seconds: float 
 
 def observe(separator: Separator, mixtures: Iterable[AskedMixture]) -> Evidence:
     """Detect queries and reference texts, which are the labels that the model lists and some wordings of each."""
-    labels = separator.listing.sounds
+    if not (labels := separator.listing.sounds):
+        raise DataError(f"{separator.name} lists no sounds (listing in its config), which calibration needs.")
     texts = [text for label in labels for text in (label, *wordings().get(label, ())[:WORDINGS])]
     owners = np.array([label for label in labels for _ in (label, *wordings().get(label, ())[:WORDINGS])])
     references, asked, logits, recordings = separator.conditions(texts), [], [], []
@@ -171,8 +173,13 @@ def fit_background(responses: np.ndarray, references: np.ndarray) -> np.ndarray:
 
     Returns:
         Its coefficients and a constant (dim + 1,).
+
+    Raises:
+        DataError: if every text occurs in every mixture, or there is none.
     """
     absent = np.isfinite(responses).any(0)
+    if not absent.any():
+        raise DataError(TOO_FEW)
     responses, references = responses[:, absent], references[absent]
     mean = np.logaddexp.reduce(responses, axis=0) - np.log(np.isfinite(responses).sum(0))
     features = np.c_[references, np.ones(len(references))]
@@ -196,7 +203,7 @@ def fit_presence(
         DataError: if there are not both present and absent queries.
     """
     if present.all() or not present.any():
-        raise DataError("Calibration needs queries that occur and queries that do not, in several recordings.")
+        raise DataError(TOO_FEW)
     weight = np.where(present, 0.5 / present.mean(), 0.5 / (1 - present.mean()))
     response = conditions @ background[:-1] + background[-1]
     features = np.stack([np.ones_like(detection), detection, response], axis=1)
@@ -301,27 +308,30 @@ def write_section(directory: Path, name: str, values: dict[str, Any]) -> None:
     config[name] = (config.get(name) or {}) | values
     section = yaml.safe_dump({name: config[name]}, sort_keys=False, default_flow_style=None, width=120)
     others = re.sub(rf"^{name}:.*\n(?:[ #-].*\n|\n)*", "", path.read_text(encoding="utf-8") + "\n", flags=re.MULTILINE)
+    text = others.rstrip("\n") + "\n" + section
+    is_same = False
+    with suppress(yaml.YAMLError):  # of a config in one pair of braces
+        is_same = yaml.safe_load(text) == config
     with replace_when_complete(path) as partial:
-        partial.write_text(others.rstrip("\n") + "\n" + section, encoding="utf-8")
+        partial.write_text(text if is_same else yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
 
 def store_labels(directory: Path) -> None:
     """Store conditions of labels and other sounds in a model's weights, see `JointEncoder.encode_query`.
 
     Raises:
-        ModelError: the model has no joint encoder.
+        ModelError: the model has no joint encoder of its own.
     """
     separator, file = Separator.from_pretrained(directory), directory / "model.safetensors"
-    encoder, labels = separator.encoder, wordings()
-    if not isinstance(encoder, JointEncoder):
-        raise ModelError(f"{directory}: only models with a joint encoder have conditions of labels.")
+    encoder, labels, section = separator.encoder, wordings(), read_config(directory).get("encoder")
+    if not isinstance(encoder, JointEncoder) or not section:
+        raise ModelError(f"{directory}: only models with a joint encoder of their own have conditions of labels.")
     known = {*labels, *separator.listing.sounds}
     encoder.describe_labels(labels, [each.name for each in separator.listed_sounds if each.name not in known])
-    section = read_config(directory)["encoder"]
+    section.setdefault("init_args", {}).update(labels=len(encoder.labels), classes=len(encoder.classes))
     stored = {f"encoder.{name}": getattr(encoder, name).half() for name in ("labels", "classes")}
     write_tensors(file, load_file(file) | {name: rows for name, rows in stored.items() if len(rows)})
     (directory / "sounds.safetensors").unlink(missing_ok=True)  # encoded without them
-    section["init_args"] |= {"labels": len(encoder.labels), "classes": len(encoder.classes)}
     write_section(directory, "encoder", section)
 
 
@@ -371,11 +381,14 @@ def main() -> None:
     torch.manual_seed(0)
     try:
         read_config(options.directory)  # a name is no directory to write to
+        root = options.root or (options.mixtures and options.mixtures.parent)
+        for row in read_rows(options.mixtures) if options.mixtures else ():  # before anything is written
+            if (place := locate_files(row, root)) != root:
+                raise DataError(f"{root / place} is missing. --root names the folder that the paths start from.")
         if options.labels:
             store_labels(options.directory)
         separator = Separator.from_pretrained(options.directory)
         if options.mixtures:
-            root = options.root or options.mixtures.parent
             calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
             rule = calibrate_listing(options.directory, options.mixtures, root)
             print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
@@ -383,10 +396,8 @@ def main() -> None:
             corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
             drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
             calibrate_presence(options.directory, separator, drawn)
-    except (DataError, ModelError) as error:
+    except (AudioError, DataError, ModelError) as error:
         parser.exit(1, f"{one_sentence(error)}\n")
-    except soundfile.SoundFileError as error:
-        parser.exit(1, f"{error} --root names the folder that the paths start from.\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Calibration finds known coefficients, writes them into a model directory and leaves the rest of its config alone."""
 
 import csv
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny import tiny_separator, write_corpus, write_model
 
-from separation import Separator
+from separation import Separator, calibrate
 from separation.calibrate import (
     AskedMixture,
     calibrate_listing,
@@ -188,3 +190,29 @@ def test_queries_of_one_kind_are_refused(directory, separator, mixtures):
     with pytest.raises(DataError, match="queries that occur and queries that do not"):
         calibrate_presence(directory, separator, list(listed_mixtures(mixtures, directory))[::2])
     assert (directory / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("case", ["one recording", "a recording is missing", "no sounds are listed"])
+def test_a_list_that_cannot_be_used_is_one_sentence(case, directory, separator, mixtures, monkeypatch, capsys):
+    text = mixtures.read_text()
+    if case == "one recording":
+        mixtures.write_text("\n".join(text.replace("b1.wav", "b0.wav").replace("a1.wav", "a0.wav").split("\n")[:3]))
+    elif case == "a recording is missing":
+        (directory / "b7.wav").unlink()
+    else:
+        separator.listing = ListingRule(sounds=())
+    monkeypatch.setattr(sys, "argv", ["separation.calibrate", str(directory), "--mixtures", str(mixtures)])
+    before = (directory / "config.yaml").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        calibrate.main()
+    sentences = {"one recording": "in several recordings.", "no sounds are listed": "tiny lists no sounds"}
+    assert stop.value.code == 1 and sentences.get(case, "b7.wav is missing. --root") in capsys.readouterr().err
+    assert (directory / "config.yaml").read_bytes() == before
+
+
+def test_a_config_of_any_layout_stays_readable(directory, separator, mixtures):
+    config = read_config(directory)
+    (directory / "config.yaml").write_text(json.dumps(config))
+    rule = calibrate_presence(directory, separator, listed_mixtures(mixtures, directory))
+    assert load_settings(directory, "presence", PresenceRule) == rule
+    assert read_config(directory) | {"presence": 0} == config | {"presence": 0}
