@@ -105,7 +105,7 @@ class Separator(SharedSeparator, FileSeparator, Lister, Conditioner):
             raise ValueError(f"Unknown precision {precision}. Use one of {', '.join(PRECISIONS)}.")
         device = find_device(device)  # before anything is downloaded
         path = find_model(str(name), offline)
-        trust = [trust] if isinstance(trust, str) else trust
+        trust = [trust] if isinstance(trust, str) else trust or ()
         model, encoder = load_model(path, trust)
         if faithful and not model.has_published_inference:
             raise ModelError(f"{name} was published with this package's own inference; leave faithful out.")

@@ -33,7 +33,7 @@ def test_an_own_model_is_trained_and_used(tmp_path, monkeypatch, capsys, few_sou
     with pytest.raises(
         ModelError, match=r'not one of this package\. If you trust .* use trust=\["my_package"\] or --trust'
     ):
-        Separator.from_pretrained("runs/debug")
+        Separator.from_pretrained("runs/debug", trust=None)
     with pytest.raises(ModelError, match="is not one of this package"):
         Separator.from_pretrained("runs/debug", trust=["my"])  # another package
     separator = Separator.from_pretrained("runs/debug", trust=["my_package"], device="cpu")

@@ -120,6 +120,8 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
         (("--gain", "?=3"), '--gain "?" contains no word'),
         (("--gain", "a=3", "--gain", "a=4"), "“a” is changed twice"),
         (("--gain", "a=3", "--remove", "a"), "“a” is changed twice"),
+        (("--gain", "Dog=3", "--gain", "dog=-3"), "“Dog” is changed twice"),
+        (("--query", "a", "-o", ""), "-o is empty. Name a folder."),
         (("--gain", "a=3", "--each"), "--each needs --remove"),
         (("--query", "a", "--each"), "--each needs --remove"),
         (("--gain", "a=3", "--remove", "b", "--each"), "--each cannot be combined with --gain"),

@@ -1,5 +1,7 @@
 """Pictures in training: carried by shards, and encoded once for all trainings with the same encoder."""
 
+import contextlib
+import sqlite3
 from types import SimpleNamespace
 
 import numpy as np
@@ -193,6 +195,18 @@ def test_a_file_that_holds_no_vectors_is_named(tmp_path):
         said = rf"{path}: the vectors of pictures cannot be read or written \(.*{reason}"
         with pytest.raises(DataError, match=said):
             VectorStore(tmp_path / path, b"weights")
+
+
+@pytest.mark.parametrize("value", [b"abc", "text", None, np.full(4, np.nan, "<f4").tobytes()])
+def test_a_damaged_vector_is_named(tmp_path, value):
+    store = VectorStore(tmp_path / "v.sqlite", b"weights")
+    store.add([b"picture"], np.ones((1, 4)))
+    with contextlib.closing(sqlite3.connect(tmp_path / "v.sqlite")) as writer, writer:
+        writer.execute("UPDATE vectors SET vector = ?", [value])
+    with pytest.raises(DataError, match=r"v\.sqlite: .* \(a vector is damaged\)"):
+        store.find(b"picture")
+    with pytest.raises(DataError, match=r"none\.png: the picture cannot be read"):
+        store.find("none.png")
 
 
 def test_an_encoder_without_weights_keeps_nothing(manifest, tmp_path):

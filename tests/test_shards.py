@@ -8,7 +8,9 @@ import shutil
 import tarfile
 import threading
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny import write_corpus
 from torch.utils.data import DataLoader
@@ -203,6 +205,37 @@ def test_a_row_that_is_none_is_an_error_of_the_shards(folder, tmp_path, content)
             member.size = len(content)
             shard.addfile(member, io.BytesIO(content))
     with pytest.raises(DataError, match=r"train\.json: the json of a clip of its shards is not a row of a manifest"):
+        list(ShardedClips(tmp_path / "copy", buffer=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "sound", "problem"),
+    [
+        ({}, None, "a damaged flac, or its json is not a row"),
+        ({"captions": 3}, (400, 8000), "a damaged flac, or its json is not a row"),
+        ({"more": 3}, (400, 8000), "a damaged flac, or its json is not a row"),
+        ({"peak": float("nan")}, (400, 8000), "not mono at 8000 Hz with a finite peak"),
+        ({}, (400, 16000), "not mono at 8000 Hz with a finite peak"),
+        ({}, ((400, 2), 8000), "not mono at 8000 Hz with a finite peak"),
+    ],
+)
+def test_a_clip_that_cannot_be_used_is_named(folder, tmp_path, change, sound, problem):
+    shutil.copytree(folder, tmp_path / "copy")
+    flac = io.BytesIO()
+    if sound:
+        soundfile.write(flac, np.zeros(sound[0]), sound[1], format="FLAC")
+    with tarfile.open(folder / "train-000000.tar") as shard:
+        name = next(each for each in shard.getnames() if each.endswith("json"))
+        row = json.load(shard.extractfile(name)) | change
+    with tarfile.open(tmp_path / "copy" / "train-000000.tar", "a") as shard:
+        for suffix, content in (("flac", flac.getvalue()), ("json", json.dumps(row).encode())):
+            member = tarfile.TarInfo(f"000000999.{suffix}")
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    index = json.loads((tmp_path / "copy" / "train.json").read_text())
+    index["shards"][0]["clips"] += 1
+    (tmp_path / "copy" / "train.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match=rf"train\.json: the clip 000000999 of its shards (has|is) {problem}"):
         list(ShardedClips(tmp_path / "copy", buffer=0))
 
 

@@ -103,3 +103,8 @@ def test_the_command_shows_sounds_without_loading_a_model(monkeypatch, capsys):
     assert cli.main(["--sounds", "violin", "--json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert records[0]["sound"] == "violin" and "fiddle" in records[0]["wordings"]
+
+
+def test_a_hint_about_a_long_text_is_short(separator):
+    [hint] = separator.suggest("zzyzx " * 2000)
+    assert len(hint.query) > 10_000 and len(str(hint)) < 400

@@ -275,13 +275,13 @@ def build_requests(options: argparse.Namespace) -> list[Request]:
     negative = [tidy_text(text, "--not") for text in options.negative]
     removed = [tidy_text(text, "--remove") for text in options.remove]
     gains = [(tidy_text(text, "--gain"), gain) for text, gain in options.gain]
-    if gains or (len(set(removed)) > 1 and not options.each):
-        gains += [(text, -math.inf) for text in dict.fromkeys(removed)]
+    removed = list({text.casefold(): text for text in removed}.values())
+    if gains or (len(removed) > 1 and not options.each):
+        gains += [(text, -math.inf) for text in removed]
         removed = []
-    changed = dict(gains)
-    if len(changed) < len(gains):
-        twice = next(text for text, _ in gains if [name for name, _ in gains].count(text) > 1)
-        raise UsageError(f"“{twice}” is changed twice; name each sound once.")
+    changed, folded = dict(gains), [text.casefold() for text, _ in gains]
+    if twice := [text for text in changed if folded.count(text.casefold()) > 1]:
+        raise UsageError(f"“{twice[0]}” is changed twice; name each sound once.")
     wanted: dict[tuple[str, str], list[bool]] = {}  # (form, value) -> [target, residual]
     for form, value in options.query:
         option = {"text": "--query", "label": "--query-class"}.get(form)
@@ -376,6 +376,8 @@ def writes_to_stdout(options: argparse.Namespace) -> bool:
 def check_output(options: argparse.Namespace, requests: list[Request]) -> None:
     """Raise UsageError if the options for the destination contradict each other."""
     output, files = options.output, options.files
+    if output == "":
+        raise UsageError("-o is empty. Name a folder.")
     if options.list and output == STANDARD:
         raise UsageError("--list always prints to standard output; -o is the folder for its pictures.")
     if writes_to_stdout(options):

@@ -16,6 +16,7 @@ import numpy as np
 
 from separation.data.corpus import FOLEY, Corpus, foley_seed, report_broken
 from separation.data.manifest import Clip, DataError
+from separation.errors import reason
 
 JPEG_END, JPEG_TAIL = b"\xff\xd9", 1024  # the end marker, which some programs follow by a few bytes
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -124,7 +125,12 @@ class VectorStore:
             if self.reader[0] != os.getpid():
                 self.reader = os.getpid(), sqlite3.connect(self.path, timeout=PATIENCE)
             row = self.reader[1].execute("SELECT vector FROM vectors WHERE key = ?", [self.key(picture)]).fetchone()
-        return None if row is None else np.frombuffer(row[0], "<f4")
+            if row is None:
+                return None
+            whole = isinstance(row[0], bytes) and len(row[0]) % 4 == 0
+            if not whole or not np.isfinite(vector := np.frombuffer(row[0], "<f4")).all():
+                raise sqlite3.DatabaseError("a vector is damaged")
+        return vector
 
     def add(self, pictures: Sequence[Any], vectors: np.ndarray) -> None:
         """Keep the vectors (pictures, dim) of those pictures that are paths or bytes."""
@@ -141,7 +147,10 @@ class VectorStore:
 
     def key(self, picture: str | Path | bytes) -> bytes:
         """Name of a picture's content and the encoder."""
-        content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        try:
+            content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        except OSError as error:
+            raise DataError(f"{picture!s}: the picture cannot be read ({reason(error)}).") from None
         return hashlib.blake2b(content, key=self.encoder, digest_size=16).digest()
 
     @contextmanager

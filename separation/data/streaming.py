@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 import re
 import tarfile
@@ -241,7 +242,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
             rng = random.Random(f"{self.seed} {self.epoch} {[shard.name for shard in own]}")
             samples = import_webdataset().shuffle(self.buffer, self.buffer, rng=rng)(samples)
         for sample in samples:
-            clip, wave, peak = _decode_sample(sample)
+            clip, wave, peak = self._decode_sample(sample)
             if self.as_recorded and peak is None:
                 raise DataError(f"{self.index}: its shards were written by an old version without levels: write again.")
             wave = wave * peak if self.as_recorded and peak is not None else wave
@@ -272,6 +273,22 @@ class ShardedClips(IterableDataset[StreamedClip]):
                 yield sample
         if taken < turns or read != expected:
             raise DataError(f"{self.index}: its shards hold {read} clips where {expected} are listed.")
+
+    def _decode_sample(self, sample: dict[str, Any]) -> tuple[Clip, Tensor, float | None]:
+        """A clip, its waveform (time,) with a peak of one, and the peak of the recording if the shard states it."""
+        import soundfile
+
+        row, where = dict(sample["row"]), f"{self.index}: the clip {sample['__key__']} of its shards"
+        try:
+            peak = row.pop(PEAK, None)
+            peak = None if peak is None else float(peak)
+            clip = Clip(**row | {"labels": tuple(row["labels"]), "captions": tuple(row["captions"])})
+            samples, rate = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
+        except (ValueError, KeyError, TypeError, soundfile.SoundFileError):
+            raise DataError(f"{where} has a damaged flac, or its json is not a row of a manifest.") from None
+        if samples.ndim > 1 or rate != self.sample_rate or not (peak is None or math.isfinite(peak)):
+            raise DataError(f"{where} is not mono at {self.sample_rate} Hz with a finite peak.")
+        return clip, torch.from_numpy(samples).float() / FULL_SCALE, peak
 
     def _read_shards(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """The encoded samples of some shards in order."""
@@ -308,17 +325,6 @@ def _read_index(address: str) -> tuple[int, list[Shard]]:
         if not NAME.fullmatch(name):  # webdataset runs a name that starts with "pipe:" as a command
             raise DataError(f"{address}: “{name}” is not a valid name of a shard.")
     return sample_rate, shards
-
-
-def _decode_sample(sample: dict[str, Any]) -> tuple[Clip, Tensor, float | None]:
-    """A clip, its waveform (time,) with a peak of one, and the peak of the recording if the shard states it."""
-    import soundfile
-
-    row = dict(sample["row"])
-    peak = row.pop(PEAK, None)
-    clip = Clip(**row | {"labels": tuple(row["labels"]), "captions": tuple(row["captions"])})
-    samples, _ = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
-    return clip, torch.from_numpy(samples).float() / FULL_SCALE, peak
 
 
 # Training from a stream

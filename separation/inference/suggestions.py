@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WEIGHTS, BIAS = (-1.68, -4.61, -3.04), -4.63
 """Weights of the observations in `observe`; fitted and printed by `benchmarks/typed_queries.py`."""
 
+MAX_QUERY = 200  # characters of a query in a hint
 KNOWN = 0.6  # a text below this probability gets a hint
 SHORT = 5  # words of a text in which typing errors are looked for; longer ones are captions with rare words
 SIMILAR = 0.35  # cosine of sentence vectors from which a sound is near a word
@@ -58,14 +59,15 @@ class Hint:
     parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        query = self.query if len(self.query) <= MAX_QUERY else f"{self.query[:MAX_QUERY]} ..."
         if self.parts:
             number = NUMBERS.get(len(self.parts), str(len(self.parts)))
             named = ", ".join(f"“{part}”" for part in self.parts)
-            return f"“{self.query}” is understood as {number} sounds: {named}."
+            return f"“{query}” is understood as {number} sounds: {named}."
         if self.correction:  # what is near a typing error says nothing
-            return f"Did you mean “{self.correction}”? “{self.query}” is used as typed."
+            return f"Did you mean “{self.correction}”? “{query}” is used as typed."
         near = ", ".join(f"{name} ({cosine:.2f})" for name, cosine in self.nearest.items())
-        return f"The model probably does not know “{self.query}”. Nearest sounds: {near}."
+        return f"The model probably does not know “{query}”. Nearest sounds: {near}."
 
 
 def find_words(text: str) -> list[str]:
