@@ -129,6 +129,8 @@ def observe(separator: Separator, mixtures: Iterable[AskedMixture]) -> Evidence:
         logits[-1][: len(texts)][np.isin(owners, list(mixture.labels))] = -np.inf
         queries += mixture.queries
         recordings.append(mixture.recordings)
+    if not logits:
+        raise DataError(TOO_FEW)
     count = len(texts)
     return Evidence(
         responses=np.stack([each[:count] for each in logits]),

@@ -81,7 +81,7 @@ class Separator(SharedSeparator, FileSeparator, Lister, Conditioner):
         faithful: bool = False,
         offline: bool | None = None,
         precision: str = "auto",
-        trust: Sequence[str] = (),
+        trust: Sequence[str] | None = (),
     ) -> Separator:
         """Load a model.
 

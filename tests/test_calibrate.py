@@ -189,6 +189,8 @@ def test_queries_of_one_kind_are_refused(directory, separator, mixtures):
     before = (directory / "config.yaml").read_bytes()
     with pytest.raises(DataError, match="queries that occur and queries that do not"):
         calibrate_presence(directory, separator, list(listed_mixtures(mixtures, directory))[::2])
+    with pytest.raises(DataError, match="queries that occur and queries that do not"):
+        calibrate_presence(directory, separator, [])
     assert (directory / "config.yaml").read_bytes() == before
 
 

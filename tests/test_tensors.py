@@ -3,6 +3,7 @@
 import collections
 import os
 import pickle
+import resource
 import zipfile
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from separation.errors import ModelError
-from separation.storage.tensors import read_tensors
+from separation.storage.tensors import read_tensors, write_tensors
 
 
 class Payload:
@@ -138,3 +139,16 @@ def test_an_archive_that_unfolds_to_gigabytes_is_not_opened(tmp_path, refusal):
 def test_tensors_larger_than_their_file_are_refused(tmp_path, refusal, tensor):
     torch.save({"a": torch.ones(2), "b": tensor}, tmp_path / "x.pt")
     assert "the tensor b is not stored as plain numbers" in refusal(tmp_path / "x.pt")
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
+    file = tmp_path / "model.safetensors"
+    write_tensors(file, {"a": torch.ones(3)})
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as if the disk were full
+    try:
+        with pytest.raises(ModelError, match=r"model\.safetensors cannot be written: the file would be larger"):
+            write_tensors(file, {"a": torch.ones(3000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]

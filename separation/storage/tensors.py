@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from separation.errors import ModelError, expand_home
+from separation.errors import ModelError, expand_home, reason
 from separation.storage.download import replace_when_complete
 
 Tensors = Mapping[str, Tensor]
@@ -71,10 +71,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_tensors(file: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
-    """Write a .safetensors file, which appears when it is complete."""
-    with replace_when_complete(file) as part:
-        save_file({name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}, part, metadata)
-        part.chmod(0o644)  # save_file lets only the owner read
+    """Write a .safetensors file, which appears when it is complete.
+
+    Raises:
+        ModelError: it cannot be written.
+    """
+    plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    try:
+        with replace_when_complete(file) as part:
+            save_file(plain, part, metadata)
+            part.chmod(0o644)  # save_file lets only the owner read
+    except SafetensorError as error:  # also of the system
+        number = re.search(r"os error (\d+)", str(error))
+        why = reason(OSError(int(number[1]), os.strerror(int(number[1])))) if number else " ".join(str(error).split())
+        raise ModelError(f"{file} cannot be written: {why}.") from None
 
 
 def tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
