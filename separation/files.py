@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from separation.audio import Reader
+from separation.audio import AudioError, Reader
 from separation.audio.formats import CLIPS, FORMATS, parse_bit_rate
 from separation.audio.remux import MUXERS
 from separation.encoders.base import QueryEncoder
@@ -21,7 +22,7 @@ from separation.inference.levels import measure_level, measure_level_and_rumble
 from separation.inference.results import FileSeparation, FractionWatch, Watch, pass_on
 from separation.inference.stream import Stream
 from separation.models.base import ConditionedModel
-from separation.outputs.names import Namer, Request, blend_of
+from separation.outputs.names import NAME_BYTES, Namer, Request, blend_of
 from separation.outputs.planning import OutputOptions, OutputPlan, fill_outputs
 from separation.query import Query, as_list
 from separation.storage.tensors import own_defaults
@@ -179,6 +180,8 @@ def write_files(
     requests += blend_of(Request(name, "", False, False, gain) for name, gain in sounds)
     reader, suffix = file.reader, output.suffix.lower().lstrip(".")
     same = suffix in MUXERS and suffix == reader.path.suffix.lower().lstrip(".")
+    if len(os.fsencode(output.name)) > NAME_BYTES:
+        raise AudioError(f"{output} cannot be written: the name is too long.")
     alone = (suffix in FORMATS or same) and not output.is_dir()
     if options.clip not in (None, *CLIPS):
         raise ValueError(f"Unknown clip mode {options.clip!r}. Use one of {', '.join(CLIPS)}.")

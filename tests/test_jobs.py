@@ -339,6 +339,7 @@ def test_files_from_python(separator, tmp_path):
         ({"span": (2, 1)}, ValueError, "begin before it ends"),
         ({"output": "mix.wav", "overwrite": True}, AudioError, "one of the inputs"),
         ({"output": "done.wav"}, AudioError, r"done\.wav already exists\. Add overwrite=True to replace it\."),
+        ({"output": "x" * 300 + ".wav"}, AudioError, "the name is too long"),
     ],
 )
 def test_what_fails_leaves_no_file(separator, tmp_path, monkeypatch, options, error, words):
