@@ -274,8 +274,12 @@ def test_metrics_and_the_oracle_can_be_chosen(run):
         ("--mixtures list.csv --protocol validation", 2, "not allowed with argument --mixtures"),
         ("--mixtures list.csv --metrics pesq", 1, "PESQ needs the package pesq: pip install pesq"),
         ("--mixtures list.csv --report list.csv/report.json", 1, "list.csv: file exists.\n"),
-        ("--mixtures none", 1, "none: cannot read the list of mixtures (no such file or directory).\n"),
-        ("--mixtures clips.csv", 1, "clips.csv: not a list of mixtures, the column id is missing.\n"),
+        ("--mixtures none", 1, "none: the list of mixtures cannot be read (no such file or directory).\n"),
+        (
+            "--mixtures clips.csv",
+            1,
+            "clips.csv: the list of mixtures lacks the column id in the header path,split,",
+        ),
         ("--protocol audiosep/esc51", 1, 'Unknown protocol "audiosep/esc51"; did you mean audiosep/esc50'),
     ],
 )

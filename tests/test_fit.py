@@ -327,7 +327,10 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--ckpt_path=best", "--ckpt_path=best: name the file of an earlier run, such as best.ckpt in its folder."),
         ("--data.workers=-1", "data.workers is -1; the least is 0."),
         ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
-        ("--data.validation=manifest.csv", "manifest.csv: not a list of mixtures, the column id is missing."),
+        (
+            "--data.validation=manifest.csv",
+            "manifest.csv: the list of mixtures lacks the column id in the header",
+        ),
         ("--model.compile=nosuch", "model.compile: there is no backend nosuch; these are: "),
         ("--trainer.strategy=nosuch", "trainer: You selected an invalid strategy name: `strategy='nosuch'`."),
         pytest.param(

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.data.lists import read_json
+from separation.data.lists import read_text_lists
 from separation.data.manifest import Clip
 from separation.data.mixing import draw_excerpt, repeat_to
 from separation.encoders.table import normalize_label
-from separation.errors import DataError
 
 ONE_SOURCE, SEVERAL_SOURCES = "The sound of {}", "The sound mixture of {}"  # captions
 GAIN_DB = 3.0  # largest deviation of a source's level
@@ -43,11 +42,7 @@ class Together:
     """
 
     def __init__(self, path: Path) -> None:
-        table = read_json(path)
-        if not isinstance(table, dict) or not all(
-            isinstance(others, list) and all(isinstance(other, str) for other in others) for others in table.values()
-        ):
-            raise DataError(f"{path}: not a JSON object with a list of classes for each class.")
+        table = read_text_lists(path, "a list of classes for each class")
         self.pairs = {frozenset(map(normalize_label, (one, other))) for one in table for other in table[one]}
         self.known = {normalize_label(name) for one, others in table.items() for name in (one, *others)}
 

@@ -19,14 +19,15 @@ Columns of a row, all of them texts:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from separation.data.corpus import READ_ERRORS, read_samples
-from separation.data.lists import bad_line, read_csv
-from separation.errors import DataError, reason
+from separation.data.lists import read_table
+from separation.errors import DataError
 
 SAMPLE_RATE, SECONDS = 32000, 5
 PEAK = 0.9
@@ -52,7 +53,7 @@ class Mixing:
         centre: cut longer clips around their middle, and pad shorter ones at both ends; rows' starts do not count.
         peak: mixture and target are scaled together if the peak of the mixture is above this; None: never.
         peak_to: the peak after that scaling.
-        gains: smallest and largest factor of an interference on its way to its SNR.
+        gains: bounds of the factor that sets an interference to its SNR.
         scale: final factor of target and mixture.
     """
 
@@ -98,28 +99,13 @@ def read_rows(path: Path, kind: str | None = None) -> list[Row]:
         DataError: the file cannot be read or is not a list of mixtures, or a row is not valid. The message names file,
             row (the header is row 1) and reason.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = [cells for _, cells in read_csv(path, file) if cells]
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the list of mixtures ({reason(error)}).") from None
-    except UnicodeDecodeError:
-        line = bad_line(path, "utf-8")
-        raise DataError(f"{path}, line {line}: the list of mixtures is not CSV text.") from None
-    header = table[0] if table else []
-    if missing := [column for column in REQUIRED if column not in header]:
-        raise DataError(f"{path}: not a list of mixtures, the column {missing[0]} is missing.")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns of the header have the same name.")
-    short = next((number for number, cells in enumerate(table, 1) if len(cells) != len(header)), 0)
-    if short:
-        raise DataError(f"{path}, row {short}: the number of cells differs from the header.")
-    rows = [dict(zip(header, cells, strict=True)) for cells in table[1:]]
-    if not rows:
-        raise DataError(f"{path}: the list of mixtures has no rows.")
-    for number, row in enumerate(rows, 2):
+    rows = []
+    for number, row in read_table(path, REQUIRED, what="the list of mixtures"):
         if why := row_error(row):
             raise DataError(f"{path}, row {number}: {why}.")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path}: the list of mixtures has no rows.")
     return [row for row in rows if kind is None or row["kind"] == kind]
 
 
@@ -148,9 +134,13 @@ def row_files(row: Row) -> list[str]:
     return [row[name] for name in (*ALL_CLIPS, "mixture") if row.get(name)]
 
 
-def locate_files(row: Row, root: Path) -> Path | str:
-    """Return `root` if it contains all recordings of a row, else the first missing path."""
-    return next((name for name in row_files(row) if not (root / name).is_file()), root)
+def locate_files(row: Row, root: Path, folders: Sequence[str] = ("",)) -> Path | str:
+    """Return the folder below `root` that contains all recordings of a row, or the path of a missing one."""
+    names = row_files(row)
+    for folder in folders:
+        if all((root / folder / name).is_file() for name in names):
+            return root / folder
+    return next((name for name in names if not any((root / each / name).is_file() for each in folders)), names[0])
 
 
 # Audio

@@ -16,8 +16,8 @@ MAX_COLUMNS = 1000
 
 
 @contextmanager
-def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
-    """Open a published text file.
+def open_list(path: Path, encoding: str = "utf-8", what: str = "") -> Iterator[IO[str]]:
+    """Open a published text file; messages call it `what`.
 
     Raises:
         DataError: the file cannot be opened, or has another encoding.
@@ -26,19 +26,14 @@ def open_list(path: Path, encoding: str = "utf-8") -> Iterator[IO[str]]:
         with path.open(newline="", encoding=encoding) as file:
             yield file
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({reason(error)}).") from None
+        raise DataError(f"{path}: {what and what + ' '}cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {bad_line(path, error.encoding)}: not {error.encoding.upper()} text.") from None
-
-
-def bad_line(path: Path, encoding: str) -> int:
-    """Number of the first line that is not text in this encoding; 1 if there is none."""
-    content = path.read_bytes()
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    return 1
+        content, line, name = path.read_bytes(), 1, error.encoding
+        try:
+            content.decode(name)  # the error of a part of the file does not tell the line
+        except UnicodeDecodeError as whole:
+            line += content.count(b"\n", 0, whole.start)
+        raise DataError(f"{path}, line {line}: {what and what + ' is '}not {name.upper()} text.") from None
 
 
 def read_csv(path: Path, file: Iterable[str], **options: Any) -> Iterator[tuple[int, list[str]]]:
@@ -70,20 +65,23 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise DataError(f"{where}: invalid JSON ({str(error).partition(';')[0]}).") from None
 
 
-def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: Any) -> Iterator[tuple[int, list[str]]]:
+def read_cells(
+    path: Path, least: int = 0, encoding: str = "utf-8", what: str = "", **options: Any
+) -> Iterator[tuple[int, list[str]]]:
     """Yield (row number from 1, cells) of a CSV file, without empty lines.
 
     Args:
         path: the file.
         least: minimum number of cells of each row; if it is positive, the list must have a row.
         encoding: of the file.
+        what: see `open_list`.
         options: of `csv.reader`.
 
     Raises:
         DataError: the file cannot be read, is not CSV or is empty, or a row has too few cells.
     """
     empty = True
-    with open_list(path, encoding) as file:
+    with open_list(path, encoding, what) as file:
         for number, cells in read_csv(path, file, **options):
             if cells and len(cells) < least:
                 raise DataError(f"{path}, row {number}: {len(cells)} cells instead of {least}.")
@@ -94,20 +92,31 @@ def read_cells(path: Path, least: int = 0, encoding: str = "utf-8", **options: A
         raise DataError(f"{path}: the list is empty.")
 
 
-def read_table(path: Path, columns: Sequence[str], encoding: str = "utf-8-sig") -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(
+    path: Path, columns: Sequence[str], encoding: str = "utf-8-sig", what: str = ""
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row number, row) of a CSV file with a header, which is row 1.
+
+    Args:
+        path: the file.
+        columns: that it must have; others are optional.
+        encoding: of the file.
+        what: name of a list of our own in messages: all its columns differ, and all its rows are complete.
 
     Raises:
         DataError: the file cannot be read, a column is missing, or a row is too short.
     """
-    rows = read_cells(path, encoding=encoding)
+    rows = read_cells(path, encoding=encoding, what=what)
     _, header = next(rows, (1, []))
     if missing := [column for column in columns if column not in header]:
-        raise DataError(f"{path}: no column {missing[0]} in the header {','.join(header)[:200]}.")
-    if twice := [column for column, count in Counter(header).items() if count > 1 and column in columns]:
+        lacks = f"{what} lacks the" if what else "no"
+        raise DataError(f"{path}: {lacks} column {missing[0]} in the header {','.join(header)[:200]}.")
+    if twice := [column for column, count in Counter(header).items() if count > 1 and (what or column in columns)]:
         raise DataError(f"{path}: the column {twice[0]} occurs twice in the header.")
     for number, cells in rows:
         row = dict(zip(header, cells, strict=False))
+        if what and len(cells) != len(header):
+            raise DataError(f"{path}, row {number}: the number of cells differs from the header.")
         if any(column not in row for column in columns):
             raise DataError(f"{path}, row {number}: fewer cells than the header.")
         yield number, row
@@ -121,3 +130,13 @@ def read_json(path: Path) -> Any:
     """
     with open_list(path) as file:
         return parse_json(file.read(), str(path))
+
+
+def read_text_lists(path: Path, what: str) -> dict[str, list[str]]:
+    """Read a JSON object of lists of texts; raise DataError as `read_json`, or if it is not `what` for each key."""
+    table = read_json(path)
+    if not isinstance(table, dict) or not all(
+        isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in table.values()
+    ):
+        raise DataError(f"{path}: not a JSON object with {what}.")
+    return table

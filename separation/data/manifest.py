@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from separation.data.lists import bad_line, parse_json, read_csv
+from separation.data.lists import open_list, parse_json, read_csv
 from separation.errors import DataError as DataError
 from separation.errors import reason
 from separation.storage.download import replace_when_complete
@@ -115,14 +115,9 @@ def read_entries(path: Path) -> Iterator[Entry]:
     """
     path = path / MANIFEST if path.is_dir() else path
     read_rows = _read_json_lines if path.suffix == JSON_LINES else _read_csv
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in read_rows(path, file):
-                yield _parse_row(f"{path}, row {number}", row)
-    except OSError as error:
-        raise DataError(f"{path}: the manifest cannot be read ({reason(error)}).") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}, line {bad_line(path, 'utf-8')}: the manifest is not UTF-8 text.") from None
+    with open_list(path, "utf-8-sig", "the manifest") as file:
+        for number, row in read_rows(path, file):
+            yield _parse_row(f"{path}, row {number}", row)
 
 
 def _read_csv(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -164,35 +159,36 @@ def _parse_row(where: str, row: dict[str, Any]) -> Entry:
             # NUL and surrogates cannot be parts of a path.
             if not isinstance(value, str | int | float | None) or NO_TEXT.search(str(value)):
                 raise DataError(f"{where}: the {column} is not a text.")
+    times: dict[str, float] = {}
+    for column in ("seconds", "start"):
+        cell = row.get(column)
+        try:
+            times[column] = float(cell or 0)
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: the {column} “{cell}” is not a number.") from None
+        if not (math.isfinite(times[column]) and times[column] >= 0):
+            raise DataError(f"{where}: the {column} “{cell}” is not a valid time.")
+    texts: dict[str, tuple[str, ...]] = {}
+    for name, cell, separator in (
+        ("labels", row.get("labels") or row.get("label"), ";"),
+        ("captions", row.get("caption"), "|"),
+    ):
+        parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list
+        texts[name] = tuple(part for each in parts if (part := str(each).strip()))
     clip = Clip(
         path=str(row["path"]),
         label="",
         caption="",
         recording=str(row["recording_id"] or row["path"]),
         source=str(row.get("source") or ""),
-        seconds=_parse_seconds(where, "seconds", row.get("seconds")),
+        seconds=times["seconds"],
         licence=str(row.get("licence") or ""),
-        start=_parse_seconds(where, "start", row.get("start")),
+        start=times["start"],
         frame=str(row.get("frame") or ""),
-        labels=_split_cell(row.get("labels") or row.get("label"), ";"),
-        captions=_split_cell(row.get("caption"), "|"),
+        labels=texts["labels"],
+        captions=texts["captions"],
     )
     return str(row["split"]), clip
-
-
-def _split_cell(cell: Any, separator: str) -> tuple[str, ...]:
-    parts = cell if isinstance(cell, list) else str(cell or "").split(separator)  # JSON may hold a list
-    return tuple([part for each in parts if (part := str(each).strip())])
-
-
-def _parse_seconds(where: str, column: str, cell: Any) -> float:
-    try:
-        value = float(cell or 0)
-    except (TypeError, ValueError):
-        raise DataError(f"{where}: the {column} “{cell}” is not a number.") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise DataError(f"{where}: the {column} “{cell}” is not a valid time.")
-    return value
 
 
 # Writing
@@ -284,11 +280,7 @@ def resolve_leaks(entries: Iterable[Entry]) -> tuple[list[Entry], list[Entry]]:
     """
     entries = list(entries)
     ranks = {split: STRICTNESS.get(split, len(STRICTNESS)) for split, _ in entries}
-    strictest: dict[str, int] = {}
-    for split, clip in entries:
-        for name in {clip.recording, clip.path}:
-            if "?" not in name:
-                strictest[name] = min(strictest.get(name, ranks[split]), ranks[split])
+    strictest = {name: min(ranks[split] for split in splits) for name, splits in leaks(entries).items()}
     kept: list[Entry] = []
     dropped: list[Entry] = []
     for split, clip in entries:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import Corpus
-from separation.data.lists import parse_json
+from separation.data.lists import read_text_lists
 from separation.encoders.sentence import SentenceEncoder
-from separation.errors import DataError, reason
 from separation.vocabulary.wordings import wordings
 
 FRAMES = (
@@ -28,7 +27,7 @@ FRAMES = (
     "{} in the background",
 )
 LABEL_SHARE = 0.25  # how often the plain label is drawn besides
-# Captions that ask for two sounds; the ten phrasings that `benchmarks/sentences.py` scores stay out of them.
+# Captions that ask for two sounds, without the ten phrasings that `benchmarks/sentences.py` scores.
 UNIONS = (
     "{} followed by {}", "{} and then {}", "{} and {}", "{} while {}", "{} with {}", "{}, {}", "{} as {}",
     "{} then {}", "the sound of {} and {}", "{} with {} in the background", "{}, and {}", "first {}, later {}",
@@ -55,7 +54,7 @@ WORDINGS = "wordings.json"  # in a packed corpus
 def read_wordings(*paths: Path) -> dict[str, tuple[str, ...]]:
     """Wordings of labels: JSON files with a list of texts for each label, or by default the package's own.
 
-    Labels and texts of a later file are taken from the other labels of earlier ones, so that a text means one label.
+    A text of a later file is removed from the other labels of earlier files, so that it belongs to one label only.
 
     Raises:
         DataError: if a file cannot be read or holds something else.
@@ -64,14 +63,7 @@ def read_wordings(*paths: Path) -> dict[str, tuple[str, ...]]:
         return wordings()
     found: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        try:
-            stored = parse_json(path.read_bytes(), str(path))
-        except OSError as error:
-            raise DataError(f"{path}: the wordings cannot be read ({reason(error)}).") from None
-        if not isinstance(stored, dict) or not all(
-            isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in stored.values()
-        ):
-            raise DataError(f"{path}: not a JSON object with a list of texts for each label.")
+        stored = read_text_lists(path, "a list of texts for each label")
         taken = {text.lower() for label, texts in stored.items() for text in (label, *texts)}
         found = {label: tuple(text for text in texts if text.lower() not in taken) for label, texts in found.items()}
         found |= {label: tuple(texts) for label, texts in stored.items()}

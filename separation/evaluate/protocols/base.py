@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from separation.data.fixed_mixtures import ALL_CLIPS, CLIPS, VALIDATION, Mixing, Row, row_error, row_files
+from separation.data.fixed_mixtures import ALL_CLIPS, CLIPS, VALIDATION, Mixing, Row, locate_files, row_error
 from separation.errors import expand_home
 
 LISTS_VARIABLE = "SEPARATION_LISTS"
@@ -84,12 +84,14 @@ class Protocol:
             lists: folder of the lists; None: from SEPARATION_LISTS.
 
         Raises:
-            ProtocolError: no folder is named, a list is missing or not the published one, or a row is not valid.
+            ProtocolError: no folder is named, a list is missing or not the published one, or there are no valid rows.
             DataError: a list cannot be read.
         """
         root = self.recordings(root)
         folders = [folder for folder in (lists or folder_from_environment(LISTS_VARIABLE), root) if folder]
         rows = self.build(root, *(self.find_list(each, folders) for each in self.lists))
+        if not rows:
+            raise ProtocolError(f"{self.name}: {root} holds none of its recordings.")
         for row in rows:
             if why := row_error(row):
                 raise ProtocolError(f"{self.name}, row {row['id']}: {why}.")
@@ -122,11 +124,7 @@ class Protocol:
 
     def locate(self, row: Row, root: Path) -> Path | str:
         """Return the folder that contains all recordings of a row, or the first missing path."""
-        names = row_files(row)
-        for folder in self.folders:
-            if all((root / folder / name).is_file() for name in names):
-                return root / folder
-        return next(name for name in names if not any((root / folder / name).is_file() for folder in self.folders))
+        return locate_files(row, root, self.folders)
 
 
 def folder_from_environment(variable: str) -> Path | None:
