@@ -128,7 +128,7 @@ def test_a_broken_file_is_reported_and_left_out(many, tmp_path, capsys, how):
 
 
 def test_more_than_one_in_a_hundred_stops(many, tmp_path, monkeypatch):
-    hiss = {name: lambda rng, seconds, rate: rng.uniform(-1, 1, round(seconds * rate)).astype("f") for name in "ab"}
+    hiss = {name: lambda rng, length, rate: rng.uniform(-1, 1, length) for name in "ab"}
     monkeypatch.setattr("separation.data.foley.SOUNDS", hiss)
     manifest = with_paths(many, "two", {37: "nowhere.wav", 38: "nowhere.wav"})
     for foley in (0, 60):  # procedural clips do not dilute the limit: 2 of 220 would pass
@@ -240,7 +240,7 @@ def test_a_packed_corpus_equals_its_manifest(tmp_path, capsys, encoded, two_soun
 def test_a_packed_corpus_lacks_broken_recordings(many, tmp_path, capsys, encoded):
     out, missing = tmp_path / "packed", many.parent / "nowhere.wav"
     corpus = pack(with_paths(many, "packed", {5: "nowhere.wav"}), out, sample_rate=8000)
-    assert capsys.readouterr().out == f"left out: {missing}: there is no such file.\n"
+    assert capsys.readouterr().out == f"left out: {missing}: the file does not exist.\n"
     assert len(corpus) == len(Corpus(out, sample_rate=8000)) == 99
     assert deviation(corpus, 98, expected(many.parent / read(many)[99]["path"], 8000)) <= 1
     with pytest.raises(DataError, match="2 of 100 clips cannot be read"):

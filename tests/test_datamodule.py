@@ -129,7 +129,7 @@ def test_only_the_first_rank_reports_clips_that_are_left_out(hundred, capsys):
     lost = 100 - len(first.rows)
     assert 0 < lost < 10
     assert capsys.readouterr().out.splitlines() == [
-        f"left out: {hundred.parent}/audio/made/tone 0/7.wav: there is no such file.",
+        f"left out: {hundred.parent}/audio/made/tone 0/7.wav: the file does not exist.",
         f"{lost} of 100 validation mixtures are left out: silent or not readable.",
         f"left out: {hundred.parent}/held/audio/made/tone 0/7.wav: the file is damaged or not audio: "
         "it cannot be read as .wav (Format not recognised).",

@@ -212,7 +212,9 @@ def test_pictures_are_of_the_same_moment_as_the_excerpt(tmp_path, manifest, monk
     data = with_frames(tmp_path, manifest, 12, monkeypatch)
     middles = set()
     for seed in range(60):
-        wave, pictures = data.cut_clip(0, np.random.default_rng(seed))
+        wave, pictures = data.cut(
+            data.sounds.waveform(0), data.pictures.list_pictures(data.clips[0]), np.random.default_rng(seed)
+        )
         numbers = [int(path.stem) for path in pictures]
         assert numbers == list(range(numbers[0], numbers[0] + 3))
         centre = float(wave.mean()) - 1  # s
@@ -223,7 +225,9 @@ def test_pictures_are_of_the_same_moment_as_the_excerpt(tmp_path, manifest, monk
 
 def test_a_clip_with_few_pictures_gives_what_it_has(tmp_path, manifest, monkeypatch):
     data = with_frames(tmp_path, manifest, 1, monkeypatch)
-    wave, pictures = data.cut_clip(0, np.random.default_rng(0))
+    wave, pictures = data.cut(
+        data.sounds.waveform(0), data.pictures.list_pictures(data.clips[0]), np.random.default_rng(0)
+    )
     assert [path.name for path in pictures] == ["000001.jpg"] and wave.shape == (16000,)
 
 

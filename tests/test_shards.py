@@ -151,7 +151,7 @@ def test_a_broken_clip_is_left_out_and_reported(tmp_path, capsys):
     (tmp_path / "audio" / "made" / "tone 7" / "1.wav").unlink()
     said = []
     write_shards(manifest, tmp_path / "out", shards=2, sample_rate=8000, notice=said.append)
-    assert said == [f"left out: {tmp_path}/audio/made/tone 7/1.wav: there is no such file."]
+    assert said == [f"left out: {tmp_path}/audio/made/tone 7/1.wav: the file does not exist."]
     assert len(recordings(ShardedClips(tmp_path / "out"))) == len(ShardedClips(tmp_path / "out")) == 99
     (tmp_path / "audio" / "made" / "tone 8" / "1.wav").unlink()
     assert main(["shard", str(manifest), "--out", str(tmp_path / "new"), "--shards", "2"]) == 1

@@ -139,7 +139,9 @@ def test_two_broken_recordings_of_a_hundred_stop(hundred):
     for row in rows[:2]:
         (folder / row["target"]).unlink()
     drawn = len({row[name] for row in rows for name in ("target", "interference1")})
-    with pytest.raises(BrokenError, match=rf"^2 of {drawn} recordings cannot be read; the first: .*\.wav: there is no"):
+    with pytest.raises(
+        BrokenError, match=rf"^2 of {drawn} recordings cannot be read; the first: .*\.wav: the file does"
+    ):
         draw_usable_rows(clips, folder, 40)
 
 

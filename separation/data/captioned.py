@@ -74,42 +74,35 @@ class CaptionMixer:
         if len(self.usable) < count:
             raise DataError(f"{len(self.usable)} clips have a caption; {count} are needed for a mixture.")
 
-    def phrases_of(self, number: int) -> list[str]:
-        """Phrases of a clip's caption, at least one."""
-        return split_caption(self.source.clips[number].caption, self.published)
-
-    def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[int]]:
-        """Draw a mixture: clips (clips, time), whose sum is the mixture, and their numbers.
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
+        """Draw a mixture: clips (clips, time), whose sum is the mixture, and their captions.
 
         No two clips have a phrase in common, unless none are found in 50 attempts or `published` is set.
         """
         for _ in range(MAX_ATTEMPTS):
             numbers = [self.usable[i] for i in rng.choice(len(self.usable), self.count, replace=False)]
-            said = [phrase.lower() for number in numbers for phrase in self.phrases_of(number)]
+            captions = [self.source.clips[number].caption for number in numbers]
+            said = [phrase.lower() for caption in captions for phrase in split_caption(caption, self.published)]
             if self.published or len(set(said)) == len(said):
                 break
-        clips = [self.source.waveform(number) for number in numbers]
-        if self.published:
-            waves = torch.stack([cut_middle(clip, self.length) for clip in clips])
-        else:
-            waves = torch.stack([draw_excerpt(repeat_to(clip, self.length), self.length, rng) for clip in clips])
+        waves = torch.zeros(self.count, self.length)
+        for wave, clip in zip(waves, map(self.source.waveform, numbers), strict=True):
+            if self.published:
+                before = self.length // 2 - len(clip) // 2  # negative: samples that are cut off
+                wave[:] = F.pad(clip, (before, self.length - before - len(clip)))
+            else:
+                wave[:] = draw_excerpt(repeat_to(clip, self.length), self.length, rng)
         gains = GAINS.draw(self.count, rng)
         if self.peaks is None:
-            return waves * gains[:, None] / self.count, numbers
+            return waves * gains[:, None] / self.count, captions
         peaks = torch.tensor([self.peaks[number] for number in numbers])[:, None]
-        return GAINS.apply(waves * peaks, gains), numbers
+        return GAINS.apply(waves * peaks, gains), captions
 
 
 @lru_cache(100_000)
 def split_caption(caption: str, published: bool) -> list[str]:
     """Phrases of a caption; the caption itself if it has none."""
     return (published_phrases if published else phrases)(caption) or [caption]
-
-
-def cut_middle(clip: Tensor, length: int) -> Tensor:
-    """Cut (length,) samples around the middle of a clip (time,), with zeros around a shorter one."""
-    before = length // 2 - len(clip) // 2  # negative: samples that are cut off
-    return F.pad(clip, (before, length - before - len(clip)))
 
 
 class CaptionedData(CorpusData):
@@ -176,25 +169,21 @@ class CaptionedData(CorpusData):
     ) -> CaptionedBatch:
         """See `CorpusData`."""
         mixtures = [self.mixer.draw(rng) for rng in items]
-        numbers = [number for _, chosen in mixtures for number in chosen]
-        found = [
-            (rng, self.mixer.phrases_of(number)) for rng, (_, n) in zip(items, mixtures, strict=True) for number in n
-        ]
-        filled = [
-            draw_published_phrases(each, self.slots, rng) if self.published else fill_slots(each, self.slots)
-            for rng, each in found
-        ]
+        filled, slots = [], self.slots
+        for rng, (_, captions) in zip(items, mixtures, strict=True):
+            for found in (split_caption(caption, self.published) for caption in captions):
+                filled.append(draw_published_phrases(found, slots, rng) if self.published else fill_slots(found, slots))
         isolated, names = [torch.zeros(0, self.clips, self.length)], []
         if self.isolated_mixer is not None:
             for rng in shared.spawn((rank + 1) * self.isolated)[rank * self.isolated :]:
-                waves, chosen = self.isolated_mixer.draw(rng)
+                waves, captions = self.isolated_mixer.draw(rng)
                 isolated.append(waves[None])
-                names += [self.isolated_mixer.source.clips[number].caption for number in chosen]
+                names += captions
         return CaptionedBatch(
             clips=torch.stack([waves for waves, _ in mixtures]),
-            captions=[self.mixer.source.clips[number].caption for number in numbers],
+            captions=[caption for _, captions in mixtures for caption in captions],
             phrases=[phrase for texts, _ in filled for phrase in texts],
-            shares=torch.tensor([weights for _, weights in filled]).view(len(items), self.clips, self.slots),
+            shares=torch.tensor([weights for _, weights in filled]).view(len(items), self.clips, slots),
             isolated=torch.cat(isolated),
             names=names,
         )

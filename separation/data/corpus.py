@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,7 +31,7 @@ DECODED_AT_ONCE = 64  # clips
 ROUNDING = 0.05  # seconds by which a length in a manifest may be off: lists round them
 TRUNCATED = 0.02  # share of a clip that may be missing at its end
 READ_ERRORS = (OSError, RuntimeError, DataError, AudioError)
-"""What `read_part` raises for a broken or missing file; `describe_error` puts it into words."""
+"""What `read_samples` raises for a broken or missing file."""
 
 
 class BrokenError(DataError):
@@ -78,14 +79,10 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
         DataError: if the file is missing, empty or damaged, ends before the clip does, is silent there, or contains
             NaN or infinity. The message names the file.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file.")
-    if not path.stat().st_size:
-        raise DataError(f"{path}: the file is empty (0 bytes).")
     try:
         samples, rate = read_samples(path, start, seconds, ROUNDING)
-    except AudioError as error:
-        raise DataError(str(error).replace(str(path), f"{path}: the file", 1)) from None
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: " + re.sub(f"^{re.escape(str(path))}", "the file", str(error))) from None
     found = len(samples) / rate
     if not found:
         raise DataError(f"{path}: there is no sound at {start:g} s." if start else f"{path}: the file has no samples.")
@@ -99,18 +96,11 @@ def read_part(path: Path, start: float = 0.0, seconds: float = 0.0) -> tuple[np.
     return mono, rate
 
 
-def describe_error(path: Path, error: Exception) -> str:
-    """A read error as a sentence that starts with the path."""
-    text = str(error)
-    return text if text.startswith(str(path)) else f"{path}: {text}"
+def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> tuple[np.ndarray, float]:
+    """Read a part of a file as mono at `sample_rate`: samples (time,) as int16 at full scale, and their peak before.
 
-
-Sound = tuple[np.ndarray, float]
-"""Samples (time,) as int16 at full scale, and their peak before scaling."""
-
-
-def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.0) -> Sound:
-    """Read a part of a file as mono at `sample_rate`, scaled to full scale. Raises as `read_part`."""
+    Raises as `read_part`.
+    """
     import soxr
 
     mono, rate = read_part(path, start, seconds)
@@ -121,10 +111,12 @@ def decode(path: Path, sample_rate: int, start: float = 0.0, seconds: float = 0.
     return np.round(mono / peak * FULL_SCALE).astype(np.int16), peak
 
 
-def decode_clips(clips: Sequence[Clip], root: Path, sample_rate: int) -> Iterator[Sound | str]:
-    """Decode clips in order, several at a time; a line of text stands for a clip that cannot be read."""
+def decode_clips(
+    clips: Sequence[Clip], root: Path, sample_rate: int, broken: list[str]
+) -> Iterator[tuple[int, np.ndarray, float]]:
+    """Yield (number, samples, peak) of each clip in order, as `decode`; `broken` gets a line for each of the others."""
 
-    def decode_clip(clip: Clip) -> Sound | str:
+    def decode_clip(clip: Clip) -> tuple[np.ndarray, float] | str:
         if clip.source == FOLEY:
             from separation.data.foley import synthesise
 
@@ -133,12 +125,16 @@ def decode_clips(clips: Sequence[Clip], root: Path, sample_rate: int) -> Iterato
             return np.round(wave / peak * FULL_SCALE).astype(np.int16), peak
         try:
             return decode(root / clip.path, sample_rate, clip.start, clip.seconds)
-        except READ_ERRORS as error:
-            return describe_error(root / clip.path, error)
+        except DataError as error:
+            return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(clips), DECODED_AT_ONCE):
-            yield from pool.map(decode_clip, clips[first : first + DECODED_AT_ONCE])
+            for number, sound in enumerate(pool.map(decode_clip, clips[first : first + DECODED_AT_ONCE]), first):
+                if isinstance(sound, str):
+                    broken.append(sound)
+                else:
+                    yield number, *sound
 
 
 def report_broken(
@@ -239,13 +235,14 @@ class Corpus:
         self.clips += foley_clips(foley)
         if not self.clips:
             raise DataError("There is nothing to train on: give a manifest, or ask for procedural clips (foley).")
-        decoded = list(decode_clips(self.clips, root or (manifest or Path()).parent, sample_rate))
-        report_broken([each for each in decoded if isinstance(each, str)], self.recording_count(), notice)
-        sounds = [(np.zeros(0, np.int16), 0.0) if isinstance(each, str) else each for each in decoded]
-        self.samples = torch.from_numpy(np.concatenate([samples for samples, _ in sounds]))
-        self.lengths, self.peaks = [len(samples) for samples, _ in sounds], [peak for _, peak in sounds]
+        broken: list[str] = []
+        sounds = list(decode_clips(self.clips, root or (manifest or Path()).parent, sample_rate, broken))
+        report_broken(broken, self.recording_count(), notice)
+        self.samples = torch.from_numpy(np.concatenate([samples for _, samples, _ in sounds]))
+        self.clips = [self.clips[number] for number, _, _ in sounds]
+        self.lengths, self.peaks = [len(samples) for _, samples, _ in sounds], [peak for _, _, peak in sounds]
         self.starts = (np.cumsum(self.lengths) - self.lengths).tolist()
-        self.keep([number for number, length in enumerate(self.lengths) if length > 0])
+        self.keep(range(len(sounds)))
 
     def keep(self, numbers: Sequence[int]) -> None:
         """Drop all clips but these, and renumber."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
@@ -43,30 +44,16 @@ class Batches(Dataset[Any]):
         return self.data.batch(*key, self.rank, self.world)
 
 
-class Positions(Sampler[Any]):
-    """Keys of the batches from a position on: (epoch, index), or the index alone if there are no epochs."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.first = count, 0
-        self.epoch: int | None = None
-
-    def __len__(self) -> int:
-        return self.count - self.first
-
-    def __iter__(self) -> Iterator[Any]:
-        numbers = range(self.first, self.count)
-        return iter(numbers) if self.epoch is None else ((self.epoch, number) for number in numbers)
-
-
 class Loader:
     """The batches of an epoch, from the training's position on; its workers stay for all epochs.
 
     This is not a `DataLoader`, so Lightning adds no sampler: the batches depend on the rank already.
 
     Args:
-        dataset: returns batches by the keys of `Positions`; or a function that returns the stream of an epoch.
+        dataset: returns batches by (epoch, index), or by index if there is no `position`; or a function that returns
+            the stream of an epoch.
         count: batches per epoch.
-        position: returns the epoch and the batch at which the training stands; None = the keys are indices.
+        position: returns the epoch and the batch at which the training stands; None = there are no epochs.
         workers: processes that draw batches.
     """
 
@@ -81,7 +68,7 @@ class Loader:
         # The default generator belongs to the training.
         self.settings: dict[str, Any] = {"num_workers": workers, "generator": torch.Generator(), "batch_size": None}
         self.settings["pin_memory"] = torch.cuda.is_available()
-        self.positions = Positions(count)
+        self.keys: list[Any] = []  # of the batches that are left of the epoch
         self.loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
@@ -95,10 +82,10 @@ class Loader:
             stream: DataLoader[Any] = DataLoader(self.dataset(epoch or 0), **self.settings)
             yield from islice(stream, first, self.count)
             return
-        self.positions.epoch, self.positions.first = epoch, first
+        self.keys[:] = [number if epoch is None else (epoch, number) for number in range(first, self.count)]
         if self.loader is None:
             stays = self.settings["num_workers"] > 0
-            self.loader = DataLoader(self.dataset, sampler=self.positions, persistent_workers=stays, **self.settings)
+            self.loader = DataLoader(self.dataset, sampler=self.keys, persistent_workers=stays, **self.settings)
         yield from self.loader
 
     def state_dict(self) -> dict[str, int]:
@@ -309,7 +296,8 @@ class MixtureData(CorpusData):
         seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
         drawn: Draw = self.mixer.draw(world * self.batch_size, generator)
-        drawn = drawn.part(rank * self.batch_size, (rank + 1) * self.batch_size)
+        part = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
+        drawn = replace(drawn, **{k: v[part] for k, v in vars(drawn).items() if v is not None and k != "bank"})
         if not self.on_device:
             self.mixer.cut(drawn)
         return drawn

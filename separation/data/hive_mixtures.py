@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from separation.data.corpus import READ_ERRORS
 from separation.data.datamodule import CorpusData
 from separation.data.fixed_mixtures import read_clip
-from separation.data.hive import MOST_SOURCES, HiveMixture, HiveSource, read_hive
+from separation.data.hive import MOST_SOURCES, HiveMixture, read_hive
 from separation.data.queried import Queried
 from separation.errors import DataError
 
@@ -41,45 +41,28 @@ class HiveData(CorpusData):
 
     def load(self) -> None:
         """Read the metadata."""
-        for mixture in read_hive(self.folder_of_sources, "train"):
-            self.mixtures.append(mixture)
-            if len(self.mixtures) == self.limit:
-                break
+        self.mixtures = list(islice(read_hive(self.folder, "train"), self.limit or None))
         self.corpus = self.mixtures
-
-    @property
-    def folder_of_sources(self) -> Path:
-        """Where the paths of the metadata start."""
-        assert self.root is not None
-        return self.root
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
         """See `CorpusData`."""
         sources = torch.zeros(len(items), MOST_SOURCES, self.length)
-        texts = []
-        for place, rng in enumerate(items):
-            waves, label = self.draw_mixture(rng)
-            sources[place, : len(waves)] = waves
-            texts.append([label])
+        texts = [[self.draw_mixture(waves, rng)] for waves, rng in zip(sources, items, strict=True)]
         return Queried(sources, texts, texts)
 
-    def draw_mixture(self, rng: np.random.Generator) -> tuple[Tensor, str]:
-        """Draw a mixture: its sources (sources, time), the one that is asked for first, and the label that asks."""
+    def draw_mixture(self, waves: Tensor, rng: np.random.Generator) -> str:
+        """Write the sources of a mixture, the queried one first, to silent `waves` (5, time); return its label."""
         for _ in range(MAX_ATTEMPTS):
-            mixture = self.mixtures[int(rng.integers(len(self.mixtures)))]
-            order = np.roll(np.arange(len(mixture.sources)), -int(rng.integers(len(mixture.sources))))
+            sources = self.mixtures[int(rng.integers(len(self.mixtures)))].sources
+            first = int(rng.integers(len(sources)))
+            ordered = sources[first:] + sources[:first]
             try:
-                waves = [self.read_source(mixture.sources[number]) for number in order]
+                for wave, source in zip(waves, ordered, strict=False):
+                    found = read_clip(self.folder / source.path, self.sample_rate, source.start, source.seconds)
+                    found = found[: self.length]
+                    wave[: len(found)] = source.gain * torch.from_numpy(found)
+                return ordered[0].label
             except READ_ERRORS as error:
                 broken = error
-                continue
-            return torch.stack(waves), mixture.sources[order[0]].label
-        raise DataError(
-            f"{self.folder_of_sources}: {MAX_ATTEMPTS} mixtures in a row cannot be read; the last: {broken}"
-        )
-
-    def read_source(self, source: HiveSource) -> Tensor:
-        """Read a source (time,), at its level in the mixture."""
-        path = self.folder_of_sources / source.path
-        wave = torch.from_numpy(read_clip(path, self.sample_rate, source.start, source.seconds)).float()[: self.length]
-        return source.gain * F.pad(wave, (0, self.length - len(wave)))
+                waves.zero_()
+        raise DataError(f"{self.folder}: {MAX_ATTEMPTS} mixtures in a row cannot be read; the last: {broken}")

@@ -9,7 +9,7 @@ the accelerator.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -198,11 +198,6 @@ class Draw(Transferable):
     waves: Tensor | None = None
     clips: Tensor | None = None
 
-    def part(self, first: int, last: int) -> Draw:
-        """Some of the mixtures."""
-        values = {name: value for name, value in vars(self).items() if value is not None and name != "bank"}
-        return replace(self, **{name: value[first:last] for name, value in values.items()})
-
 
 class Mixer:
     """Draws mixtures of two or three labelled clips, each with queries.
@@ -254,12 +249,6 @@ class Mixer:
             "clips": torch.tensor([[corpus.starts[clip], corpus.lengths[clip], clip] for clip in order]),
         }
 
-    def to(self, device: torch.device) -> None:
-        """Move samples and tables to the device where batches are cut."""
-        if self.samples.device != device:
-            self.samples = self.samples.to(device)
-            self.tables = {name: table.to(device) for name, table in self.tables.items()}
-
     def draw(self, count: int, generator: torch.Generator) -> Draw:
         """Draw everything for `count` mixtures, on the CPU."""
         shape, augment = (count, self.slots), self.augment
@@ -304,7 +293,8 @@ class Mixer:
     def with_unions(
         self, labels: Tensor, used: Tensor, sentences: Tensor, chances: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Make three sources of a share of the mixtures, with three queries: for two sources, for one, for none.
+        """Give a share of the mixtures three sources and three queries, which ask for two of them, for the third, and
+        for something absent.
 
         Returns labels, used, sentences and `Batch.asks`.
         """
@@ -380,7 +370,10 @@ class Mixer:
     def mix(self, draw: Draw) -> Batch:
         """Complete a batch on its device: cut excerpts if they are not, apply filters and levels."""
         if draw.waves is None:
-            self.to(draw.labels.device)
+            device = draw.labels.device
+            if self.samples.device != device:  # samples and tables stay where batches are cut
+                self.samples = self.samples.to(device)
+                self.tables = {name: table.to(device) for name, table in self.tables.items()}
             self.cut(draw)
         assert draw.waves is not None
         sources = treat(draw.waves, draw.filtered, draw.knots, draw.cutoff, draw.gain)

@@ -1,4 +1,4 @@
-"""A user's own sounds, mixed with each other and with others, which a model is to tell them apart from."""
+"""Mixtures of a user's own sounds and others, from which a model learns to tell the own ones from everything else."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from separation.data.manifest import Clip, Entry, absolute_entries, read_entries
 from separation.data.mixing import Draw, Mixer, draw_excerpt
 from separation.errors import DataError
 
-FIRST = 0.85  # share of the mixtures in which one of the own sounds is certain
+FIRST = 0.85  # share of the mixtures that contain an own sound by intention, not by chance
 OTHERS = 0.35  # probability of own sounds among the other sources
 SNR_DB = (-5.0, 0.0, 5.0)  # of held-out mixtures
 HELD_OUT_SEED = 500  # of procedural sounds that are not trained on
-REHEARSED = 3  # one of so many procedural sounds is asked for in the end
-STAND_INS = 2  # procedural sounds that take the place of own ones where there is no manifest
+REHEARSED = 3  # after the training, every third procedural sound is asked for
+STAND_INS = 2  # number of procedural sounds that serve as own ones if there is no manifest
 
 
 class NoTexts:
@@ -119,12 +119,11 @@ class OwnSoundsData(MixtureData):
         """
         listed = [clip for split, clip in self.entries if split == "validation" and clip.label in self.own]
         listed.sort(key=lambda clip: clip.label)
-        clips: list[tuple[Clip, Tensor]] = []
-        for clip, sound in zip(listed, decode_clips(listed, self.folder, self.sample_rate), strict=True):
-            if isinstance(sound, str):
-                self.notice(f"left out: {sound}")
-            else:
-                clips.append((clip, torch.from_numpy(sound[0]).float() / FULL_SCALE))
+        broken: list[str] = []
+        sounds = decode_clips(listed, self.folder, self.sample_rate, broken)
+        clips = [(listed[number], torch.from_numpy(wave).float() / FULL_SCALE) for number, wave, _ in sounds]
+        for line in broken:
+            self.notice(f"left out: {line}")
         others = [label for label in SOUNDS if label not in self.own]
         new: list[Rendered] = []
         for clip, wave in clips:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -105,22 +106,18 @@ def write_samples(
 ) -> list[Entry]:
     """Write samples and index of all clips that can be read; return these clips. Raises BrokenError as `pack`."""
     kept: list[Entry] = []
-    broken, starts, lengths, peaks, written = [], [], [], [], 0
+    broken: list[str] = []
+    lengths, peaks = [], []
     clips = [clip for _, clip in entries]
-    sounds = tqdm(decode_clips(clips, root, sample_rate), "clips", len(clips), leave=False, disable=None)
+    sounds = tqdm(decode_clips(clips, root, sample_rate, broken), "clips", len(clips), leave=False, disable=None)
     with (folder / SAMPLES).open("wb") as file:
-        for entry, sound in zip(entries, sounds, strict=True):
-            if isinstance(sound, str):
-                broken.append(sound)
-                continue
-            samples, peak = sound
+        for number, samples, peak in sounds:
             file.write(samples.astype("<i2").tobytes())
-            kept.append(entry)
-            starts.append(written)
+            kept.append(entries[number])
             lengths.append(len(samples))
             peaks.append(peak)
-            written += len(samples)
     report_broken(broken, sum(clip.source != FOLEY for clip in clips), notice)
+    *starts, written = accumulate(lengths, initial=0)
     index: dict[str, Any] = {"sample_rate": sample_rate, "clips": len(kept), "samples": written}
     index |= {"starts": starts, "lengths": lengths, "peaks": peaks}
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")

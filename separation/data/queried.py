@@ -5,7 +5,7 @@ Unlike `MixtureData`, which provides sentence vectors, a batch holds the queries
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from separation.data.gains import Gains, RandomGains
 from separation.data.manifest import Clip, DataError
 from separation.data.mixing import SILENCE_RMS, draw_excerpt
 from separation.data.pictures import Pictures
-from separation.data.streaming import ShardedClips, StreamedClip, stream_turns
+from separation.data.streaming import StreamedClip, stream_turns
 from separation.data.texts import texts_of
 from separation.data.transfer import Transferable
 
@@ -115,6 +115,7 @@ class QueriedData(CorpusData):
         self.together = None if together is None else Together(together)
         self.frames, self.margin, self.vectors, self.pictures = frames, margin, vectors, Pictures(self.folder)
         self.shards, self.held, self.buffer = shards, held, buffer
+        self.stream_options = {"balance": self.balance, "frames": self.has_pictures}
         # Set with the corpus
         self.clips: list[Clip] = []
         self.labels: Sequence[str] = ()
@@ -145,18 +146,7 @@ class QueriedData(CorpusData):
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
         """See `CorpusData`."""
-        sources, levels, texts, labels, pictures = [], [], [], [], []
-        for rng in items:
-            numbers = self.draw_clips(rng)
-            excerpts = [self.cut_clip(number, rng) for number in numbers]
-            peaks = torch.tensor([self.corpus.peaks[number] if self.as_recorded else 1.0 for number in numbers])
-            sources.append(torch.stack([wave for wave, _ in excerpts]) * peaks[:, None])
-            levels.append(self.gains.draw(self.sources, rng))
-            asked = [self.clips[number] for number in numbers[: self.asked]]
-            texts.append([self.draw_text(clip, rng) for clip in asked])
-            labels.append([clip.label for clip in asked])
-            pictures.append([self.pictures.look_up(shown) for _, shown in excerpts[: self.asked]])
-        return Queried(torch.stack(sources), texts, labels, pictures if self.frames else [], torch.stack(levels))
+        return self.make_batch(([self.load_clip(number) for number in self.draw_clips(rng)] for rng in items), items)
 
     def draw_clips(self, rng: np.random.Generator) -> list[int]:
         """Draw the clips of one mixture.
@@ -180,16 +170,29 @@ class QueriedData(CorpusData):
             return False
         return unrelated(clip, other) if self.distinct else clip.recording != other.recording
 
-    def cut_clip(self, number: int, rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
-        """Draw an excerpt (time,) of a clip of the corpus, and the pictures around its middle."""
-        pictures = self.pictures.list_pictures(self.clips[number]) if self.frames else []
-        return self.cut(self.sounds.waveform(number), pictures, rng)
+    def load_clip(self, number: int) -> StreamedClip:
+        """Return a clip of the corpus as those of a stream are."""
+        clip, wave = self.clips[number], self.sounds.waveform(number)
+        wave = wave * self.corpus.peaks[number] if self.as_recorded else wave
+        return (clip, wave, self.pictures.list_pictures(clip)) if self.frames else (clip, wave)
 
-    def cut(
-        self, wave: Tensor, pictures: list[Any], rng: np.random.Generator, silence: float = SILENCE_RMS
-    ) -> tuple[Tensor, list[Any]]:
-        """Draw an excerpt (time,) of a waveform whose level is above `silence`, and the pictures around its middle."""
+    def make_batch(self, mixtures: Iterable[Sequence[StreamedClip]], rngs: Sequence[np.random.Generator]) -> Queried:
+        """Make a batch of the clips of mixtures, each with a generator."""
+        sources, clips, pictures = [], [], []
+        for mixture, rng in zip(mixtures, rngs, strict=True):
+            excerpts = [self.cut(wave, shown[0] if shown else [], rng) for _, wave, *shown in mixture]
+            sources.append(torch.stack([wave for wave, _ in excerpts]))
+            clips.append([clip for clip, *_ in mixture[: self.asked]])
+            pictures.append([self.pictures.look_up(shown) for _, shown in excerpts[: self.asked]])
+        levels = torch.stack([self.gains.draw(self.sources, rng) for rng in rngs])
+        texts = [[self.draw_text(clip, rng) for clip in asked] for asked, rng in zip(clips, rngs, strict=True)]
+        labels = [[clip.label for clip in asked] for asked in clips]
+        return Queried(torch.stack(sources), texts, labels, pictures if self.frames else [], levels)
+
+    def cut(self, wave: Tensor, pictures: list[Any], rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
+        """Draw an excerpt (time,) that is not silent beside the waveform's peak, and the pictures around its middle."""
         if len(pictures) < max(2, self.frames):  # not one per second
+            silence = SILENCE_RMS * float(wave.abs().max())
             return draw_excerpt(wave, self.length, rng, self.short, silence), pictures[: self.frames]
         margin = min(self.margin, (len(pictures) - 1) // 2)
         middle = int(rng.integers(margin, len(pictures) - margin))  # picture number `middle` shows second middle + 0.5
@@ -222,11 +225,6 @@ class QueriedData(CorpusData):
 
     # From a stream
 
-    def open_shards(self) -> ShardedClips:
-        """The clips of the shards."""
-        how: dict[str, Any] = {"as_recorded": self.as_recorded, "balance": self.balance, "frames": self.has_pictures}
-        return ShardedClips(str(self.shards), "train", self.buffer, self.seed, even=True, **how)
-
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:
         """Choose the clips of every mixture from those that are held.
 
@@ -250,19 +248,3 @@ class QueriedData(CorpusData):
     def count_turns(self, clips: int) -> int:
         """Number of mixtures of a stream of so many clips."""
         return clips if clips < self.held else max(clips - self.held, self.held)
-
-    def stack(self, mixtures: list[list[StreamedClip]], rng: np.random.Generator) -> Queried:
-        """A batch of chosen clips."""
-        excerpts = [
-            self.cut(wave, pictures[0] if pictures else [], rng, SILENCE_RMS * float(wave.abs().max()))
-            for mixture in mixtures
-            for _, wave, *pictures in mixture
-        ]
-        sources = torch.stack([wave for wave, _ in excerpts]).view(len(mixtures), self.sources, self.length)
-        levels = torch.stack([self.gains.draw(self.sources, rng) for _ in mixtures])
-        asked = [[clip for clip, *_ in mixture[: self.asked]] for mixture in mixtures]
-        texts = [[self.draw_text(clip, rng) for clip in clips] for clips in asked]
-        labels, pictures = [[clip.label for clip in clips] for clips in asked], []
-        for first in range(0, len(excerpts) if self.frames else 0, self.sources):
-            pictures.append([self.pictures.look_up(shown) for _, shown in excerpts[first : first + self.asked]])
-        return Queried(sources, texts, labels, pictures, levels)

@@ -122,22 +122,20 @@ def _write_shard(
     import soundfile
 
     kept: list[Clip] = []
-    failed, webdataset, shown = [], import_webdataset(), Pictures(root)
+    failed: list[str] = []
+    webdataset, shown = import_webdataset(), Pictures(root)
     with (
         replace_when_complete(path) as partial,
         partial.open("wb") as file,
         webdataset.TarWriter(file, encoder=False, mtime=0) as writer,
     ):
-        sounds = decode_clips([clip for _, clip in numbered], root, sample_rate)
-        for (number, clip), sound in zip(numbered, sounds, strict=True):
+        for place, samples, peak in decode_clips([clip for _, clip in numbered], root, sample_rate, failed):
+            number, clip = numbered[place]
             try:
                 pictures = read_pictures(shown.list_pictures(clip)) if frames else {}
             except DataError as error:
-                sound = str(error)
-            if isinstance(sound, str):
-                failed.append(sound)
+                failed.append(str(error))
                 continue
-            samples, peak = sound
             flac = io.BytesIO()
             soundfile.write(flac, samples, sample_rate, format="FLAC", subtype="PCM_16")
             row = json.dumps(asdict(clip) | {PEAK: peak}, ensure_ascii=False).encode()
@@ -155,8 +153,8 @@ class ShardedClips(IterableDataset[StreamedClip]):
     Put it into a `DataLoader` with `batch_size=None`. Create it where torch.distributed (or RANK and WORLD_SIZE) knows
     the rank, such as in a data module's `train_dataloader`.
 
-    With `balance`, a worker takes as many turns as without, and each of its clips has its expected number of them,
-    rounded up or down by a random offset; turns of a clip are spread by the buffer.
+    `balance` does not change how many clips a worker yields, but how often each of them comes: its expected number of
+    times, rounded up or down by a random offset. The buffer moves repetitions of a clip apart.
 
     Args:
         folder: output of `write_shards`, a folder or an http(s) address.
@@ -334,7 +332,8 @@ class StreamedBatches(IterableDataset[Any]):
     """The batches that one worker makes of its clips in one epoch.
 
     Args:
-        data: data module; its `stream` chooses what a batch is made of, its `stack` makes the batch.
+        data: data module; `stream_options` are arguments of `ShardedClips`, `stream` chooses what a batch is made of,
+            and `make_batch` makes it.
         epoch: number of the epoch.
 
     Raises:
@@ -343,7 +342,8 @@ class StreamedBatches(IterableDataset[Any]):
 
     def __init__(self, data: Any, epoch: int) -> None:
         self.data, self.epoch, self.rank = data, epoch, data.ranks()[0]
-        self.clips = data.open_shards()
+        how = {"buffer": data.buffer, "seed": data.seed, "as_recorded": data.as_recorded} | data.stream_options
+        self.clips = ShardedClips(str(data.shards), even=True, **how)
         self.clips.set_epoch(epoch)
         if (rate := self.clips.sample_rate) != data.sample_rate:
             raise DataError(f"{self.clips.index}: the shards are at {rate} Hz, the training at {data.sample_rate}.")
@@ -354,7 +354,7 @@ class StreamedBatches(IterableDataset[Any]):
         for item in self.data.stream(iter(self.clips), rng):
             waiting.append(item)
             if len(waiting) == self.data.batch_size:
-                yield self.data.stack(waiting, rng)
+                yield self.data.make_batch(waiting, [rng] * len(waiting))
                 waiting = []
 
 

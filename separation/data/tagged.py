@@ -16,7 +16,7 @@ from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
 from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt
-from separation.data.streaming import ShardedClips, StreamedClip
+from separation.data.streaming import StreamedClip
 from separation.data.transfer import Transferable
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
@@ -118,7 +118,7 @@ class SplitClips(Dataset[TaggedBatch]):
         for place, numbers in self.clips[index * size : (index + 1) * size]:
             level = self.corpus.peaks[place] if self.data.as_recorded else 1.0
             items.append((numbers[0], numbers, self.corpus.waveform(place) * level))
-        return self.data.collate(items, [np.random.default_rng((self.data.seed, PLACE, index))] * len(items))
+        return self.data.make_batch(items, [np.random.default_rng((self.data.seed, PLACE, index))] * len(items))
 
 
 class TaggedData(CorpusData):
@@ -160,6 +160,7 @@ class TaggedData(CorpusData):
             raise ValueError(f"data.held is {held}; the least is 1")
         self.labels, self.as_recorded, self.validation_clips = labels, as_recorded, validation_clips
         self.shards, self.held, self.buffer = shards, held, buffer
+        self.stream_options = {"balance": 0.0, "classes": self.is_class}  # every class equally often
         self.numbers_of: dict[str, int | None] = {}
         # Set with the corpus
         self.source: Any = None
@@ -219,10 +220,10 @@ class TaggedData(CorpusData):
         for label, clip in (self.sampler[place] for place in places):
             wave = self.source.waveform(clip) * (self.source.peaks[clip] if self.as_recorded else 1.0)
             items.append((self.present[label], self.numbers[clip], wave))
-        return self.collate(items, [np.random.default_rng((self.seed, PLACE, place)) for place in places])
+        return self.make_batch(items, [np.random.default_rng((self.seed, PLACE, place)) for place in places])
 
-    def collate(self, items: Sequence[TaggedItem], rngs: Sequence[np.random.Generator]) -> TaggedBatch:
-        """A batch of a random excerpt of each clip, which may be silent, or of the clip and silence."""
+    def make_batch(self, items: Sequence[TaggedItem], rngs: Sequence[np.random.Generator]) -> TaggedBatch:
+        """Make a batch of random excerpts of long clips, which may be silent; silence follows short clips."""
         waveforms, tags = torch.zeros(len(items), self.length), torch.zeros(len(items), self.classes)
         for row, ((_, numbers, wave), rng) in enumerate(zip(items, rngs, strict=True)):
             waveforms[row] = draw_excerpt(wave, self.length, rng, "pad", attempts=1)
@@ -231,14 +232,9 @@ class TaggedData(CorpusData):
 
     # From a stream
 
-    def open_shards(self) -> ShardedClips:
-        """The clips of the shards that have one of the classes, every class equally often."""
-        order: dict[str, Any] = {"balance": 0.0, "classes": self.is_class}
-        return ShardedClips(str(self.shards), "train", self.buffer, self.seed, True, self.as_recorded, **order)
-
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[TaggedItem]:
-        """Draw from the clips that are held: once for every clip that arrives while so many are held, and for the
-        remaining ones at the end. How often depends on the number of clips only, which is the same on every rank.
+        """Draw a clip of those that are held whenever another one arrives, once `held` clips are there. At the end as
+        many are drawn as are held, so the number of draws is that of the clips, which is the same on every rank.
 
         Raises:
             DataError: if no clip that is held has one of the classes.
@@ -272,7 +268,3 @@ class TaggedData(CorpusData):
     def count_turns(self, clips: int) -> int:
         """Number of clips that are drawn from a stream of so many clips."""
         return clips
-
-    def stack(self, items: Sequence[TaggedItem], rng: np.random.Generator) -> TaggedBatch:
-        """A batch of clips that were drawn from a stream."""
-        return self.collate(items, [rng] * len(items))

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from separation.audio import Reader
 from separation.data import fixed_mixtures as mixtures
-from separation.data.corpus import READ_ERRORS, BrokenError, describe_error, read_part, read_samples, report_broken
+from separation.data.corpus import READ_ERRORS, BrokenError, read_part, read_samples, report_broken
 from separation.data.fixed_mixtures import CLIPS, SECONDS, LeftOut, Rendered, Row
 from separation.data.manifest import MANIFEST, Clip, DataError, read_manifest, read_recording_ids, recording_ids
 from separation.data.manifest import add_recording_ids as add_ids
@@ -319,8 +319,8 @@ def _broken_recordings(rows: Sequence[Row], clips: Sequence[Clip], root: Path) -
             continue
         try:
             read_part(root / clip.path, clip.start, clip.seconds)
-        except READ_ERRORS as error:
-            broken[clip.path] = describe_error(root / clip.path, error)
+        except DataError as error:
+            broken[clip.path] = str(error)
     return list(broken.values())
 
 

@@ -182,15 +182,15 @@ def join(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Decode every clip and report broken clips and recordings in two splits."""
-    from separation.data.corpus import READ_ERRORS, describe_error, read_part
+    from separation.data.corpus import read_part
 
     root, entries, broken = options.root or options.manifest.parent, list(read_entries(options.manifest)), 0
     for _, clip in entries:
         try:
             read_part(root / clip.path, clip.start, clip.seconds)
-        except READ_ERRORS as error:
+        except DataError as error:
             broken += 1
-            print(describe_error(root / clip.path, error))
+            print(error)
     leaking = leaks(entries)
     for name, splits in sorted(leaking.items()):
         print(f"{name}: this recording is in {' and '.join(sorted(splits))}.")

@@ -96,7 +96,7 @@ def prepare_folder(root: Path, output: Path, table: Path | None = None, report: 
     Raises:
         DataError: there is no clip, or the list is not valid.
     """
-    from separation.data.corpus import READ_ERRORS, describe_error, read_part  # imports torch
+    from separation.data.corpus import read_part  # imports torch
 
     if not root.is_dir():
         raise DataError(f"{root}: no such folder.")
@@ -121,8 +121,8 @@ def prepare_folder(root: Path, output: Path, table: Path | None = None, report: 
         try:
             samples, rate = read_part(root / clip.path)
             sound[clip.path] = (split, replace(clip, seconds=round(len(samples) / rate, 6)))
-        except READ_ERRORS as error:
-            broken.append(describe_error(root / clip.path, error))
+        except DataError as error:
+            broken.append(str(error))
             report(f"left out: {broken[-1]}")
     if not sound:
         raise DataError(f"{root}: none of its {len(listed)} clips can be read; the first: {broken[0]}")

@@ -14,32 +14,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Spectrum = Sequence[tuple[float, float]]
 Renderer = Callable[[np.random.Generator, int, int], Array]
-Sound = Callable[[np.random.Generator, float, int], NDArray[np.float32]]
-PEAK = 0.9
-SHORTEST = 0.5  # s; shorter requests are rendered this long and cut, so that every sound has its first event
-SOUNDS: dict[str, Sound] = {}
+"""Renders (time,) samples by random numbers, number of samples and rate."""
+SOUNDS: dict[str, Renderer] = {}
 
 
-def sound(label: str) -> Callable[[Renderer], Sound]:
-    """Register a renderer under a label, with checks of its arguments, exact length and normalised peak."""
-
-    def register(render: Renderer) -> Sound:
-        def synthesise(rng: np.random.Generator, seconds: float, sample_rate: int) -> NDArray[np.float32]:
-            if not (math.isfinite(seconds) and seconds >= 0):
-                raise ValueError(f"a sound cannot last {seconds} seconds")
-            if sample_rate <= 0:
-                raise ValueError(f"a sample rate must be positive, not {sample_rate}")
-            length = round(seconds * sample_rate)
-            wave = render(rng, max(length, math.ceil(SHORTEST * sample_rate)), sample_rate)
-            part: Array = wave[:length] * (PEAK / np.abs(wave).max())
-            return part.astype(np.float32)
-
-        synthesise.__doc__ = render.__doc__
-        synthesise.__name__ = synthesise.__qualname__ = render.__name__
-        SOUNDS[label] = synthesise
-        return synthesise
-
-    return register
+def sound(label: str) -> Callable[[Renderer], Renderer]:
+    """Register a renderer under a label."""
+    return lambda render: SOUNDS.setdefault(label, render)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
