@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,17 +58,14 @@ def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0)
     return count
 
 
-def add_frames(
-    entries: list[Entry], root: Path, out: Path, folder: Path, notice: Callable[[str], None] = print
-) -> list[Entry]:
-    """Return the entries with the frames of their videos in `frame`; broken videos are reported and get none.
+def add_frames(entries: list[Entry], root: Path, out: Path, folder: Path) -> list[Entry]:
+    """Return the entries with the frames of their videos in `frame`; broken videos get none, and a line is printed.
 
     Args:
         entries: from a manifest.
         root: the folder that their paths start from.
         out: where the folders of frames go; existing ones are kept.
         folder: the folder that the frames' paths in the manifest start from.
-        notice: called with a line for each broken video.
 
     Raises:
         OSError: if the frames cannot be written.
@@ -86,6 +82,6 @@ def add_frames(
                     extract(root / video, target, clip.start, clip.seconds)
                 frames = Path(os.path.relpath(target / PICTURES, folder)).as_posix()
             except DataError as error:
-                notice(f"no frames: {error}")
+                print(f"no frames: {error}")
         done.append((split, replace(clip, frame=frames) if video else clip))
     return done

@@ -18,8 +18,8 @@ class BSS3(NamedTuple):
     sar: float
 
 
-def bss_eval_3(references: NDArray[np.floating], estimate: NDArray[np.floating], source: int = 0) -> BSS3:
-    """Score the estimate of one source, without permutation.
+def bss_eval_3(references: NDArray[np.floating], estimate: NDArray[np.floating]) -> BSS3:
+    """Score the estimate of the first source.
 
     The estimate is projected by least squares on delayed copies (0 to 511 samples) of its true source, P_s, and on
     those of all true sources, P. Unlike in version 4, the filtered source counts as target:
@@ -29,7 +29,6 @@ def bss_eval_3(references: NDArray[np.floating], estimate: NDArray[np.floating],
     Args:
         references: true sources (sources, time).
         estimate: (time,).
-        source: the estimate's number among the references.
     """
     if not estimate.any() or not all(each.any() for each in references):
         return BSS3(np.nan, np.nan, np.nan)
@@ -50,7 +49,7 @@ def bss_eval_3(references: NDArray[np.floating], estimate: NDArray[np.floating],
             filters = np.linalg.lstsq(gram, products, rcond=None)[0]
         return np.fft.irfft((np.fft.rfft(filters.reshape(len(chosen), TAPS), size) * chosen).sum(0), size)[:length]
 
-    target, everything = project(spectra[source : source + 1]), project(spectra)
+    target, everything = project(spectra[:1]), project(spectra)
 
     def ratio(signal: NDArray[np.floating], error: NDArray[np.floating]) -> float:
         with np.errstate(divide="ignore"):

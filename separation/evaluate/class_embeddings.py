@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from separation.data.corpus import READ_ERRORS, read_samples
 from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.mixing import repeat_to
 from separation.encoders.base import EXAMPLE_SUFFIXES
 from separation.errors import ModelError
 from separation.separator import Separator
@@ -55,32 +55,6 @@ def list_class_examples(source: Path, root: Path | None = None) -> dict[str, lis
     return found
 
 
-def embed_clips(separator: Separator, clips: Iterable[Clip], seconds: float) -> tuple[list[Tensor], list[str]]:
-    """Compute the conditions (dim,) of recordings, and the reasons why others have none.
-
-    Args:
-        separator: gives the encoder.
-        clips: with absolute paths.
-        seconds: the condition is that of the first seconds, repeated where a recording is shorter, silence included;
-            0: that of an example query, the mean over its segments without silent frames.
-    """
-    vectors, reasons = [], []
-    for clip in clips:
-        try:
-            samples, rate = read_samples(Path(clip.path), clip.start, clip.seconds)
-            wave = torch.from_numpy(samples).mean(1)
-            if seconds and len(wave):
-                length = round(seconds * rate)
-                wave = wave.repeat(-(-length // len(wave)))[:length]
-                vector = separator.encoder.encode_audio(wave[None], rate)
-            else:
-                vector = separator.encoder.encode_examples([(wave, rate)])
-            vectors.append(vector[0].detach().float().cpu())
-        except (*READ_ERRORS, ModelError, ValueError) as error:
-            reasons.append(f"{clip.path}: {error}")
-    return vectors, reasons
-
-
 def write_class_embeddings(
     separator: Separator, examples: dict[str, list[Clip]], file: Path, seconds: float = 0.0
 ) -> tuple[dict[str, int], list[str]]:
@@ -90,7 +64,8 @@ def write_class_embeddings(
         separator: gives the encoder.
         examples: of each class, from `list_class_examples`.
         file: appears when it is complete.
-        seconds: see `embed_clips`.
+        seconds: a recording counts by its first seconds, repeated where it is shorter, silence included; 0: as an
+            example query does, by the mean over its segments without silent frames.
 
     Returns:
         Number of recordings of each class in the file, and the reasons why others are left out.
@@ -101,15 +76,22 @@ def write_class_embeddings(
     """
     if "audio" not in separator.encoder.modalities:
         raise ModelError(f"{separator.name} is not queried by recordings, so it has no conditions of classes.")
-    means, counts, reasons = {}, {}, []
+    vectors: dict[str, list[Tensor]] = defaultdict(list)
+    encoder, reasons = separator.encoder, []
     with torch.inference_mode():
-        for name, clips in examples.items():
-            vectors, failed = embed_clips(separator, clips, seconds)
-            reasons += failed
-            if vectors:
-                means[name] = separator.encoder.mean(torch.stack(vectors))[0].clone()
-                counts[name] = len(vectors)
+        for name, clip in ((name, clip) for name, clips in examples.items() for clip in clips):
+            try:
+                samples, rate = read_samples(Path(clip.path), clip.start, clip.seconds)
+                wave, length = torch.from_numpy(samples).mean(1), round(seconds * rate)
+                if seconds and len(wave):
+                    vector = encoder.encode_audio(repeat_to(wave, length)[None, :length], rate)
+                else:
+                    vector = encoder.encode_examples([(wave, rate)])
+                vectors[name].append(vector[0].detach().float().cpu())
+            except (*READ_ERRORS, ModelError, ValueError) as error:
+                reasons.append(f"{clip.path}: {error}")
+        means = {name: encoder.mean(torch.stack(found))[0].clone() for name, found in vectors.items()}
     if not means:
         raise ModelError(f"No recording of the classes can be used. {reasons[0]}")
     write_tensors(file, means)
-    return counts, reasons
+    return {name: len(found) for name, found in vectors.items()}, reasons

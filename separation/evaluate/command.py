@@ -213,7 +213,7 @@ def load_separator(options: argparse.Namespace) -> Separator:
 
 
 def check_queries(separator: Any, rows: list[Row], column: str) -> None:
-    """Raise EvaluationError if a model that is asked by name knows some of the rows' names not."""
+    """Raise EvaluationError if the model is queried by name and does not know some of the names in the rows."""
     encoder: Any = getattr(separator, "encoder", None)
     by_file = isinstance(encoder, NamedEmbeddings)
     if not by_file and (encoder is None or "label" not in encoder.modalities or "text" in encoder.modalities):
@@ -264,13 +264,6 @@ def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file; NaN and infinity become null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: finite(each) for name, each in value.items()}
-        if isinstance(value, list):
-            return [finite(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
     with replace_when_complete(path) as partial:
-        partial.write_text(json.dumps(finite(value), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")

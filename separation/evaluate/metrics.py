@@ -29,6 +29,7 @@ PUBLISHED_EPSILON = float(np.finfo(np.float32).eps)  # of sums of squares, in th
 SEGMENT_SECONDS, SEGMENT_STEP = 0.03, 0.25
 SEGMENT_LOW, SEGMENT_HIGH = -10.0, 35.0
 SPEECH_RATE = 16000
+ROUNDS = 2000  # of the bootstrap
 PACKAGES = {"pesq": "pesq", "stoi": "pystoi"} | dict.fromkeys(("bss_isr", "bss_sir", "bss_sar"), "museval")
 
 
@@ -372,13 +373,13 @@ def is_installed(metric: str) -> bool:
 # Confidence
 
 
-def bootstrap(values: Array, groups: list[str], rounds: int = 2000, seed: int = 0) -> tuple[float, float]:
+def bootstrap(values: Array, groups: list[str]) -> tuple[float, float]:
     """Return the 95 % interval of the mean by resampling groups (recordings), whose rows are not independent."""
     names = sorted(set(groups))
     number = {name: place for place, name in enumerate(names)}
     index = np.array([number[group] for group in groups])
     sums = np.bincount(index, weights=values, minlength=len(names))
     counts = np.bincount(index, minlength=len(names))
-    chosen = np.random.default_rng(seed).integers(len(names), size=(rounds, len(names)))
+    chosen = np.random.default_rng(0).integers(len(names), size=(ROUNDS, len(names)))
     low, high = np.quantile(sums[chosen].sum(1) / counts[chosen].sum(1), [0.025, 0.975])
     return float(low), float(high)

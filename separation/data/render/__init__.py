@@ -69,9 +69,9 @@ def make_rng(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(name.encode())))
 
 
-def add_room(rng: np.random.Generator, wave: Array, share: float = 0.4) -> tuple[Array, str]:
-    """Put a share of the waves into synthetic rooms; return the wave, and the room's name or an empty text."""
-    if rng.random() >= share:
+def add_room(rng: np.random.Generator, wave: Array) -> tuple[Array, str]:
+    """Put 40 % of the waves into synthetic rooms; return the wave, and the room's name or an empty text."""
+    if rng.random() >= 0.4:
         return wave, ""
     decay = log_uniform(rng, 0.03, 0.5)
     padded = np.append(wave, np.zeros(round(2 * decay * RATE)))
