@@ -13,7 +13,7 @@ from tiny import COLUMNS, read, write_corpus, write_manifest
 
 from separation.data.gains import RandomGains
 from separation.data.manifest import DataError
-from separation.data.streaming import ShardedClips, write_shards
+from separation.data.streaming import ShardedClips, StreamedBatches, write_shards
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")
@@ -279,7 +279,7 @@ def test_held_clips_are_grouped_once_and_not_at_every_draw(tagged_folder):
             return super().__iter__()
 
     data = tagged(tagged_folder, held=8)
-    find, clips = data.class_numbers, list(data.open_shards())
+    find, clips = data.class_numbers, list(StreamedBatches(data, 0).clips)
     data.class_numbers = lambda labels: Numbers(find(labels))
     assert len(list(data.stream(iter(clips), np.random.default_rng(0)))) == len(clips) > 16
     assert looks <= 2 * len(clips)

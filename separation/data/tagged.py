@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,15 +78,6 @@ class BalancedSampler:
             order = np.random.default_rng((self.seed, which, turn)).permutation(size)
             self.orders[which] = turn, order.astype(np.min_scalar_type(max(size - 1, 0)))
         return self.orders[which][1]
-
-
-def by_class(items: Iterable[tuple[Any, Sequence[int]]]) -> dict[int, list[Any]]:
-    """Group items by class number, from pairs of an item and its classes."""
-    members = defaultdict(list)
-    for item, numbers in items:
-        for number in numbers:
-            members[number].append(item)
-    return members
 
 
 def class_of(label: str, labels: Sequence[str] | str) -> int | None:
@@ -209,7 +200,10 @@ class TaggedData(CorpusData):
             shown = ", ".join(names[:SHOWN_LABELS] + ["..."] * (len(names) > SHOWN_LABELS))
             count = f"{len(left)} of {len(corpus.clips)}"
             self.notice(f"{count} clips are left out: none of their labels is a class ({shown}).")
-        members = by_class(enumerate(self.numbers))
+        members: dict[int, list[int]] = defaultdict(list)
+        for place, numbers in enumerate(self.numbers):
+            for number in numbers:
+                members[number].append(place)
         self.present = sorted(members)
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
