@@ -103,6 +103,7 @@ def draw(
     With `sounds`, the last panel shows when each of them occurs.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it advises on its cache folder where HOME is read-only
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     top = max(float(levels.max()) for levels in panels.values())
@@ -132,4 +133,4 @@ def draw(
     figure.suptitle(title, parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # scripts that the font lacks are drawn as boxes
-        figure.savefig(file, format="png")
+        FigureCanvasAgg(figure).print_png(file)  # savefig would draw it twice

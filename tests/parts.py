@@ -1,5 +1,7 @@
 """Shared by tests of whole trainings: the options of a small training, classes that it names, the command."""
 
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from safetensors.torch import save_file
 from tiny import DIM, read, vectors, write_corpus, write_manifest
@@ -108,8 +111,14 @@ def arguments(subcommand, data, run, recipe=RECIPE, **changes):
     sizes = {f"model.encoder.{name}": value for name, value in ENCODER.items()}
     if network is not None:
         sizes |= {"model.model": network} | {f"model.model.{name}": value for name, value in NETWORK.items()}
-    chosen = options | {k: list(v) if isinstance(v, tuple) else v for k, v in sizes.items()} | changes
-    return [subcommand, "--config", str(recipe), *(f"--{k}={v}" for k, v in chosen.items() if v is not None)]
+    config = {}  # as one text: each option by itself is checked with all that came before it
+    for key, value in (options | sizes | changes).items():
+        path = key if key.startswith("trainer") else key.replace(".", ".init_args.")
+        *outer, name = (f"{path}.class_path" if key in ("model", "model.model") else path).split(".")
+        if value is not None:
+            inner = functools.reduce(lambda part, each: part.setdefault(each, {}), outer, config)
+            inner[name] = yaml.safe_load(value) if isinstance(value, str) else value
+    return [subcommand, "--config", str(recipe), "--config", json.dumps(config, default=str)]
 
 
 def run(*arguments):

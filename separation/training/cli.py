@@ -230,7 +230,8 @@ def move_logs(config: Any) -> None:
     root, loggers = config.trainer.get("default_root_dir"), config.trainer.get("logger")
     if not root:
         return
-    files = [yaml.safe_load(Path(str(file)).read_text(encoding="utf-8")) or {} for file in config.get("config") or []]
+    paths = [str(path) for path in config.get("config") or [] if path is not None]  # None: --config with a text
+    files = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {} for path in paths]
     folders = {BASE_FOLDER} | {str((file.get("trainer") or {}).get("default_root_dir")) for file in files}
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         arguments = section(logger).get("init_args", {})
