@@ -170,7 +170,8 @@ def test_two_workers_of_which_some_are_killed_give_what_separate_gives(cluster, 
     assert {name for row in rows.values() for name in row["outputs"]} == set(found)
     assert rows["b/once.wav"]["attempts"] == 2
     row = rows["a/x.wav"]
-    assert (row["duration"], row["attempts"], row["heard"]) == (1.0, 1, None)
+    assert (row["duration"], row["heard"]) == (1.0, None)
+    assert row["attempts"] in (1, 2)  # the worker that is killed may have been given this recording as well
     assert [(each["query"], each["target"], each["residual"]) for each in row["sounds"]] == [
         ("dog barking", "a/x.dog_barking.wav", None),
         ("rain", None, "a/x.not_rain.wav"),
