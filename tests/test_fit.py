@@ -329,7 +329,8 @@ def test_the_configuration_can_be_printed(data, tmp_path, capsys):
         ("--data.batch_size=0", "data.batch_size is 0; the least is 1."),
         (
             "--data.validation=manifest.csv",
-            "manifest.csv: the list of mixtures lacks the column id in the header",
+            "manifest.csv: the list of mixtures lacks the column id in the header "
+            "path,split,label,caption,recording_id,source,seconds.",
         ),
         ("--model.compile=nosuch", "model.compile: there is no backend nosuch; these are: "),
         ("--trainer.strategy=nosuch", "trainer: You selected an invalid strategy name: `strategy='nosuch'`."),
