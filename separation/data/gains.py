@@ -82,8 +82,8 @@ class EnergyGains(Gains):
     def draw(self, sources: int, rng: np.random.Generator) -> Tensor:
         """Draw a ratio, dB, for each source but the first, and for their sum."""
         if self.whole:
-            return torch.from_numpy(rng.integers(int(self.low), int(self.high) + 1, sources)).float()
-        return torch.from_numpy(rng.uniform(self.low, self.high, sources)).float()
+            return torch.tensor([float(rng.integers(int(self.low), int(self.high) + 1)) for _ in range(sources)])
+        return torch.tensor([float(rng.uniform(self.low, self.high)) for _ in range(sources)])
 
     def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
         """See `Gains`."""
