@@ -20,9 +20,10 @@ import torch
 from common import list_rows, make_parser, run_benchmark, write_json
 
 from separation import Separator
-from separation.calibrate import detect_row, fit_listing, recording_folds
+from separation.calibrate import detect_row
 from separation.data.fixed_mixtures import CLIPS
 from separation.evaluate.tables import markdown
+from separation.fitting import fit_listing, recording_folds
 from separation.listing import LIST_THRESHOLD, listing_terms, select_sounds
 from separation.vocabulary.sounds import Sound, known_sounds
 

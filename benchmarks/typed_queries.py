@@ -19,8 +19,8 @@ import numpy as np
 from common import make_parser, run_benchmark, write_json
 
 from separation import Separator
-from separation.calibrate import fit_logistic
 from separation.evaluate.tables import markdown
+from separation.fitting import fit_logistic
 from separation.inference.suggestions import BIAS, WEIGHTS, observe
 
 CAPTIONS = 400

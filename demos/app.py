@@ -10,15 +10,11 @@ docs/page.md describes the HTTP API.
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import sys
 import threading
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from separation import process
 
@@ -92,23 +88,6 @@ def describe_absent(card: Card) -> dict[str, str]:
     return facts | {"home": home, "command": command}
 
 
-@contextmanager
-def without_stubs() -> Iterator[None]:
-    """Keep Gradio from writing type stubs into its own folder, which is a third of the time of its import."""
-    find = inspect.getfile
-
-    def find_file(thing: Any) -> str:
-        if type(thing).__name__ == "ComponentMeta":
-            raise OSError  # Gradio writes none for a class without a file
-        return find(thing)
-
-    inspect.getfile = find_file
-    try:
-        yield
-    finally:
-        inspect.getfile = find
-
-
 def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
     """Answer requests until a signal ends the process (see `process.begin`); return the exit status if that fails."""
     process.end_normally()
@@ -121,9 +100,7 @@ def serve(engine: Engine, options: argparse.Namespace, limits: Limits) -> int:
         GRADIO_TEMP_DIR=str(store.root), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1"
     )
     from page.guard import forbid_connections, is_loopback
-
-    with without_stubs():
-        from page.site import Site, StartError
+    from page.site import Site, StartError
 
     site = Site(engine, limits, store, local=is_loopback(options.host) and not options.share)
     if not options.share:

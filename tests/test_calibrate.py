@@ -17,17 +17,14 @@ from separation.calibrate import (
     AskedMixture,
     calibrate_listing,
     calibrate_presence,
-    cross_fit,
     drawn_mixtures,
-    fit_background,
-    fit_presence,
     listed_mixtures,
     observe,
-    report,
     store_labels,
 )
 from separation.data.corpus import Corpus
 from separation.errors import DataError
+from separation.fitting import cross_fit, fit_background, fit_presence, report
 from separation.listing import ListingRule
 from separation.presence import PresenceRule
 from separation.pretrained import load_settings

@@ -23,7 +23,7 @@ LAYERS = """
     encoders
     query released data
     inference pretrained datasets
-    listing sharing export onnx mcp_server
+    listing fitting sharing export onnx mcp_server
     conditions lister plot convert
     outputs
     files
@@ -33,7 +33,7 @@ LAYERS = """
     batch
 """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-TRAINING = {"data", "datasets", "training", "evaluate", "calibrate"}  # separation imports none of it
+TRAINING = {"data", "datasets", "training", "evaluate", "calibrate", "fitting"}  # separation imports none of it
 FREE = TRAINING | {"collection"}  # `separate-batch` reads manifests
 
 
