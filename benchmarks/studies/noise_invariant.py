@@ -5,8 +5,9 @@
 Arms: "plain" (CLIPSep's objective) and "nit" (two noise heads) on the same polluted clips, with the same seeds, steps
 and batches; "plain, squared", the masks of "plain" to the power of two, tells whether sharper masks alone do as well;
 "clean", the plain objective on clean clips, only if --arms names it. Queries are texts, encoded by the frozen sentence
-encoder. All are scored on clean pairs of validation clips, each of which is asked for by its label: SDRi, SI-SDRi and
-the SIR of BSS Eval version 3, which need not agree.
+encoder. All are scored on pairs of validation clips, each of which is asked for by its label: SDRi, SI-SDRi and the SIR
+of BSS Eval version 3, which need not agree. The pairs have equal levels, or the levels of the recordings, or a third
+clip of the same level that is not asked for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ from separation.training.optimiser import AdamW
 ARMS = {"plain": (0, 0.5, 1), "plain, squared": (0, 0.5, 2), "nit": (2, 0.5, 1), "clean": (0, 0.0, 1)}
 """Noise heads, share of polluted training clips, and power of the masks when they are scored."""
 METRIC_NAMES = {"SDRi": "sdri", "SI-SDRi": "si_sdri", "SIR": "bss3_sir"}
+ROWS: dict[str, dict[str, bool]] = {
+    "": {},
+    ", levels as recorded": {"as_recorded": True},
+    ", with an unasked sound": {"unasked": True},
+}
 
 
 def network(heads: int, width: int, seed: int) -> CLIPSepUNet:
@@ -48,7 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--warmup", type=int, default=0, help="steps without noise heads")
     add("--width", type=int, default=16, help="channels of the finest level")
     arguments = parser.parse_args(argv)
-    train, _, labels, pairs = study.read_data(arguments, seconds=4.0958)
+    train, held, labels, _ = study.read_data(arguments, seconds=4.0958)
+    rows = {name: study.clean_pairs(held, labels, arguments.mixtures, 4.0958, **how) for name, how in ROWS.items()}
+    scored = {heading + name: pairs for name, pairs in rows.items() for heading in METRIC_NAMES}
 
     @cache
     def train_network(heads: int, polluted: float, seed: int) -> tuple[CLIPSepUNet, SentenceEncoder]:
@@ -71,10 +79,13 @@ def main(argv: list[str] | None = None) -> None:
         trained, encoder = train_network(heads, polluted, seed)
         model = copy(trained)
         model.masks = lambda *inputs: trained.masks(*inputs) ** power
-        metrics = {heading: METRICS[name].compute for heading, name in METRIC_NAMES.items()}
-        return study.score_metrics(model, encoder.encode_text, pairs, None, metrics)
+        found = {}
+        for name, pairs in rows.items():
+            metrics = {heading + name: METRICS[metric].compute for heading, metric in METRIC_NAMES.items()}
+            found |= study.score_metrics(model, encoder.encode_text, pairs, None, metrics)
+        return found
 
-    study.compare_arms(arguments, ("plain", "plain, squared", "nit"), run, pairs, "plain", {})
+    study.compare_arms(arguments, ("plain", "plain, squared", "nit"), run, scored, "plain", {})
 
 
 if __name__ == "__main__":

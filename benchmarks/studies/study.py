@@ -56,7 +56,10 @@ def make_parser(
 
 @dataclass(frozen=True)
 class Pair:
-    """Two clean clips of different labels: waves (2, time), labels and recordings."""
+    """Two clips of different labels that are asked for: waves (2, time), labels and recordings.
+
+    A third wave, without a label here, is one that nobody asks for.
+    """
 
     waves: Tensor
     labels: tuple[str, ...]
@@ -77,19 +80,31 @@ def common_labels(train: Corpus, other: Corpus, count: int = 0) -> list[str]:
     return both[:count] if count else both
 
 
-def clean_pairs(corpus: Corpus, labels: list[str], count: int, seconds: float) -> list[Pair]:
-    """Draw `count` pairs of clips of equal energy; short clips are repeated."""
+def clean_pairs(
+    corpus: Corpus, labels: list[str], count: int, seconds: float, *, as_recorded: bool = False, unasked: bool = False
+) -> list[Pair]:
+    """Draw `count` pairs of clips of equal energy; short clips are repeated.
+
+    Args:
+        corpus: the clips.
+        labels: to choose from.
+        count: number of pairs.
+        seconds: length of the mixtures.
+        as_recorded: leave the levels as they are.
+        unasked: mix a third clip, of another label of the corpus, with each pair.
+    """
     rng, length = np.random.default_rng(0), round(seconds * corpus.sample_rate)
     pairs: list[Pair] = []
     while len(pairs) < count:
         chosen = tuple(labels[i] for i in rng.choice(len(labels), 2, replace=False))
-        numbers = [corpus.draw_clip(label, rng) for label in chosen]
+        drawn = chosen + (rng.choice([label for label in corpus.labels if label not in chosen]),) * unasked
+        numbers = [corpus.draw_clip(label, rng) for label in drawn]
         clips = [repeat_to(corpus.waveform(number), length) for number in numbers]
         waves = torch.stack([draw_excerpt(clip, length, rng, attempts=1) for clip in clips])
         levels = waves.square().mean(-1, keepdim=True).sqrt()
         if levels.min() >= SILENCE_RMS:
-            recordings = tuple(corpus.clips[number].recording for number in numbers)
-            pairs.append(Pair(0.1 * waves / levels, chosen, recordings))
+            recordings = tuple(corpus.clips[number].recording for number in numbers[:2])
+            pairs.append(Pair(waves if as_recorded else 0.1 * waves / levels, chosen, recordings))
     return pairs
 
 
@@ -156,7 +171,7 @@ def score_metrics(
             waves = waves * (level / waves.sum(0).square().mean().sqrt())
         mixture = waves.sum(0)
         targets = model.eval().separate(mixture[None, None], encode(list(pair.labels))[None])[0]
-        for wave, estimate in zip(waves.numpy(), targets[0, :, 0].numpy(), strict=True):
+        for wave, estimate in zip(waves[:2].numpy(), targets[0, :, 0].numpy(), strict=True):
             signals = Signals(wave, mixture.numpy(), estimate, mixture.numpy() - estimate, RATE)
             for name, metric in metrics.items():
                 values[name].append(metric(signals))
@@ -167,16 +182,16 @@ def compare_arms(
     arguments: argparse.Namespace,
     arms: Iterable[str],
     run: Callable[[str, int], list[float] | dict[str, list[float]]],
-    pairs: list[Pair],
+    pairs: list[Pair] | dict[str, list[Pair]],
     base: str,
     facts: dict[str, Any],
 ) -> dict[str, float]:
     """Train and score every arm with every seed, print and write the table, and return the mean of each arm.
 
     `run` returns the values of an arm and a seed: the SDRi, or several metrics by heading, each of which gets a table;
-    the means are those of the first. A table has a line for each arm, and for the difference of each to the arm `base`,
-    mixture by mixture. Values of one recording are not independent, so intervals resample recordings. `facts` are
-    written beside the settings.
+    the means are those of the first. `pairs` are what was scored, by heading if they differ. A table has a line for
+    each arm, and for the difference of each to the arm `base`, mixture by mixture. Values of one recording are not
+    independent, so intervals resample recordings. `facts` are written beside the settings.
     """
     scores: dict[str, dict[str, list[list[float]]]] = {}  # of each metric, arm and seed
     for arm in arguments.arms or arms:
@@ -189,8 +204,10 @@ def compare_arms(
             means = ", ".join(f"{metric} {np.mean(values):.2f} dB" for metric, values in found.items())
             count, seconds = len(next(iter(found.values()))), time.perf_counter() - started
             print(f"{arm}, seed {seed}: {means} over {count} queries, {seconds:.0f} s", flush=True)
-    recordings, tables = [recording for pair in pairs for recording in pair.recordings], {}
+    tables = {}
     for metric, of_arms in scores.items():
+        of_metric = pairs[metric] if isinstance(pairs, dict) else pairs
+        recordings = [recording for pair in of_metric for recording in pair.recordings]
         table = {name: np.array(values) for name, values in of_arms.items()}
         if base in table:
             table |= {f"{name} - {base}": table[name] - table[base] for name in of_arms if name != base}
