@@ -53,7 +53,7 @@ from separation.data.fixed_mixtures import CLIPS, SECONDS, Row, locate_files, re
 from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
 from separation.evaluate import Plan, Score, score_mixture, summarize
 from separation.evaluate.metrics import bootstrap, energy, sdr, sdri
-from separation.evaluate.oracle import TINY, power, wiener
+from separation.evaluate.scoring import TINY, power, wiener
 from separation.evaluate.tables import class_means, markdown, resampling_unit
 from separation.fitting import area_under_roc
 from separation.pretrained import find_model

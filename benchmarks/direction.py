@@ -24,8 +24,7 @@ from tqdm import tqdm
 from separation import Separator
 from separation.data.fixed_mixtures import CLIPS, SAMPLE_RATE, Row, read_row_clip
 from separation.evaluate.tables import markdown
-from separation.inference.arrays import SPEED_OF_SOUND
-from separation.inference.direction import Direction
+from separation.inference.direction import SPEED_OF_SOUND, Direction
 from separation.inference.results import Separation
 from separation.listing import LIST_PRESENCE
 

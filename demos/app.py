@@ -59,7 +59,7 @@ def make_engine(models: list[str], device: str | None) -> Engine:
         ModelError: one of those given is not a model, or there is no model at all.
     """
     from separation import Separator
-    from separation.vocabulary.wordings import wordings
+    from separation.vocabulary.sounds import wordings
 
     registered = {card.name: card for card in list_models()}
     offered: dict[str, tuple[Card, str]] = {}

@@ -38,7 +38,7 @@ from separation.process import call
 from separation.separator import Separator
 from separation.storage.download import replace_when_complete
 from separation.storage.tensors import write_tensors
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 WORDINGS = 3  # of each label, which the background is fitted on beside the label
 

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from separation.audio import as_rate, as_waveform
 from separation.errors import ModelError
-from separation.inference.arrays import Array
 from separation.inference.changes import Span
-from separation.inference.direction import LOCATED_SECONDS, locate_spans
+from separation.inference.direction import LOCATED_SECONDS, Array, locate_spans
 from separation.listing import LIST_THRESHOLD, DetectedSound, Detector, ListingRule, select_sounds
 from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule
@@ -65,7 +64,7 @@ class Lister:
             at_least: least probability of a correct entry, 0 to 1: larger values give shorter lists.
             most: largest number of sounds.
             span: as in `__call__`; the rest of the recording is ignored.
-            array: what the channels are, see `arrays.Array.parse`: then directions are given, see `locate_sounds`.
+            array: what the channels are, see `direction.Array.parse`: then directions are given, see `locate_sounds`.
 
         Raises:
             ValueError: if the mixture, the rate, the span or the array is not valid.
@@ -123,7 +122,7 @@ class Lister:
             blocks: the recording in blocks (channels, n), as it was given to `list_sounds_in_blocks`, without a span.
             sample_rate: of the recording, Hz.
             level: of the recording, see `level`.
-            array: what the channels are, see `arrays.Array.parse`.
+            array: what the channels are, see `direction.Array.parse`.
             seconds: of each sound that are separated, its longest spans first.
 
         Raises:

@@ -24,8 +24,7 @@ from separation.inference.stream import margin_seconds, network_input
 from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule
 from separation.storage.tensors import own_defaults
-from separation.vocabulary.sounds import Sound, known_sounds
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import Sound, known_sounds, wordings
 
 LIST_THRESHOLD = 0.09
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""

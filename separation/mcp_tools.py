@@ -256,7 +256,6 @@ class Server(MCPServer):
     """Answers every error with one sentence."""
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """See `MCPServer.call_tool`."""
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:

@@ -102,12 +102,10 @@ class OwnSoundsNetwork(ConditionedModel):
             setattr(self, name, getattr(base, name))
 
     def fold_norms(self) -> None:
-        """See `ConditionedModel.fold_norms`."""
         self.base.fold_norms()
         self.adapted.fold_norms()
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         routed = self.is_routed(conditions)
         if routed.all() or not routed.any():
             return (self.adapted if routed.any() else self.base).separate(mixture, conditions)
@@ -124,7 +122,6 @@ class OwnSoundsNetwork(ConditionedModel):
         return Estimate(join(first.targets, second.targets), join(first.logits, second.logits), first.tags, high)
 
     def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `ConditionedModel.score_presence`."""
         logits, tags = self.base.score_presence(mixture, conditions)
         routed = self.is_routed(conditions)
         if routed.any():

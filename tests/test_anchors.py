@@ -12,10 +12,16 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
-from separation.data import anchors
-from separation.data.anchors import choose_partners, find_anchors, mix_segments, random_anchors
 from separation.data.manifest import DataError
 from separation.data.tagged import BalancedSampler
+from separation.training.objectives.weakly_supervised import (
+    choose_partners,
+    energy,
+    find_anchors,
+    mix_segments,
+    random_anchors,
+    smooth,
+)
 
 HOP, REACH = 320, 100
 
@@ -24,7 +30,7 @@ HOP, REACH = 320, 100
 def test_anchors_are_the_published_ones():
     expected = arrays("uss", "uss_anchor_and_mix")
     probabilities = expected["probs"][torch.arange(6), :, expected["class_ids"]]
-    assert (anchors.smooth(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
+    assert (smooth(probabilities, REACH) - expected["smoothed"]).abs().max() < 1e-6
     starts = find_anchors(probabilities, REACH) * HOP
     assert torch.equal(starts, expected["bgn_sample"])
     assert torch.equal(starts + 2 * REACH * HOP, expected["end_sample"])
@@ -42,11 +48,11 @@ def test_mixtures_are_the_published_ones():
     assert partner[:, 0].tolist() == [1, 2, 3, 4, 5, 0] and fits.all()
     found = mix_segments(segments, partner)
     assert (found[:, :4000] - expected["mix_first4000"]).abs().max() < 1e-5
-    assert torch.allclose(anchors.energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
+    assert torch.allclose(energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
 
 
 def test_the_average_repeats_the_ends():
-    found = anchors.smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
+    found = smooth(torch.tensor([[1.0, 0.0, 0.0, 0.0, 4.0]]), 1)
     assert found[0].tolist() == pytest.approx([2 / 3, 1 / 3, 0, 4 / 3, 8 / 3])
 
 

@@ -12,8 +12,7 @@ import torch
 from gains import GainSeparator, run
 from tiny import noise, tiny_separator
 
-from separation.inference.arrays import Array
-from separation.inference.direction import Covariances, Direction, estimate_direction, locate_spans
+from separation.inference.direction import Array, Covariances, Direction, estimate_direction, locate_spans
 from separation.inference.results import Separation
 from separation.listing import DetectedSound, ListingRule
 from separation.presence import PresenceRule

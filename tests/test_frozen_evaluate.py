@@ -15,8 +15,8 @@ import pytest
 from separation.data.fixed_mixtures import render
 from separation.data.foley import SOUNDS, synthesise
 from separation.evaluate import metrics
-from separation.evaluate.oracle import oracle_estimate
 from separation.evaluate.protocols.base import all_protocols, find_protocol, fingerprint, make_row
+from separation.evaluate.scoring import oracle_estimate
 
 FROZEN = json.loads((Path(__file__).parent / "frozen" / "evaluate.json").read_text(encoding="utf-8"))
 EVERY = 46  # rows of the validation list that are separated again

@@ -11,7 +11,7 @@ from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import mel_filters
 from separation.own_sounds import OwnNames
 from separation.query import Query, encode_queries
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 EDGES = np.linspace(2595 * np.log10(1 + 50 / 700), 2595 * np.log10(1 + 16000 / 700), 66)
 

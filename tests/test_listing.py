@@ -11,7 +11,7 @@ from separation.listing import DetectedSound, Detector, ListingRule, listing_ter
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, load_settings
 from separation.vocabulary.ontology import tagger_classes
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 SOUNDS = ("rain", "siren", "dog bark")
 RULE = ListingRule(sounds=SOUNDS)

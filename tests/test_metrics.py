@@ -28,7 +28,7 @@ from separation.evaluate.metrics import (
     suppression,
     windowed_sdr,
 )
-from separation.evaluate.oracle import oracle_estimate
+from separation.evaluate.scoring import oracle_estimate
 
 RATE = 16000
 RNG = np.random.default_rng(0)

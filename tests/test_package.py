@@ -16,7 +16,7 @@ import pytest
 from test_layers import MODULES
 
 from separation.data.texts import texts_of
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "separation"

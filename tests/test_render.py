@@ -20,8 +20,7 @@ from separation.data.render import RATE, collect_wordings, instruments, speech, 
 from separation.data.texts import read_wordings
 from separation.datasets.command import main
 from separation.evaluate.protocols.validation import LIST
-from separation.vocabulary.sounds import known_sounds
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import known_sounds, wordings
 
 OUTPUT_OPTIONS = {"fluidsynth": "-F", "flite": "-o", "text2wave": "-o", "espeak-ng": "-w"}
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")

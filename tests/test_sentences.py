@@ -13,8 +13,7 @@ from separation import Query, Separator, cli
 from separation.encoders.sentence import SentenceEncoder
 from separation.inference.sentences import cut, understand
 from separation.models.base import SharedTargets
-from separation.vocabulary.sounds import known_sounds
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import known_sounds, wordings
 
 RATE = 32000
 SENTENCE = "A man speaks, followed by a toilet flush."

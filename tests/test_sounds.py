@@ -5,8 +5,7 @@ from collections import Counter
 from importlib.resources import files
 
 from separation.vocabulary.ontology import classes, tagger_classes
-from separation.vocabulary.sounds import known_sounds
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import known_sounds, wordings
 
 TABLE = files("separation.vocabulary").joinpath("sounds.csv").read_text(encoding="utf-8")
 ROWS = list(csv.DictReader(TABLE.splitlines()))

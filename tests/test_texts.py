@@ -16,7 +16,7 @@ from separation.data.derived import SEVERAL_SOURCES
 from separation.data.foley import SOUNDS
 from separation.data.manifest import read_manifest
 from separation.data.texts import FRAMES, UNIONS, Texts, draw_mention, fill_slots, phrases, texts_of
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 # --- Texts of labels ---------------------------------------------------------------------------
 

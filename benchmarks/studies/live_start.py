@@ -28,7 +28,7 @@ from separation.data.manifest import read_manifest
 from separation.evaluate.metrics import sdri
 from separation.models.live_unet import CausalConv, LiveUNet
 from separation.pretrained import find_model, load_model, read_config, save_model
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 SIZES: dict[str, Any] = {"ranks": [32, 48, 64, 64], "stream_rank": 64}
 LENGTH, BATCHES, BATCH = 99000, 8, 6

@@ -20,13 +20,12 @@ import study
 import torch
 from torch import Tensor
 
-from separation.data.anchors import find_anchors
 from separation.data.corpus import Corpus
 from separation.data.derived import draw_normalised
 from separation.data.tagged import TaggedData
 from separation.encoders.taggers import FrameTagger
 from separation.training.objectives.tagging import Tagging
-from separation.training.objectives.weakly_supervised import WeaklySupervised
+from separation.training.objectives.weakly_supervised import WeaklySupervised, find_anchors
 from separation.training.optimiser import AdamW
 
 MINED, RANDOM = "mined anchors", "random anchors"

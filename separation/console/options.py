@@ -356,7 +356,7 @@ def parse_array(text: str | None) -> Any:
     """Return the array that --array names; raise UsageError if it is none."""
     if text is None:
         return None
-    from separation.inference.arrays import Array
+    from separation.inference.direction import Array
 
     try:
         return Array.parse(text)

@@ -155,7 +155,6 @@ class CaptionedData(CorpusData):
         self.isolated_mixer: CaptionMixer | None = None
 
     def set_corpus(self, corpus: Corpus) -> None:
-        """See `CorpusData`."""
         seconds = self.length / self.sample_rate
         source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
         self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded, self.published)
@@ -167,7 +166,6 @@ class CaptionedData(CorpusData):
     def draw_batch(
         self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int
     ) -> CaptionedBatch:
-        """See `CorpusData`."""
         mixtures = [self.mixer.draw(rng) for rng in items]
         filled, slots = [], self.slots
         for rng, (_, captions) in zip(items, mixtures, strict=True):

@@ -282,7 +282,6 @@ class MixtureData(CorpusData):
         self.mixer: Any = None
 
     def set_corpus(self, corpus: Corpus) -> None:
-        """See `CorpusData`."""
         # One process that draws the batches need not encode texts that it may never draw.
         self.corpus, texts = corpus, Texts(corpus, unions=self.union > 0, ahead=self.workers > 0)
         self.mixer = Mixer(
@@ -292,7 +291,7 @@ class MixtureData(CorpusData):
         )  # fmt: skip
 
     def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> Draw:
-        """See `CorpusData`. All ranks draw the whole batch, and each cuts its part."""
+        """All ranks draw the whole batch, and each cuts its part."""
         seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(seed[0] >> 1))
         drawn: Draw = self.mixer.draw(world * self.batch_size, generator)

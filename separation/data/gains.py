@@ -48,7 +48,6 @@ class RandomGains(Gains):
         return torch.from_numpy(rng.uniform(self.low, self.high, sources)).float()
 
     def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
-        """See `Gains`."""
         return (sources * drawn[..., None]).clamp(-1, 1) / sources.shape[-2]
 
 
@@ -86,7 +85,6 @@ class EnergyGains(Gains):
         return torch.tensor([float(rng.uniform(self.low, self.high)) for _ in range(sources)])
 
     def apply(self, sources: Tensor, drawn: Tensor) -> Tensor:
-        """See `Gains`."""
         first = sources[..., :1, :]
         others = self.set_ratio(sources[..., 1:, :], first, drawn[..., :-1])
         background = others.sum(-2, keepdim=True)

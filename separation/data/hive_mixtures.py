@@ -45,7 +45,6 @@ class HiveData(CorpusData):
         self.corpus = self.mixtures
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
-        """See `CorpusData`."""
         sources = torch.zeros(len(items), MOST_SOURCES, self.length)
         texts = [[self.draw_mixture(waves, rng)] for waves, rng in zip(sources, items, strict=True)]
         return Queried(sources, texts, texts)

@@ -44,7 +44,6 @@ class OwnMixer(Mixer):
             self.label_weights[chosen] *= share / self.label_weights[chosen].sum().clamp_min(1e-9)
 
     def draw(self, count: int, generator: torch.Generator) -> Draw:
-        """See `Mixer`."""
         drawn = super().draw(count, generator)
         number = torch.randint(len(self.own), (count,), generator=generator)
         certain = torch.rand(count, generator=generator) < FIRST
@@ -83,7 +82,6 @@ class OwnSoundsData(MixtureData):
             self.trainer.limit_val_batches = 0  # measured at the end, see `held_out_mixtures`
 
     def load(self) -> None:
-        """See `CorpusData`."""
         if self.manifest is None:
             self.own = sorted(SOUNDS)[:STAND_INS]
             super().load()
@@ -108,7 +106,6 @@ class OwnSoundsData(MixtureData):
         self.set_corpus(corpus)
 
     def set_corpus(self, corpus: Corpus) -> None:
-        """See `CorpusData`."""
         self.corpus, slots = corpus, max(2, min(3, len(corpus.labels)))
         self.mixer = OwnMixer(self.own, corpus, self.length, self.augment, slots=slots, balance=self.balance)
 

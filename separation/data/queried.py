@@ -145,7 +145,6 @@ class QueriedData(CorpusData):
         self.label_bounds /= self.label_bounds[-1]
 
     def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
-        """See `CorpusData`."""
         return self.make_batch(([self.load_clip(number) for number in self.draw_clips(rng)] for rng in items), items)
 
     def draw_clips(self, rng: np.random.Generator) -> list[int]:

@@ -208,7 +208,7 @@ class TaggedData(CorpusData):
         self.sampler = BalancedSampler([members[number] for number in self.present], self.seed)
 
     def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> TaggedBatch:
-        """See `CorpusData`; a batch is the next part of the sampler's list."""
+        """Return the next part of the sampler's list."""
         first = ((epoch * self.batches + index) * world + rank) * self.batch_size
         items, places = [], range(first, first + self.batch_size)
         for label, clip in (self.sampler[place] for place in places):

@@ -15,7 +15,7 @@ from torch import Tensor
 from separation.data.corpus import Corpus
 from separation.data.lists import read_text_lists
 from separation.encoders.sentence import SentenceEncoder
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 FRAMES = (
     "{}",

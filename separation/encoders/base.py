@@ -17,8 +17,7 @@ from separation.audio import read
 from separation.audio.waveform import as_rate, as_waveform, resample
 from separation.compat import make_importable
 from separation.errors import ModelError
-from separation.storage.download import RemoteFile, find_file
-from separation.storage.folders import cache_folder
+from separation.storage.download import RemoteFile, cache_folder, find_file
 
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples
 

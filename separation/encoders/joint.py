@@ -20,7 +20,7 @@ from separation.encoders.sentence import TEMPLATES as TEMPLATES
 from separation.encoders.sentence import SentenceEncoder
 from separation.models.spectra import LogMel
 from separation.models.tagger import LATE_DIM, PATCHES_PER_SECOND, LogMelPatches, Tagger
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 SEGMENT_SECONDS = 5  # of recordings in training
 LABEL_SHARPNESS = 10.0  # of the softmax over cosines to labels

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from separation.audio import AudioError, Reader
 from separation.errors import Cancelled
-from separation.inference.arrays import Array
 from separation.inference.changes import Span
-from separation.inference.direction import Covariances, Direction, estimate_direction
+from separation.inference.direction import Array, Covariances, Direction, estimate_direction
 from separation.inference.stream import Stream
 from separation.presence import presence_word
 from separation.query import query_name
@@ -93,7 +92,7 @@ class Separation:
         """Estimate where the target comes from in a recording of several channels.
 
         Args:
-            array: what the channels are, see `arrays.Array.parse`.
+            array: what the channels are, see `direction.Array.parse`.
 
         Raises:
             ValueError: if the array is not valid, or has another number of channels.

@@ -19,8 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from separation.vocabulary.ontology import tagger_classes
-from separation.vocabulary.sounds import known_sounds
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import known_sounds, wordings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -305,7 +305,6 @@ class BandUNet(BandMaskModel):
         self.head = nn.Conv2d(c1, 3 * PATCH**2, 1)
 
     def fold_norms(self) -> None:
-        """See `ConditionedModel.fold_norms`."""
         for module in self.modules():
             if isinstance(module, ConvNorm | FrameStream):
                 children: list[tuple[str, Any]] = list(module.named_children())  # convolutions, each before its norm
@@ -362,7 +361,6 @@ class BandUNet(BandMaskModel):
         return self.complex_mask(self.head(x), queries)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         spectrum = self.stft(mixture)
         features = self.features(spectrum)
         analysis = self.analyse(features, mixture)
@@ -379,6 +377,6 @@ class BandUNet(BandMaskModel):
         return Estimate(torch.cat(targets, dim=1), self.presence(analysis, conditions), analysis.tags, gain)
 
     def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `ConditionedModel.score_presence`. Costs less than separating one query, for any number of queries."""
+        """Costs less than separating one query, for any number of queries."""
         analysis = self.analyse(self.features(self.stft(mixture)), mixture)
         return self.presence(analysis, conditions), analysis.tags

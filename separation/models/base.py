@@ -126,7 +126,6 @@ class TargetFilter(ConditionedModel):
         self.stft = STFT(4 * hop, hop, None).to(device)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         queries, length = conditions.shape[1], mixture.shape[-1]
         estimate = self.model.separate(mixture, self.all_conditions(conditions))
         spectra, total = (self.stft(F.pad(x, (0, 2 * self.stft.hop))) for x in (estimate.targets, mixture))
@@ -139,7 +138,6 @@ class TargetFilter(ConditionedModel):
         return Estimate(targets, estimate.logits[:, :queries], estimate.tags, high_gain)
 
     def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `ConditionedModel.score_presence`."""
         return self.model.score_presence(mixture, conditions)
 
     def all_conditions(self, conditions: Tensor) -> Tensor:
@@ -173,11 +171,9 @@ class NegativeFilter(TargetFilter):
         self.negatives, self.excluded = negatives, excluded
 
     def all_conditions(self, conditions: Tensor) -> Tensor:
-        """See `TargetFilter.all_conditions`."""
         return torch.cat([conditions, self.negatives[None].expand(len(conditions), -1, -1)], dim=1)
 
     def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
-        """See `TargetFilter.gain`."""
         target, negative = power.split(self.excluded.shape, dim=1)
         claimed = torch.stack([negative[:, applies].sum(1) for applies in self.excluded], dim=1)
         return target / (target + claimed + 1e-12)
@@ -212,7 +208,6 @@ class SharedTargets(TargetFilter):
         self.summed = summed
 
     def gain(self, power: Tensor, mixture: Tensor) -> Tensor:
-        """See `TargetFilter.gain`."""
         groups, gains = self.groups.expand(power.shape[1]), torch.ones_like(power)
         for group in set(groups.tolist()) - {0}:
             members = groups == group

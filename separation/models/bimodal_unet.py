@@ -186,7 +186,6 @@ class BiModalUNet(ConditionedModel):
         return torch.sigmoid(at_least_single(self.net_synthesizer(query, maps)[:, 0]))
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         batch, channels, length = mixture.shape
         if self.faithful:
             pieces = rearrange(F.pad(mixture, (0, -length % SEGMENT)), "b c (n t) -> (b c n) 1 t", t=SEGMENT)

@@ -216,13 +216,11 @@ class CLIPSepUNet(ConditionedModel):
         return resample_rows(magnitude, self.among_bins)
 
     def as_scored(self) -> CLIPSepUNet:
-        """See `ConditionedModel.as_scored`."""
         other: Any = super().as_scored()
         other.binary = False
         return other
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         return Estimate(self._apply_masks(self.masks, mixture, conditions), mixture.new_zeros(*conditions.shape[:2], 1))
 
     def separate_noise(self, mixture: Tensor, conditions: Tensor) -> Tensor:

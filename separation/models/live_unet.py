@@ -242,7 +242,6 @@ class LiveUNet(BandMaskModel):
         self.head = nn.Conv2d(c1, 3 * PATCH**2, 1)
 
     def fold_norms(self) -> None:
-        """See `ConditionedModel.fold_norms`."""
         for module in self.modules():
             if isinstance(module, CausalConv):
                 module.fold()
@@ -344,7 +343,7 @@ class LiveUNet(BandMaskModel):
         return self.complex_mask(self.head(x), queries)
 
     def apply_mask(self, mask: Tensor, spectrum: Tensor) -> Tensor:
-        """See `BandMaskModel.apply_mask`. A push has few frames, for which matrices are slow."""
+        """Interpolate without matrices, which are slow for the few frames of a push."""
         below, above = mask.index_select(3, self.lower_band), mask.index_select(3, self.lower_band + 1)
         real, imaginary = (below + (above - below) * self.second_share).unbind(2)
         return torch.complex(real, imaginary)[:, :, None] * spectrum[:, None]
@@ -366,7 +365,6 @@ class LiveUNet(BandMaskModel):
         return spectrum, features, self.analyse(features, mixture, past, level)
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         length = mixture.shape[-1]
         padding = self.delay + -(length + self.delay) % self.step
         spectrum, _, analysis = self.listen(F.pad(mixture, (0, padding)), Past())
@@ -374,5 +372,4 @@ class LiveUNet(BandMaskModel):
         return Estimate(targets, self.presence(analysis, conditions))
 
     def score_presence(self, mixture: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See `ConditionedModel.score_presence`."""
         return self.presence(self.analyse(self.features(self.stft(mixture)), mixture), conditions), None

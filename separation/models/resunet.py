@@ -217,7 +217,6 @@ class ResUNet30(ConditionedModel):
         return scale * real, scale * imaginary
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         length = mixture.shape[-1]
         padded = F.pad(mixture, (0, max(self.stft.n_fft // 2 + 1 - length, 0)))  # the least that can be reflected
         if self.faithful:
@@ -294,7 +293,6 @@ class ClassGate(ConditionedModel):
         self.size = model.segment or 2 * model.sample_rate
 
     def separate(self, mixture: Tensor, conditions: Tensor) -> Estimate:
-        """See `ConditionedModel.separate`."""
         padded = F.pad(mixture.mean(1), (0, -mixture.shape[-1] % self.size))
         pieces = rearrange(padded, "b (n t) -> (b n) t", t=self.size)
         detected = torch.cat([self.tag(piece) for piece in pieces.split(SEGMENTS_AT_ONCE)])

@@ -1,4 +1,4 @@
-"""Files from their public homes: found in the caches, downloaded once, checked.
+"""Files from their public homes: found in the caches, downloaded once, checked; and the folders of the caches.
 
 A file lies in the user's cache under its final name only when it is complete. If its publisher gives a checksum, the
 file must match it. Otherwise the checksum of the first download is recorded next to it, and later copies must match
@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from separation.errors import ModelError
+from separation.errors import ModelError, expand_home
 from separation.process import remove, temporary_path
-from separation.storage.folders import cache_folder, hub_cache
 
 OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
 TIMEOUT = 30.0
@@ -41,6 +41,31 @@ class RemoteFile:
 
 class NoConnectionError(ModelError):
     """The network must not be used or does not answer."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloaded files: SEPARATION_CACHE, or `separation` in the system's cache folder."""
+    if os.environ.get("SEPARATION_CACHE"):
+        return expand_home(os.environ["SEPARATION_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return expand_home(os.environ["XDG_CACHE_HOME"]) / "separation"
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "separation"
+    return home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
+
+
+def home() -> Path:
+    """Return the user's home folder, or one in the temporary folder for a user who has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"separation-{os.getuid()}"
+
+
+def hub_cache() -> Path:
+    """Return the folder of the local Hugging Face cache."""
+    hub_home = Path(os.environ.get("HF_HOME", home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", hub_home / "hub"))
 
 
 def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:

@@ -17,11 +17,12 @@ from separation.errors import ModelError, one_sentence, reason
 from separation.storage.download import (
     NoConnectionError,
     RemoteFile,
+    cache_folder,
+    hub_cache,
     is_offline,
     replace_when_complete,
     verify,
 )
-from separation.storage.folders import cache_folder, hub_cache
 
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 NEEDED = {"config.yaml", "model.safetensors"}

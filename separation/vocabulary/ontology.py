@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from separation.errors import ModelError, expand_home
-from separation.storage.folders import cache_folder
+from separation.storage.download import cache_folder
 
 
 class OntologyError(ModelError, ValueError):

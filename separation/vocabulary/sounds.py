@@ -1,4 +1,5 @@
-"""The sounds that a model can list: its labels and the classes of its tagger, joined by the table `sounds.csv`.
+"""The sounds that a model can list, its labels and the classes of its tagger, joined by the table `sounds.csv`; and how
+people ask for them, in `wordings.json`.
 
 A row of the table names a sound, the AudioSet classes that mean the same, and the sounds that include it ("dog bark":
 classes Bark, Bow-wow and Yip; it is included in "dog"). Each of the tagger's classes is in exactly one row; those of
@@ -8,6 +9,7 @@ the last row, which has no name, describe rooms, silence or signals and are neve
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -50,3 +52,13 @@ def known_sounds() -> dict[str, Sound]:
         classes = tuple(sorted(number[each] for each in row["classes"].split("; ") if each))
         sounds[name] = Sound(name, classes, frozenset(including(name)))
     return sounds
+
+
+@cache
+def wordings() -> dict[str, tuple[str, ...]]:
+    """Map each label to some 15 wordings of our own, without the label itself.
+
+    They were written without knowledge of the phrases of the validation list; a test holds that none of them coincides.
+    """
+    text = files("separation.vocabulary").joinpath("wordings.json").read_text(encoding="utf-8")
+    return {label: tuple(words) for label, words in json.loads(text).items()}

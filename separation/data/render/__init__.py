@@ -30,7 +30,7 @@ from separation.data.packing import folder_when_complete
 from separation.data.texts import WORDINGS
 from separation.errors import DataError
 from separation.process import remove, temporary_folder
-from separation.vocabulary.wordings import wordings
+from separation.vocabulary.sounds import wordings
 
 RATE = 32000
 PEAK = 0.9

@@ -144,7 +144,7 @@ class OwnSounds(BandSupervised):
         """Norms keep their statistics."""
 
     def presence_term(self, logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
-        """See `BandSupervised`; the label of all other sounds has a constant logit."""
+        """The label of all other sounds has a constant logit."""
         rest = torch.full_like(logits[:, :1], ABSENT_LOGIT).detach()
         return super().presence_term(torch.cat([logits, rest], 1), batch, spectra)
 
