@@ -14,7 +14,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from separation.audio.writing import PendingFile, commit
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import CLIPS, locate_files, read_rows, render
 from separation.data.mixing import Augment, Mixer
@@ -34,12 +35,13 @@ from separation.fitting import TOO_FEW, Evidence, cross_fit, fit_background, fit
 from separation.listing import Detector, ListingRule, listing_terms
 from separation.presence import PresenceRule
 from separation.pretrained import read_config
-from separation.process import call
+from separation.process import call, remove, temporary_path
 from separation.separator import Separator
 from separation.storage.download import replace_when_complete
 from separation.storage.tensors import write_tensors
 from separation.vocabulary.sounds import wordings
 
+FILES = ("config.yaml", "model.safetensors", "sounds.safetensors")  # of a model directory that may change
 WORDINGS = 3  # of each label, which the background is fitted on beside the label
 
 
@@ -193,6 +195,36 @@ def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRul
     return replace(separator.listing, **fitted)
 
 
+@contextmanager
+def stage_model(directory: Path) -> Iterator[Path]:
+    """Yield a hidden copy of a model directory; what changes in it replaces the originals together, or not at all."""
+    hidden = temporary_path(directory / FILES[0])
+    staged = hidden / directory.resolve().name
+    with ExitStack() as stack:
+        stack.callback(remove, hidden)
+        staged.mkdir(parents=True)
+        for file in (directory / name for name in FILES):
+            if file.is_file():
+                (staged / file.name).symlink_to(file.resolve())
+        try:
+            yield staged
+        except (AudioError, DataError, ModelError) as error:
+            error.args = (str(error).replace(str(staged), str(directory)),)
+            raise
+        changed = []
+        for file in (staged / name for name in FILES):
+            if file.is_symlink():
+                continue
+            if file.exists():
+                changed.append(PendingFile(directory / file.name, overwrite=True))
+                stack.callback(changed[-1].discard)
+                file.replace(changed[-1].temporary)
+                changed[-1].finish()
+            else:
+                (directory / file.name).unlink(missing_ok=True)
+        commit(changed)
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Fit the presence rule and the listing rule of a model directory.")
@@ -213,17 +245,18 @@ def main() -> None:
         for row in read_rows(options.mixtures) if options.mixtures else ():  # before anything is written
             if (place := locate_files(row, root)) != root:
                 raise DataError(f"{root / place} is missing. --root names the folder that the paths start from.")
-        if options.labels:
-            store_labels(options.directory)
-        separator = Separator.from_pretrained(options.directory)
-        if options.mixtures:
-            calibrate_presence(options.directory, separator, listed_mixtures(options.mixtures, root))
-            rule = calibrate_listing(options.directory, options.mixtures, root)
-            print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
-        else:
-            corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
-            drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
-            calibrate_presence(options.directory, separator, drawn)
+        with stage_model(options.directory) as directory:
+            if options.labels:
+                store_labels(directory)
+            separator = Separator.from_pretrained(directory)
+            if options.mixtures:
+                calibrate_presence(directory, separator, listed_mixtures(options.mixtures, root))
+                rule = calibrate_listing(directory, options.mixtures, root)
+                print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
+            else:
+                corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
+                drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)
+                calibrate_presence(directory, separator, drawn)
     except (AudioError, DataError, ModelError) as error:
         parser.exit(1, f"{one_sentence(error)}\n")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 FORMS = ("text", "label", "audio", "image", "embedding")
 EMPTY = "The query is empty. Say what to extract, for example: dog barking"
 WORDLESS = "The query contains no word. Say what to extract, for example: dog barking"
+TAKEN = {
+    "text": "texts",
+    "label": "classes by name, id or number",
+    "audio": "files, folders, and waveforms with their sample rates, such as (waveform, 44100)",
+    "image": "files and arrays",
+    "embedding": "a vector, or a .npy or .safetensors file",
+}
+"""What the forms of a query take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +64,7 @@ class Query:
         parts: the sounds that a sentence names, with their conditions (dim,); `Separator.understand` fills it.
 
     Raises:
-        ValueError: if the query is empty or a weight is not valid.
+        ValueError: if the query is empty, or a value or weight is not valid.
     """
 
     text: str | Sequence[str] = ()
@@ -72,16 +80,22 @@ class Query:
 
     def __post_init__(self) -> None:
         forms = self.forms()
-        texts = [text for text in forms.get("text", ()) if isinstance(text, str)]
-        if not forms or not all(text.strip() for text in texts):
+        values = [(form, value) for form, values in forms.items() for value in values]
+        if not values or any(isinstance(value, str) and not value.strip() for _, value in values):
             raise ValueError(EMPTY)
-        if not all(map(has_word, texts)):
+        for form, value in values:
+            if not is_taken(form, value):
+                raise ValueError(f"The {form} of a query takes {TAKEN[form]}, not {type(value).__name__}.")
+        if not all(map(has_word, forms.get("text", ()))):
             raise ValueError(WORDLESS)
+        if not isinstance(self.weights, Mapping):
+            kind = type(self.weights).__name__
+            raise ValueError(f'The weights of a query are numbers by form, such as {{"audio": 2}}, not {kind}.')
         for name, weight in self.weights.items():
             if name not in forms:
                 raise ValueError(f"weights names {name}, but the query has only {', '.join(forms)}.")
-            if not 0 < weight < math.inf:
-                raise ValueError(f"The weight of {name} must be a positive number, not {weight}.")
+            if not isinstance(weight, Real) or not 0 < weight < math.inf:
+                raise ValueError(f"The weight of {name} must be a positive number, not {weight!r}.")
 
     @classmethod
     def parse(cls, value: Query | Plain, encoder: QueryEncoder) -> Query:
@@ -99,8 +113,10 @@ class Query:
             return replace(value, text=(), label=[*forms.get("label", ()), *forms["text"]], weights=weights)
         if getattr(value, "shape", ()):
             return cls(embedding=value)  # type: ignore[arg-type]
-        if isinstance(value, bool) or not isinstance(value, str | Integral) or not str(value).strip():
-            raise ValueError(EMPTY)
+        if not is_taken("label", value):
+            hint = "; a recording is Query(audio=...)" if isinstance(value, Path) else ""
+            kind = type(value).__name__
+            raise ValueError(f"A query is a text, a class number, an embedding or a Query, not {kind}{hint}.")
         if isinstance(value, str):
             return cls(label=value) if labels_only else cls(value)
         return cls(label=int(value))
@@ -212,12 +228,24 @@ def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
             raise ModelError(f"{value} is not a .npy file with an array of numbers.")
         value = array.astype(np.float32)
-    vector = torch.as_tensor(value, device="cpu").detach().float()
+    try:
+        vector = torch.as_tensor(value, device="cpu").detach().float()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"An embedding is an array of numbers, not {type(value).__name__} of another type.") from None
     if vector.shape not in ((dim,), (1, dim)):
         raise ValueError(f"An embedding for this model has {dim} numbers, not shape {tuple(vector.shape)}.")
     if not torch.isfinite(vector).all():
         raise ValueError("The embedding contains NaN or infinite numbers.")
     return vector.reshape(1, dim)
+
+
+def is_taken(form: str, value: Any) -> bool:
+    """Whether a form of query takes values of this type."""
+    if form in ("text", "label"):
+        return isinstance(value, str if form == "text" else str | Integral) and not isinstance(value, bool)
+    if isinstance(value, str | Path) or form == "image":
+        return True
+    return isinstance(value, tuple) and len(value) == 2 if form == "audio" else hasattr(value, "shape")
 
 
 def has_word(text: str) -> bool:

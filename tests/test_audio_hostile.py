@@ -142,6 +142,9 @@ def hostile(name, folder):
     changes = {
         "channels.wav": (22, 65535, "<H"),
         "rate.wav": (24, 10**9, "<I"),
+        "slow.wav": (24, 999, "<I"),
+        "fast.wav": (24, 2_000_000, "<I"),
+        "slow.aiff": (data.find(b"COMM") + 16, 0x3FFF, ">H"),
         "chunk.wav": (16, 2**32 - 50, "<I"),
         "channels.au": (20, 2**31, ">I"),
         "rate.au": (16, 10**9, ">I"),
@@ -169,6 +172,9 @@ CLAIMS += [
     "chunk.w64",
     "channels.mkv",
     "rate.mkv",
+    "slow.wav",
+    "fast.wav",
+    "slow.aiff",
     "table.mp4",
     "sizes.mp4",
 ]

@@ -28,6 +28,7 @@ from separation.fitting import cross_fit, fit_background, fit_presence, report
 from separation.listing import ListingRule
 from separation.presence import PresenceRule
 from separation.pretrained import load_settings
+from separation.storage.tensors import read_tensors
 
 SOUNDS = ("rain", "siren", "dog bark")
 
@@ -140,6 +141,33 @@ def test_conditions_of_labels_are_stored_in_the_weights(tmp_path, monkeypatch):
     assert not torch.allclose(encoder.encode_query(["rain"]), encoder.encode_text(["rain"]), atol=0.01)
     config["encoder"]["init_args"] |= {"labels": 2, "classes": len(encoder.classes)}
     assert read_config(directory) == config
+
+
+def test_labels_and_rules_are_written_together(tmp_path, monkeypatch, capsys):
+    directory = write_model(tmp_path / "model", name="tiny")
+    (directory / "sounds.safetensors").write_bytes(b"of the old labels")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    monkeypatch.setattr("separation.calibrate.wordings", lambda: {"rain": ("drops",), "siren": ()})
+    monkeypatch.setattr(sys, "argv", ["separation.calibrate", str(directory), "--labels", "--foley", "1"])
+
+    def fail(staged, *_):
+        read_tensors(staged / "none.safetensors")
+
+    monkeypatch.setattr("separation.calibrate.calibrate_presence", fail)
+    with pytest.raises(SystemExit):
+        calibrate.main()
+    assert capsys.readouterr().err == f"{directory}/none.safetensors is missing.\n"
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+
+    def write(staged, *_):
+        assert "labels" in read_config(staged)["encoder"]["init_args"] and not (staged / "sounds.safetensors").exists()
+        calibrate.write_section(staged, "presence", {"logit": 2.0})
+
+    monkeypatch.setattr("separation.calibrate.calibrate_presence", write)
+    calibrate.main()
+    assert read_config(directory)["presence"] == {"logit": 2.0}
+    assert len(Separator.from_pretrained(directory).encoder.labels) == 2
+    assert {path.name for path in directory.iterdir()} == before.keys() - {"sounds.safetensors"}
 
 
 def test_what_is_observed_is_what_a_separation_tells(separator, mixtures):

@@ -222,6 +222,7 @@ def test_standard_input_to_standard_output(folder, monkeypatch, capfdbinary):
 
 def test_every_invalid_file_is_reported_and_the_others_are_processed(folder, capsys):
     names = ["text.wav", "empty.wav", "zero.wav", "nan.wav", "channels.wav", "film.mp4", "folder", "no*.wav"]
+    names += [f"{rate}.wav" for rate in (1, 2_000_000)]
     Path("text.wav").write_text("hello\n" * 99)
     Path("empty.wav").touch()
     save("zero.wav", noise(0))
@@ -234,13 +235,15 @@ def test_every_invalid_file_is_reported_and_the_others_are_processed(folder, cap
     Path("channels.wav").write_bytes(data)
     Path("film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" * 9)
     Path("folder").mkdir()
+    for rate in (1, 2_000_000):
+        save(f"{rate}.wav", sample_rate=rate)
     save("good.wav")
     before = everything()
     assert run("--query", "half", "--residual", "--plot", *names, "good.wav") == 1
     out, err = capsys.readouterr()
     *lines, summary = err.splitlines()
-    assert summary.partition(": ")[2].startswith("9 files in 0:")
-    assert summary.endswith(": 1 done, 8 failed.")
+    assert summary.partition(": ")[2].startswith("11 files in 0:")
+    assert summary.endswith(": 1 done, 10 failed.")
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(f"separate: {name} ")
         assert line.endswith(".")
@@ -293,18 +296,35 @@ def test_all_outputs_of_a_file_or_none(folder, monkeypatch, capsys):
     assert Path("mix.half.wav").read_text() == "old"
 
 
-def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys):
-    save("mix.wav", noise(30000))
+CHANGED = "changed while it was being read."
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: save(path, noise(29000)), CHANGED),
+        (lambda path: save(path, noise(30000, 1)), CHANGED),
+        (lambda path: save(path, noise(30000), 8000), CHANGED),
+        (lambda path: path.write_text("hello"), "cannot be read: "),
+        (lambda path: path.write_bytes(b""), "cannot be read: "),
+        (lambda path: path.unlink(), "cannot be read: it is not there any more."),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_file_that_changes_meanwhile(folder, separator, monkeypatch, capsys, change, words, suffix):
+    path = Path(f"mix.{suffix}")
+    save(path, noise(30000))
 
     def level(blocks, sample_rate):
         list(blocks)
-        save("mix.wav", noise(29000))
+        change(path)
         return 0.1
 
     monkeypatch.setattr(separator, "level", level)
-    assert run("--query", "half", "mix.wav") == 1
-    assert "mix.wav changed while it was being read." in capsys.readouterr().err
-    assert everything() == ["mix.wav"]
+    assert run("--query", "half", path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"separate: {path} {words}") and line.endswith(".")
+    assert everything() == [path.name] * path.exists()
 
 
 def test_an_unforeseen_error_is_one_sentence_too(folder, separator, monkeypatch, capsys):

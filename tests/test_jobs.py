@@ -184,6 +184,9 @@ def test_a_span_limits_the_target(folder, capsys):
     assert not load("mix.not_all.wav")[16160:].any()
     assert run("--gain", "all=6", "--from", "7", "mix.wav") == 0
     assert "before the span begins (7 s), so nothing is changed" in capsys.readouterr().err
+    for option in ("--list", "--all"):
+        assert run(option, "--from", "7", "mix.wav") == 0
+        assert "before the span begins (7 s), so nothing is listed" in capsys.readouterr().err
     assert np.array_equal(load("mix.remix.wav"), mixture)
 
 
@@ -214,7 +217,8 @@ def test_folders_keep_their_tree_and_go_on_after_a_stop(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("3.2", 3.2), (7, 7.0), (".5", 0.5), ("90", 90.0), ("1:03.5", 63.5), ("1:00:03", 3603.0)]
+    ("text", "seconds"),
+    [("3.2", 3.2), (7, 7.0), (".5", 0.5), ("90", 90.0), ("1:03.5", 63.5), ("1:00:03", 3603.0), (1e-7, 1e-7)],
 )
 def test_times(text, seconds):
     assert parse_time(text) == seconds
@@ -332,11 +336,18 @@ def test_files_from_python(separator, tmp_path):
     ("options", "error", "words"),
     [
         ({"progress": lambda fraction: False}, Cancelled, "cancelled"),
+        ({"progress": lambda fraction: np.bool_(False)}, Cancelled, "cancelled"),
+        ({"progress": lambda fraction: torch.tensor(False)}, Cancelled, "cancelled"),
         ({"progress": lambda fraction: fraction < 0.05}, Cancelled, "cancelled"),
         ({"progress": lambda fraction: fraction < 0.3, "output": "new/one.wav"}, Cancelled, "cancelled"),
         ({"residual": True, "output": "one.wav"}, ValueError, "several results"),
         ({"clip": "wrap"}, ValueError, "Unknown clip mode"),
         ({"span": (2, 1)}, ValueError, "begin before it ends"),
+        ({"span": 5}, ValueError, r"A span is a pair of times \(from, to\), not 5"),
+        ({"gains": [1, 2]}, ValueError, r"Gains are decibels by sound, such as {.speech.: 3.0}, not \[1, 2\]"),
+        ({"gains": "dog=3"}, ValueError, "Gains are decibels by sound"),
+        ({"gains": {"dog": "loud"}}, ValueError, "loud is not a number of decibels"),
+        ({"gains": {"dog": None}}, ValueError, "None is not a number of decibels"),
         ({"output": "mix.wav", "overwrite": True}, AudioError, "one of the inputs"),
         ({"output": "done.wav"}, AudioError, r"done\.wav already exists\. Add overwrite=True to replace it\."),
         ({"output": "x" * 300 + ".wav"}, AudioError, "the name is too long"),

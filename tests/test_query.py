@@ -1,5 +1,6 @@
 """Queries: their forms and names, how they become conditions, and what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,30 @@ def test_forms_and_several_values():
     assert Query(label=0).forms() == {"label": [0]}
 
 
-@pytest.mark.parametrize("arguments", [{}, {"text": ""}, {"text": ["dog", " "]}, {"audio": []}, {"negative": "rain"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"text": ""}, {"text": ["dog", " "]}, {"audio": []}, {"negative": "rain"}, {"audio": ""}, {"label": ""}],
+)
 def test_an_empty_query_is_refused(arguments):
     with pytest.raises(ValueError, match="query is empty"):
+        Query(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"text": Path("bark.wav")}, "The text of a query takes texts, not PosixPath."),
+        ({"text": ["dog", None]}, "The text of a query takes texts, not NoneType."),
+        ({"text": 3}, "The text of a query takes texts, not int."),
+        ({"label": [0, 1.5]}, "The label of a query takes classes by name, id or number, not float."),
+        ({"audio": np.zeros(9)}, "with their sample rates, such as (waveform, 44100), not ndarray."),
+        ({"audio": [np.zeros(9), 8000]}, "with their sample rates, such as (waveform, 44100), not ndarray."),
+        ({"audio": b"bark.wav"}, "such as (waveform, 44100), not bytes."),
+        ({"embedding": [0.1, 0.2]}, "takes a vector, or a .npy or .safetensors file, not float."),
+    ],
+)
+def test_values_of_another_type_are_refused(arguments, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
         Query(**arguments)
 
 
@@ -40,6 +62,11 @@ def test_invalid_weights_are_refused():
     for weight in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="weight of text must be a positive number"):
             Query("dog", audio="a.wav", weights={"text": weight})
+    with pytest.raises(ValueError, match="weight of text must be a positive number, not '2'"):
+        Query("dog", audio="a.wav", weights={"text": "2"})
+    for weights in ([1, 2], 2.0, "audio", None):
+        with pytest.raises(ValueError, match=r'weights of a query are numbers by form, such as ."audio": 2., not'):
+            Query("dog", audio="a.wav", weights=weights)
     with pytest.raises(ValueError, match="weights names image, but the query has only text, audio"):
         Query("dog", audio="a.wav", weights={"image": 1.0})
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import soundfile
 import torch
 from tiny import DIM, TinyEncoder, noise, tiny_model, tiny_separator, vectors
 
-from separation import Separator
+from separation import Query, Separator
 from separation.audio import AudioError, Reader, as_waveform, high_pass
 from separation.inference.stream import Stream
 from separation.models.base import ConditionedModel, Estimate
@@ -371,7 +372,9 @@ def test_the_input_is_left_as_it_was(separator):
         *((torch.zeros(shape), 8000, r"must be \(time,\)") for shape in [(), (2, 3, 4), (0, 100)]),
         (np.zeros((2, 3, 4), np.float32), 8000, r"must be \(time,\) or \(channels, time\)"),
         *((torch.zeros(99), rate, "sample rate must be a positive whole number") for rate in (0, -1, 44100.5)),
+        *((torch.zeros(99), rate, f"must be from 1000 to 768000 Hz, not {rate}") for rate in (1, 999, 2_000_000)),
         (torch.zeros(99), None, "sample_rate is missing"),
+        ([[0.0], [0.0, 0.0]], 8000, "must be an array of samples, not list"),
     ],
 )
 def test_invalid_mixtures_and_rates_are_refused(separator, mixture, rate, words):
@@ -387,10 +390,29 @@ def test_whole_rates_of_any_type_are_accepted(separator, rate):
 # --- Queries -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("query", ["", "  ", "\n\t", [], [""], ["dog", " "], ["dog", None], Ellipsis])
+@pytest.mark.parametrize("query", ["", "  ", "\n\t", [], [""], ["dog", " "]])
 def test_empty_queries_are_refused(separator, query):
     with pytest.raises(ValueError, match="query is empty"):
         separator(noise(0.1), query, 32000)
+
+
+@pytest.mark.parametrize("query", [Path("bark.wav"), b"dog", 1.5, Ellipsis, True, {"dog": 1}, {"dog"}, Separator])
+def test_queries_of_another_type_are_refused(separator, query):
+    words = rf"A query is a text, a class number, an embedding or a Query, not {type(query).__name__}[^\n]*\.$"
+    words = words.replace("PosixPath", r"PosixPath; a recording is Query\(audio=...\)")
+    for ask in (
+        lambda: separator(noise(0.1), query, 32000),
+        lambda: separator(noise(0.1), ["dog", query], 32000),
+        lambda: separator(noise(0.1), remove=[query], sample_rate=32000),
+        lambda: separator(noise(0.1), Query("dog", negative=[query]), 32000),
+        lambda: separator.stream(query, 32000),
+        lambda: separator.when(noise(0.1), query, 32000),
+        lambda: separator.encode(query),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ask()
+    with pytest.raises(ValueError, match="An embedding is an array of numbers"):
+        separator(noise(0.1), np.array(["dog", "rain"]), 32000)
 
 
 def test_a_list_gives_in_its_order_what_single_queries_give(separator):

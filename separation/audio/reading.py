@@ -21,7 +21,7 @@ from separation.audio.mpeg import MPEG_SUFFIXES, MpegDecoder
 from separation.audio.ogg import find_links
 from separation.audio.sizes import repair_sizes
 from separation.audio.tags import measure_tag
-from separation.audio.waveform import MAX_CHANNELS, MAX_RATE
+from separation.audio.waveform import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from separation.errors import AudioError, reason
 
 if TYPE_CHECKING:
@@ -70,12 +70,13 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str], stream: int | str | None = None) -> None:
         self.path = Path(path)
-        self._decoder = _open_decoder(self.path, stream)
+        with _explained(self.path):
+            self._decoder = _open_decoder(self.path, stream)
         self.sample_rate = self._decoder.sample_rate
         self.channels = self._decoder.channels
-        if self.channels > MAX_CHANNELS or self.sample_rate > MAX_RATE:
-            claim = f"{self.channels} channels at {self.sample_rate} Hz"
-            raise AudioError(f"{self.path} claims {claim}; at most {MAX_CHANNELS} at {MAX_RATE} Hz can be read.")
+        if self.channels > MAX_CHANNELS or not MIN_RATE <= self.sample_rate <= MAX_RATE:
+            claim, most = f"{self.channels} channels at {self.sample_rate} Hz", f"at most {MAX_CHANNELS} channels"
+            raise AudioError(f"{self.path} claims {claim}; {most} at {MIN_RATE} to {MAX_RATE} Hz can be read.")
         self.channel_mask = self._decoder.channel_mask
         self.frames = self._decoder.frames
         self.container = self._decoder.container
@@ -118,7 +119,8 @@ class Reader:
 
         Samples before the start are not decoded if the format allows it.
         """
-        return self._decoder.chunks(start)
+        with _explained(self.path):
+            yield from self._decoder.chunks(start)
 
     def blocks(self, seconds: float | None = None) -> Iterator[Tensor]:
         """Yield all samples from the start as tensors (channels, time) of `seconds`, the last one shorter.
@@ -126,7 +128,7 @@ class Reader:
         By default a block has ten seconds, or less if there are very many channels.
 
         Raises:
-            AudioError: if the file holds no samples, or at the first sample that is not finite.
+            AudioError: if the file can no longer be read or holds no samples, or at the first that is not finite.
         """
         import numpy as np
         import torch
@@ -189,6 +191,19 @@ def _regroup(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
             count += len(chunk)
     if count:
         yield np.concatenate(waiting)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the error of a file that disappears or cannot be read further into an AudioError."""
+    import soundfile
+
+    try:
+        yield
+    except (OSError, soundfile.LibsndfileError) as error:
+        why = reason(error) if isinstance(error, OSError) else str(error.error_string).rstrip(".").lower()
+        why = why if os.path.exists(path) else "it is not there any more"
+        raise AudioError(f"{path} cannot be read: {why}.") from None
 
 
 def _open_decoder(path: Path, stream: int | str | None) -> Decoder:
@@ -337,6 +352,8 @@ class SoundFileDecoder:
         self.warning, detail = None, ""
         got = start
         with self._open() as file:
+            if (file.samplerate, file.channels) != (self.sample_rate, self.channels):
+                raise AudioError(f"{self.path} changed while it was being read.")
             try:
                 skip = 0 if self.frames else start
                 if start and self.frames:

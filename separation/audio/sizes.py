@@ -130,8 +130,8 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
     return None
 
 
-def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:
-    """Return whether there are only chunks between a position and the end of the file."""
+def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int, behind: bool = False) -> bool:
+    """Return whether there are only chunks between a position and the end of the file, `behind` sound: without more."""
     for _ in range(MAX_BEHIND):
         if size - at < SLACK or not layout.name:
             return size - at < SLACK
@@ -139,6 +139,8 @@ def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int) -> bool:
         head = file.read(layout.name + layout.width)
         stated = int.from_bytes(head[layout.name :], layout.order) - layout.own
         if head[:4] in LAYOUTS or not re.fullmatch(rb"[ -~]{4}", head[:4]) or stated < 0:
+            return False
+        if behind and head[: layout.name] == layout.sound:
             return False
         at += layout.name + layout.width + stated
         if at > size + 1:
@@ -172,7 +174,7 @@ def repair_sizes(path: Path) -> tuple[list[Span], str | None, bool]:
         end = start + stated
         if size - end < SLACK:
             return whole, None, False
-        if is_chunks(file, layout, end + -end % layout.align, size):
+        if is_chunks(file, layout, end + -end % layout.align, size, behind=True):
             # In W64 files, libsndfile reads chunks after the sound as sound.
             return [(0, end)] if layout.name == 16 else whole, None, False
         if (rest - stated) % 2**32 == 0 and sound.width == 4:  # more than four gigabytes

@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-MAX_CHANNELS, MAX_RATE = 1024, 2_000_000  # Hz
+MAX_CHANNELS = 1024
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; at others, which are mistakes in headers, it computes for hours
 
 
 def as_rate(sample_rate: float | None) -> int:
     """Return a sample rate as a whole number of hertz.
 
     Raises:
-        ValueError: if it is None, or not a whole number from 1 to `MAX_RATE`.
+        ValueError: if it is None, or not a whole number from `MIN_RATE` to `MAX_RATE`.
     """
     if sample_rate is None:
         raise ValueError("sample_rate is missing: give that of the recording in hertz, for example 44100.")
@@ -26,8 +27,8 @@ def as_rate(sample_rate: float | None) -> int:
         whole = 0
     if whole < 1 or whole != sample_rate:
         raise ValueError(f"The sample rate must be a positive whole number of hertz, not {sample_rate}.")
-    if whole > MAX_RATE:
-        raise ValueError(f"The sample rate must be at most {MAX_RATE} Hz, not {whole}.")
+    if not MIN_RATE <= whole <= MAX_RATE:
+        raise ValueError(f"The sample rate must be from {MIN_RATE} to {MAX_RATE} Hz, not {whole}.")
     return whole
 
 
@@ -54,7 +55,7 @@ def as_waveform(samples: Tensor | np.ndarray, what: str = "mixture", finite: boo
         samples = torch.from_numpy(np.require(samples, kind.newbyteorder("="), requirements=["C", "W"]))
     try:
         wave = torch.as_tensor(samples, device="cpu").detach()
-    except (TypeError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"The {what} must be an array of samples, not {type(samples).__name__}.") from None
     if wave.ndim == 1:
         wave = wave[None]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from separation.audio.joining import warn_of_loss
-from separation.audio.waveform import MAX_CHANNELS, MAX_RATE
+from separation.audio.waveform import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from separation.console.messages import Reporter
 from separation.console.model import Model
 from separation.console.options import UsageError, check_model
@@ -54,9 +54,9 @@ class Samples:
     kind: str
 
     def __post_init__(self) -> None:
-        if not (100 <= self.rate <= MAX_RATE and self.channels <= MAX_CHANNELS):
-            what = f"{self.rate} Hz and {self.channels} channels"
-            raise AudioError(f"Live sound has 100 to {MAX_RATE} Hz and 1 to {MAX_CHANNELS} channels, not {what}.")
+        if not (MIN_RATE <= self.rate <= MAX_RATE and self.channels <= MAX_CHANNELS):
+            what, rates = f"{self.rate} Hz and {self.channels} channels", f"{MIN_RATE} to {MAX_RATE} Hz"
+            raise AudioError(f"Live sound has {rates} and 1 to {MAX_CHANNELS} channels, not {what}.")
 
     @property
     def frame(self) -> int:

@@ -252,7 +252,8 @@ class Runner:
         frames, level = job.measured.result()
         if job.record.duration is None:
             job.record.duration, job.record.level = round(frames / job.reader.sample_rate, 6), decibels(level)
-            if self.options.span and (remark := self.options.span.remark(job.source.label, job.record.duration)):
+            done = "listed" if self.options.list or self.options.all else "changed"
+            if self.options.span and (remark := self.options.span.remark(job.source.label, job.record.duration, done)):
                 if self.options.span.begin < job.record.duration:
                     self.reporter.notice(remark)
                 else:

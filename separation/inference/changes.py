@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def parse_time(value: str | float) -> float:
     Raises:
         ValueError: if it is none of these.
     """
+    if isinstance(value, Real) and not isinstance(value, bool) and value >= 0:
+        return float(value)
     match = TIME.fullmatch(str(value).strip())
     hours, minutes, seconds = match.groups("0") if match else ("0", "0", "nan")
     parts = float(hours), float(minutes), float(seconds)
@@ -56,7 +59,7 @@ class Span:
         """
         if value is None or isinstance(value, Span):
             return value
-        if isinstance(value, str) or len(value) != 2:
+        if not isinstance(value, tuple | list) or len(value) != 2:
             raise ValueError(f"A span is a pair of times (from, to), not {value!r}.")
         begin, end = value
         return cls(0.0 if begin is None else parse_time(begin), math.inf if end is None else parse_time(end))
@@ -71,10 +74,10 @@ class Span:
         fall = (self.end - seconds) / fade
         return (0.5 - 0.5 * torch.cos(math.pi * torch.minimum(rise, fall).clamp(0, 1))).float()
 
-    def remark(self, label: str, seconds: float) -> str | None:
-        """Return a sentence if the recording is shorter than the span, else None."""
+    def remark(self, label: str, seconds: float, done: str = "changed") -> str | None:
+        """Return a sentence if the recording is shorter than the span, in which sounds are `done`, else None."""
         if self.begin >= seconds:
-            return f"{label} ends at {seconds:g} s, before the span begins ({self.begin:g} s), so nothing is changed."
+            return f"{label} ends at {seconds:g} s, before the span begins ({self.begin:g} s), so nothing is {done}."
         if math.inf > self.end > seconds + 1e-6:
             return f"{label} ends at {seconds:g} s, before the span does ({self.end:g} s)."
         return None
@@ -96,7 +99,10 @@ Times = Span | tuple[str | float | None, str | float | None] | None
 
 def check_gain(decibels: float) -> float:
     """Return the gain as a float; raise ValueError unless it is between -inf and 60 dB."""
-    value = float(decibels)
+    try:
+        value = float(decibels)
+    except (TypeError, ValueError):
+        value = math.nan
     if math.isnan(value) or value > MAX_GAIN_DB:
         raise ValueError(f"{decibels} {NO_GAIN}" if math.isnan(value) else f"{value:g} dB is more than +60 dB")
     return value
@@ -124,7 +130,10 @@ def pair_gains(gains: Mapping[Any, float] | Iterable[tuple[Any, float]], remove:
     Raises:
         ValueError: if a gain is not valid.
     """
-    single = isinstance(remove, str | int) or not isinstance(remove, Iterable) or hasattr(remove, "shape")
+    single = isinstance(remove, str | bytes | int) or not isinstance(remove, Iterable) or hasattr(remove, "shape")
     removed = [remove] if single else list(remove)
-    pairs = list(gains.items() if isinstance(gains, Mapping) else gains)
+    pairs: Any = gains.items() if isinstance(gains, Mapping) else gains
+    pairs = list(pairs) if isinstance(pairs, Iterable) else [pairs]
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f'Gains are decibels by sound, such as {{"speech": 3.0}}, not {gains!r}.')
     return [(query, check_gain(gain)) for query, gain in pairs] + [(query, -math.inf) for query in removed]

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,7 +167,8 @@ class FractionWatch:
         """Note the completed fraction of a stage of `SHARES`."""
         self.completed[stage] = min(1.0, completed)
         whole = sum(share * self.completed[name] for name, share in SHARES.items())
-        if self.progress(self.end * min(1.0, whole)) is False:
+        answer = np.asarray(self.progress(self.end * min(1.0, whole)))
+        if answer.dtype == bool and not answer.all():  # also NumPy's and PyTorch's False
             raise Cancelled("The separation was cancelled.")
 
 
