@@ -148,6 +148,7 @@ def test_labels_and_rules_are_written_together(tmp_path, monkeypatch, capsys):
     (directory / "sounds.safetensors").write_bytes(b"of the old labels")
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
     monkeypatch.setattr("separation.calibrate.wordings", lambda: {"rain": ("drops",), "siren": ()})
+    monkeypatch.setattr("separation.calibrate.Corpus", lambda *_, **__: None)
     monkeypatch.setattr(sys, "argv", ["separation.calibrate", str(directory), "--labels", "--foley", "1"])
 
     def fail(staged, *_):

@@ -136,3 +136,9 @@ def test_the_layout_of_samples_changes_nothing(separator, layout):
     wave = noise(1.0, 32000, 2).numpy()
     expected, given = separator(wave, "dog", 32000), LAYOUTS[layout](wave)
     assert torch.equal(separator(given, "dog", 32000).target, expected.target)
+
+
+def test_memory_that_pytorch_does_not_get_is_a_memory_error(separator, monkeypatch):
+    monkeypatch.setattr(separator.model, "separate", lambda *_: torch.empty(1 << 50))
+    with pytest.raises(MemoryError, match=r"There is not enough memory\."):
+        separator(noise(0.5), "dog", 32000)

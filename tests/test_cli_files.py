@@ -155,6 +155,8 @@ def test_a_pipe_is_kept_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
     with pytest.raises(AudioError, match="standard input is empty"):
         copy_pipe(source, tmp_path)
+    with pytest.raises(AudioError, match="standard input cannot be read: no such file"):
+        copy_pipe(source, tmp_path / "gone")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")

@@ -165,11 +165,11 @@ def inspect_file(path: Path, error: str | None = None) -> Input:
 
 def copy_pipe(source: Input, folder: Path) -> Path:
     """Copy a piped input, which is read twice, to a file in `folder`; raise AudioError if it is empty or unreadable."""
-    handle, name = tempfile.mkstemp(source.path.suffix, "stdin-", folder)
     standard = source.path == Path(STANDARD)
     if standard and sys.stdin is None:
         raise AudioError(f"{source.label} is closed.")
     try:
+        handle, name = tempfile.mkstemp(source.path.suffix, "stdin-", folder)
         with os.fdopen(handle, "wb") as copy, nullcontext() if standard else open(source.path, "rb") as pipe:
             shutil.copyfileobj(pipe or sys.stdin.buffer, copy)
             size = copy.tell()

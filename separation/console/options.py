@@ -179,6 +179,8 @@ def parse_query(form: str, value: str) -> tuple[str, str]:
     """Return the form and value of a query; raise ArgumentTypeError if its file is missing or of another kind."""
     if form in ("text", "label"):
         return form, value
+    if not value:
+        raise argparse.ArgumentTypeError("it is empty")
     path = expand_home(value)  # also makes ./a.wav and a.wav one query
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{value} does not exist")
@@ -200,6 +202,8 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
         raise UsageError(f"{empty[0].removesuffix('=--')} needs a value, not --.")  # argparse would drop it
     options = (parser or build_parser()).parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
+    if blank := [name for name in ("model", "format", "subtype") if getattr(options, name) == ""]:
+        raise UsageError(f"--{blank[0]} is empty.")
     options.model = options.model or ("live" if options.live else "default")
     if options.list_models:
         return options, []

@@ -198,7 +198,8 @@ class CallerDefaults:
 def own_defaults() -> Iterator[None]:
     """Context, or decorator, in which a caller's default device, data type and inference mode have no effect.
 
-    PyTorch has one default data type for all threads; the caller's is restored when the last call has ended.
+    PyTorch has one default data type for all threads; the caller's is restored when the last call has ended. Its errors
+    of missing memory become MemoryErrors.
     """
     caller, elsewhere = CallerDefaults, torch.get_default_device().type != "cpu"
     with caller.lock:
@@ -210,6 +211,10 @@ def own_defaults() -> Iterator[None]:
     try:
         with torch.inference_mode(False), torch.device("cpu") if elsewhere else nullcontext():
             yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError("There is not enough memory.") from None
+        raise
     finally:
         with caller.lock:
             caller.calls -= 1
