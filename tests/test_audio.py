@@ -597,12 +597,16 @@ def test_invalid_waveforms_are_refused(values, words):
         as_waveform(values)
 
 
-def test_a_rate_is_a_positive_whole_number():
+def test_a_rate_is_a_positive_whole_number(tmp_path):
     assert as_rate(44100.0) == 44100
     assert isinstance(as_rate(np.float64(8000)), int)
     for rate in (None, 0, -8000, 44100.5, float("nan"), float("inf"), "fast", 10**9, 1, 999, 768_001, 2_000_000, True):
         with pytest.raises(ValueError, match=r"sample.rate"):
             as_rate(rate)
+        with pytest.raises(ValueError, match=r"sample.rate"):
+            write(tmp_path / "a.wav", noise(9), rate)
+    write(tmp_path / "a.wav", noise(9), 44100.0)
+    assert read(tmp_path / "a.wav")[1] == 44100
 
 
 @pytest.mark.parametrize("time", [0, 1, 2, 999, 44100])

@@ -393,15 +393,13 @@ def test_model_device_and_threads_reach_their_places(folder, monkeypatch):
     assert run("--query", "half", "gone.wav") == 1  # no file can be read: no model is loaded
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     assert run("--query", "half", "mix.wav", "--threads", "2", "-q") == 0
-    assert (
-        run("--query", "all", "mix.wav", "--device", "cpu", "--faithful", "--offline", "--precision", "bfloat16", "-q")
-        == 0
-    )
+    options = ["--device", "cpu", "--faithful", "--offline", "--precision", "bfloat16", "--threads", "99999", "-q"]
+    assert run("--query", "all", "mix.wav", *options) == 0
     assert calls == [
         (("default",), {"device": None, "faithful": False, "offline": None, "precision": "auto", "trust": []}),
         (("default",), {"device": "cpu", "faithful": True, "offline": True, "precision": "bfloat16", "trust": []}),
     ]
-    assert threads == [2]
+    assert threads == [2, 4 * os.cpu_count()]
 
 
 # Queries of other forms

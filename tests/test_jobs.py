@@ -123,6 +123,7 @@ def test_the_record_and_the_line_name_every_sound(folder, capsys):
         (("--gain", "Dog=3", "--gain", "dog=-3"), "“Dog” is changed twice"),
         (("--query", "a", "-o", ""), "-o is empty. Name a folder."),
         (("--query", "a", "--model", ""), "--model is empty."),
+        (("--query", "a", "-r", ""), "The name of a file is empty."),
         (("--query", "a", "--format", ""), "--format is empty."),
         (("--query-audio", ""), "--query-audio: it is empty."),
         (("--gain", "a=3", "--each"), "--each needs --remove"),

@@ -1,6 +1,7 @@
 """Sentences that name several sounds, and what stays one sound."""
 
 import json
+import time
 
 import pytest
 import soundfile
@@ -185,3 +186,9 @@ def test_files_and_the_command_say_how_a_sentence_was_understood(tmp_path, monke
     assert "understood" not in err and PARTS[1] not in out
     assert cli.main(["--remove", SENTENCE, "--remove", "rain", "mix.wav"]) == 0
     assert f"({PARTS[0]} 0." in capsys.readouterr().out
+
+
+def test_a_text_of_any_length_is_understood_at_once(separator):
+    began = time.process_time()
+    assert understand("and then , rain " * 6000, separator.encoder, ()) == {}
+    assert time.process_time() - began < 1.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from separation.audio.formats import SAMPLE_BYTES, Format, choose_compression, find_format, find_subtype, refusal
 from separation.audio.layouts import MASKS, PLAIN_MASKS, VORBIS_ORDER
-from separation.audio.waveform import as_waveform
+from separation.audio.waveform import as_rate, as_waveform
 from separation.errors import AudioError, reason
 from separation.process import remove, temporary_path, uninterrupted
 
@@ -145,6 +145,7 @@ class Writer:
 
     Raises:
         AudioError: if the format cannot hold the audio or the file cannot be written.
+        ValueError: if the rate is not valid, see `as_rate`.
     """
 
     def __init__(
@@ -164,10 +165,10 @@ class Writer:
     ) -> None:
         self.path, self.clip = Path(path), clip
         self.bit_rate, self.carried, self.title = bit_rate, carried, title
-        self.sample_rate, self.channels = sample_rate, channels
+        self.sample_rate, self.channels = as_rate(sample_rate), channels
         self.format = format if isinstance(format, Format) else find_format(format or self.path.suffix or "wav")
         self.subtype = find_subtype(self.format, subtype)
-        if why := refusal(self.format, self.subtype, sample_rate, channels, bit_rate):
+        if why := refusal(self.format, self.subtype, self.sample_rate, channels, bit_rate):
             raise AudioError(f"{self.path} cannot be written: {why}.")
         known = channel_mask.bit_count() == channels
         self.channel_mask = channel_mask if known else MASKS.get(channels, 0)

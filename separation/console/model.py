@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -16,6 +17,9 @@ from separation.outputs.names import Request
 
 if TYPE_CHECKING:
     from separation.separator import Separator
+
+
+MOST_THREADS = 4  # of each processor core: thousands would never be scheduled
 
 
 class Model:
@@ -38,7 +42,7 @@ class Model:
 
         options = self.options
         if options.threads:
-            torch.set_num_threads(options.threads)
+            torch.set_num_threads(min(options.threads, MOST_THREADS * (os.cpu_count() or 1)))
         try:
             how = {name: getattr(options, name) for name in ("faithful", "precision", "trust")}
             device = None if options.device == "auto" else options.device

@@ -239,6 +239,8 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
         raise UsageError(f"--from must lie before --to, but {begin:g} s is not before {end:g} s.")
     options.span = None if options.begin is None and options.end is None else Span(begin, end)
     check_live(options, requests)
+    if "" in options.files:
+        raise UsageError("The name of a file is empty.")
     if not options.files and not options.live:
         raise UsageError("Name at least one file, or - for standard input.")
     for name in ("threads", "jobs", "rate", "channels"):

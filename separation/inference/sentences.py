@@ -63,7 +63,7 @@ BOTH, THIRD, NAMED = 0.6, 0.05, 1.0
 cosine to the whole, least clearness of each."""
 LONELY = 0.25  # less for a single word that names no sound ("a horse whinnies and snorts")
 MOST = 12  # parts or names; a longer text stays whole
-LONGEST = 6  # words of a name
+LONGEST, LONGEST_TEXT = 6, 2000  # words of a name, and characters of a text that is cut
 ARTICLE = "an?|the|some|its|his|her|their"
 IN = "in(?!\\s+(?:between|front|addition)\\b)|on|at|over|past|through|inside|outside|across"
 OF = "of|from|by|to|for|like|into|onto|under|down|up|along|out|off|about"
@@ -222,6 +222,8 @@ def understand(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> dict[
         encoder: of the model.
         sounds: labels that the model knows.
     """
+    if len(text) > LONGEST_TEXT:  # the time to cut it grows with its square
+        return {}
     (spans, strong), words = cut(text), find_words(text)
     if (len(spans) < 2 and len(words) < 3) or len(spans) > MOST or " ".join(words) in described_texts():
         return {}
