@@ -121,6 +121,10 @@ def test_every_file_once(tree):
     [
         ("gone.wav", "gone.wav does not exist."),
         ("gone*.wav", "gone*.wav matches no file."),
+        (
+            "https://example.com/a.wav?b=c",
+            "https://example.com/a.wav?b=c is an address: download it and name the file.",
+        ),
         ("sub", "sub is a folder. Add -r to search it"),
         ("x" * 300 + ".wav", "cannot be read: the name is too long."),
         ("\0.wav", "cannot be read"),

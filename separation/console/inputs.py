@@ -75,6 +75,8 @@ class InputFinder:
                 entries = [Input(path, "standard input", "stdin", piped=True)]
             elif os.path.isdir(path):
                 entries, named = self._search(path), False
+            elif not os.path.lexists(path) and "://" in argument:
+                entries = [inspect_file(path, f"{argument} is an address: download it and name the file.")]
             elif os.path.lexists(path) or not glob.has_magic(argument):
                 entries = [inspect_file(path)]
             else:
