@@ -4,14 +4,13 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 from email.message import Message
 
 import huggingface_hub
 import pytest
 from media import save_media, tone
 
+from separation import cli
 from separation.encoders.base import EncoderError, find_weights
 from separation.errors import ModelError
 from separation.storage import download
@@ -136,15 +135,21 @@ def test_files_of_the_hub_are_downloaded_by_its_client_and_checked(cache, monkey
         fetch(RemoteFile(HUB.url, "b.ckpt", size=7), offline=False)
 
 
-def test_without_network_the_client_of_the_hub_gives_one_sentence_at_once(cache, tmp_path):
-    options = ["--query", "rain", "--model", "audiosep", "a.wav"]
+def test_without_network_the_client_of_the_hub_gives_one_sentence_at_once(cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     save_media(tmp_path / "a.wav", [tone(440, 0.1, 8000)], 8000)
-    online = dict.fromkeys(("SEPARATION_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "")
-    environment = os.environ | online | {"HF_ENDPOINT": "https://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
-    command = [sys.executable, "-m", "separation.cli", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "could not be downloaded ([Errno " in done.stderr
+    for name in ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    there = "https://127.0.0.1:9"  # these are read from the environment when they are imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", there)
+    template = there + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    assert cli.main(["--query", "rain", "--model", "audiosep", "a.wav"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "could not be downloaded ([Errno " in err
 
 
 def test_the_cache_of_the_hub_is_searched_by_repository(cache, hub_cache):

@@ -15,7 +15,6 @@ import pytest
 import soundfile
 import yaml
 from mcp import Client
-from mcp.client.stdio import StdioServerParameters
 from tiny import noise, tiny_separator, write_model
 
 from separation import Separator, mcp_server
@@ -252,33 +251,6 @@ def test_progress_cancellation_and_one_request_at_a_time(served):
     assert [each.is_error for each in results] == [False, False]
 
 
-def test_over_standard_input_and_output(tmp_path):
-    model, folder = write_model(tmp_path / "model", name="tiny"), tmp_path / "served"
-    config = yaml.safe_load((model / "config.yaml").read_text())
-    config |= {"listing": {"slope": 0.0, "bias": 9.0, "sounds": ["rain", "siren"]}, "presence": {"bias": 9.0}}
-    (model / "config.yaml").write_text(yaml.safe_dump(config))
-    save(folder / "mix.wav")
-    environment = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
-    words = ["-m", "separation.mcp_server", str(folder), "--model", str(model), "--device", "cpu"]
-    server, told = StdioServerParameters(command=sys.executable, args=words, env=environment), []
-
-    async def ask():
-        async def progress(done, total, message):
-            told.append(done)
-
-        async with Client(server) as client:
-            listed = await client.call_tool("list_sounds", {"file": "mix.wav"}, progress_callback=progress)
-            written = await client.call_tool("separate", {"file": "mix.wav", "sounds": ["rain"]})
-            refused = await client.call_tool("separate", {"file": "../mix.wav", "sounds": ["rain"]})
-            return listed, written, refused
-
-    listed, written, refused = run(ask)
-    assert {each["sound"] for each in listed.structured_content["sounds"]} & {"rain", "siren"}
-    assert written.structured_content["outputs"][0]["relative"] == "mix.rain.wav"
-    assert (folder / "mix.rain.wav").is_file() and told[-1] == 1.0
-    assert refused.is_error and refused.content[0].text == "../mix.wav: names with .. are refused."
-
-
 def test_the_command_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
     assert mcp_server.main([str(tmp_path / "gone")]) == 2
     assert capsys.readouterr().err == f"separate-mcp: {tmp_path / 'gone'}: no such file or directory.\n"
@@ -296,41 +268,52 @@ def test_the_command_refuses_in_one_sentence(tmp_path, capsys, monkeypatch):
         Folders([save(tmp_path / "a.wav")])
 
 
-def test_lines_that_are_no_messages_do_not_end_the_server_but_the_end_of_its_input_does(tmp_path):
-    words = [sys.executable, "-m", "separation.mcp_server", str(tmp_path)]
+def test_over_standard_input_and_output(tmp_path):
+    """Lines that are no messages do not end the server, but the end of its input does."""
+    model, folder = write_model(tmp_path / "model", name="tiny"), tmp_path / "served"
+    config = yaml.safe_load((model / "config.yaml").read_text())
+    config |= {"listing": {"slope": 0.0, "bias": 9.0, "sounds": ["rain", "siren"]}, "presence": {"bias": 9.0}}
+    (model / "config.yaml").write_text(yaml.safe_dump(config))
+    save(folder / "mix.wav")
+    words = [sys.executable, "-m", "separation.mcp_server", str(folder), "--model", str(model), "--device", "cpu"]
     client = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
     asked = [
-        (1, "initialize", client),
-        (2, "tools/list", {}),
-        (3, "tools/call", {"name": "remix", "arguments": {"x": 1}}),
+        ("initialize", client),
+        ("tools/list", {}),
+        ("tools/call", {"name": "remix", "arguments": {"x": 1}}),
+        ("tools/call", {"name": "list_sounds", "arguments": {"file": "mix.wav"}, "_meta": {"progressToken": "here"}}),
+        ("tools/call", {"name": "separate", "arguments": {"file": "mix.wav", "sounds": ["rain"]}}),
+        ("tools/call", {"name": "separate", "arguments": {"file": "../mix.wav", "sounds": ["rain"]}}),
     ]
     first, *others = (
-        json.dumps({"jsonrpc": "2.0", "id": number, "method": name, "params": given}) for number, name, given in asked
+        json.dumps({"jsonrpc": "2.0", "id": number, "method": name, "params": given})
+        for number, (name, given) in enumerate(asked)
     )
     started = '{"jsonrpc": "2.0", "method": "notifications/initialized"}'
-    odd = [
-        "{",
-        "[]",
-        "null",
-        '{"jsonrpc": "2.0"}',
-        "[" * 9999,
-        "\0",
-        "x" * (50 << 20),
-        f'{{"id": "{"y" * (50 << 20)}"}}',
-    ]
+    odd = ["{", "[]", "null", '{"jsonrpc": "2.0"}', "[" * 9999, "\0", "x" * (5 << 20)]
+    odd.append(f'{{"id": "{"y" * (5 << 20)}"}}')
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words, **pipes) as server:
-        answers, warnings = [], threading.Thread(target=lambda: answers.append(server.stderr.read()))
+        printed, warnings = [], threading.Thread(target=lambda: printed.append(server.stderr.read()))
         warnings.start()
         for line in (first, started, *odd, *others):
             server.stdin.write(line + "\n")
         server.stdin.flush()
-        found = {}
-        while len(found) < 3:
+        found, told = {}, []
+        while len(found) < len(asked):
             answer = json.loads(server.stdout.readline())
-            found[answer.get("id")] = answer
+            if "id" in answer:
+                found[answer["id"]] = answer.get("result")
+            else:
+                told.append(answer["params"])
         server.stdin.close()
         assert server.wait(60) == 0 and server.stdout.read() == ""
         warnings.join()
-    assert len(found[2]["result"]["tools"]) == 4 and found[3]["result"]["isError"]
-    assert answers == [""]
+    assert printed == [""]
+    _, tools, wrong, listed, written, refused = (found[number] for number in range(len(asked)))
+    assert len(tools["tools"]) == 4 and wrong["isError"]
+    assert {each["sound"] for each in listed["structuredContent"]["sounds"]} & {"rain", "siren"}
+    assert (told[-1]["progressToken"], told[-1]["progress"]) == ("here", 1.0)
+    assert written["structuredContent"]["outputs"][0]["relative"] == "mix.rain.wav"
+    assert (folder / "mix.rain.wav").is_file()
+    assert refused["isError"] and refused["content"][0]["text"] == "../mix.wav: names with .. are refused."

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -18,17 +19,20 @@ import soundfile
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demos"))
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
+# A busy machine, where Gradio's own look at its address takes longer than the 3 s that it allows; a browser's stand-in.
+BUSY = """
+import httpx, os, webbrowser
+def head(*_, **__): raise httpx.ReadTimeout("busy")
+def open(url, *_):
+    print("asked for", url, flush=True)
+    return bool(os.environ.get("BROWSER_OPENS"))
+httpx.head, webbrowser.open = head, open
+"""
+PROXIES = {f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "all", "HTTP", "HTTPS", "ALL")}
 
 
 class Server:
@@ -91,15 +95,27 @@ def serve():
 
 
 @pytest.fixture(scope="session")
-def fake(serve, tmp_path_factory):
-    """The page with a double in the place of the model; one minute and 3 MB at most."""
+def busy(tmp_path_factory):
+    """Variables of a busy machine whose proxies cannot be reached."""
+    folder = tmp_path_factory.mktemp("busy")
+    (folder / "sitecustomize.py").write_text(BUSY, encoding="utf-8")
+    return {"PYTHONPATH": f"{folder}:{ROOT}", **PROXIES}
+
+
+@pytest.fixture(scope="session")
+def fake(serve, busy, tmp_path_factory):
+    """The page with a double in the place of the model; a minute and 12 MB at most. Its end leaves no file."""
     script = str(Path(__file__).with_name("fake_server.py"))
     temporary = tmp_path_factory.mktemp("server")
     if os.environ.get("PAGE_MODEL"):  # for pictures of what people see: PAGE_MODEL=default
         script = str(ROOT / "demos" / "app.py")
-    server = serve([sys.executable, script, "--max-minutes", "1", "--max-megabytes", "12"], TMPDIR=str(temporary))
+    command = [sys.executable, script, "--open", "--max-minutes", "1", "--max-megabytes", "12"]
+    server = serve(command, TMPDIR=str(temporary), BROWSER_OPENS="1", **busy)
     server.temporary = temporary
-    return server
+    yield server
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(10) == 0
+    assert not list(temporary.iterdir())
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,15 @@ def folders(server):
     return sorted(path.name for path in root.iterdir() if re.fullmatch("[0-9a-f]{32}", path.name))
 
 
+def test_a_browser_is_named_if_it_was_opened_and_models_are_loaded_afterwards(fake):
+    """Proxies, which cannot be reached, change nothing."""
+    fake.wait("It was opened in your browser", 300)
+    fake.wait("load double", 300)
+    starts = [line.split()[0] for line in fake.lines if line.startswith(("The page is at", "load"))]
+    assert starts[:2] == ["The", "load"]
+    assert fake.count("It was opened") == fake.count(f"asked for {fake.url}") == 1
+
+
 def test_models_sounds_and_functions_are_described(client):
     first, second = client.predict(api_name="/models")
     assert (first["name"], second["name"]) == ("double", "other")
