@@ -50,11 +50,11 @@ from tqdm import tqdm
 
 from separation import ModelError, Query, Separator, __version__
 from separation.data.fixed_mixtures import CLIPS, SECONDS, Row, locate_files, read_rows, render
-from separation.data.manifest import MANIFEST, DataError, add_recording_ids, read_manifest, read_recording_ids
-from separation.evaluate import Plan, Score, score_mixture, summarize
+from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest, read_recording_ids
+from separation.errors import DataError
 from separation.evaluate.metrics import bootstrap, energy, sdr, sdri
-from separation.evaluate.scoring import TINY, power, wiener
-from separation.evaluate.tables import class_means, markdown, resampling_unit
+from separation.evaluate.scoring import TINY, Plan, Score, power, score_mixture, wiener
+from separation.evaluate.tables import class_means, markdown, resampling_unit, summarize
 from separation.fitting import area_under_roc
 from separation.pretrained import find_model
 

@@ -83,10 +83,10 @@ def write_json(file: Path | None, value: Any) -> None:
 
 def weights_checksum(model: str | Path) -> str:
     """Return the sha256 of a model's weights, so that figures of other weights can be refused."""
-    from separation.own_sounds import checksum
     from separation.pretrained import find_model
+    from separation.storage.download import sha256_of
 
-    return checksum(find_model(str(model)))
+    return sha256_of(find_model(str(model)) / "model.safetensors")
 
 
 def package_environment() -> dict[str, str]:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from separation import Separator
 from separation.data.fixed_mixtures import render
-from separation.evaluate import Plan, score_mixture
+from separation.evaluate.scoring import Plan, score_mixture
 from separation.evaluate.tables import markdown
 
 PARTS = ("speed", "scores", "pace", "memory")

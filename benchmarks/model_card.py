@@ -19,7 +19,7 @@ from typing import Any
 from bench import TABLES, scores_table
 from common import run_benchmark, weights_checksum
 
-from separation.data.manifest import DataError
+from separation.errors import DataError
 from separation.evaluate.tables import FEW, markdown
 from separation.pretrained import ModelError, find_model, read_config
 from separation.storage.moved import resolve

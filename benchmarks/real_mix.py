@@ -17,7 +17,8 @@ from common import find_data, make_parser, run_benchmark, run_python, separate_w
 from torch import from_numpy
 
 from separation.audio import read, resample, write
-from separation.data.manifest import MANIFEST, DataError, read_manifest
+from separation.data.manifest import MANIFEST, read_manifest
+from separation.errors import DataError
 from separation.evaluate.metrics import sdri, suppression
 from separation.evaluate.tables import markdown
 

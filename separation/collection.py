@@ -32,11 +32,7 @@ def clean(text: str) -> str:
 
 
 def open_address(address: str) -> tuple[Any, str]:
-    """Return the file system of an address and the path in it; the file system of a local folder or file is None.
-
-    Raises:
-        AudioError: if there is no such file system.
-    """
+    """Return the file system of an address (None: local) and the path in it; raise AudioError if it is unknown."""
     if "://" not in address:
         return None, os.path.abspath(expand_home(address))
     try:
@@ -123,10 +119,7 @@ def find_sources(source: str, out: Store, scratch: Path, notice: Callable[[str],
     """Return the recordings of a folder, list, file or address by their path in it.
 
     Each has `path`, the `address` to read it at, a `version` that changes with its content ("": not known), its
-    `folder` in the outputs, and an `error` or None.
-
-    Raises:
-        AudioError, DataError: if the source cannot be read or has no recordings.
+    `folder` in the outputs, and an `error` or None. Raises AudioError or DataError if there are none.
     """
     files, root = open_address(source)
     if PurePosixPath(root).suffix.lower() in LISTS:

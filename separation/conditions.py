@@ -12,7 +12,7 @@ from torch import Tensor
 from separation.encoders.base import QueryEncoder
 from separation.encoders.joint import JointEncoder
 from separation.errors import NotFiniteError
-from separation.inference.sentences import understand
+from separation.inference.sentences import split_sentence
 from separation.inference.suggestions import Hint, suggest
 from separation.query import Query, encode_queries
 from separation.storage.tensors import own_defaults
@@ -47,7 +47,7 @@ class Conditioner:
             return parsed
         if list(parsed.forms()) != ["text"] or not isinstance(parsed.text, str):
             return parsed
-        return replace(parsed, parts=understand(" ".join(parsed.text.split()), self.encoder, self.listing.sounds))
+        return replace(parsed, parts=split_sentence(" ".join(parsed.text.split()), self.encoder, self.listing.sounds))
 
     @own_defaults()
     @torch.inference_mode()
@@ -75,13 +75,9 @@ class Conditioner:
     def suggest(self, query: Query | Plain) -> list[Hint]:
         """Return hints for the texts of a query, negatives included, that the model probably does not know.
 
-        A sentence that names several sounds gets one that says which.
-
-        Only models of this package with a joint encoder give hints. A hint changes nothing about the separation, which
-        uses the text as typed.
-
-        Raises:
-            ValueError: if the query is empty.
+        A sentence that names several sounds gets one that says which. Only models of this package with a joint encoder
+        give hints. A hint changes nothing about the separation, which uses the text as typed. Raises ValueError if the
+        query is empty.
         """
         if not isinstance(self.encoder, JointEncoder):
             return []
@@ -100,9 +96,6 @@ class Conditioner:
         """Replace the values of a query by their embedding, to use it on many recordings.
 
         Labels stay, because the published inference of a released model treats them in its own way.
-
-        Raises:
-            ValueError, ModelError: as `conditions`.
         """
         parsed = self.understand(query)
         negative = [self.encode(each) for each in parsed.negatives()]

@@ -47,12 +47,8 @@ class Folders:
     def locate(self, name: str, what: str) -> Path:
         """Return the path that a name means, with links resolved; it need not exist.
 
-        Args:
-            name: absolute, or relative to one of the folders: the first in which it exists, or the first of all.
-            what: "recording" or "output folder", for messages.
-
-        Raises:
-            AudioError: if it is not a plain name, or leads outside the folders.
+        A relative name is looked for in each of the folders; if it is in none, it means the first. Raises AudioError,
+        with the kind of thing that is named (`what`), if it is not a plain name or leads outside the folders.
         """
         if not name.strip() or len(name) > MAX_NAME or UNPRINTABLE.search(name):
             raise AudioError(f"The name of the {what} is empty, too long, or holds control characters.")
@@ -77,11 +73,7 @@ class Folders:
         )
 
     def recording(self, name: str) -> Path:
-        """Return the path of an existing plain file of at most `MAX_BYTES`.
-
-        Raises:
-            AudioError: if there is none, or it leads outside the folders.
-        """
+        """Return the path of an existing plain file of at most `MAX_BYTES` in the folders; else raise AudioError."""
         path = self.locate(name, "recording")
         try:
             status = path.stat()
@@ -94,11 +86,7 @@ class Folders:
         return path
 
     def output(self, name: str | None, recording: Path) -> Path:
-        """Return the folder for results, by default the recording's; it is created with them.
-
-        Raises:
-            AudioError: if it leads outside the folders, or is not a folder.
-        """
+        """Return the folder for results, by default the recording's; raise AudioError if it is outside or a file."""
         path = recording.parent if name is None else self.locate(name, "output folder")
         if self.root_of(path) is None:
             raise AudioError(f"The folder of {recording} is outside those that are served.")

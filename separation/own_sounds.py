@@ -8,7 +8,6 @@ others the base as it is.
 
 from __future__ import annotations
 
-import hashlib
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -66,12 +65,7 @@ class OwnNames(nn.Module):
 
 
 class LowRank(nn.Module):
-    """Parametrization of a matrix or kernel: its own value plus the product of two small matrices, zero at first.
-
-    Args:
-        weight: (outputs, ...).
-        rank: of the product.
-    """
+    """Parametrization of a matrix or kernel: its own value plus the product of two small matrices, zero at first."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -132,11 +126,6 @@ class OwnSoundsNetwork(ConditionedModel):
     def is_routed(self, conditions: Tensor) -> Tensor:
         """Which queries of conditions (batch, queries, dim), the same in a batch, are for new sounds (queries,)."""
         return (conditions[0] @ self.vectors.T).amax(-1) >= ROUTED
-
-
-def checksum(base: Path) -> str:
-    """SHA-256 of the weights of a model directory."""
-    return hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
 
 
 def apply_difference(directory: Path, model: ConditionedModel, encoder: Any) -> OwnSoundsNetwork:

@@ -19,7 +19,7 @@ from separation.released.systems import LISTED, SYSTEMS, System
 from separation.storage.checkpoints import DESCRIPTION, average_weights, find_checkpoint, find_description
 from separation.storage.configs import BUILT as BUILT
 from separation.storage.configs import Settings, build, check_keys, fits, make_settings, read_yaml
-from separation.storage.download import NoConnectionError, fetch, find_file, replace_when_complete
+from separation.storage.download import NoConnectionError, fetch, find_file, replace_when_complete, sha256_of
 from separation.storage.hub import find_repository, is_repository
 
 if TYPE_CHECKING:
@@ -192,13 +192,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def find_base(directory: Path, base: Any) -> Path:
-    """Return the model directory that a `base` in the config of another one names.
-
-    Raises:
-        ModelError: there is none, or its weights are not those that were trained.
-    """
-    from separation.own_sounds import checksum
-
+    """Return the directory that a `base` in the config of another one names; raise ModelError for other weights."""
     if not isinstance(base, dict) or not all(isinstance(base.get(key), str) for key in ("model", "sha256")):
         raise ModelError(f"{directory / 'config.yaml'}: base must give model and sha256.")
     try:
@@ -207,7 +201,7 @@ def find_base(directory: Path, base: Any) -> Path:
             raise ModelError(f"{found} is not the directory of a base model.")
     except ModelError as error:
         raise ModelError(f"{directory}: its base cannot be loaded: {error}") from None
-    if (here := checksum(found)) != base["sha256"]:
+    if (here := sha256_of(found / "model.safetensors")) != base["sha256"]:
         raise ModelError(
             f"{directory} was trained on other weights of {base['model']} (SHA-256 {base['sha256'][:12]}, here "
             f"{here[:12]}), so it cannot be used with these; train it again."

@@ -2,7 +2,7 @@
 
 import torch
 
-from separation.data.queried import Queried
+from separation.data.queried import QueriedBatch
 from separation.encoders.table import RandomEncoder
 from separation.models.clipsep_unet import CLIPSepUNet
 
@@ -29,7 +29,7 @@ def noises(batch=2, sources=2, time=TIME, seed=0):
 def queried(sources, asked=2, pictures=None):
     """A batch that asks for `name 0` and so on."""
     rows = [[f"name {i}" for i in range(asked)] for _ in range(len(sources))]
-    return Queried(sources, rows, [[f"label {i}" for i in range(asked)] for _ in rows], pictures or [])
+    return QueriedBatch(sources, rows, [[f"label {i}" for i in range(asked)] for _ in rows], pictures or [])
 
 
 def encoder(dim=DIM):

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent / "parity"))
 from fixtures import arrays, needs_fixtures, rules
 
-from separation.data.manifest import DataError
 from separation.data.tagged import BalancedSampler
+from separation.errors import DataError
 from separation.training.objectives.weakly_supervised import (
     choose_partners,
-    energy,
     find_anchors,
+    mean_square,
     mix_segments,
     random_anchors,
     smooth,
@@ -48,7 +48,7 @@ def test_mixtures_are_the_published_ones():
     assert partner[:, 0].tolist() == [1, 2, 3, 4, 5, 0] and fits.all()
     found = mix_segments(segments, partner)
     assert (found[:, :4000] - expected["mix_first4000"]).abs().max() < 1e-5
-    assert torch.allclose(energy(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
+    assert torch.allclose(mean_square(found)[:, 0], expected["mix_out_full_energy"], rtol=1e-4)
 
 
 def test_the_average_repeats_the_ends():

@@ -24,9 +24,10 @@ from torch import nn
 from separation import Query, Separation, Separator
 from separation.data.fixed_mixtures import read_rows, render
 from separation.data.foley import synthesise
-from separation.data.manifest import DataError, read_entries
+from separation.data.manifest import read_entries
 from separation.encoders.joint import JointEncoder
 from separation.encoders.sentence import SentenceEncoder
+from separation.errors import DataError
 from separation.models.band_unet import BandUNet
 from separation.models.spectra import STFT, band_matrix
 

@@ -19,11 +19,11 @@ from parts import RATE, fit, small_encoder
 
 from separation.data.captioned import CaptionedData, CaptionMixer
 from separation.data.corpus import Corpus
-from separation.data.derived import Mixed
-from separation.data.manifest import DataError
+from separation.data.derived import MixedClips
 from separation.data.texts import draw_published_phrases, published_phrases
 from separation.encoders.base import EncoderError
 from separation.encoders.table import RandomEncoder
+from separation.errors import DataError
 from separation.models.bimodal_unet import BiModalUNet, CrossAttention
 from separation.models.resunet import ResUNet30
 from separation.models.spectra import STFT
@@ -87,7 +87,7 @@ def test_parts_that_add_up_to_their_clip_have_no_loss():
 
 def test_mixed_clips_are_sums_of_recordings_of_different_labels_and_say_so(manifest):
     corpus = Corpus(manifest, "train", sample_rate=RATE)
-    clips = Mixed(corpus, 2, 30, 0.5, seed=3)
+    clips = MixedClips(corpus, 2, 30, 0.5, seed=3)
     for number in range(30):
         labels = [corpus.clips[each].label for each in clips.numbers[number]]
         assert len(set(labels)) == 2
@@ -98,8 +98,8 @@ def test_mixed_clips_are_sums_of_recordings_of_different_labels_and_say_so(manif
             clip = corpus.clips[each]
             hertz = 300 * 1.6 ** int(clip.label[-1]) * (1 + 0.02 * int(clip.recording[-1]))
             assert min(abs(hertz / 2 - bin_) for bin_ in found) < 2
-    assert torch.equal(clips.waveform(4), Mixed(corpus, 2, 30, 0.5, seed=3).waveform(4))
-    assert Mixed(corpus, 1, 1, 0.5).clips[0].caption.startswith("The sound of tone")
+    assert torch.equal(clips.waveform(4), MixedClips(corpus, 2, 30, 0.5, seed=3).waveform(4))
+    assert MixedClips(corpus, 1, 1, 0.5).clips[0].caption.startswith("The sound of tone")
 
 
 def test_the_clips_of_a_mixture_have_no_phrase_in_common_and_add_up_to_it(manifest):

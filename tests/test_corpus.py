@@ -14,10 +14,11 @@ from tiny import read, vectors, write_corpus, write_manifest
 
 from separation.data.corpus import FULL_SCALE, ROUNDING, Corpus, decode, foley_clips, read_part
 from separation.data.foley import SOUNDS, synthesise
-from separation.data.manifest import DataError, read_manifest
+from separation.data.manifest import read_manifest
 from separation.data.packing import pack
 from separation.data.texts import Texts
 from separation.datasets.command import main
+from separation.errors import DataError
 
 PART_COLUMNS = ["path", "split", "label", "recording_id", "start", "seconds"]
 

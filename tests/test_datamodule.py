@@ -17,10 +17,10 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from separation.data.captioned import CaptionedBatch, CaptionedData
 from separation.data.datamodule import CorpusData
-from separation.data.manifest import DataError
 from separation.data.mixing import Draw
-from separation.data.queried import Queried, QueriedData
+from separation.data.queried import QueriedBatch, QueriedData
 from separation.data.tagged import TaggedBatch, TaggedData
+from separation.errors import DataError
 
 RATE = 8000
 
@@ -208,7 +208,7 @@ def test_workers_for_the_machine(monkeypatch, processors, devices, workers):
     assert QueriedData(workers="auto").workers == workers
 
 
-@pytest.mark.parametrize("kind", [Draw, Queried, TaggedBatch, CaptionedBatch])
+@pytest.mark.parametrize("kind", [Draw, QueriedBatch, TaggedBatch, CaptionedBatch])
 def test_tensors_of_a_batch_are_pinned_and_moved_and_nothing_else_is_walked_through(kind, monkeypatch):
     """By what a loader calls on a machine with a GPU, and by Lightning."""
 

@@ -14,7 +14,8 @@ from separation import cli
 from separation.encoders.base import EncoderError, find_weights
 from separation.errors import ModelError
 from separation.storage import download
-from separation.storage.download import NoConnectionError, RemoteFile, cache_folder, fetch, hub_cache
+from separation.storage.download import NoConnectionError, RemoteFile, fetch
+from separation.storage.folders import cache_folder, hub_cache
 
 CONTENT = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -16,11 +16,11 @@ from tiny import write_manifest
 
 from separation.data.fixed_mixtures import SAMPLE_RATE, read_rows
 from separation.data.manifest import MANIFEST, add_recording_ids, read_recording_ids
-from separation.evaluate import EvaluationError, Plan, Score, compare_systems, score_rows, summarize
 from separation.evaluate import command as module
 from separation.evaluate.metrics import METRICS, Signals, segmental_snr
 from separation.evaluate.protocols.base import ListFile, find_protocol, make_row
-from separation.evaluate.tables import class_means, format_tables
+from separation.evaluate.scoring import EvaluationError, Plan, Score, score_rows
+from separation.evaluate.tables import class_means, compare_systems, format_tables, summarize
 from separation.pretrained import find_model
 
 

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from separation import Separator, cli
 from separation.data.fixed_mixtures import render
-from separation.data.manifest import DataError, read_manifest
+from separation.data.manifest import read_manifest
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError
-from separation.evaluate import score_mixture
+from separation.errors import DataError
+from separation.evaluate.scoring import score_mixture
 from separation.pretrained import ModelError, load_model
 from separation.storage.checkpoints import DESCRIPTION
 from separation.training.cli import main, sentence

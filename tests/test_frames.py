@@ -8,8 +8,9 @@ import pytest
 from media import save_media, tone
 
 from separation.data.frames import add_frames, extract, find_video
-from separation.data.manifest import Clip, DataError, read_entries, write_manifest
+from separation.data.manifest import Clip, read_entries, write_manifest
 from separation.datasets.command import main
+from separation.errors import DataError
 
 
 def clip(path, frame="", start=0.0, seconds=0.0):

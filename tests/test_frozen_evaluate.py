@@ -82,7 +82,7 @@ def test_metrics():
 
 def test_scores_of_the_validation_list(data_root):
     from separation import Separator
-    from separation.evaluate import Plan, score_mixture
+    from separation.evaluate.scoring import Plan, score_mixture
 
     rows, separator = (
         find_protocol("validation").rows(data_root),

@@ -17,7 +17,7 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 from queries import encoder, unet
 
 from separation.data.corpus import Corpus
-from separation.data.derived import Together
+from separation.data.derived import AllowedPairs
 from separation.data.fixed_mixtures import render
 from separation.data.hive import parse_mixture, read_hive, together_in
 from separation.data.hive_mixtures import HiveData
@@ -198,7 +198,7 @@ def test_clips_are_mixed_if_their_classes_may_sound_together(corpus, table):
 
 def test_the_mixer_of_the_default_model_does_so_too(corpus, table, no_sentence_weights):
     clips = Corpus(corpus, "train", sample_rate=8000)
-    matrix = Together(table).matrix(clips.labels)
+    matrix = AllowedPairs(table).matrix(clips.labels)
     assert torch.equal(matrix, matrix.T)
     mixer = Mixer(clips, Texts(clips), 2000, Augment(), three=0.5, together=matrix)
     drawn = mixer.draw(300, torch.Generator().manual_seed(0))
@@ -215,4 +215,4 @@ def test_the_mixer_of_the_default_model_does_so_too(corpus, table, no_sentence_w
 def test_other_tables_are_refused(tmp_path, text):
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(DataError, match=r"t\.json: (invalid JSON|not a JSON object with a list of classes)"):
-        Together(tmp_path / "t.json")
+        AllowedPairs(tmp_path / "t.json")

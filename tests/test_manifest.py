@@ -9,7 +9,8 @@ import pytest
 from tiny import COLUMNS, read, write_manifest
 
 from separation.data import manifest as module
-from separation.data.manifest import Clip, DataError, hold_out, leaks, read_entries, read_manifest, resolve_leaks
+from separation.data.manifest import Clip, hold_out, leaks, read_entries, read_manifest, resolve_leaks
+from separation.errors import DataError
 
 ROW = {
     "path": "audio/a/dog/1.ogg",

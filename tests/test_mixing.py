@@ -8,9 +8,9 @@ import torch
 from tiny import vectors, write_corpus
 
 from separation.data.corpus import Corpus
-from separation.data.manifest import DataError
 from separation.data.mixing import KNOTS, NO_LOW_PASS, SILENCE_RMS, Augment, Mixer, draw_excerpt, treat
 from separation.data.texts import Texts
+from separation.errors import DataError
 
 pytest.importorskip("lightning", reason="needs the extra [train]")
 

@@ -18,13 +18,13 @@ pytest.importorskip("open_clip", reason="needs the extra [clip]")
 import soundfile
 from test_clip import SMALL
 
-from separation.data.manifest import DataError
 from separation.data.pictures import VectorStore, draw_picture
 from separation.data.queried import QueriedData
 from separation.data.streaming import ShardedClips
 from separation.datasets.command import main
 from separation.encoders.clip import ClipEncoder
 from separation.encoders.table import RandomEncoder
+from separation.errors import DataError
 from separation.training.objectives.supervised import Supervised
 
 CLIPS, SECONDS, RATE = 6, 12, 4000

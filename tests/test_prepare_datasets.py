@@ -12,9 +12,10 @@ import soundfile
 from layouts import LAYOUTS, film, sound, text
 from media import save_media, tone
 
-from separation.data.manifest import COLUMNS, Clip, DataError, read_entries
+from separation.data.manifest import COLUMNS, Clip, read_entries
 from separation.datasets import audioset, musdb18
 from separation.datasets.prepare import find_preparer, measure_clip, prepare, summary
+from separation.errors import DataError
 from separation.evaluate.protocols.base import find_protocol
 
 MANIFESTS = json.loads((Path(__file__).parent / "frozen" / "manifests.json").read_text(encoding="utf-8"))

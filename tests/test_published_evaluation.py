@@ -11,10 +11,10 @@ from separation.data.fixed_mixtures import Rendered
 from separation.encoders.base import QueryEncoder
 from separation.encoders.taggers import TaggerEncoder, Tags
 from separation.errors import ModelError
-from separation.evaluate import Plan, score_mixture
 from separation.evaluate import command as module
 from separation.evaluate.metrics import sdri
 from separation.evaluate.protocols.base import find_protocol, make_row
+from separation.evaluate.scoring import Plan, score_mixture
 from separation.models import clipsep_unet, resunet
 from separation.models.clipsep_unet import CLIPSepUNet
 from separation.models.resunet import ResUNet30

@@ -13,11 +13,12 @@ pytest.importorskip("lightning", reason="needs the extra [train]")
 from tiny import read
 
 from separation.data.corpus import Corpus
-from separation.data.derived import Polluted, unrelated
+from separation.data.derived import PollutedClips, unrelated
 from separation.data.gains import EnergyGains, RandomGains
-from separation.data.manifest import Clip, DataError
+from separation.data.manifest import Clip
 from separation.data.pictures import Pictures, check_picture, draw_picture
 from separation.data.queried import QueriedData
+from separation.errors import DataError
 
 RATE = 8000
 
@@ -156,11 +157,11 @@ def test_the_text_of_a_query_is_a_label_a_caption_or_any(manifest, text):
 
 def test_a_share_of_the_clips_is_polluted_by_an_unrelated_one_always_the_same(manifest):
     corpus = Corpus(manifest, sample_rate=RATE)
-    polluted = Polluted(corpus, 0.5, -3.0, 3.0, seed=1)
+    polluted = PollutedClips(corpus, 0.5, -3.0, 3.0, seed=1)
     found = [polluted.pollutant(number) for number in range(len(corpus))]
     assert 3 <= sum(other is not None for other in found) <= 9
     for share in (0.0, 1.0):
-        assert {Polluted(corpus, share).pollutant(number) is not None for number in range(12)} == {share == 1}
+        assert {PollutedClips(corpus, share).pollutant(number) is not None for number in range(12)} == {share == 1}
     for number, other in enumerate(found):
         clean, wave = corpus.waveform(number), polluted.waveform(number)
         assert torch.equal(wave, polluted.waveform(number))

@@ -15,7 +15,7 @@ from separation.encoders.sentence import (
     load_bert,
     stored_vectors,
 )
-from separation.inference.sentences import understand
+from separation.inference.sentences import split_sentence
 from separation.vocabulary.sounds import known_sounds
 
 TEXTS = [
@@ -88,7 +88,7 @@ def test_vectors_of_known_sounds_come_from_the_package(encoder, calls):
 
 def test_the_first_sentence_of_a_process_encodes_its_own_parts_alone(calls):
     encoder = JointEncoder(channels=(4, 4, 4, 4), hidden=16, embedding_dim=16).eval().requires_grad_(False)
-    understand("zebra crossing and a siren", encoder, ("rain",))
+    split_sentence("zebra crossing and a siren", encoder, ("rain",))
     encoded = {text for texts in calls for text in texts}
     assert encoded >= {template.format(part) for part in ("zebra crossing", "a siren") for template in TEMPLATES}
     assert all("zebra" in text or "siren" in text for text in encoded)

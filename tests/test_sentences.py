@@ -12,7 +12,7 @@ from tiny import noise
 
 from separation import Query, Separator, cli
 from separation.encoders.sentence import SentenceEncoder
-from separation.inference.sentences import cut, understand
+from separation.inference.sentences import cut, split_sentence
 from separation.models.base import SharedTargets
 from separation.vocabulary.sounds import known_sounds, wordings
 
@@ -95,8 +95,8 @@ def test_few_texts_are_encoded_to_understand_one(separator, monkeypatch):
 
 def test_names_of_own_sounds_are_found(separator):
     sounds = (*separator.listing.sounds, "zingblorp")
-    assert [*understand("zingblorp gives way to rain", separator.encoder, sounds)] == ["zingblorp", "rain"]
-    assert understand("zingblorp gives way to rain", separator.encoder, sounds[:-1]) == {}
+    assert [*split_sentence("zingblorp gives way to rain", separator.encoder, sounds)] == ["zingblorp", "rain"]
+    assert split_sentence("zingblorp gives way to rain", separator.encoder, sounds[:-1]) == {}
 
 
 def test_no_name_and_no_wording_of_a_known_sound_is_split(separator):
@@ -104,7 +104,7 @@ def test_no_name_and_no_wording_of_a_known_sound_is_split(separator):
     suspects = [text for text in texts if len(cut(text)[0]) > 1]
     assert len(suspects) > 500
     for text in suspects:
-        assert understand(text.upper() + ".", separator.encoder, ()) == {}
+        assert split_sentence(text.upper() + ".", separator.encoder, ()) == {}
 
 
 def test_queries_of_other_forms_and_other_encoders_are_left_alone(separator):
@@ -190,5 +190,5 @@ def test_files_and_the_command_say_how_a_sentence_was_understood(tmp_path, monke
 
 def test_a_text_of_any_length_is_understood_at_once(separator):
     began = time.process_time()
-    assert understand("and then , rain " * 6000, separator.encoder, ()) == {}
+    assert split_sentence("and then , rain " * 6000, separator.encoder, ()) == {}
     assert time.process_time() - began < 1.0

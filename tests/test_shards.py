@@ -16,9 +16,9 @@ from tiny import write_corpus
 from torch.utils.data import DataLoader
 
 from separation.data.corpus import Corpus
-from separation.data.manifest import DataError
 from separation.data.streaming import ShardedClips, write_shards
 from separation.datasets.command import main
+from separation.errors import DataError
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 

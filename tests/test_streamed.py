@@ -12,8 +12,8 @@ import torch
 from tiny import COLUMNS, read, write_corpus, write_manifest
 
 from separation.data.gains import RandomGains
-from separation.data.manifest import DataError
 from separation.data.streaming import ShardedClips, StreamedBatches, write_shards
+from separation.errors import DataError
 
 pytest.importorskip("webdataset", reason="needs the extra shards")
 pytest.importorskip("lightning", reason="needs the extra [train]")

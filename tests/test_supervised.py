@@ -16,10 +16,10 @@ import lightning
 from parts import fit
 
 from separation.data.fixed_mixtures import Rendered
-from separation.data.manifest import DataError
 from separation.data.queried import QueriedData
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import OneHotEncoder, RandomEncoder, TableEncoder
+from separation.errors import DataError
 from separation.evaluate.metrics import sdri
 from separation.training.objectives.base import EmbeddingCache
 from separation.training.objectives.supervised import Supervised

@@ -21,8 +21,9 @@ from separation.data.fixed_mixtures import (
     read_example,
     render,
 )
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, read_manifest
 from separation.data.validation import Rows, add_examples, contains, draw_rows, draw_usable_rows, is_usable, measure
+from separation.errors import DataError
 from separation.evaluate.protocols.base import COLUMNS, fingerprint
 
 

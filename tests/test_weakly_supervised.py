@@ -21,12 +21,13 @@ from parts import BANDS, RATE, fit
 
 from separation.data.corpus import Corpus
 from separation.data.fixed_mixtures import Rendered, render
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, read_manifest
 from separation.data.tagged import AUDIOSET, TaggedBatch, TaggedData, class_of
 from separation.data.validation import draw_rows
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import RandomEncoder
 from separation.encoders.taggers import Frames, FrameTagger, linear_softmax
+from separation.errors import DataError
 from separation.models.band_unet import BandUNet
 from separation.separator import Separator
 from separation.training.objectives.base import Objective

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData
-from separation.data.derived import Mixed
+from separation.data.derived import MixedClips
 from separation.data.gains import RandomGains
-from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt, repeat_to
 from separation.data.texts import draw_published_phrases, fill_slots, phrases, published_phrases
 from separation.data.transfer import Transferable
+from separation.errors import DataError
 
 MAX_ATTEMPTS = 50
 WORD = re.compile(r"\w")
@@ -66,7 +66,7 @@ class CaptionMixer:
     """
 
     def __init__(
-        self, source: Corpus | Mixed, count: int, length: int, as_recorded: bool = False, published: bool = False
+        self, source: Corpus | MixedClips, count: int, length: int, as_recorded: bool = False, published: bool = False
     ) -> None:
         self.source, self.count, self.length, self.published = source, count, length, published
         self.peaks = source.peaks if as_recorded and isinstance(source, Corpus) else None
@@ -156,11 +156,11 @@ class CaptionedData(CorpusData):
 
     def set_corpus(self, corpus: Corpus) -> None:
         seconds = self.length / self.sample_rate
-        source = Mixed(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
+        source = MixedClips(corpus, self.sources, self.made, seconds, self.seed) if self.sources else corpus
         self.mixer = CaptionMixer(source, self.clips, self.length, self.as_recorded, self.published)
         if self.isolated_manifest is not None:
             singles = Corpus(self.isolated_manifest, "train", self.root, self.sample_rate, notice=self.notice)
-            single = Mixed(singles, 1, self.made, seconds, self.seed + 1)
+            single = MixedClips(singles, 1, self.made, seconds, self.seed + 1)
             self.isolated_mixer = CaptionMixer(single, self.clips, self.length)
 
     def draw_batch(

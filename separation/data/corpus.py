@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from separation.audio.reading import Reader
-from separation.data.manifest import Clip, DataError, Entry, read_entries
-from separation.errors import AudioError
+from separation.data.manifest import Clip, Entry, read_entries
+from separation.errors import AudioError, DataError
 
 FULL_SCALE = 32767.0
 BROKEN_LIMIT = 0.01  # share of unreadable recordings that a run accepts
@@ -140,17 +140,9 @@ def decode_clips(
 def report_broken(
     broken: Sequence[str], total: int, notice: Callable[[str], None] = print, what: str = "clips", least: int = 0
 ) -> None:
-    """Report what is left out because it cannot be read.
+    """Report what cannot be read, by its lines in `broken`; raise BrokenError if it is more than 1 % of the recordings.
 
-    Args:
-        broken: a line for each; equal lines are reported once.
-        total: number of recordings; procedural clips do not count.
-        notice: receives the lines.
-        what: name of the recordings in the message.
-        least: number of recordings of which 1 % may be broken even if there are fewer.
-
-    Raises:
-        BrokenError: if more than 1 % of the recordings are broken.
+    `total` is their number without procedural clips; 1 % of `least` may be broken even if there are fewer.
     """
     for line in dict.fromkeys(broken):
         notice(f"left out: {line}")
@@ -287,11 +279,7 @@ class Corpus:
 
 
 def read_index(folder: Path, sample_rate: int) -> dict[str, Any]:
-    """Rate and length of the samples of a packed corpus, and place, length and peak of every row of its manifest.
-
-    Raises:
-        DataError: if the folder is not a packed corpus, is damaged, or has another rate.
-    """
+    """Read where each clip of a packed corpus lies; raise DataError if it is damaged or has another rate."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         counts = {len(index[name]) for name in ("starts", "lengths", "peaks")}

@@ -20,12 +20,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from separation.compat import make_importable
 from separation.data.corpus import Corpus
-from separation.data.derived import Together
-from separation.data.manifest import DataError, absolute_entries, read_entries, refuse_leaks
+from separation.data.derived import AllowedPairs
+from separation.data.manifest import absolute_entries, read_entries, refuse_leaks
 from separation.data.mixing import Augment, Draw, Mixer
 from separation.data.streaming import StreamedBatches, count_batches
 from separation.data.texts import Texts
 from separation.data.validation import FixedMixtures, Rows
+from separation.errors import DataError
 
 make_importable()  # before Lightning, whose import fails with a torchvision that does not load
 import lightning  # noqa: E402
@@ -185,11 +186,7 @@ class CorpusData(lightning.LightningDataModule):
             self.trainer.limit_val_batches = 0  # or Lightning would warn of an empty list after each epoch
 
     def load(self) -> None:
-        """Decode the clips to train on.
-
-        Raises:
-            DataError: if a recording to train on occurs in another split of the manifest.
-        """
+        """Decode the clips to train on; raise DataError if one of their recordings occurs in another split."""
         entries = None if self.manifest is None else list(read_entries(self.manifest))
         if self.manifest is not None and entries is not None:
             refuse_leaks(self.manifest, entries)
@@ -266,7 +263,7 @@ class MixtureData(CorpusData):
 
     Args:
         union: share of mixtures of three sources, two of which are asked for by one caption.
-        together: JSON file with the classes that may sound together, see `derived.Together`; None = all of them.
+        together: JSON file with the classes that may sound together, see `derived.AllowedPairs`; None = all of them.
         on_device: the device holds the samples, and cuts and mixes every batch; otherwise the workers cut it.
         common: see `CorpusData`.
     """
@@ -287,7 +284,7 @@ class MixtureData(CorpusData):
         self.mixer = Mixer(
             corpus, texts, self.length, self.augment,
             balance=self.balance, union=self.union, background=self.background,
-            together=Together(self.together).matrix(corpus.labels) if self.together else None,
+            together=AllowedPairs(self.together).matrix(corpus.labels) if self.together else None,
         )  # fmt: skip
 
     def batch(self, epoch: int, index: int, rank: int = 0, world: int = 1) -> Draw:

@@ -30,7 +30,7 @@ def unrelated(one: Clip, other: Clip) -> bool:
     return not set(one.labels) & set(other.labels) and one.recording != other.recording
 
 
-class Together:
+class AllowedPairs:
     """Which classes may sound together in a mixture: semantically consistent mixing, as in Hive.
 
     Args:
@@ -62,7 +62,7 @@ def draw_normalised(corpus: Corpus, number: int, length: int, rng: np.random.Gen
     return excerpt / excerpt.square().mean().sqrt().clamp_min(1e-5)
 
 
-class Mixed:
+class MixedClips:
     """Clips that are sums of recordings of different labels, with captions that name the labels.
 
     Args:
@@ -96,7 +96,7 @@ class Mixed:
         return torch.stack([wave * float(gain) for wave, gain in zip(waves, gains, strict=True)]).sum(0)
 
 
-class Polluted:
+class PollutedClips:
     """A corpus in which an unrelated clip is mixed into a share of the clips, as in videos from the wild.
 
     Args:

@@ -163,17 +163,10 @@ def row_seconds(row: Row, name: str, what: str) -> float:
 def read_row_clip(
     row: Row, name: str, root: Path, mixing: Mixing = VALIDATION, length: int | None = None
 ) -> np.ndarray:
-    """Read a clip of a row and fit it to `length` samples: cut at its start, or padded with silence from its offset.
+    """Read a clip of a row as (length,) samples: cut at its start, or padded with silence from its offset.
 
-    Args:
-        row: of a list.
-        name: target, or interference1 to interference4.
-        root: where paths start.
-        mixing: gives the length if `length` is None; if it has none either, the clip keeps its own.
-        length: samples.
-
-    Returns:
-        (time,)
+    `name` is target, or interference1 to interference4. If `length` is None, `mixing` gives it; if it has none either,
+    the clip keeps its own.
     """
     start, offset, seconds = (row_seconds(row, name, what) for what in ("start", "offset", "seconds"))
     if seconds:

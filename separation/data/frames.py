@@ -12,7 +12,8 @@ from pathlib import Path
 
 from separation.audio import AudioError
 from separation.audio.containers import pictures
-from separation.data.manifest import Clip, DataError, Entry
+from separation.data.manifest import Clip, Entry
+from separation.errors import DataError
 from separation.process import remove, temporary_path
 
 HEIGHT = 256
@@ -26,19 +27,10 @@ def find_video(clip: Clip) -> str:
 
 
 def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0) -> int:
-    """Write one picture for each second of a part of a video into a new folder, which appears when it is complete.
+    """Write a picture, 256 pixels high, for each second of a part of a video into a new folder; return their number.
 
-    Args:
-        video: the file.
-        folder: receives 000001.jpg, ..., 256 pixels high.
-        start: where the part begins, in seconds.
-        seconds: its length; 0 means to the end.
-
-    Returns:
-        The number of pictures.
-
-    Raises:
-        DataError: if the video is missing or cannot be decoded, or has no picture there.
+    The folder appears when it is complete. `seconds` 0 means to the end. Raises DataError if the video is missing or
+    cannot be decoded, or has no picture there.
     """
     if not video.is_file():
         raise DataError(f"{video}: there is no such file.")
@@ -59,16 +51,10 @@ def extract(video: Path, folder: Path, start: float = 0.0, seconds: float = 0.0)
 
 
 def add_frames(entries: list[Entry], root: Path, out: Path, folder: Path) -> list[Entry]:
-    """Return the entries with the frames of their videos in `frame`; broken videos get none, and a line is printed.
+    """Return entries with the frames of their videos in `frame`; broken videos get none, and a line is printed.
 
-    Args:
-        entries: from a manifest.
-        root: the folder that their paths start from.
-        out: where the folders of frames go; existing ones are kept.
-        folder: the folder that the frames' paths in the manifest start from.
-
-    Raises:
-        OSError: if the frames cannot be written.
+    Paths of the entries start at `root`, those of the frames at `folder`. Folders of frames are written into `out`;
+    existing ones are kept.
     """
     out.mkdir(parents=True, exist_ok=True)  # an unwritable folder is not the fault of the first video
     done = []

@@ -55,14 +55,10 @@ class HiveMixture:
 
 
 def read_hive(root: Path, split: str) -> Iterator[HiveMixture]:
-    """Read the mixtures of a split from Hive's metadata, JSON where it is there, else Parquet.
+    """Read the mixtures of split train, validation or test from Hive's metadata, JSON where it is there, else Parquet.
 
-    Args:
-        root: folder of the datasets, which contains `metadata/<split>` or `<split>`.
-        split: train, validation or test.
-
-    Raises:
-        DataError: there is no metadata, a file is not Hive's, or Parquet cannot be read without pyarrow.
+    They are in `metadata/<split>` or `<split>` of `root`, the folder of the datasets. Raises DataError if there are
+    none, a file is not Hive's, or Parquet cannot be read without pyarrow.
     """
     for suffix in (".json", ".parquet"):
         folders = [root / place / name for place in ("metadata", "") for name in SPLITS[split]]

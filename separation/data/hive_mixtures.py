@@ -15,7 +15,7 @@ from separation.data.corpus import READ_ERRORS
 from separation.data.datamodule import CorpusData
 from separation.data.fixed_mixtures import read_clip
 from separation.data.hive import MOST_SOURCES, HiveMixture, read_hive
-from separation.data.queried import Queried
+from separation.data.queried import QueriedBatch
 from separation.errors import DataError
 
 MAX_ATTEMPTS = 20
@@ -44,10 +44,10 @@ class HiveData(CorpusData):
         self.mixtures = list(islice(read_hive(self.folder, "train"), self.limit or None))
         self.corpus = self.mixtures
 
-    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> QueriedBatch:
         sources = torch.zeros(len(items), MOST_SOURCES, self.length)
         texts = [[self.draw_mixture(waves, rng)] for waves, rng in zip(sources, items, strict=True)]
-        return Queried(sources, texts, texts)
+        return QueriedBatch(sources, texts, texts)
 
     def draw_mixture(self, waves: Tensor, rng: np.random.Generator) -> str:
         """Write the sources of a mixture, the queried one first, to silent `waves` (5, time); return its label."""

@@ -17,11 +17,7 @@ MAX_COLUMNS = 1000
 
 @contextmanager
 def open_list(path: Path, encoding: str = "utf-8", what: str = "") -> Iterator[IO[str]]:
-    """Open a published text file; messages call it `what`.
-
-    Raises:
-        DataError: the file cannot be opened, or has another encoding.
-    """
+    """Open a published text file, in messages `what`; raise DataError if it is missing or has another encoding."""
     try:
         with path.open(newline="", encoding=encoding) as file:
             yield file
@@ -37,11 +33,7 @@ def open_list(path: Path, encoding: str = "utf-8", what: str = "") -> Iterator[I
 
 
 def read_csv(path: Path, file: Iterable[str], **options: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, cells) of an open CSV file; a quote that is not closed is an error.
-
-    Raises:
-        DataError: the text is not CSV, holds NUL bytes, or has more than 1,000 columns.
-    """
+    """Yield (row number from 1, cells) of an open CSV file; raise DataError for NUL bytes and quotes that stay open."""
     reader = csv.reader(file, strict=True, **options)
     try:
         for number, cells in enumerate(reader, 1):
@@ -68,17 +60,10 @@ def parse_json(text: str | bytes, where: str) -> Any:
 def read_cells(
     path: Path, least: int = 0, encoding: str = "utf-8", what: str = "", **options: Any
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number from 1, cells) of a CSV file, without empty lines.
+    """Yield (row number from 1, cells) of a CSV file, without empty lines; `options` are those of `csv.reader`.
 
-    Args:
-        path: the file.
-        least: minimum number of cells of each row; if it is positive, the list must have a row.
-        encoding: of the file.
-        what: see `open_list`.
-        options: of `csv.reader`.
-
-    Raises:
-        DataError: the file cannot be read, is not CSV or is empty, or a row has too few cells.
+    Raises DataError if the file cannot be read or is not CSV, or a row has fewer than `least` cells; if that is
+    positive, also if there is no row.
     """
     empty = True
     with open_list(path, encoding, what) as file:
@@ -97,14 +82,8 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (row number, row) of a CSV file with a header, which is row 1.
 
-    Args:
-        path: the file.
-        columns: that it must have; others are optional.
-        encoding: of the file.
-        what: name of a list of our own in messages: all its columns differ, and all its rows are complete.
-
-    Raises:
-        DataError: the file cannot be read, a column is missing, or a row is too short.
+    Raises DataError if the file cannot be read, lacks one of `columns`, or has a row that is too short. In a list of
+    our own, `what` in messages, all columns must differ and all rows be complete.
     """
     rows = read_cells(path, encoding=encoding, what=what)
     _, header = next(rows, (1, []))
@@ -123,11 +102,7 @@ def read_table(
 
 
 def read_json(path: Path) -> Any:
-    """Read a published JSON file.
-
-    Raises:
-        DataError: the file cannot be read, or is not UTF-8 or not JSON.
-    """
+    """Read a published JSON file; raise DataError if it cannot be read, or is not UTF-8 or not JSON."""
     with open_list(path) as file:
         return parse_json(file.read(), str(path))
 

@@ -32,8 +32,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from separation.data.lists import open_list, parse_json, read_csv
-from separation.errors import DataError as DataError
-from separation.errors import reason
+from separation.errors import DataError, reason
 from separation.storage.download import replace_when_complete
 
 COLUMNS = ("path", "split", "recording_id", "labels", "caption", "frame", "start", "seconds", "licence", "source")
@@ -95,11 +94,7 @@ Entry = tuple[str, Clip]
 
 
 def read_manifest(path: Path, split: str) -> list[Clip]:
-    """Read the clips of one split, in file order.
-
-    Raises:
-        DataError: as `read_entries`, or if the split has no rows.
-    """
+    """Read the clips of one split, in file order; raise DataError as `read_entries`, or if it has none."""
     clips = [clip for name, clip in read_entries(path) if name == split]
     if not clips:
         raise DataError(f"{path}: the manifest has no rows with split {split}.")

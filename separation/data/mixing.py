@@ -75,15 +75,10 @@ def repeat_to(clip: Tensor, length: int) -> Tensor:
 
 
 def filter_response(bins: int, knots: Tensor, cutoff: Tensor) -> Tensor:
-    """Response of equalisers at `bins` evenly spaced frequencies from zero to the highest.
+    """Linear response (..., bins) of equalisers at `bins` evenly spaced frequencies from zero to the highest.
 
-    Args:
-        bins: number of frequencies.
-        knots: (..., 8), gains in dB, interpolated along log frequency.
-        cutoff: (...), of the low-pass, as a share of the highest frequency.
-
-    Returns:
-        (..., bins), linear.
+    `knots` (..., 8) are gains in dB, interpolated along log frequency; `cutoff` (...) is that of the low-pass, as a
+    share of the highest frequency.
     """
     frequency = torch.linspace(0, 1, bins, device=knots.device)
     position = (KNOTS - 1) * (frequency.clamp_min(LOWEST) / LOWEST).log() / -torch.tensor(LOWEST).log()

@@ -20,6 +20,7 @@ from separation.data.manifest import MANIFEST, Entry, read_entries, refuse_leaks
 from separation.data.texts import WORDINGS, Texts, read_wordings
 from separation.errors import DataError, reason
 from separation.process import replace_folder
+from separation.storage.download import write_json
 
 
 def pack(
@@ -34,11 +35,9 @@ def pack(
 ) -> Corpus:
     """Decode all splits of a manifest into the folder of a packed corpus; return its split train.
 
-    The folder appears when it is complete.
-
     Args:
         manifest: list of the clips.
-        out: folder to write.
+        out: folder to write, which appears when it is complete.
         root: folder that the manifest's paths start from; by default the manifest's folder.
         sample_rate: Hz.
         wordings: JSON files with a list of wordings for each label, see `read_wordings`; by default the package's own.
@@ -46,10 +45,8 @@ def pack(
         overwrite: replace an existing packed corpus.
         notice: receives a line for each clip that is left out.
 
-    Raises:
-        DataError: if `out` exists or cannot be written, manifest or wordings are not valid, a recording is in two
-            splits, or there are no clips to train on.
-        BrokenError: if more than 1 % of the recordings cannot be read.
+    Raises DataError if a file is not valid or cannot be written, a recording is in two splits, more than 1 % of the
+    recordings cannot be read, or there are none to train on.
     """
     if sample_rate < 1 or foley < 0:
         raise DataError(f"The rate must be positive and foley not negative, not {sample_rate} Hz and {foley}.")
@@ -64,7 +61,7 @@ def pack(
         located = ((split, clip if clip.source == FOLEY else relocate(clip, root, out)) for split, clip in kept)
         write_manifest(partial / MANIFEST, located)
         used = {label: described[label] for label in sorted({clip.label for _, clip in kept} & described.keys())}
-        (partial / WORDINGS).write_text(json.dumps(used, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_json(partial / WORDINGS, used)
         corpus = Corpus(partial, sample_rate=sample_rate)
         if corpus.labels != [""]:
             Texts(corpus, unions=True, store=True)
@@ -81,14 +78,8 @@ def is_packed(names: set[str]) -> bool:
 def folder_when_complete(out: Path, overwrite: bool, ours: Callable[[set[str]], bool], what: str) -> Iterator[Path]:
     """Yield a temporary folder and rename it to `out` afterwards; after an error `out` is as it was.
 
-    Args:
-        out: folder to write; an empty one may exist.
-        overwrite: replace an existing folder of the same kind.
-        ours: whether a folder with these names in it is of the same kind.
-        what: the kind, for messages.
-
-    Raises:
-        DataError: if `out` exists and may not be replaced, or the folder cannot be written.
+    An empty folder may exist, or with `overwrite` one of the same kind (`what`), of whose names `ours` is true.
+    Otherwise, or if the folder cannot be written, DataError is raised.
     """
     present = {path.name for path in out.iterdir()} if out.is_dir() else {""} if out.exists() else set()
     if present and not (overwrite and ours(present)):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from separation.data.corpus import FOLEY, Corpus, foley_seed, report_broken
-from separation.data.manifest import Clip, DataError
-from separation.errors import reason
+from separation.data.manifest import Clip
+from separation.errors import DataError, reason
 
 JPEG_END, JPEG_TAIL = b"\xff\xd9", 1024  # the end marker, which some programs follow by a few bytes
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -25,13 +25,10 @@ SHAPES = ("ellipse", "rectangle", "triangle")
 
 
 class Pictures:
-    """Finds the pictures of clips.
+    """Finds the pictures of clips, whose paths start at `root`.
 
     A manifest's `frame` is one picture, a folder, or `folder/*.jpg` for the pictures of a video, one per second in the
     order of their names.
-
-    Args:
-        root: folder that the manifest's paths start from.
     """
 
     def __init__(self, root: Path) -> None:
@@ -47,11 +44,7 @@ class Pictures:
         return [picture if found is None else found for picture, found in zip(pictures, vectors, strict=True)]
 
     def list_pictures(self, clip: Clip) -> list[Any]:
-        """All pictures of a clip, in order: paths, or a drawn picture for a procedural clip.
-
-        Raises:
-            DataError: if the manifest names none, or they are missing.
-        """
+        """All pictures of a clip in order, as paths or a drawn one; raise DataError if there are none."""
         if clip.source == FOLEY:
             return [draw_picture(clip.label, foley_seed(clip))]
         if not clip.frame:
@@ -72,11 +65,7 @@ class Pictures:
         return list(self.found[clip.frame])
 
     def keep_readable(self, corpus: Corpus, notice: Callable[[str], None]) -> None:
-        """Drop the clips of a corpus whose pictures are missing or broken, and report them.
-
-        Raises:
-            BrokenError: if they are more than 1 % of the recordings.
-        """
+        """Drop the clips of a corpus whose pictures are missing or broken; raise BrokenError as `report_broken`."""
 
         def find_problem(clip: Clip) -> str:
             try:
@@ -163,11 +152,7 @@ class VectorStore:
 
 
 def check_picture(path: Path) -> None:
-    """Check that a picture can be read. PNG and JPEG files are not decoded, because there may be very many.
-
-    Raises:
-        DataError: if it is damaged, truncated or not a picture.
-    """
+    """Raise DataError if a picture is damaged; PNG and JPEG files are not decoded, because there may be very many."""
     from PIL import Image
 
     try:

@@ -16,18 +16,19 @@ from torch import Tensor
 
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData
-from separation.data.derived import Polluted, Together, unrelated
+from separation.data.derived import AllowedPairs, PollutedClips, unrelated
 from separation.data.gains import Gains, RandomGains
-from separation.data.manifest import Clip, DataError
+from separation.data.manifest import Clip
 from separation.data.mixing import SILENCE_RMS, draw_excerpt
 from separation.data.pictures import Pictures
 from separation.data.streaming import StreamedClip, stream_turns
 from separation.data.texts import texts_of
 from separation.data.transfer import Transferable
+from separation.errors import DataError
 
 
 @dataclass
-class Queried(Transferable):
+class QueriedBatch(Transferable):
     """Sources of mixtures, and queries for the first `asked` of them.
 
     Attributes:
@@ -65,8 +66,8 @@ class QueriedData(CorpusData):
         gains: levels of the sources.
         short: a clip shorter than the mixture is repeated, padded with silence, or placed at random in silence.
         distinct: the sources of a mixture share no label; they never share a recording.
-        together: JSON file with the classes that may sound together, see `Together`; None = all of them.
-        polluted: share of the training clips that an unrelated sound is mixed into, see `Polluted`.
+        together: JSON file with the classes that may sound together, see `AllowedPairs`; None = all of them.
+        polluted: share of the training clips that an unrelated sound is mixed into, see `PollutedClips`.
         pollution_db: bounds of a clip's level relative to that sound, dB.
         frames: pictures per query, around the middle of the excerpt if a clip has one per second; 0 = none. Clips whose
             pictures are missing or broken are left out. Shards must have been written with pictures.
@@ -112,7 +113,7 @@ class QueriedData(CorpusData):
             raise ValueError(f"data.held is {held}, but {sources} sources are mixed from the clips that are held")
         self.sources, self.asked, self.text, self.gains = sources, asked, text, gains or RandomGains()
         self.short, self.distinct, self.polluted, self.pollution_db = short, distinct, polluted, pollution_db
-        self.together = None if together is None else Together(together)
+        self.together = None if together is None else AllowedPairs(together)
         self.frames, self.margin, self.vectors, self.pictures = frames, margin, vectors, Pictures(self.folder)
         self.shards, self.held, self.buffer = shards, held, buffer
         self.stream_options = {"balance": self.balance, "frames": self.has_pictures}
@@ -139,20 +140,16 @@ class QueriedData(CorpusData):
         if self.frames:
             self.pictures.keep_readable(corpus, self.notice)
         self.corpus, self.clips, self.labels = corpus, corpus.clips, labels or corpus.labels
-        polluted = Polluted(corpus, self.polluted, *self.pollution_db, seed=self.seed) if self.polluted else None
+        polluted = PollutedClips(corpus, self.polluted, *self.pollution_db, seed=self.seed) if self.polluted else None
         self.sounds = polluted or corpus
         self.label_bounds = corpus.label_weights(self.balance, self.labels).cumsum()
         self.label_bounds /= self.label_bounds[-1]
 
-    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> Queried:
+    def draw_batch(self, items: Sequence[np.random.Generator], shared: np.random.Generator, rank: int) -> QueriedBatch:
         return self.make_batch(([self.load_clip(number) for number in self.draw_clips(rng)] for rng in items), items)
 
     def draw_clips(self, rng: np.random.Generator) -> list[int]:
-        """Draw the clips of one mixture.
-
-        Raises:
-            DataError: if no clips are found that may be mixed.
-        """
+        """Draw the clips of one mixture; raise DataError if none are found that may be mixed."""
         chosen: list[int] = []
         for _ in range(100 * self.sources):
             label = self.labels[int(self.label_bounds.searchsorted(rng.random(), "right"))]
@@ -175,7 +172,9 @@ class QueriedData(CorpusData):
         wave = wave * self.corpus.peaks[number] if self.as_recorded else wave
         return (clip, wave, self.pictures.list_pictures(clip)) if self.frames else (clip, wave)
 
-    def make_batch(self, mixtures: Iterable[Sequence[StreamedClip]], rngs: Sequence[np.random.Generator]) -> Queried:
+    def make_batch(
+        self, mixtures: Iterable[Sequence[StreamedClip]], rngs: Sequence[np.random.Generator]
+    ) -> QueriedBatch:
         """Make a batch of the clips of mixtures, each with a generator."""
         sources, clips, pictures = [], [], []
         for mixture, rng in zip(mixtures, rngs, strict=True):
@@ -186,7 +185,7 @@ class QueriedData(CorpusData):
         levels = torch.stack([self.gains.draw(self.sources, rng) for rng in rngs])
         texts = [[self.draw_text(clip, rng) for clip in asked] for asked, rng in zip(clips, rngs, strict=True)]
         labels = [[clip.label for clip in asked] for asked in clips]
-        return Queried(torch.stack(sources), texts, labels, pictures if self.frames else [], levels)
+        return QueriedBatch(torch.stack(sources), texts, labels, pictures if self.frames else [], levels)
 
     def cut(self, wave: Tensor, pictures: list[Any], rng: np.random.Generator) -> tuple[Tensor, list[Any]]:
         """Draw an excerpt (time,) that is not silent beside the waveform's peak, and the pictures around its middle."""
@@ -202,11 +201,7 @@ class QueriedData(CorpusData):
         return excerpt, pictures[first : first + self.frames]
 
     def draw_text(self, clip: Clip, rng: np.random.Generator) -> str:
-        """Draw a text that asks for a clip.
-
-        Raises:
-            DataError: if the clip has neither label nor caption.
-        """
+        """Draw a text that asks for a clip; raise DataError if the clip has neither label nor caption."""
         if self.text == "any" and clip.label:
             texts = texts_of(clip.label, clip.captions)
         else:
@@ -218,18 +213,14 @@ class QueriedData(CorpusData):
 
     def complete(self, batch: Any) -> Any:
         """Set the levels of the sources."""
-        if not isinstance(batch, Queried) or batch.levels is None:
+        if not isinstance(batch, QueriedBatch) or batch.levels is None:
             return batch
         return replace(batch, sources=self.gains.apply(batch.sources, batch.levels), levels=None)
 
     # From a stream
 
     def stream(self, clips: Iterator[StreamedClip], rng: np.random.Generator) -> Iterator[list[StreamedClip]]:
-        """Choose the clips of every mixture from those that are held.
-
-        Raises:
-            DataError: if no clips that are held may be mixed with a clip.
-        """
+        """Choose the clips of every mixture from those that are held; raise DataError if a clip fits none of them."""
         for clip, held in stream_turns(clips, self.held):
             chosen = [clip]
             for number in rng.permutation(len(held)):

@@ -31,9 +31,10 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from separation.data.corpus import FULL_SCALE, decode_clips, report_broken
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, read_manifest
 from separation.data.pictures import SUFFIXES, Pictures, read_pictures
-from separation.storage.download import replace_when_complete
+from separation.errors import DataError
+from separation.storage.download import replace_when_complete, write_json
 
 NAME = re.compile(r"[\w.-]+\.tar")
 WEB = re.compile(r"https?://[\w.:/~%@+=-]+")
@@ -87,8 +88,7 @@ def write_shards(
         notice: receives a line for every clip that is left out.
         frames: write the pictures of the clips as well, as they are.
 
-    Raises:
-        DataError: if there are fewer clips than shards, or more than 1 % of the clips are broken.
+    Raises DataError if there are fewer clips than shards, or more than 1 % of the clips are broken.
     """
     import_webdataset()  # fail before anything is written
     if not NAME.fullmatch(f"{split}.tar") or split.startswith("."):
@@ -109,9 +109,8 @@ def write_shards(
         listed.append(Shard(name, len(kept), {label: (main[label], every[label]) for label in sorted(main | every)}))
         broken += failed
     report_broken(broken, len(clips), notice)
-    with replace_when_complete(out / f"{split}.json") as partial:
-        index = {"sample_rate": sample_rate, "shards": [shard._asdict() for shard in listed]}
-        partial.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    shard_index = {"sample_rate": sample_rate, "shards": [shard._asdict() for shard in listed]}
+    write_json(out / f"{split}.json", shard_index)
     return listed
 
 
@@ -186,13 +185,13 @@ class ShardedClips(IterableDataset[StreamedClip]):
         classes: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__()
-        self.engine = import_webdataset().utils.pytorch_worker_info
+        self.worker_info = import_webdataset().utils.pytorch_worker_info
         self.folder = str(folder).rstrip("/") if WEB.fullmatch(str(folder)) else str(Path(folder).absolute())
         self.index = f"{self.folder}/{split}.json"
         self.sample_rate, self.shards = _read_index(self.index)
         self.buffer, self.seed, self.even, self.as_recorded, self.epoch = buffer, seed, even, as_recorded, 0
-        self.frames, self.place = frames, self.engine()[:2]
-        self.every = classes is not None
+        self.frames, self.place = frames, self.worker_info()[:2]
+        self.all_labels = classes is not None
         self.weights: dict[str, int] = {}  # of a clip by label, whole for exact sums; empty: all clips weigh the same
         self.loads = {shard.name: shard.clips for shard in self.shards}  # sums of the weights
         if balance != 1 or classes:
@@ -200,12 +199,12 @@ class ShardedClips(IterableDataset[StreamedClip]):
                 raise DataError(f"{self.index}: its shards were written by an old version without labels: write again.")
             totals: Counter[str] = Counter()
             for shard in self.shards:
-                totals.update({label: counts[self.every] for label, counts in shard.labels.items()})
+                totals.update({label: counts[self.all_labels] for label, counts in shard.labels.items()})
             for label, total in totals.items():
                 if total > 0 and (classes is None or classes(label)):
                     self.weights[label] = round(total ** (balance - 1) * UNIT)
             for name, _, labels in self.shards:
-                self.loads[name] = sum(labels[each][self.every] * self.weights.get(each, 0) for each in labels)
+                self.loads[name] = sum(labels[each][self.all_labels] * self.weights.get(each, 0) for each in labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; call it before each epoch, as with a distributed sampler."""
@@ -229,7 +228,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
         return sum(sorted(shard.clips for shard in self.shards)[: len(self.shards) // ranks // workers])
 
     def __iter__(self) -> Iterator[StreamedClip]:
-        rank, ranks, worker, workers = self.engine()
+        rank, ranks, worker, workers = self.worker_info()
         if ranks == 1:
             rank, ranks = self.place  # a spawned worker does not know the ranks
         least = self.clips_per_worker(ranks, workers)
@@ -262,7 +261,7 @@ class ShardedClips(IterableDataset[StreamedClip]):
                 raise DataError(f"{self.index}: a clip of its shards has no flac or no json.")
             try:
                 row = sample["row"] = json.loads(sample["json"])
-                labels = set(row["labels"]) if self.every else {row["label"]}
+                labels = set(row["labels"]) if self.all_labels else {row["label"]}
             except (ValueError, KeyError, TypeError):
                 raise DataError(f"{self.index}: the json of a clip of its shards is not a row of a manifest.") from None
             reached += turns * (sum(weights.get(label, 0) for label in labels) if weights else 1)
@@ -359,11 +358,7 @@ class StreamedBatches(IterableDataset[Any]):
 
 
 def count_batches(data: Any) -> int:
-    """Number of batches in every epoch of a stream, the same on all ranks: it tells Lightning how long a training is.
-
-    Raises:
-        DataError: if an epoch has no batch, or as `StreamedBatches`.
-    """
+    """Number of batches in every epoch of a stream, the same on all ranks; raise DataError if there is none."""
     ranks, workers = data.ranks()[1], max(1, data.workers)
     turns = data.count_turns(StreamedBatches(data, 0).clips.clips_per_worker(ranks, workers))
     count = workers * (turns // data.batch_size)

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 
 from separation.data.corpus import Corpus
 from separation.data.datamodule import CorpusData, Loader
-from separation.data.manifest import DataError
 from separation.data.mixing import draw_excerpt
 from separation.data.streaming import StreamedClip
 from separation.data.transfer import Transferable
+from separation.errors import DataError
 
 AUDIOSET, AUDIOSET_CLASSES = "audioset", 527
 SHOWN_LABELS = 3  # in messages

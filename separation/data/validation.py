@@ -16,8 +16,8 @@ from separation.audio import Reader
 from separation.data import fixed_mixtures as mixtures
 from separation.data.corpus import READ_ERRORS, BrokenError, read_part, read_samples, report_broken
 from separation.data.fixed_mixtures import CLIPS, SECONDS, LeftOut, Rendered, Row
-from separation.data.manifest import MANIFEST, Clip, DataError, read_manifest, read_recording_ids, recording_ids
-from separation.data.manifest import add_recording_ids as add_ids
+from separation.data.manifest import MANIFEST, Clip, add_recording_ids, read_manifest, read_recording_ids, recording_ids
+from separation.errors import DataError
 
 SNR_DB = (-5, 0, 5)
 MAX_ATTEMPTS = 100  # draws of a row until its clips can be mixed
@@ -65,11 +65,7 @@ class FixedMixtures:
         return self.listed_root or (self.listed.parent if self.listed else self.root)
 
     def validation_rows(self, required: bool) -> list[Row]:
-        """Rows to validate on. Unless they are required, a manifest without any is reported and gives no rows.
-
-        Raises:
-            DataError: if the list is unusable, too many recordings are broken, or there are no required rows.
-        """
+        """Rows to validate on. If there are none, that is reported, or raises DataError if they are `required`."""
         if self.listed:
             return self.read_list()[:: self.every]
         rows, why_none = self.draw("validation")
@@ -80,11 +76,7 @@ class FixedMixtures:
         return rows
 
     def test_rows(self) -> list[Row]:
-        """Rows to test on: the list, or drawn from split test, or else from split validation, which is reported.
-
-        Raises:
-            DataError: if there are none, or as `validation_rows`.
-        """
+        """Rows to test on: the list, or drawn from split test, or else from validation; raise DataError if none."""
         if self.listed:
             return self.read_list()
         rows, why_none = self.draw("test")
@@ -96,11 +88,7 @@ class FixedMixtures:
         return rows
 
     def read_list(self) -> list[Row]:
-        """Read all rows of the list, with their recordings and examples.
-
-        Raises:
-            DataError: if the list cannot be read or has no usable row.
-        """
+        """Read all rows of the list, with recordings and examples; raise DataError if there is no usable one."""
         assert self.listed is not None
         if not self.listed.is_file():
             raise DataError(f"{self.listed}: there is no such list of validation mixtures.")
@@ -111,14 +99,10 @@ class FixedMixtures:
         beside = self.folder / MANIFEST
         own = self.manifest is not None and self.root.resolve() == self.folder.resolve() and not beside.is_file()
         known = read_recording_ids(self.manifest if own and self.manifest else beside)
-        return self.select(add_examples(add_ids(rows, known)), str(self.listed))
+        return self.select(add_examples(add_recording_ids(rows, known)), str(self.listed))
 
     def draw(self, split: str) -> tuple[list[Row], str]:
-        """Draw rows from a split of the manifest, the same ones each time; says why if there are none.
-
-        Raises:
-            BrokenError: if too many recordings are broken.
-        """
+        """Draw rows from a split of the manifest, the same ones each time; or say why there are none."""
         if self.count == 0:
             return [], "data.validation_count is 0."
         if self.manifest is None:
@@ -130,7 +114,7 @@ class FixedMixtures:
                 rows = draw_usable_rows(clips, self.folder, self.count, self.seed, self.absent, self.notice)
             except DataError as error:
                 raise type(error)(f"{where}: {error}") from None
-            return self.select(add_ids(rows, recording_ids(clips)), where), ""
+            return self.select(add_recording_ids(rows, recording_ids(clips)), where), ""
         except BrokenError:
             raise
         except DataError as error:
@@ -196,12 +180,8 @@ def draw_rows(
 ) -> list[Row]:
     """Draw rows of mixtures of two clips that share no label or, without labels, are of different recordings.
 
-    Args:
-        clips: of one split.
-        count: number of mixtures.
-        seed: of the draw; a row depends on (seed, its number), the clips and their lengths.
-        absent: share of rows whose query occurs in neither clip; they are spread evenly.
-        root: folder that the clips' paths start from; lengths that the manifest does not state are measured there.
+    A row depends on (seed, its number), the clips and their lengths, which are measured below `root` where the manifest
+    does not state them. In a share of the rows, `absent`, the query occurs in neither clip; they are spread evenly.
 
     Returns:
         Rows as in `fixed_mixtures.py`: none if there are too few labels (captioned recordings), fewer than `count`
@@ -272,11 +252,8 @@ def draw_usable_rows(
 ) -> list[Row]:
     """`draw_rows` without rows that cannot be scored; their number and broken recordings are reported to `notice`.
 
-    Args as in `draw_rows`.
-
-    Raises:
-        BrokenError: if more than 1 % of the recordings are broken. A split of fewer than 100 clips may have one.
-        DataError: if no row is left; the message says why.
+    Raises DataError if no row is left, and BrokenError if more than 1 % of the recordings are broken. A split of fewer
+    than 100 clips may have one.
     """
     rows = draw_rows(clips, count, seed, absent, root)
     if not rows:

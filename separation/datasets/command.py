@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import leaks, read_entries, relocate, write_manifest
-from separation.errors import DataError, one_sentence, reason
-from separation.process import call
+from separation.errors import DataError, one_sentence
+from separation.process import FAILED, call, say
 
 HELP = """\
 Writes the manifest (one row a clip, CSV or JSON lines) of a dataset on disk; training reads manifests only.
@@ -37,18 +37,16 @@ validation before train). Your own manifests need the columns path, split, recor
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `separation-data`; return its exit status: 0, or 1 if something is wrong with the data."""
     options = build_parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
+
+    def run() -> int:
+        try:
+            status: int = options.run(options)
+        except DataError as error:
+            say("separation-data", one_sentence(error))
+            return FAILED
         return status
-    except DataError as error:
-        print(f"separation-data: {one_sentence(error)}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"separation-data: {error.filename or 'a file'}: {reason(error)}.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("separation-data: interrupted; no incomplete file is left.", file=sys.stderr)
-        return 130
+
+    return call("separation-data", run)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -252,4 +250,4 @@ def shard(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(call("separation-data", main))
+    sys.exit(main())

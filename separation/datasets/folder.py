@@ -85,16 +85,10 @@ def assign_splits(entries: list[Entry]) -> list[Entry]:
 
 
 def prepare_folder(root: Path, output: Path, table: Path | None = None, report: Callable[[str], None] = print) -> None:
-    """Write the manifest of a folder of own clips.
+    """Write the manifest `output` of a folder of own clips; `report` receives what the user should know, line by line.
 
-    Args:
-        root: the folder.
-        output: the manifest.
-        table: list of the files, for a flat folder; by default `labels.csv` in the folder, if it is there.
-        report: receives what the user should know, line by line.
-
-    Raises:
-        DataError: there is no clip, or the list is not valid.
+    `table` lists the files of a flat folder; by default it is `labels.csv` in the folder, if that is there. Raises
+    DataError if there is no clip, or the list is not valid.
     """
     from separation.data.corpus import read_part  # imports torch
 

@@ -8,7 +8,6 @@ for `--data.together`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +15,15 @@ from separation.data.hive import SPLITS, read_hive, together_in
 from separation.data.manifest import Clip, Entry
 from separation.datasets.base import clean_text, preparer
 from separation.errors import DataError
+from separation.storage.download import write_json
 
 TOGETHER = "together.json"
 
 
 def write_table(root: Path) -> None:
-    """Write which classes are mixed in training, see `derived.Together`, unless the file exists."""
+    """Write which classes are mixed in training, see `derived.AllowedPairs`, unless the file exists."""
     if not (root / TOGETHER).exists():
-        table = json.dumps(together_in(read_hive(root, "train")), indent=1, ensure_ascii=False)
-        (root / TOGETHER).write_text(table + "\n", encoding="utf-8")
+        write_json(root / TOGETHER, together_in(read_hive(root, "train")))
 
 
 @preparer(

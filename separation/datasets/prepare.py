@@ -58,8 +58,7 @@ def prepare(
         validation: share of the train recordings that become the validation split if the dataset has none.
         report: receives what the user should know, line by line.
 
-    Raises:
-        DataError: the folder does not contain the dataset, or more than 1 % of the files that come with it are missing.
+    Raises DataError if the folder does not contain the dataset, or lacks more than 1 % of the files that come with it.
     """
     how = f"{preparer.get} Home page: {preparer.home}"
     if not root.is_dir():
@@ -84,7 +83,7 @@ def prepare(
         raise DataError(f"{root}: its lists are not in the format of {preparer.title} ({why}).") from None
     with ThreadPoolExecutor() as pool:  # opening a video takes milliseconds, and there may be 200,000
         checked = list(pool.map(check, listed))
-    report_broken(preparer, root, len(checked), [each for each in checked if isinstance(each, str)], report)
+    report_unusable(preparer, root, len(checked), [each for each in checked if isinstance(each, str)], report)
     entries, dropped = resolve_leaks(each for each in checked if not isinstance(each, str))
     if dropped:
         recordings = sorted({clip.recording for _, clip in dropped})
@@ -138,7 +137,9 @@ def measure_clip(clip: Clip, path: Path, part: bool = False) -> Clip:
     return replace(clip, seconds=round(seconds, 6))
 
 
-def report_broken(preparer: Preparer, root: Path, total: int, broken: list[str], report: Callable[[str], None]) -> None:
+def report_unusable(
+    preparer: Preparer, root: Path, total: int, broken: list[str], report: Callable[[str], None]
+) -> None:
     """Report files that cannot be used; raise DataError if they are too many."""
     if not total:
         raise DataError(f"{root}: the lists of {preparer.title} contain no clip.")

@@ -74,11 +74,7 @@ class AdaptedAST(TaggerEncoder):
         return [self.adapters, self.classify]
 
     def start(self, weights: str) -> None:
-        """Load the published network from a folder or the local Hugging Face cache, or all weights from a file.
-
-        Raises:
-            EncoderError: they are in none of these places.
-        """
+        """Load the published network from a folder or the local Hugging Face cache, or all weights from a file."""
         if Path(weights).is_file():
             return super().start(weights)
         folders = [expand_home(weights), *hub_snapshots(weights)]

@@ -17,7 +17,8 @@ from separation.audio import read
 from separation.audio.waveform import as_rate, as_waveform, resample
 from separation.compat import make_importable
 from separation.errors import ModelError
-from separation.storage.download import RemoteFile, cache_folder, find_file
+from separation.storage.download import RemoteFile, find_file
+from separation.storage.folders import cache_folder
 
 EXAMPLE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # files that are read from a folder of examples
 
@@ -73,11 +74,7 @@ class QueryEncoder(nn.Module):
         return digest.digest() if tensors else b""
 
     def refuse(self, form: str) -> NoReturn:
-        """Refuse a form of query.
-
-        Raises:
-            UnsupportedQueryError: always; the message names the supported forms.
-        """
+        """Raise UnsupportedQueryError, which names the supported forms of query."""
         forms = ", ".join([*sorted(self.modalities, reverse=True), "embedding"])
         raise UnsupportedQueryError(f"{type(self).__name__} takes no {form}; it takes {forms}.")
 
@@ -185,13 +182,7 @@ def select_sounding(waveform: Tensor, sample_rate: int) -> Tensor:
 def import_optional(module: str, user: str, extra: str) -> Any:
     """Import a module of an optional package, also beside torchaudio and torchvision builds that do not load.
 
-    Args:
-        module: its full name.
-        user: what needs it, for the message.
-        extra: the extra of this package that installs it.
-
-    Raises:
-        EncoderError: the package is not installed.
+    Raises EncoderError, which says that `user` needs it and which `extra` of this package installs it.
     """
     make_importable()
     try:
@@ -206,13 +197,7 @@ def import_optional(module: str, user: str, extra: str) -> Any:
 def find_weights(filename: str, what: str, home: str) -> Path:
     """Find a weight file in the cache folder, or in the Hugging Face cache of its repository; nothing is downloaded.
 
-    Args:
-        filename: name of the file.
-        what: what the weights belong to, for the message.
-        home: address where the file is published.
-
-    Raises:
-        EncoderError: the file is in neither place.
+    Raises EncoderError, which says what the weights belong to (`what`) and where they are published (`home`).
     """
     path = find_file(RemoteFile(f"{home}/resolve/main/{filename}", filename))
     if path is None:

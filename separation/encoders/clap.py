@@ -114,10 +114,8 @@ def load_tokenizer(folder: str | None = None) -> Any:
     """Load RoBERTa's tokenizer from a folder or the local Hugging Face cache, once per process; nothing is downloaded.
 
     With another vocabulary, texts would be encoded wrongly or all alike without an error. So its size, its special
-    tokens and the token numbers of one sentence are compared with the published ones (README of fairseq's RoBERTa).
-
-    Raises:
-        EncoderError: there is no tokenizer, or it is not RoBERTa's.
+    tokens and the token numbers of one sentence are compared with the published ones (README of fairseq's RoBERTa);
+    EncoderError if they differ, or there is none.
     """
     names = ("roberta-base", "FacebookAI/roberta-base", "laion/larger_clap_general", "laion/clap-htsat-unfused")
     places = [expand_home(folder)] if folder else [place for name in names for place in hub_snapshots(name)]
@@ -225,23 +223,16 @@ class ClapEncoder(QueryEncoder):
         return output.last_hidden_state, F.normalize(output.text_embeds.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Encode texts as unit vectors (batch, 512).
-
-        Raises:
-            EncoderError: RoBERTa's vocabulary is missing or another one.
-        """
+        """Encode texts as unit vectors (batch, 512); raise EncoderError without RoBERTa's vocabulary."""
         if self.text is None:
             self.refuse("text")
         return self.encode_tokens(*self.tokenize(texts))[1] if texts else torch.zeros(0, self.embedding_dim)
 
     def embed_audio(self, waveform: Tensor) -> Tensor:
-        """Embed waveforms (batch, time) at 48 kHz as unit vectors (batch, 512).
+        """Embed waveforms (batch, time) at 48 kHz, of one sample or more, as unit vectors (batch, 512).
 
         Shorter ones are repeated as often as they fit into 10 s and padded with zeros. Of longer ones the middle 10 s
         count: CLAP was trained on random 10 s, the middle is reproducible.
-
-        Raises:
-            ValueError: there are no samples.
         """
         if self.audio is None:
             self.refuse("audio")

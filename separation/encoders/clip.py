@@ -167,11 +167,7 @@ class ClipEncoder(QueryEncoder):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, source: str = "the checkpoint", **options: Any) -> ClipEncoder:
-        """Create the encoder from a state dict with OpenAI's (open_clip's) or Hugging Face's names.
-
-        Raises:
-            ModelError: a tensor is missing, unknown or has another shape; the message names it.
-        """
+        """Create the encoder from tensors with OpenAI's or Hugging Face's names; raise ModelError if they misfit."""
         encoder = cls(**options)
         load_strictly(encoder.network, openai_names(tensors), source)
         return encoder

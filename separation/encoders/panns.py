@@ -163,11 +163,7 @@ class PannsEncoder(TaggerEncoder):
         variant: str | None = None,
         source: str = "the checkpoint",
     ) -> PannsEncoder:
-        """Create the encoder from a published state dict: PANNs' own, or the query net inside a USS checkpoint.
-
-        Raises:
-            ModelError: a tensor is missing, unknown or has another shape.
-        """
+        """Create the encoder from a published state dict: PANNs' own, or the query net inside a USS checkpoint."""
         encoder = cls(condition, variant or find_variant(select_first(tensors, PREFIXES, SIGN)) or "cnn14")
         encoder.network.load_published(tensors, source)
         return encoder

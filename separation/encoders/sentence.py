@@ -7,7 +7,6 @@ loads in 0.5 s where transformers takes 3.4 s.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import warnings
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from separation.encoders.base import EncoderError, QueryEncoder
-from separation.storage.download import hub_snapshots
+from separation.storage.download import hub_snapshots, sha256_of
 from separation.storage.tensors import Outline, write_tensors
 from separation.vocabulary.sounds import known_sounds
 
@@ -78,21 +77,13 @@ def candidate_folders() -> Iterator[Path]:
 
 
 def find_folder(folders: Iterable[Path]) -> Path:
-    """Return the first folder whose weights have the published checksum.
-
-    Raises:
-        EncoderError: no folder has weights, or all of them differ from the published file.
-    """
+    """Return the first folder whose weights have the published checksum; raise EncoderError if there is none."""
     different = None
     for folder in folders:
         weights = folder / "model.safetensors"
         if not weights.is_file() or not (folder / "tokenizer.json").is_file():
             continue
-        digest = hashlib.sha256()
-        with weights.open("rb") as file:
-            while block := file.read(1 << 20):  # half the time of reading the whole into memory
-                digest.update(block)
-        if digest.hexdigest() == SHA256:
+        if sha256_of(weights) == SHA256:
             if different is not None:
                 warnings.warn(f"{different} is not the published all-MiniLM-L6-v2; {weights} is used.", stacklevel=2)
             return folder
@@ -104,11 +95,7 @@ def find_folder(folders: Iterable[Path]) -> Path:
 
 @cache
 def load_bert() -> tuple[Bert, Any]:
-    """Load the frozen network and its tokenizer, once per process.
-
-    Raises:
-        EncoderError: see `find_folder`.
-    """
+    """Load the frozen network and its tokenizer, once per process."""
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 

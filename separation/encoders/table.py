@@ -43,11 +43,7 @@ class LabelEncoder(QueryEncoder):
             raise ValueError("a table of labels needs one label or more, each once")
 
     def index(self, label: Label) -> int:
-        """Return the row of a label, given by name or number; case, commas and repeated spaces do not matter.
-
-        Raises:
-            EncoderError: there is no such label; the message suggests similar ones.
-        """
+        """Return the row of a label, by number or name in any case; raise EncoderError, which suggests similar ones."""
         number = label if isinstance(label, int) else self.numbers.get(normalize_label(label), -1)
         if not 0 <= number < len(self.labels):
             close = get_close_matches(normalize_label(str(label)), self.numbers)
@@ -60,11 +56,7 @@ class LabelEncoder(QueryEncoder):
         raise NotImplementedError
 
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
-        """Encode labels as (batch, embedding_dim); a nested list is one query, the mean of its rows.
-
-        Raises:
-            EncoderError: a label is unknown.
-        """
+        """Encode known labels as (batch, embedding_dim); a nested list is one query, the mean of its rows."""
         table = self.rows()
         found = [table[[self.index(label) for label in as_labels(entry)]].mean(0) for entry in labels]
         return torch.stack(found) if found else table[:0]
@@ -80,11 +72,7 @@ class TableEncoder(LabelEncoder):
 
     @classmethod
     def from_tensors(cls, tensors: Tensors, labels: Sequence[str], source: str = "the checkpoint") -> TableEncoder:
-        """Create the encoder from a LabelSep checkpoint's `label_net.weight`.
-
-        Raises:
-            EncoderError: the tensor is missing, or its number of rows differs from the number of labels.
-        """
+        """Create the encoder from a LabelSep checkpoint's `label_net.weight`; raise EncoderError if it does not fit."""
         found = select_first(tensors, ("", "module.", "encoder."), "label_net.weight").get("label_net.weight")
         if found is None:
             raise EncoderError(f"{source}: tensor label_net.weight is missing.")

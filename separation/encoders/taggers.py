@@ -102,10 +102,7 @@ class TaggerEncoder(QueryEncoder):
     def embed_audio(self, waveform: Tensor) -> Tensor:
         """Embed waveforms (batch, time) at `self.sample_rate` as (batch, embedding_dim), the mean over segments.
 
-        The last segment is repeated until it is full.
-
-        Raises:
-            ValueError: there are no samples.
+        The last segment is repeated until it is full; there must be a sample.
         """
         if not waveform.shape[-1]:
             raise ValueError("an example recording has at least one sample")
@@ -133,9 +130,7 @@ class TaggerEncoder(QueryEncoder):
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
         """Encode classes as (batch, classes) of zeros and ones; a nested list is one query for all its classes.
 
-        Raises:
-            EncoderError, OntologyError: a class is unknown.
-            UnsupportedQueryError: the condition is the embedding, whose dimensions are not classes.
+        Raises EncoderError or OntologyError for an unknown class, UnsupportedQueryError where classes are no condition.
         """
         if "label" not in self.modalities:
             self.refuse(f"label, because the {self.embedding_dim} numbers of its condition are not classes")
@@ -211,9 +206,7 @@ class FrameTagger(TaggerEncoder):
     def encode_label(self, labels: Sequence[Label | Sequence[Label]]) -> Tensor:
         """Encode labels as (batch, embedding_dim).
 
-        Raises:
-            EncoderError: a label is unknown.
-            UnsupportedQueryError: the condition is the embedding, and no segment of the class was observed.
+        Raises UnsupportedQueryError if the condition is the embedding, and no segment of the class was observed.
         """
         rows = []
         for label in labels:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from separation.data.corpus import READ_ERRORS, read_samples
-from separation.data.manifest import Clip, DataError, read_manifest
+from separation.data.manifest import Clip, read_manifest
 from separation.data.mixing import repeat_to
 from separation.encoders.base import EXAMPLE_SUFFIXES
-from separation.errors import ModelError
+from separation.errors import DataError, ModelError
 from separation.separator import Separator
 from separation.storage.tensors import write_tensors
 from separation.vocabulary.ontology import classes
@@ -23,15 +23,12 @@ WRITTEN_SOURCE = "source.wav"  # how the targets in them end
 
 
 def list_class_examples(source: Path, root: Path | None = None) -> dict[str, list[Clip]]:
-    """List the example recordings of each class, with absolute paths.
+    """List the example recordings of each class, with absolute paths; raise DataError if there are none.
 
     Args:
         source: a manifest, of which the train rows count, by their main label; or a folder with one folder per class.
             Folders `label=NAME` and `class_id=NUMBER` with files `*source.wav` are those of USS's scripts.
         root: where the manifest's paths start; None: its folder.
-
-    Raises:
-        DataError: the manifest cannot be read, or there are no recordings.
     """
     found: dict[str, list[Clip]] = defaultdict(list)
     if source.is_dir():
@@ -60,19 +57,14 @@ def write_class_embeddings(
 ) -> tuple[dict[str, int], list[str]]:
     """Write the mean condition (dim,) of each class as safetensors, by class name.
 
-    Args:
-        separator: gives the encoder.
-        examples: of each class, from `list_class_examples`.
-        file: appears when it is complete.
-        seconds: a recording counts by its first seconds, repeated where it is shorter, silence included; 0: as an
-            example query does, by the mean over its segments without silent frames.
+    A recording counts by its first `seconds`, repeated where it is shorter, silence included; 0: as an example query
+    does, by the mean over its segments without silent frames.
 
     Returns:
         Number of recordings of each class in the file, and the reasons why others are left out.
 
     Raises:
         ModelError: the model is not queried by recordings, or no recording can be used.
-        OSError: the file cannot be written.
     """
     if "audio" not in separator.encoder.modalities:
         raise ModelError(f"{separator.name} is not queried by recordings, so it has no conditions of classes.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -21,29 +20,13 @@ from separation.data.manifest import MANIFEST, add_recording_ids, read_manifest,
 from separation.encoders.base import EncoderError, UnsupportedQueryError
 from separation.encoders.table import NamedEmbeddings
 from separation.errors import DataError, ModelError, reason
+from separation.evaluate import metrics, tables
 from separation.evaluate.class_embeddings import list_class_examples, write_class_embeddings
-from separation.evaluate.metrics import (
-    DEFAULT_METRICS,
-    METRICS,
-    PACKAGES,
-    MissingPackage,
-    import_package,
-    is_installed,
-)
 from separation.evaluate.protocols.base import Protocol, ProtocolError, all_protocols, find_protocol, fingerprint
 from separation.evaluate.scoring import EvaluationError, Plan, Score, score_rows
-from separation.evaluate.tables import (
-    class_means,
-    compare_systems,
-    describe_skipped,
-    format_classes,
-    format_tables,
-    markdown,
-    resampling_unit,
-)
 from separation.pretrained import find_model
 from separation.separator import Separator
-from separation.storage.download import replace_when_complete
+from separation.storage.download import sha256_of, write_json
 from separation.vocabulary.ontology import OntologyError
 
 
@@ -56,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             (p.name, p.version, p.count or "as the recordings are", (p.sha256 or "")[:12], p.root, p.about)
             for p in all_protocols().values()
         ]
-        print(markdown(("protocol", "version", "rows", "sha256 of the rows", "recordings", "what"), table))
+        print(tables.markdown(("protocol", "version", "rows", "sha256 of the rows", "recordings", "what"), table))
         return 0
     if options.embed_classes and not options.class_embeddings:
         parser.error("--embed-classes needs --class-embeddings FILE, which it writes")
@@ -74,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
             root = protocol.recordings(options.root)
             rows = protocol.rows(root, options.lists)
         return run(protocol, root, rows, options)
-    except (ProtocolError, EvaluationError, ModelError, MissingPackage, DataError) as error:
+    except (ProtocolError, EvaluationError, ModelError, metrics.MissingPackage, DataError) as error:
         parser.exit(1, f"{error}\n")
     except OSError as error:
         parser.exit(1, f"{error.filename or 'a file'}: {reason(error)}.\n")
@@ -85,8 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     def metric_names(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-        if unknown := [name for name in names if name not in METRICS] or ([] if names else ["nothing"]):
-            raise argparse.ArgumentTypeError(f"{unknown[0]} is not a metric; choose from {', '.join(METRICS)}")
+        if unknown := [name for name in names if name not in metrics.METRICS] or ([] if names else ["nothing"]):
+            raise argparse.ArgumentTypeError(f"{unknown[0]} is not a metric; choose from {', '.join(metrics.METRICS)}")
         return names
 
     def positive(text: str) -> int:
@@ -140,8 +123,8 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     if options.mixtures or protocol.name == "validation":
         with suppress(DataError):  # the train clips only serve optional rows of the table
             clips = Counter(clip.label for clip in read_manifest(root / MANIFEST, "train"))
-    metrics = choose_metrics(protocol, options)
-    plan = Plan(options.query, metrics, options.oracle, protocol.mixing, protocol.window, options.faithful)
+    measured = choose_metrics(protocol, options)
+    plan = Plan(options.query, measured, options.oracle, protocol.mixing, protocol.window, options.faithful)
     began = time.perf_counter()
     chosen = add_recording_ids(rows[:: options.every], read_recording_ids(root / MANIFEST), protocol.folders)
     if options.class_embeddings:
@@ -155,8 +138,7 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     scores, weights = outcome.scores, "unknown"
     if scores:
         path = find_model(options.model)
-        file = path / "model.safetensors" if path.is_dir() else path
-        weights = hashlib.sha256(file.read_bytes()).hexdigest()
+        weights = sha256_of(path / "model.safetensors" if path.is_dir() else path)
     facts = {
         "protocol": protocol.name,
         "version": protocol.version,
@@ -171,15 +153,16 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
         "broken": len(outcome.broken),
         "silent": len(outcome.silent),
     }
-    cells = compare_systems(scores, plan.metrics, protocol.aggregate)
+    cells = tables.compare_systems(scores, plan.metrics, protocol.aggregate)
     kind = next((score.kind for score in scores if score.kind != "absent"), "pair")  # of the tables by class
     if options.json:
         names = [each.name for each in fields(Score) if each.name != "faithful" or options.faithful]
-        write_json(options.json, [{name: asdict(score)[name] for name in names} for score in scores])
+        write_finite(options.json, [{name: asdict(score)[name] for name in names} for score in scores])
     if options.report:
-        figures = {"aggregate": protocol.aggregate, "rows_resampled_by": resampling_unit(scores), "figures": cells}
-        classes = [{"class": name, "rows": count, "sdri": mean} for name, count, mean in class_means(scores, kind)]
-        write_json(options.report, facts | figures | {"classes": classes})
+        unit, means = tables.resampling_unit(scores), tables.class_means(scores, kind)
+        figures = {"aggregate": protocol.aggregate, "rows_resampled_by": unit, "figures": cells}
+        classes = [{"class": name, "rows": count, "sdri": mean} for name, count, mean in means]
+        write_finite(options.report, facts | figures | {"classes": classes})
     if scores:
         print(f"{separator!r}, asked by {facts['asked_by']}, {time.perf_counter() - began:.0f} s\n")
     selected = f", 1 in {options.every} taken" if options.every > 1 else ""
@@ -187,20 +170,16 @@ def run(protocol: Protocol, root: Path, rows: list[Row], options: argparse.Names
     print(f"Protocol {facts['protocol']}, version {facts['version']}, rows' sha256 {facts['rows_sha256']}.")
     print(f"Model {facts['model']}, weights' sha256 {facts['weights_sha256']}.")
     print(f"{len(rows)} rows{selected}: {len(scores)} scored, {skipped} skipped, {silent} silent.")
-    print(*describe_skipped(outcome), sep="\n", end="\n" if outcome.rows > len(scores) else "")
+    print(*tables.describe_skipped(outcome), sep="\n", end="\n" if outcome.rows > len(scores) else "")
     if scores:
-        print(format_tables(scores, cells, clips, protocol.aggregate))
+        print(tables.format_tables(scores, cells, clips, protocol.aggregate))
     if scores and options.classes:
-        print(f"\n{format_classes(scores, kind)}")
+        print(f"\n{tables.format_classes(scores, kind)}")
     return 0 if scores else 1
 
 
 def load_separator(options: argparse.Namespace) -> Separator:
-    """Load the model; with --class-embeddings, its queries are the names in the file.
-
-    Raises:
-        ModelError: the model or the file cannot be used, or --faithful is given and there is no published inference.
-    """
+    """Load the model, whose queries are the names in the file of --class-embeddings; raise ModelError if unusable."""
     device = {"device": options.device} if options.device else {}
     trust = {"trust": options.trust} if options.trust else {}
     separator = Separator.from_pretrained(options.model, **device, **trust)
@@ -252,18 +231,17 @@ def choose_metrics(protocol: Protocol, options: argparse.Namespace) -> tuple[str
     """Return the metrics of --metrics, or those of the protocol whose packages are installed."""
     if options.metrics:
         for name in options.metrics:
-            if not is_installed(name):
-                import_package(PACKAGES[name], METRICS[name].heading)
+            if not metrics.is_installed(name):
+                metrics.import_package(metrics.PACKAGES[name], metrics.METRICS[name].heading)
         return tuple(options.metrics)
-    names = protocol.metrics if options.protocol else DEFAULT_METRICS
+    names = protocol.metrics if options.protocol else metrics.DEFAULT_METRICS
     for name in names:
-        if not is_installed(name):
-            print(f"{METRICS[name].heading} is left out: it needs the package {PACKAGES[name]}.", file=sys.stderr)
-    return tuple(name for name in names if is_installed(name))
+        if not metrics.is_installed(name):
+            heading, package = metrics.METRICS[name].heading, metrics.PACKAGES[name]
+            print(f"{heading} is left out: it needs the package {package}.", file=sys.stderr)
+    return tuple(name for name in names if metrics.is_installed(name))
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_finite(path: Path, value: Any) -> None:
     """Write a JSON file; NaN and infinity become null."""
-    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
-    with replace_when_complete(path) as partial:
-        partial.write_text(json.dumps(finite, indent=1) + "\n", encoding="utf-8")
+    write_json(path, json.loads(json.dumps(value), parse_constant=lambda name: None))

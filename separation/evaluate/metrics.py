@@ -108,15 +108,8 @@ def snr(reference: Array, estimate: Array, zero_mean: bool = False) -> float:
 def segmental_snr(reference: Array, estimate: Array, sample_rate: int) -> float:
     """Mean SNR of 30-ms Hann frames, each limited to -10 to 35 dB (Hansen and Pellom, 1998).
 
-    The hop is a quarter of a frame; the last frame is left out, as in the common implementations.
-
-    Args:
-        reference: clean speech (time,).
-        estimate: enhanced speech (time,).
-        sample_rate: Hz.
-
-    Raises:
-        ValueError: the signals have fewer than two frames.
+    The hop is a quarter of a frame; the last frame is left out, as in the common implementations. Clean and enhanced
+    speech are (time,); ValueError if that is less than two frames.
     """
     length, step = round(SEGMENT_SECONDS * sample_rate), int(SEGMENT_STEP * SEGMENT_SECONDS * sample_rate)
     if reference.shape[-1] < length + step:
@@ -229,15 +222,9 @@ def resample_speech(wave: Array, sample_rate: int) -> Array:
 
 
 def pesq(reference: Array, estimate: Array, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.64, at 16 kHz; NaN if no utterance is found.
+    """Wide-band PESQ (ITU-T P.862.2), 1 to 4.64, of clean and enhanced speech (time,); NaN if no utterance is found.
 
-    Args:
-        reference: clean speech (time,).
-        estimate: enhanced speech (time,).
-        sample_rate: Hz; other rates than 16 kHz are resampled.
-
-    Raises:
-        MissingPackage: the package `pesq` is not installed.
+    Other rates than 16 kHz are resampled. Raises MissingPackage if the package `pesq` is not installed.
     """
     package = import_package("pesq", "PESQ")
     waves = (resample_speech(wave, sample_rate) for wave in (reference, estimate))
@@ -251,16 +238,10 @@ def pesq(reference: Array, estimate: Array, sample_rate: int) -> float:
 
 
 def stoi(reference: Array, estimate: Array, sample_rate: int, extended: bool = False) -> float:
-    """Short-time objective intelligibility (Taal et al., 2011), 0 to 1; NaN if too little speech is left.
+    """Short-time objective intelligibility (Taal et al., 2011), 0 to 1, of clean and enhanced speech (time,).
 
-    Args:
-        reference: clean speech (time,).
-        estimate: enhanced speech (time,).
-        sample_rate: Hz.
-        extended: ESTOI (Jensen and Taal, 2016).
-
-    Raises:
-        MissingPackage: the package `pystoi` is not installed.
+    NaN if too little speech is left. `extended` is ESTOI (Jensen and Taal, 2016). Raises MissingPackage if the package
+    `pystoi` is not installed.
     """
     package = import_package("pystoi", "STOI")
     with warnings.catch_warnings():
@@ -307,13 +288,10 @@ def finite_median(values: Array) -> float:
 
 
 def bss_sdr(signals: Signals, improvement: bool = False, swapped: bool = False) -> float:
-    """Return BSS Eval's SDR of the target, or its improvement over the mixture.
+    """Return BSS Eval's SDR of the target, or its improvement over the mixture; NaN if that of the mixture is infinite.
 
-    Args:
-        signals: of one row.
-        improvement: subtract the SDR of the mixture; NaN where that is not finite.
-        swapped: pass estimate and reference in the wrong order, as USS does with museval for MUSDB18, for comparison
-            with its published figures only.
+    `swapped` passes estimate and reference in the wrong order, as USS does with museval for MUSDB18, for comparison
+    with its published figures only.
     """
     first, second = (signals.estimate, signals.target) if swapped else (signals.target, signals.estimate)
     value = finite_median(windowed_sdr(first, second, signals.window))

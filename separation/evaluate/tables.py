@@ -105,16 +105,10 @@ def format_classes(scores: list[Score], kind: str) -> str:
 
 
 def compare_systems(scores: list[Score], metrics: tuple[str, ...], aggregate: str = "mean") -> list[dict[str, Any]]:
-    """Return a cell for every kind of row, system and metric.
+    """Return a cell for every kind of row, system and metric; absent queries have a metric of their own.
 
-    Args:
-        scores: of all rows.
-        metrics: names; absent queries have their own.
-        aggregate: a key of `AGGREGATES`.
-
-    Returns:
-        Dictionaries with kind, rows, system, metric, n (rows whose value is finite) and, if n > 0, value, low, high and
-        median.
+    A cell has kind, rows, system, metric, n (rows whose value is finite) and, if n > 0, value, low, high and median, as
+    `aggregate` (a key of `AGGREGATES`) says.
     """
     cells = []
     for kind in dict.fromkeys(score.kind for score in scores):

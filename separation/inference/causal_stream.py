@@ -36,9 +36,6 @@ def split_filters(model: ConditionedModel) -> tuple[ConditionedModel, list[Targe
 class StreamResampler:
     """Changes the sample rate of a signal that arrives in blocks, with a linear-phase filter of few milliseconds.
 
-    Args:
-        source_rate, target_rate: Hz.
-
     Attributes:
         ahead: samples at the source rate after the place of an output sample that it depends on.
     """

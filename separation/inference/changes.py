@@ -37,11 +37,7 @@ def parse_time(value: str | float) -> float:
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a recording, from `begin` to `end` in seconds.
-
-    Raises:
-        ValueError: if it is empty.
-    """
+    """A part of a recording, from `begin` to `end` in seconds; raises ValueError if it is empty."""
 
     begin: float = 0.0
     end: float = math.inf
@@ -52,11 +48,7 @@ class Span:
 
     @classmethod
     def parse(cls, value: Span | tuple[str | float | None, str | float | None] | None) -> Span | None:
-        """Convert (from, to), where None is the start or the end of the recording; None stays None.
-
-        Raises:
-            ValueError: if it is not a span of time.
-        """
+        """Convert (from, to), where None is the start or end of the recording, or None; raise ValueError for others."""
         if value is None or isinstance(value, Span):
             return value
         if not isinstance(value, tuple | list) or len(value) != 2:
@@ -109,11 +101,7 @@ def check_gain(decibels: float) -> float:
 
 
 def parse_gain(text: str) -> tuple[str, float]:
-    """Split for example "speech=+3" into the sound and the gain in dB.
-
-    Raises:
-        ValueError: if it has another form.
-    """
+    """Split for example "speech=+3" into the sound and the gain in dB; raise ValueError if it has another form."""
     name, equals, level = text.rpartition("=")
     if not equals or not name.strip():
         raise ValueError(f'"{text}" is not of the form SOUND=DECIBELS, for example "speech=+3"')
@@ -125,11 +113,7 @@ def parse_gain(text: str) -> tuple[str, float]:
 
 
 def pair_gains(gains: Mapping[Any, float] | Iterable[tuple[Any, float]], remove: Any = ()) -> list[tuple[Any, float]]:
-    """Return pairs of query and gain in dB, with -inf for queries to remove.
-
-    Raises:
-        ValueError: if a gain is not valid.
-    """
+    """Return pairs of query and gain in dB, with -inf for queries to remove; raise ValueError for an invalid gain."""
     single = isinstance(remove, str | bytes | int) or not isinstance(remove, Iterable) or hasattr(remove, "shape")
     removed = [remove] if single else list(remove)
     pairs: Any = gains.items() if isinstance(gains, Mapping) else gains

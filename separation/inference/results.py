@@ -143,12 +143,9 @@ def pass_on(blocks: Iterable[Tensor], stage: str, frames: int | None) -> Iterabl
 
 
 class FractionWatch:
-    """A `Watch` that calls `progress` at each step and raises Cancelled when that returns False.
+    """A `Watch` that calls `progress` with the completed fraction and raises Cancelled when that returns False.
 
-    Args:
-        progress: called with the completed fraction.
-        step: samples that are passed on between two calls.
-        end: the fraction when all is separated.
+    `step` samples are passed on between two calls; when all is separated, the fraction is `end`.
     """
 
     def __init__(self, progress: Progress, step: int, end: float = 1.0) -> None:

@@ -214,7 +214,7 @@ class Judge:
         return names
 
 
-def understand(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> dict[str, Tensor]:
+def split_sentence(text: str, encoder: JointEncoder, sounds: Sequence[str]) -> dict[str, Tensor]:
     """Return the sounds that a sentence names, with their conditions (dim,); none if it names one sound.
 
     Args:

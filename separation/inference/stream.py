@@ -21,15 +21,8 @@ from torch.nn import functional as F
 
 from separation.audio.waveform import as_waveform, high_pass, resample
 from separation.errors import NotFiniteError
+from separation.inference import levels
 from separation.inference.causal_stream import CausalRunner
-from separation.inference.levels import (
-    HIGH_PASS_PERIODS,
-    energy,
-    largest,
-    leading_silence,
-    measure_level,
-    measure_level_and_rumble,
-)
 from separation.inference.overlap_add import OverlapAdd
 from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule, energy_ratio_db
@@ -40,7 +33,7 @@ RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resam
 
 def margin_seconds(model: ConditionedModel, sample_rate: int) -> float:
     """Seconds on either side of a sample at `sample_rate` that can influence its estimate, with all filters."""
-    high_pass_seconds = HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
+    high_pass_seconds = levels.HIGH_PASS_PERIODS / model.high_pass if model.high_pass else 0.0
     return (
         model.context / model.sample_rate + RESAMPLER_SAMPLES / min(sample_rate, model.sample_rate) + high_pass_seconds
     )
@@ -98,9 +91,8 @@ class Stream:
         self.parts: list[Sequence[str]] = [()] * len(conditions) if parts is None else list(parts)
         self.sizes, self.queries = [max(1, len(names)) for names in self.parts], len(self.parts)
         self.model, self.conditions, self.sample_rate = model, conditions, sample_rate
-        self.rule, self.understand, self.given_level, self.given_channels = (
-            rule or PresenceRule(), understand, level, channels
-        )  # fmt: skip
+        self.rule, self.understand = rule or PresenceRule(), understand
+        self.given_level, self.given_channels = level, channels
         margin = margin_seconds(model, sample_rate)
         overlap = 2 * math.ceil(margin)  # whole seconds lie on the grid of both rates
         segment = max(segment_seconds or model.segment_seconds, 2 * overlap)
@@ -129,7 +121,7 @@ class Stream:
         self.silence_level = None if self.model.causal or self.model.faithful else self.given_level
         self.silent = 0  # samples before it
         self.channels = self.given_channels or 0  # of the blocks
-        self.segments = 0
+        self.segments = self.frames = 0  # whose logits were collected: of a causal network frames
 
     def set_level(self, level: float | None) -> None:
         """Take a level, with its rumble; None: that of the next segment that is not silent."""
@@ -196,10 +188,10 @@ class Stream:
         self.channels = self.channels or len(block)
         if len(block) != self.channels:
             raise ValueError(f"The block has {len(block)} channels, those before it had {self.channels}.")
-        self.mixture_energy += float(energy(block))
+        self.mixture_energy += float(levels.energy(block))
         silent, level = 0, self.silence_level
         if level is not None:
-            silent = leading_silence(block, self.sample_rate, level, self.silent)
+            silent = levels.leading_silence(block, self.sample_rate, level, self.silent)
             self.silent += silent
         pieces = [torch.zeros(self.queries, len(block), silent)] if silent else []
         if silent < block.shape[-1]:
@@ -227,7 +219,7 @@ class Stream:
             if waiting and targets.shape[-1]:
                 mixture = torch.cat(waiting, dim=-1)
                 # Neither a residual nor what all targets leave may overflow.
-                if largest(mixture) + len(targets) * largest(targets) > torch.finfo(torch.float32).max:
+                if levels.largest(mixture) + len(targets) * levels.largest(targets) > torch.finfo(torch.float32).max:
                     raise NotFiniteError("output")
                 waiting = [mixture[:, targets.shape[-1] :].clone()]
                 yield mixture[:, : targets.shape[-1]], targets
@@ -262,7 +254,7 @@ class Stream:
         """Join pieces of output and add up the energy of each target."""
         nothing = torch.zeros(self.queries, channels, 0)
         targets = pieces[0] if len(pieces) == 1 else torch.cat([nothing, *pieces], dim=-1)
-        self.target_energy += torch.stack([energy(target) for target in targets])
+        self.target_energy += torch.stack([levels.energy(target) for target in targets])
         if not torch.isfinite(self.target_energy).all():
             raise NotFiniteError("output")
         return targets
@@ -280,22 +272,21 @@ class Stream:
         """Keep the largest logits (queries, frames) so far; each frame of the recording counts in one segment only."""
         if not torch.isfinite(logits).all():
             raise NotFiniteError("presence")
+        frame, number = self.model.stride / self.model.sample_rate, torch.arange(logits.shape[1])
         if self.model.causal:
-            second, frame = self.model.sample_rate // self.model.stride, self.model.stride / self.model.sample_rate
-            self.recent = torch.cat([self.recent, logits], dim=1)[:, -second:]
-            seconds = frame * (self.segments + torch.arange(logits.shape[1]))
-            counted = (seconds > self.counted[0] - frame / 2) & (seconds < self.counted[1] + frame / 2)
-            self.segments += logits.shape[1]
-            if counted.any():
-                self.logits = torch.maximum(self.logits, logits[:, counted].amax(1))
-            return
+            self.recent = torch.cat([self.recent, logits], dim=1)[:, -(self.model.sample_rate // self.model.stride) :]
+            seconds = frame * (self.frames + number)
+            self.frames += logits.shape[1]
+        else:
+            seconds = self.silent / self.sample_rate + self.segments * self.step + frame * number
         # A frame counts if the part of the recording that it stands for meets the span.
-        following, frame = self.segments > 0, self.model.stride / self.model.sample_rate
-        seconds = self.silent / self.sample_rate + self.segments * self.step + frame * torch.arange(logits.shape[1])
         counted = (seconds > self.counted[0] - frame / 2) & (seconds < self.counted[1] + frame / 2)
         logits = logits.masked_fill(~counted, -torch.inf)
+        if self.model.causal:
+            self.logits = torch.maximum(self.logits, logits.amax(1))
+            return
+        shared, following = self.shared_frames, self.segments > 0
         self.segments += 1
-        shared = self.shared_frames
         padded = F.pad(logits[:, shared * following :], (shared + 1, 0), value=-torch.inf)
         self.logits = torch.maximum(self.logits, padded[:, : -shared or None].amax(-1))
         self.last_logits = padded[:, -shared:].amax(-1)  # counts only if no segment follows
@@ -312,7 +303,9 @@ class Stream:
         model, rate = self.model, self.sample_rate
         if not self.level and self.given_level is None:  # the level of the first segment that is not silent
             hertz = model.high_pass
-            self.set_level(measure_level_and_rumble([mixture], rate, hertz) if hertz else measure_level([mixture]))
+            self.set_level(
+                levels.measure_level_and_rumble([mixture], rate, hertz) if hertz else levels.measure_level([mixture])
+            )
         if not self.level:
             return torch.zeros(self.queries, *mixture.shape)
         levelled, wave = network_input(model, mixture, rate, self.level, ends)

@@ -182,13 +182,8 @@ def find_sounds(word: str, sentence: SentenceEncoder, most: int = 12, own: Seque
     """Find sounds near a word, and their wordings, of which those with the word come first.
 
     Sounds whose name contains the word come first, then those with a wording that contains it, then the nearest by
-    meaning (cosine of sentence vectors of at least `SIMILAR`).
-
-    Args:
-        word: one or more words; typing errors are corrected.
-        sentence: encodes word and names.
-        most: largest number of sounds.
-        own: sounds that the model was taught besides.
+    meaning (cosine of sentence vectors of at least `SIMILAR`). Typing errors in it, one or more words, are corrected.
+    `own` are sounds that the model was taught besides.
     """
     word = correct(word, foreign_words(word, sentence)) or word
     wanted = [set(word_forms(each)) for each in find_words(word)]

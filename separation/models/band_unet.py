@@ -85,14 +85,7 @@ class FrameStream(nn.Module):
 
 
 class TaggerBranch(nn.Module):
-    """Runs a tagger on the mixture and projects its features to the frame stream and the bottom of the U-Net.
-
-    Args:
-        sample_rate: Hz.
-        channels: of the bottom.
-        bands: of the bottom.
-        stream_dim: channels of the frame stream.
-    """
+    """Runs a tagger on the mixture and projects its features to the frame stream and the bottom of the U-Net."""
 
     GROUPS = 32  # channels per band into which the middle features are unfolded
 
@@ -177,8 +170,18 @@ class BandMaskModel(ConditionedModel):
     """What networks with masks on frequency bands share: presence from a frame stream, and how masks are applied."""
 
     to_bins: Tensor
+    to_bands: Tensor
+    advance: Tensor
     detect: nn.Linear
     detect_bias: nn.Parameter
+
+    def register_bands(self, bands: int, linear_bands: int, n_fft: int, hop: int) -> None:
+        """Set the matrices between bands and bins, and the turn (bins, 1) of the phase of a bin's tone in one hop."""
+        to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
+        turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
+        self.register_buffer("to_bins", to_bins, persistent=False)
+        self.register_buffer("to_bands", (to_bins / to_bins.sum(0)).T.contiguous(), persistent=False)
+        self.register_buffer("advance", torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None], persistent=False)
 
     def presence(self, analysis: Analysis, conditions: Tensor) -> Tensor:
         """Conditions (batch, queries, dim) to presence logits over time (batch, queries, frames / 8)."""
@@ -242,9 +245,6 @@ class BandUNet(BandMaskModel):
     lists_sounds = True
     prefers_bfloat16 = True
 
-    to_bands: Tensor
-    advance: Tensor
-
     def __init__(
         self,
         sample_rate: int = 32000,
@@ -270,11 +270,7 @@ class BandUNet(BandMaskModel):
         self.high_pass, self.carry_high, self.gain_stride, self.has_tagger = high_pass, carry_high, hop, tagger
         self.stride, self.context = hop * 8, 5 * sample_rate // 2
         self.stft = STFT(n_fft, hop, frame_multiple=8)
-        to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
-        self.register_buffer("to_bins", to_bins, persistent=False)
-        self.register_buffer("to_bands", (to_bins / to_bins.sum(0)).T.contiguous(), persistent=False)
-        turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
-        self.register_buffer("advance", torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None], persistent=False)
+        self.register_bands(bands, linear_bands, n_fft, hop)
 
         c1, c2, c3, c4 = channels
         self.stem = ConvNorm(FEATURES * PATCH**2, c1)

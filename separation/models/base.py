@@ -311,14 +311,10 @@ def double(x: Tensor) -> Tensor:
 def apply_shared_masks(
     stft: STFT, mask: Callable[[Tensor, Tensor], Tensor], mixture: Tensor, conditions: Tensor, floor: float = 0.0
 ) -> Tensor:
-    """Separate (batch, channels, time) to (batch, queries, channels, time) with one mask for all channels.
+    """Separate (batch, channels, time) by conditions (batch, queries, dim): (batch, queries, channels, time).
 
-    Args:
-        stft: the transform.
-        mask: from the magnitude of all channels together (batch, bins, frames) and conditions (batch, dim).
-        mixture: (batch, channels, time).
-        conditions: (batch, queries, dim).
-        floor: least power of a bin.
+    `mask` estimates one for all channels from their magnitude together, at least `floor`**0.5, (batch, bins, frames),
+    and conditions (batch, dim).
     """
     spectrum = stft(mixture)
     magnitude = spectrum.abs().square().sum(1).clamp_min(floor).sqrt()

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from separation.models.band_unet import FEATURES, PATCH, POWER_FLOOR, Analysis, BandMaskModel, FiLM, add_shared
 from separation.models.base import Estimate
 from separation.models.causal import CONDITION, CausalConv, LowDelaySTFT, Past, Pointwise, hold
-from separation.models.spectra import band_matrix
 from separation.models.tagger import LATE_DIM, LOG_FLOOR, PATCH_FRAMES, LogMelPatches, Tagger
 
 LEVEL_SECONDS, PAUSE_SECONDS = 4.0, 30.0  # time constants of the running level
@@ -58,14 +57,7 @@ class CausalLevel(nn.Module):
 
 
 class CausalDecoder(nn.Module):
-    """One level of the decoder: upsample, add the encoder's map, convolve, modulate.
-
-    Args:
-        inputs, outputs: channels.
-        condition_dim: length of the conditions.
-        rank, taps: of the convolution.
-        scale: in bands and frames.
-    """
+    """One level of the decoder: upsample by `scale` in bands and frames, add the encoder's map, convolve, modulate."""
 
     def __init__(
         self, inputs: int, outputs: int, condition_dim: int, rank: int, taps: int, scale: tuple[int, int]
@@ -175,8 +167,6 @@ class LiveUNet(BandMaskModel):
     has_tagger = False
     branch = None  # of `BandUNet`, which trains its tagger
 
-    to_bands: Tensor
-    advance: Tensor
     lower_band: Tensor
     second_share: Tensor
 
@@ -204,14 +194,10 @@ class LiveUNet(BandMaskModel):
         self.stride, self.context = self.step * COARSE, 5 * sample_rate // 2
         self.delay = tail - hop  # samples between the end of a step and the end of the output that is final then
         self.stft = LowDelaySTFT(n_fft, hop, tail, PATCH * COARSE)
-        to_bins = band_matrix(bands, n_fft // 2 + 1, linear_bands)
-        first = (to_bins > 0).int().argmax(1).clamp_max(bands - 2)  # of the two bands that reach a bin
-        buffers = {"to_bins": to_bins, "lower_band": first, "second_share": to_bins.gather(1, first[:, None] + 1)}
-        turn = torch.arange(n_fft // 2 + 1, device="cpu").to(torch.complex64)
-        buffers["advance"] = torch.exp(-2j * torch.pi * turn * hop / n_fft)[:, None]
-        buffers["to_bands"] = (to_bins / to_bins.sum(0)).T.contiguous()
-        for name, value in buffers.items():
-            self.register_buffer(name, value, persistent=False)
+        self.register_bands(bands, linear_bands, n_fft, hop)
+        first = (self.to_bins > 0).int().argmax(1).clamp_max(bands - 2)  # of the two bands that reach a bin
+        self.register_buffer("lower_band", first, persistent=False)
+        self.register_buffer("second_share", self.to_bins.gather(1, first[:, None] + 1), persistent=False)
 
         c1, c2, c3, c4 = channels
         self.stem = CausalConv(FEATURES * PATCH**2, c1, taps=taps[0])

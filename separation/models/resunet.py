@@ -257,15 +257,11 @@ class ResUNet30(ConditionedModel):
 
 
 def class_conditions(probabilities: Tensor, classes: list[int], threshold: float = 0.2) -> Tensor:
-    """USS's conditions for a set of classes, from the tagger's probabilities of each segment of the mixture.
-
-    Args:
-        probabilities: (..., segments, 527).
-        classes: indices of the classes that belong to the query.
-        threshold: segments in which no class of the set reaches it are silent.
+    """USS's conditions for a set of classes, from the tagger's probabilities of each segment (..., segments, 527).
 
     Returns:
-        (..., segments, 527): the probabilities of the set, zero for other classes and for silent segments.
+        (..., segments, 527): the probabilities of the set, zero for other classes and for silent segments, in which no
+        class of the set reaches the threshold.
     """
     kept = torch.zeros_like(probabilities)
     kept[..., classes] = probabilities[..., classes]

@@ -29,13 +29,10 @@ MIDDLE_DIM, LATE_DIM = 4 * 512, 1024  # the middle layer keeps 4 rows of mels, w
 
 
 class LogMelPatches(nn.Module):
-    """Waveforms of unit root mean square to the log-mel patches that the tagger takes.
+    """Waveforms of unit root mean square, at `sample_rate` Hz, to the log-mel patches that the tagger takes.
 
     Log-mels have 100 frames per second: magnitudes under Hann windows of 25 ms, 64 bands from 125 to 7500 Hz on HTK's
     scale, log(x + 0.001). Channels are joined by power, so their polarity and order do not matter.
-
-    Args:
-        sample_rate: of the waveforms, Hz.
     """
 
     filters: Tensor

@@ -36,6 +36,7 @@ from separation.onnx.graphs import GRAPHS, TextGraph
 from separation.presence import PresenceRule
 from separation.pretrained import find_model, load_model, load_settings, read_card
 from separation.process import replace_folder
+from separation.storage.download import write_json
 from separation.storage.tensors import own_defaults
 
 OPSET = 17
@@ -129,15 +130,9 @@ def export_separator(model: ConditionedModel, inside: bool) -> tuple[bytes, dict
 def export(name: str, folder: Path, inside: bool = True, precision: str = "float32", overwrite: bool = False) -> None:
     """Write a model as a folder of ONNX files, which appears when it is complete.
 
-    Args:
-        name: as `pretrained.find_model` takes it.
-        folder: does not exist, or with `overwrite` holds an earlier export.
-        inside: whether the STFT is part of the network.
-        precision: one of `PRECISIONS`.
-        overwrite: whether an earlier export is replaced.
-
-    Raises:
-        ModelError: the model is unknown or its network has no export, or the folder exists or cannot be written.
+    `inside` says whether the STFT is part of the network, `precision` is one of `PRECISIONS`, and `overwrite` allows to
+    replace an earlier export. Raises ModelError if the model is unknown or its network has no export, or the folder
+    exists or cannot be written.
     """
     check_free(folder, overwrite)
     import_optional("onnx", "The ONNX export", "onnx")
@@ -171,7 +166,7 @@ def export(name: str, folder: Path, inside: bool = True, precision: str = "float
                 if each.name.startswith(("LICENSE", "ATTRIBUTION", "README")):
                     shutil.copyfile(each, part / each.name)
             about["files"] = sorted([*os.listdir(part), DESCRIPTION])
-            (part / DESCRIPTION).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_json(part / DESCRIPTION, about)
     except OSError as error:
         raise ModelError(f"{folder} cannot be written: {reason(error)}.") from None
 

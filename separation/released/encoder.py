@@ -75,29 +75,23 @@ class ReleasedEncoder(QueryEncoder):
         return self.parts[form]
 
     def fingerprint(self, form: str) -> bytes:
-        """Identify the weights of the encoder for one form of query."""
         return self.part(form).fingerprint(form)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """Encode sentences to (batch, embedding_dim)."""
         return self.part("text").encode_text(texts)
 
     def encode_audio(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Encode example recordings (batch, time) to (batch, embedding_dim)."""
         return self.part("audio").encode_audio(waveform, sample_rate)
 
     def encode_examples(self, examples: Any, extract: Extract | None = None) -> Tensor:
-        """Encode example recordings to one condition (1, embedding_dim), as the system's own encoder does."""
         return self.part("audio").encode_examples(examples, extract)
 
     def encode_label(self, labels: Sequence[Any]) -> Tensor:
-        """Encode class names, ids or numbers to (batch, embedding_dim)."""
         if SYSTEMS[self.family].encoders.get("label") == "classes":
             return encode_classes(labels)  # needs no tagger
         return self.part("label").encode_label(labels)
 
     def encode_image(self, images: Sequence[Any]) -> Tensor:
-        """Encode pictures to (batch, embedding_dim)."""
         return self.part("image").encode_image(images)
 
 

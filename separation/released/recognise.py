@@ -23,11 +23,7 @@ OTHER_NETWORKS = {
 
 
 def read_published_config(system: System, checkpoint: Path) -> dict[str, Any]:
-    """Read the network's arguments from the configuration published with a checkpoint; {} if it is not beside it.
-
-    Raises:
-        ModelError: the file cannot be read, or describes another network.
-    """
+    """Read the network's arguments from the configuration published beside a checkpoint, if it is there."""
     import yaml
 
     assert system.config is not None

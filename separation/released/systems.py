@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.storage.download import RemoteFile, cache_folder
+from separation.storage.download import RemoteFile
+from separation.storage.folders import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

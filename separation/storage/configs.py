@@ -120,12 +120,8 @@ def check_keys(given: Any, known: tuple[str, ...], where: str) -> None:
 def build(description: Any, trust: Sequence[str] = ()) -> Any:
     """Build a network or encoder from its `class_path` and `init_args`.
 
-    Args:
-        description: mapping from a configuration.
-        trust: packages, besides this one, whose classes may be built.
-
-    Raises:
-        ModelError: the class is not a network or encoder of this package or a trusted one, or cannot be built.
+    Raises ModelError if the class is not a network or encoder of this package or of a package to `trust`, or cannot be
+    built.
     """
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Files from their public homes: found in the caches, downloaded once, checked; and the folders of the caches.
+"""Files from their public homes: found in the caches, downloaded once, checked.
 
 A file lies in the user's cache under its final name only when it is complete. If its publisher gives a checksum, the
 file must match it. Otherwise the checksum of the first download is recorded next to it, and later copies must match
@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from separation.errors import ModelError, expand_home
+from separation.errors import ModelError
 from separation.process import remove, temporary_path
+from separation.storage.folders import cache_folder, hub_cache
 
 OFFLINE = ("SEPARATION_OFFLINE", "HF_HUB_OFFLINE")
 TIMEOUT = 30.0
@@ -43,29 +43,13 @@ class NoConnectionError(ModelError):
     """The network must not be used or does not answer."""
 
 
-def cache_folder() -> Path:
-    """Return the folder for downloaded files: SEPARATION_CACHE, or `separation` in the system's cache folder."""
-    if os.environ.get("SEPARATION_CACHE"):
-        return expand_home(os.environ["SEPARATION_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return expand_home(os.environ["XDG_CACHE_HOME"]) / "separation"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "separation"
-    return home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "separation"
-
-
-def home() -> Path:
-    """Return the user's home folder, or one in the temporary folder for a user who has none."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"separation-{os.getuid()}"
-
-
-def hub_cache() -> Path:
-    """Return the folder of the local Hugging Face cache."""
-    hub_home = Path(os.environ.get("HF_HOME", home() / ".cache" / "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", hub_home / "hub"))
+def sha256_of(path: Path) -> str:
+    """Return the checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):  # half the time of reading the whole into memory
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def hub_snapshots(repository: str, kind: str = "model") -> list[Path]:
@@ -91,6 +75,12 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
         remove(partial)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, which appears when it is complete."""
+    with replace_when_complete(path) as partial:
+        partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
 def find_file(remote: RemoteFile) -> Path | None:
     """Return a published file that is in the user's cache or in the Hugging Face cache, or None."""
     places = [cache_folder() / remote.filename]
@@ -107,11 +97,7 @@ def is_offline(offline: bool | None) -> bool:
 
 
 def fetch(remote: RemoteFile, offline: bool | None = None) -> Path:
-    """Return a published file, downloaded if it is in no cache.
-
-    Args:
-        remote: the file.
-        offline: forbid the network; by default the environment decides.
+    """Return a published file, downloaded if it is in no cache; `offline` None leaves the network to the environment.
 
     Raises:
         NoConnectionError: the file is in no cache and cannot be downloaded.
@@ -177,11 +163,7 @@ def verify(path: Path, remote: RemoteFile) -> None:
         return
     if remote.size is not None and stat.st_size != remote.size:
         raise ModelError(f"{path} has {stat.st_size} bytes instead of {remote.size}; it was not used: remove it.")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    found, expected = digest.hexdigest(), remote.sha256 or record.get("sha256")
+    found, expected = sha256_of(path), remote.sha256 or record.get("sha256")
     if expected and found != expected:
         origin = "published" if remote.sha256 else "recorded at its first download"
         raise ModelError(f"{path} was not used: its checksum is not the one {origin} (sha256 {expected}).")
@@ -189,5 +171,4 @@ def verify(path: Path, remote: RemoteFile) -> None:
         print(f"{remote.filename} is unverified: no checksum is published; recorded sha256 {found}.", file=sys.stderr)
     record = {"url": remote.url, "sha256": found, "verified": bool(remote.sha256)}
     record |= {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    record_file.parent.mkdir(parents=True, exist_ok=True)
-    record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(record_file, record)

@@ -17,12 +17,11 @@ from separation.errors import ModelError, one_sentence, reason
 from separation.storage.download import (
     NoConnectionError,
     RemoteFile,
-    cache_folder,
-    hub_cache,
     is_offline,
-    replace_when_complete,
     verify,
+    write_json,
 )
+from separation.storage.folders import cache_folder, hub_cache
 
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 NEEDED = {"config.yaml", "model.safetensors"}
@@ -35,15 +34,10 @@ def is_repository(name: str) -> bool:
 
 
 def find_repository(name: str, offline: bool | None = None) -> Path:
-    """Return the folder with the files of a repository, downloaded if they are not on this computer.
+    """Return the folder with the files of a repository, downloaded if they are not on this computer and not `offline`.
 
-    Args:
-        name: for which `is_repository` holds.
-        offline: forbid the network; by default the environment decides.
-
-    Raises:
-        ModelError: there is no such repository, it holds no model, it cannot be downloaded, or its weights are not
-            those that were recorded.
+    Raises ModelError if there is no such repository, it holds no model, it cannot be downloaded, or its weights are not
+    those that were recorded.
     """
     matched = NAME.fullmatch(name)
     assert matched, name
@@ -82,8 +76,7 @@ def find_repository(name: str, offline: bool | None = None) -> Path:
     verify(folder / "model.safetensors", RemoteFile(f"{endpoint}/{repository}", weights, sha256=record["sha256"]))
     if missing:
         try:
-            with replace_when_complete(record_file) as part:
-                part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_json(record_file, record)
         except OSError as error:
             raise ModelError(f"{record_file} cannot be written: {reason(error)}.") from None
     return folder

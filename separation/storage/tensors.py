@@ -71,11 +71,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def write_tensors(file: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
-    """Write a .safetensors file, which appears when it is complete.
-
-    Raises:
-        ModelError: it cannot be written.
-    """
+    """Write a .safetensors file, which appears when it is complete; raise ModelError if it cannot be written."""
     plain = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     try:
         with replace_when_complete(file) as part:

@@ -33,12 +33,7 @@ def continues_in(folder: Path | str, checkpoint: Path | str | None) -> bool:
 def move_earlier_checkpoints(folder: Path, resumed_from: str | None) -> Path | None:
     """Move the checkpoints of an earlier run, and the model that it wrote, into `earlier_1`, `earlier_2` and so on.
 
-    Args:
-        folder: the folder of the new run.
-        resumed_from: checkpoint that the new run is resumed from; one in the folder means that it is the same run.
-
-    Returns:
-        The folder that they were moved to; None if nothing was moved.
+    Returns that folder, or None if there are none or the new run is resumed from one of them.
     """
     names = ("last*.ckpt", "best*.ckpt", "config.yaml", "*.safetensors")
     found = [file for name in names for file in sorted(folder.glob(name)) if file.is_file()]
@@ -92,12 +87,7 @@ class RunFolderCheckpoint(ModelCheckpoint):
 
 
 class Last(RunFolderCheckpoint):
-    """`last.ckpt`, after every so many steps and at the end of each epoch, with or without validation.
-
-    Args:
-        every_n_train_steps: steps after which it is saved.
-        dirpath: folder; that of the run by default.
-    """
+    """`last.ckpt`, after every so many steps and at the end of each epoch, with or without validation."""
 
     def __init__(self, every_n_train_steps: int = 200, dirpath: str | None = None) -> None:
         super().__init__(dirpath, save_last=True, save_top_k=0, every_n_train_steps=every_n_train_steps)
@@ -108,26 +98,18 @@ class Last(RunFolderCheckpoint):
 
 
 class Best(RunFolderCheckpoint):
-    """`best.ckpt`, after each validation with the highest value so far; nothing without validation.
-
-    Args:
-        monitor: name of the logged value.
-        dirpath: folder; that of the run by default.
-    """
+    """`best.ckpt`, after each validation with the highest value of `monitor` so far; nothing without validation."""
 
     def __init__(self, monitor: str = "val/sdri", dirpath: str | None = None) -> None:
         super().__init__(dirpath, monitor=monitor, filename="best", mode="max", save_on_train_epoch_end=False)
 
 
 class Speed(Callback):
-    """Logs throughput and memory with every step, as means over the last steps.
+    """Logs throughput and memory with every step, as means over the last `window` steps.
 
     - `speed/clips_per_second`: of all devices together;
     - `speed/waiting`: share of the time spent waiting for the next batch, near zero if loading keeps up;
     - `speed/memory_gb`: peak memory of the device, or of the process on a CPU.
-
-    Args:
-        window: number of steps.
     """
 
     def __init__(self, window: int = 20) -> None:
@@ -169,12 +151,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 class Examples(Callback):
-    """Logs sound and spectrograms of the first validation mixtures to TensorBoard, at each validation.
+    """Logs sound and spectrograms of the first `count` validation mixtures to TensorBoard, at each validation.
 
     Mixture and target are logged once. Without a TensorBoard logger nothing is done.
-
-    Args:
-        count: number of mixtures.
     """
 
     def __init__(self, count: int = 3) -> None:

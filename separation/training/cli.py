@@ -162,11 +162,6 @@ class CLI(LightningCLI):
             raise
 
 
-load_yaml = get_loader("yaml")
-# Classes may have earlier paths, and `labels` may be a text file with a label per line.
-set_loader("yaml", lambda text: read_labels(load_yaml(resolve_text(text))), exceptions=(yaml.YAMLError,))
-
-
 def read_labels(config: Any) -> Any:
     """Replace every `labels: FILE.txt` in a configuration by the lines of the file."""
     if isinstance(config, list):
@@ -181,12 +176,13 @@ def read_labels(config: Any) -> Any:
     }
 
 
-def check_checkpoint(path: Any) -> None:
-    """Check the value of `--ckpt_path` before anything is built; Lightning's words and URLs are not checked.
+load_yaml = get_loader("yaml")
+# Classes may have earlier paths, and `labels` may be a text file with a label per line.
+set_loader("yaml", lambda text: read_labels(load_yaml(resolve_text(text))), exceptions=(yaml.YAMLError,))
 
-    Raises:
-        ModelError: the file does not exist or is not a training checkpoint.
-    """
+
+def check_checkpoint(path: Any) -> None:
+    """Raise ModelError if `--ckpt_path` is not a checkpoint's file; Lightning's words and URLs are not checked."""
     import torch
 
     if path == "best":  # the best of this process, which has none yet
@@ -206,11 +202,7 @@ def check_checkpoint(path: Any) -> None:
 
 
 def check_backend(config: Any) -> None:
-    """Check that the backend of `--model.compile` exists; torch would ask for it in the first step.
-
-    Raises:
-        ModelError: the backend is unknown.
-    """
+    """Raise ModelError if there is no such backend of `--model.compile`; torch would ask for it in the first step."""
     name = section(config.get("model")).get("init_args", {}).get("compile")
     if name is None:
         return

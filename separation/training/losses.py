@@ -125,18 +125,13 @@ def weighted_bce(mask: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
 
 
 def best_order(pairs: Tensor) -> Tensor:
-    """Permutation-invariant mean of two losses.
-
-    Yu et al., "Permutation invariant training of deep models", 2017.
+    """Permutation-invariant mean of two losses (Yu et al., "Permutation invariant training of deep models", 2017).
 
     Args:
-        pairs: loss of every estimate with every truth (batch, 2, 2).
+        pairs: loss of each of two estimates with each of two truths (batch, 2, 2).
 
     Returns:
         Mean loss in the better order (batch,).
-
-    Raises:
-        ValueError: `pairs` does not have two estimates and two truths.
     """
     if pairs.shape[-2:] != (2, 2):
         raise ValueError(f"the best order needs two estimates and two sources, not {tuple(pairs.shape[-2:])}")
@@ -152,16 +147,8 @@ def noise_invariant_bce(targets: Tensor, noise: Tensor, truth: Tensor, weight: T
     """Cross-entropy of min(1, T_n + P_j) with the true mask of source n, for the better assignment of j to n.
 
     A sound that does not belong to a clip's query may so be left out of the clip's target mask. Clamped points have no
-    gradient.
-
-    Args:
-        targets: target masks T (batch, 2, rows, frames).
-        noise: noise masks P (batch, 2, rows, frames).
-        truth: true masks (batch, 2, rows, frames).
-        weight: (batch, rows, frames).
-
-    Returns:
-        Weighted cross-entropy (batch,).
+    gradient. Target masks T, noise masks P and true masks are (batch, 2, rows, frames), the weight is (batch, rows,
+    frames), the result (batch,).
     """
     combined = (targets[:, :, None] + noise[:, None]).clamp(max=1)  # (batch, n, j, rows, frames)
     return best_order(weighted_bce(combined, truth[:, :, None], weight[:, None, None]))

@@ -80,13 +80,8 @@ class Teacher:
     def frame_loss(self, logits: Tensor, batch: Batch, spectra: Tensor) -> Tensor:
         """Cross-entropy of class logits over time with the posteriors of the sources that sound in each frame.
 
-        Args:
-            logits: (batch, classes, frames).
-            batch: gives the sources' clips.
-            spectra: of the sources (batch, slots, bins, frames * 8).
-
-        Returns:
-            Sum over the classes that occur in the corpus, mean over batch and frames.
+        `logits` are (batch, classes, frames), `spectra` those of the sources (batch, slots, bins, frames * 8). The loss
+        is the sum over the classes that occur in the corpus, and the mean over batch and frames.
         """
         active = sounding_frames(spectra, logits.shape[-1]) > ACTIVE_DB
         target = self.of_sources(batch)[..., self.taught]
@@ -97,11 +92,8 @@ class Teacher:
     def name_loss(self, encoder: JointEncoder, scaled: Tensor, batch: Batch, deviation: float) -> Tensor:
         """Cross-entropy of recordings among the names of all classes, with their posteriors as the target.
 
-        Args:
-            encoder: embeds the names.
-            scaled: embedded recordings (batch, dim), times the inverse temperature.
-            batch: gives the clips.
-            deviation: of the noise on the names.
+        `scaled` are embedded recordings (batch, dim) times the inverse temperature; `deviation` is of the noise on the
+        names.
         """
         likely = self.of_sources(batch)[:, 0] * self.nameable
         likely = torch.where(likely > LISTED, likely, 0.0)

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from separation.errors import ModelError, expand_home
-from separation.storage.download import cache_folder
+from separation.storage.folders import cache_folder
 
 
 class OntologyError(ModelError, ValueError):
@@ -63,8 +63,7 @@ def class_names() -> dict[str, int]:
 def class_index(label: str | int) -> int:
     """Return the index (0 to 526) of a class given by name ("Dog"), id ("/m/0bt9lr"), synonym or index.
 
-    Raises:
-        OntologyError: there is no such class; the message names similar ones.
+    Raises OntologyError for others, which names similar classes.
     """
     key = " ".join(str(label).split()).lower()
     if key in class_names():
@@ -138,12 +137,8 @@ def read_tree(path: str | Path | None = None) -> list[Node]:
 def subtree(label: str | int, path: str | Path | None = None) -> list[int]:
     """Return the indices of a class and of all classes below it, its own first, as in USS's hierarchy.
 
-    Args:
-        label: name, id or index of a class, or name or id of any other node ("Human sounds").
-        path: the ontology, see `read_tree`.
-
-    Raises:
-        OntologyError: there is no such node, no class below it, or no ontology file.
+    `label` is a name, id or index of a class, or name or id of any other node ("Human sounds"); `path` as in
+    `read_tree`. Raises OntologyError if there is no such node, or no class below it.
     """
     nodes = [node for root in read_tree(path) for node in root.walk()]
     key = " ".join(str(label).split()).lower()

@@ -21,11 +21,7 @@ SHORTEST = 0.5  # s; shorter sounds are rendered this long and cut, so that ever
 def synthesise(label: str, seconds: float = 4.0, sample_rate: int = 32000, seed: int = 0) -> NDArray[np.float32]:
     """Synthesise one sound: (time,) float32, peak at most 1, round(seconds * sample_rate) samples.
 
-    The same arguments give the same samples.
-
-    Raises:
-        ValueError: the label is not in `SOUNDS`, the duration is negative or infinite, or the sample rate is not
-            positive.
+    The same arguments give the same samples. Raises ValueError if one of them is not valid.
     """
     if label not in SOUNDS:
         raise ValueError(f"no sound is called {label!r}; there are: {', '.join(SOUNDS)}")

@@ -8,7 +8,6 @@ Programs of the sound font and voices are in the split train or in validation, n
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 import zlib
@@ -30,6 +29,7 @@ from separation.data.packing import folder_when_complete
 from separation.data.texts import WORDINGS
 from separation.errors import DataError
 from separation.process import remove, temporary_folder
+from separation.storage.download import write_json
 from separation.vocabulary.sounds import wordings
 
 RATE = 32000
@@ -95,11 +95,7 @@ def check_plan(count: int, programs: Iterable[str]) -> None:
 
 
 def run_program(*words: str, output: Path) -> Array:
-    """Run a program that writes a file; return its samples (time,) at 32 kHz, the mean of the channels.
-
-    Raises:
-        DataError: the program fails or writes no audio.
-    """
+    """Run a program that writes a file; return its samples (time,) at 32 kHz, or raise DataError if it fails."""
     import soxr
 
     done = subprocess.run(words, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
@@ -134,7 +130,9 @@ def write_recordings(steps: Sequence[Step], out: Path, overwrite: bool = False) 
     """
     entries: list[Entry] = []
     with (
-        folder_when_complete(out, overwrite, {MANIFEST, WORDINGS, AUDIO}.__eq__, "folder of renderings") as partial,
+        folder_when_complete(
+            out, overwrite, lambda names: names == {MANIFEST, WORDINGS, AUDIO}, "folder of renderings"
+        ) as partial,
         temporary_folder() as scratch,
     ):
         for number, step in enumerate(tqdm(steps, "rendered", leave=False, disable=None)):
@@ -146,8 +144,7 @@ def write_recordings(steps: Sequence[Step], out: Path, overwrite: bool = False) 
         if not entries:
             raise DataError(f"{out} is not written: the programs have rendered silence only.")
         write_manifest(partial / MANIFEST, entries)
-        texts = json.dumps(collect_wordings(clip.label for _, clip in entries), ensure_ascii=False, indent=1)
-        (partial / WORDINGS).write_text(texts + "\n", encoding="utf-8")
+        write_json(partial / WORDINGS, collect_wordings(clip.label for _, clip in entries))
     return entries
 
 

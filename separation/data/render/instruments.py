@@ -63,8 +63,7 @@ def instruments() -> list[Instrument]:
 def plan(soundfont: Path, count: int = 8, seed: int = 0) -> list[Step]:
     """Return what renders `count` phrases of every instrument and drum, and 15 times as many pieces of music.
 
-    Raises:
-        DataError: FluidSynth is not installed, the sound font is not one, or `count` is not positive.
+    Raises DataError if FluidSynth is not installed, the sound font is not one, or `count` is not positive.
     """
     check_plan(count, [PROGRAM])
     try:

@@ -50,8 +50,7 @@ class Manner(NamedTuple):
 def plan(count: int = 30, seed: int = 0) -> list[Step]:
     """Return what renders about `count` recordings of every voice in every way of speaking, and conversations.
 
-    Raises:
-        DataError: a program is not installed, or `count` is not positive.
+    Raises DataError if a program is not installed, or `count` is not positive.
     """
     voices = [Voice(**each) for each in tables()["voices"]]
     check_plan(count, [voice.program for voice in voices])

@@ -15,11 +15,12 @@ from pkgutil import iter_modules
 
 from separation.data.fixed_mixtures import ALL_CLIPS, CLIPS, VALIDATION, Mixing, Row, locate_files, row_error
 from separation.errors import expand_home
+from separation.storage.download import sha256_of
 
 LISTS_VARIABLE = "SEPARATION_LISTS"
 OPTIONAL = tuple(f"{name}_seconds" for name in CLIPS) + tuple(f"{name}_gain" for name in ALL_CLIPS)
 OPTIONAL += tuple(f"{n}{suffix}" for n in ALL_CLIPS[len(CLIPS) :] for suffix in ("", "_start", "_offset", "_seconds"))
-KINDS = ("pair", "pair", "three", "four", "five")  # by number of interferences
+KIND_OF = ("pair", "pair", "three", "four", "five")  # by number of interferences
 COLUMNS = (
     *("id", "kind", "query", "phrase", "label", "snr_db"),
     *(f"{name}{suffix}" for name in CLIPS for suffix in ("", "_start", "_offset")),
@@ -77,15 +78,10 @@ class Protocol:
     window: float | None = None
 
     def rows(self, root: Path | None, lists: Path | None = None) -> list[Row]:
-        """Build all rows, whether their recordings exist or not.
+        """Build all rows, whether their recordings exist or not, from the folders of recordings and lists.
 
-        Args:
-            root: folder of the recordings; None: from the protocol's environment variable.
-            lists: folder of the lists; None: from SEPARATION_LISTS.
-
-        Raises:
-            ProtocolError: no folder is named, a list is missing or not the published one, or there are no valid rows.
-            DataError: a list cannot be read.
+        None is what the protocol's environment variable or SEPARATION_LISTS names. Raises ProtocolError without one,
+        if a list is missing or not the published one, or without valid rows; DataError as `build`.
         """
         root = self.recordings(root)
         folders = [folder for folder in (lists or folder_from_environment(LISTS_VARIABLE), root) if folder]
@@ -117,7 +113,7 @@ class Protocol:
                 f"{self.name} is built from the list {' or '.join(wanted.names)}, which is missing: name the folder "
                 f"that holds it with --lists or {LISTS_VARIABLE}. {self.source}"
             )
-        digest = hashlib.sha256(found.read_bytes()).hexdigest()
+        digest = sha256_of(found)
         if wanted.sha256 and digest != wanted.sha256:
             raise ProtocolError(f"{found} is not the published list: its sha256 is {digest}, not {wanted.sha256}.")
         return found
@@ -150,7 +146,7 @@ def make_row(number: int | str, query: str, target: str, interferences: Sequence
     """Make a row with one to four interferences, or with a `mixture`; other columns are empty."""
     row = dict.fromkeys(COLUMNS, "") | {"id": str(number), "query": query, "label": query, "target": target}
     row |= {f"interference{place}": path for place, path in enumerate(interferences, 1)}
-    row["kind"] = KINDS[len(interferences)]
+    row["kind"] = KIND_OF[len(interferences)]
     return row | more
 
 

@@ -121,11 +121,7 @@ class BandSupervised(Objective):
     def with_hard_negatives(self, batch: Batch, conditions: Tensor, bank: Tensor, logits: Tensor) -> Tensor:
         """Conditions (batch, slots, dim) with a share of the absent queries replaced by hard negatives.
 
-        Args:
-            batch: gives the labels.
-            conditions: (batch, slots, dim).
-            bank: conditions of all labels (labels, dim).
-            logits: presence of all labels over time (batch, labels, frames).
+        `bank` (labels, dim) are the conditions of all labels, `logits` (batch, labels, frames) is their presence.
         """
         if self.absent_near == 0:
             return conditions
@@ -167,10 +163,7 @@ class BandSupervised(Objective):
     def mask_terms(self, batch: Batch, error: MaskError, mask: Tensor) -> dict[str, Tensor]:
         """SNR loss and SDRi of the queries with a source and absent loss of the others, means over all devices, in dB.
 
-        Args:
-            batch: says which queries ask for a source.
-            error: of the targets.
-            mask: (batch, slots, 2, bands, frames).
+        `error` is that of the targets, the mask is (batch, slots, 2, bands, frames).
         """
         absent = ~batch.asked()
         present = ~absent & (error.energy > 0)  # an excerpt may lie in a pause of its clip

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
@@ -42,9 +41,6 @@ class TrainingModule(lightning.LightningModule):
 
     Everything random in a step is drawn after the generator was seeded with (seed, batch, device). A resumed run
     therefore draws what an uninterrupted run would have drawn.
-
-    Args:
-        optimiser: learning rate, weight decay and warm-up.
     """
 
     def __init__(self, optimiser: AdamW) -> None:
@@ -109,6 +105,8 @@ class Objective(TrainingModule):
         ModelError: a tensor of the loaded files is missing, superfluous or of another shape.
     """
 
+    reference_queries = False  # held-out mixtures are queried by their clean targets
+
     def __init__(
         self,
         model: ConditionedModel,
@@ -154,11 +152,9 @@ class Objective(TrainingModule):
     def skip_invalid(self, loss: Tensor | None) -> Tensor | None:
         """The loss, or None if it is not finite: Lightning then skips the step, so that one bad batch ends no run.
 
-        On several devices no device may skip a step: a loss of zero is returned instead. All weights take part in every
-        loss there, because each device waits for the gradients of all weights from the others.
-
-        Args:
-            loss: a scalar, or None if the batch has nothing to train on.
+        None stands for a batch that has nothing to train on. On several devices none may skip a step: a loss of zero is
+        returned instead. All weights take part in every loss there, because each device waits for the gradients of all
+        weights from the others.
         """
         if loss is not None and not torch.isfinite(loss):
             loss = None
@@ -234,12 +230,9 @@ class Objective(TrainingModule):
         return Separator(self.average, encoder, type(self).__name__, self.device)
 
     def queried_by_audio(self) -> bool:
-        """Whether the encoder takes recordings, but neither texts nor labels."""
-        return "audio" in self.encoder.modalities and not {"text", "label"} & self.encoder.modalities
-
-    def read_example(self, rendered: Rendered) -> np.ndarray | LeftOut:
-        """The recording (time,) that a mixture is queried by, where `queried_by_audio`."""
-        return read_example(rendered)
+        """Whether held-out mixtures are queried by recordings: for want of texts and labels, or as the options say."""
+        by_audio = "audio" in self.encoder.modalities and not {"text", "label"} & self.encoder.modalities
+        return by_audio or self.reference_queries
 
     def score(self, rendered: Rendered) -> Score:
         """Score of one mixture."""
@@ -253,7 +246,8 @@ class Objective(TrainingModule):
         """
         with torch.autocast(self.device.type, enabled=False):
             if isinstance(item, Rendered) and self.queried_by_audio():
-                found = self.read_example(item)
+                by_target = self.reference_queries and item.row["kind"] != "absent"
+                found = item.target if by_target else read_example(item)
                 if isinstance(found, LeftOut):
                     item = found
                 else:
@@ -301,11 +295,7 @@ class Objective(TrainingModule):
             self.log(f"test/{line['rows']}", line["mean"], rank_zero_only=True)
 
     def joined_outcome(self) -> Outcome:
-        """Scores and omitted rows of all devices.
-
-        Raises:
-            EvaluationError: no mixture could be scored.
-        """
+        """Scores and omitted rows of all devices; raise EvaluationError if no mixture could be scored."""
         outcome = merge_outcomes(self.gather_objects([self.outcome]))
         if not outcome.scores and not self.trainer.sanity_checking:
             reasons = " ".join(describe_skipped(outcome))
@@ -319,10 +309,7 @@ class Objective(TrainingModule):
 
 
 class EmbeddingCache:
-    """Vectors of a frozen encoder, computed once for every query.
-
-    Args:
-        size: number of vectors that are kept; the least recently used ones are dropped.
+    """Vectors of a frozen encoder, computed once for every query; the last `size` that were used are kept.
 
     Attributes:
         store: keeps the vectors of pictures beyond this training.

@@ -133,10 +133,7 @@ class BiModal(Objective):
     def contrast_term(self, parts: Tensor, mixture: Tensor, batch: CaptionedBatch) -> Tensor:
         """CNT, from audio to text: sum over the clips of a mixture; each is compared with the phrases of all batches.
 
-        Args:
-            parts: estimates by the phrases (batch, clips * slots, bins, frames).
-            mixture: (batch, time).
-            batch: gives the phrases.
+        `parts` are estimates by the phrases (batch, clips * slots, bins, frames), the mixture is (batch, time).
         """
         size, count, slots = batch.shares.shape
         total = parts.real.new_zeros(())
@@ -234,11 +231,7 @@ class Magnitudes:
 
 
 def spectral_view(model: ConditionedModel) -> Bands | Magnitudes:
-    """View of a separator.
-
-    Raises:
-        TypeError: the network is neither `BandUNet` nor `BiModalUNet`.
-    """
+    """Return the view of a separator; raise TypeError if it is neither `BandUNet` nor `BiModalUNet`."""
     if isinstance(model, BandUNet):
         return Bands(model)
     if isinstance(model, BiModalUNet):

@@ -28,8 +28,9 @@ from separation.errors import ModelError
 from separation.evaluate.tables import compare
 from separation.listing import ListingRule
 from separation.models.band_unet import BandUNet
-from separation.own_sounds import LowRank, OwnNames, checksum
+from separation.own_sounds import LowRank, OwnNames
 from separation.separator import Separator
+from separation.storage.download import sha256_of
 from separation.training.objectives.bands import BandSupervised
 from separation.training.optimiser import AdamW
 
@@ -185,7 +186,7 @@ class OwnSounds(BandSupervised):
         card = {key: value for key, value in (config.get("card") or {}).items() if key in ("queries", "sample_rate")}
         card |= {"description": f"{self.base} with own sounds: {', '.join(sounds)}", "scores": "not measured"}
         name = self.base if self.source.parent == pretrained.WEIGHTS else str(self.source.resolve())
-        base = {"model": name, "sha256": checksum(self.source), "sounds": [*sounds]}
+        base = {"model": name, "sha256": sha256_of(self.source / "model.safetensors"), "sounds": [*sounds]}
         pretrained.write_model(directory, config | {"card": card, "base": base, "listing": listing}, tensors)
         if (self.source / SOUNDS).is_file():
             shutil.copyfile(self.source / SOUNDS, directory / SOUNDS)

@@ -16,21 +16,14 @@ import torch
 from torch import Tensor
 
 from separation.data.fixed_mixtures import Rendered
-from separation.data.manifest import DataError
 from separation.data.pictures import VectorStore
-from separation.data.queried import Queried, QueriedData
+from separation.data.queried import QueriedBatch, QueriedData
 from separation.encoders.base import QueryEncoder
 from separation.encoders.table import LabelEncoder
+from separation.errors import DataError
 from separation.evaluate.scoring import Score, score_mixture
 from separation.models.base import ConditionedModel
-from separation.training.losses import (
-    DECIBEL_LOSSES,
-    EPSILON,
-    WAVEFORM_LOSSES,
-    best_order,
-    loudness_weight,
-    weighted_bce,
-)
+from separation.training import losses
 from separation.training.objectives.base import EmbeddingCache, Objective
 
 Loss = Literal["l1", "si_sdr", "snr", "binary_mask", "ratio_mask"]
@@ -73,7 +66,7 @@ class Supervised(Objective):
         self.vectors, self.pictures = EmbeddingCache(), EmbeddingCache()
         self.encoder.requires_grad_(learn_encoder)
         network, name = type(model).__name__, type(self.encoder).__name__
-        if not self.queries or ("none" in self.queries and (len(self.queries) > 1 or loss in WAVEFORM_LOSSES)):
+        if not self.queries or ("none" in self.queries and (len(self.queries) > 1 or loss in losses.WAVEFORM_LOSSES)):
             raise ValueError('queries names one form or more; "none" stands alone, with a loss of masks')
         if self.encoder.embedding_dim != model.condition_dim:
             raise ValueError(
@@ -83,7 +76,7 @@ class Supervised(Objective):
         forms = set(self.queries) - {"none"} | ({"audio"} if audio_share else set())
         if not forms <= self.encoder.modalities:
             raise ValueError(f"{name} takes no {min(forms - self.encoder.modalities)} queries")
-        if loss not in WAVEFORM_LOSSES and not all(hasattr(model, method) for method in MASK_METHODS):
+        if loss not in losses.WAVEFORM_LOSSES and not all(hasattr(model, method) for method in MASK_METHODS):
             raise ValueError(f"{network} has no masks on a log-frequency axis; choose a loss of waveforms")
 
     def on_fit_start(self) -> None:
@@ -108,7 +101,7 @@ class Supervised(Objective):
     def trainable(self) -> torch.nn.Module:
         return torch.nn.ModuleList([self.model, self.encoder]) if self.learn_encoder else self.model
 
-    def conditions(self, batch: Queried) -> Tensor:
+    def conditions(self, batch: QueriedBatch) -> Tensor:
         """Conditions of all queries (batch, asked, dim); a share of them may be of the target's own sound."""
         form, count = self.queries[self.global_step % len(self.queries)], batch.sources.shape[0]
         if form == "none":
@@ -144,7 +137,7 @@ class Supervised(Objective):
         parts = torch.split(torch.stack(rows), [len(query) for query in queries])
         return torch.stack([part.mean(0) for part in parts])
 
-    def training_step(self, batch: Queried, index: int) -> Tensor | None:
+    def training_step(self, batch: QueriedBatch, index: int) -> Tensor | None:
         conditions = self.conditions(batch)
         self.keep_batch(batch.sources.sum(1, keepdim=True), conditions)
         loss = self.mean_loss(batch.sources, conditions)
@@ -158,12 +151,12 @@ class Supervised(Objective):
             sources: (batch, sources, time).
             conditions: (batch, asked, dim).
         """
-        if self.loss not in WAVEFORM_LOSSES:
+        if self.loss not in losses.WAVEFORM_LOSSES:
             return self.mask_loss(sources, conditions)
         estimates = self.model.separate(sources.sum(1, keepdim=True), conditions).targets
         targets = sources[:, : conditions.shape[1]]
-        values = WAVEFORM_LOSSES[self.loss](targets, estimates[:, :, 0].float())
-        if self.loss not in DECIBEL_LOSSES:
+        values = losses.WAVEFORM_LOSSES[self.loss](targets, estimates[:, :, 0].float())
+        if self.loss not in losses.DECIBEL_LOSSES:
             return values.mean()
         audible = targets.square().sum(-1) > 0
         return values[audible].sum() / self.mean_count(audible.sum()).clamp_min(1e-3)
@@ -177,10 +170,7 @@ class Supervised(Objective):
 
     @torch.no_grad()
     def mask_targets(self, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of the network and true masks of mixtures.
-
-        Args:
-            sources: (batch, sources, time).
+        """Inputs of the network and true masks of mixtures of `sources` (batch, sources, time).
 
         Returns:
             Features (batch, 1, rows, frames), masks (batch, sources, rows, frames), weights (batch, rows, frames).
@@ -193,8 +183,8 @@ class Supervised(Objective):
             if self.loss == "binary_mask":  # may be one for both of two sources
                 truth = (parts > 0.5 * mixture[:, None]).to(parts.dtype)
             else:  # the published code divides by the sum over the batch; this follows its paper
-                truth = (parts / parts.sum(1, keepdim=True).clamp_min(EPSILON)).clamp(0, 1)
-            return model.features(magnitude), truth, loudness_weight(mixture)
+                truth = (parts / parts.sum(1, keepdim=True).clamp_min(losses.EPSILON)).clamp(0, 1)
+            return model.features(magnitude), truth, losses.loudness_weight(mixture)
 
     def predict_masks(self, masks: Callable[..., Any], features: Tensor, conditions: Tensor) -> list[Tensor]:
         """Masks (one kind or several) in single precision, computed on the frames that the network's grid needs."""
@@ -206,8 +196,8 @@ class Supervised(Objective):
     def compare_masks(self, masks: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         """Loss of each mixture's masks (batch,): mean over the queries, in the better order if there are none."""
         if self.queries == ["none"]:
-            return best_order(weighted_bce(masks[:, :, None], truth[:, None], weight[:, None, None]))
-        return weighted_bce(masks, truth[:, : masks.shape[1]], weight[:, None]).mean(1)
+            return losses.best_order(losses.weighted_bce(masks[:, :, None], truth[:, None], weight[:, None, None]))
+        return losses.weighted_bce(masks, truth[:, : masks.shape[1]], weight[:, None]).mean(1)
 
     def score(self, rendered: Rendered) -> Score:
         """Score of one mixture; of outputs in no order the better one counts, as published."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from separation.data.fixed_mixtures import LeftOut, Rendered
 from separation.data.tagged import TaggedBatch
 from separation.encoders.base import QueryEncoder
 from separation.models.base import ConditionedModel
@@ -87,13 +85,6 @@ class WeaklySupervised(Objective):
             self.detector.eval()  # type: ignore[union-attr]
         return self
 
-    def queried_by_audio(self) -> bool:
-        return self.reference_queries or super().queried_by_audio()
-
-    def read_example(self, rendered: Rendered) -> np.ndarray | LeftOut:
-        by_target = self.reference_queries and rendered.row["kind"] != "absent"
-        return rendered.target if by_target else super().read_example(rendered)
-
     @torch.no_grad()
     def segments(self, batch: TaggedBatch) -> Tensor:
         """Anchors (batch, time) of the drawn classes; a clip that is shorter than an anchor is used whole."""
@@ -120,9 +111,9 @@ class WeaklySupervised(Objective):
         partner, usable = choose_partners(batch.drawn_class, batch.tags, self.sources - 1)
         mixtures = mix_segments(targets, partner)
         conditions = self.encoder.encode_audio(targets, self.model.sample_rate).to(targets)
-        usable &= energy(targets)[:, 0] > 0
+        usable &= mean_square(targets)[:, 0] > 0
         if self.own_level:
-            gain = self.model.input_level / energy(mixtures).sqrt().clamp_min(1e-5)
+            gain = self.model.input_level / mean_square(mixtures).sqrt().clamp_min(1e-5)
             mixtures, targets = gain * mixtures, gain * targets
         return mixtures[usable], targets[usable], conditions[usable], usable
 
@@ -154,12 +145,7 @@ def smooth(probabilities: Tensor, reach: int) -> Tensor:
 def find_anchors(probabilities: Tensor, reach: int) -> Tensor:
     """First frames (batch,) of the segments of 2 * reach frames in which a class is most probable on average.
 
-    Args:
-        probabilities: (batch, frames), of one class; one frame more than the number of whole hops in the clip.
-        reach: frames on either side of a segment's centre.
-
-    Raises:
-        ValueError: if the clips are shorter than a segment.
+    Its probabilities (batch, frames) have one frame more than the clip has whole hops.
     """
     return _starts(smooth(probabilities, reach).argmax(1), probabilities.shape[1], reach)
 
@@ -182,7 +168,7 @@ def _starts(centres: Tensor, frames: int, reach: int) -> Tensor:
 
 
 def choose_partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """Choose the segments that each one is mixed with: the next ones in the batch whose clips lack its label.
+    """Choose the segments that each one is mixed with: the next `count` in the batch whose clips lack its label.
 
     Args:
         drawn: (batch,), class of each segment.
@@ -191,9 +177,6 @@ def choose_partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor
 
     Returns:
         indices (batch, count), and whether a segment has so many partners (batch,).
-
-    Raises:
-        ValueError: if the batch is not larger than `count`.
     """
     size = len(drawn)
     if size <= count:
@@ -204,7 +187,7 @@ def choose_partners(drawn: Tensor, tags: Tensor, count: int = 1) -> tuple[Tensor
     return follower.gather(1, order), fits.sum(1) >= count
 
 
-def energy(waveforms: Tensor) -> Tensor:
+def mean_square(waveforms: Tensor) -> Tensor:
     """Mean square (..., 1) of waveforms (..., time)."""
     return waveforms.square().mean(-1, keepdim=True)
 
@@ -212,5 +195,5 @@ def energy(waveforms: Tensor) -> Tensor:
 def mix_segments(segments: Tensor, partner: Tensor) -> Tensor:
     """Mix segments (batch, time) with their partners (batch, count), each at the segment's energy: (batch, time)."""
     others = segments[partner]  # (batch, count, time)
-    gains = (energy(segments)[:, None] / energy(others).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
+    gains = (mean_square(segments)[:, None] / mean_square(others).clamp_min(ENERGY_FLOOR)).sqrt().clamp(LEAST, MOST)
     return segments + (gains * others).sum(1)
