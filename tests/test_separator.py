@@ -299,6 +299,16 @@ def test_silence_gives_silence(separator, length):
         assert result.presence == 0.0
 
 
+@pytest.mark.parametrize("length", [5, 800, 8000, 16 * 8000])
+def test_an_offset_alone_is_silence(length):
+    separator = Separator(FullBand(), TinyEncoder(), "full", "cpu")
+    constant = torch.tensor([[0.5], [-1.0]]).expand(2, length)
+    assert separator.level([constant], 8000) == 0.0
+    for result in separator(constant, ["dog", "rain"], 8000):
+        assert not result.target.any() and torch.equal(result.residual, constant)
+        assert result.presence == 0.0
+
+
 def test_silence_around_a_sound_stays_silent_and_does_not_change_it(separator):
     sound = noise(2.0)
     pause = torch.zeros(1, 3 * 32000)

@@ -21,6 +21,7 @@ it, without a constant offset, between the first two limits: below the first it 
 So is a tone: rumble whose energy in nine of ten half seconds is at least the third limit times the mean (in validation
 mixtures, at most 0.82 times)."""
 RUMBLE_FRAMES = 4  # half seconds from which rumble can be called steady
+ROUNDING = 1e-12  # of the energy of a recording, or less, is what its filter leaves of an offset alone
 SILENCE = 1e-5  # samples 100 dB below the level are silent
 
 
@@ -130,6 +131,7 @@ def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: 
                 yield passed
 
     level = measure_level(filter_blocks())
+    level = level if filtered > ROUNDING * whole else 0.0
     offset = total / max(samples, 1)
     rumble = max(0.0, whole - samples * float(offset.square().sum()) - filtered) / max(filtered, 1e-12)
     steadiness = 0.0
