@@ -131,7 +131,7 @@ def measure_level_and_rumble(blocks: Iterable[Tensor], sample_rate: int, hertz: 
                 yield passed
 
     level = measure_level(filter_blocks())
-    level = level if filtered > ROUNDING * whole else 0.0
+    level = 0.0 if filtered <= ROUNDING * whole else level  # NaN stays
     offset = total / max(samples, 1)
     rumble = max(0.0, whole - samples * float(offset.square().sum()) - filtered) / max(filtered, 1e-12)
     steadiness = 0.0
