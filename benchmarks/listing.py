@@ -12,11 +12,9 @@ no recording with the one it is used on.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from common import list_rows, make_parser, run_benchmark, write_json
 
 from separation import Separator
@@ -27,7 +25,7 @@ from separation.fitting import fit_listing, recording_folds
 from separation.listing import LIST_THRESHOLD, listing_terms, select_sounds
 from separation.vocabulary.sounds import Sound, known_sounds
 
-THRESHOLDS = (0.1, LIST_THRESHOLD, 0.2, 0.3, 0.5)
+THRESHOLDS = (0.1, LIST_THRESHOLD, 0.3, 0.5)
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -64,16 +62,15 @@ def main(argv: list[str] | None = None) -> None:
     truth = [{row[f"{name}_label"] for name in CLIPS if row.get(f"{name}_label")} for row in rows]
     recordings = [{row[name] for name in CLIPS if row.get(name)} for row in rows]
     found = [detect_row(separator, row, root) for row in rows]
-    terms = torch.stack([listing_terms(each, sounds)[: len(labels)] for each in found])
-    present = torch.tensor([[label in right for label in labels] for right in truth])
+    present = np.array([[label in right for label in labels] for right in truth])
     rules, certainty = [separator.listing] * len(rows), np.zeros(present.shape)
     for train, held_out in recording_folds(recordings):
-        fitted = fit_listing(terms[train], present[train])
+        rule = fit_listing([found[place] for place in np.flatnonzero(train)], sounds, present[train])
         for place in np.flatnonzero(held_out):
-            rules[place] = replace(separator.listing, **fitted)
-            certainty[place] = rules[place].certainty(terms[place]).numpy()
+            terms = listing_terms(found[place], sounds)[: len(labels)]
+            rules[place], certainty[place] = rule, rule.certainty(terms).numpy()
     known = [place for place, label in enumerate(labels) if present[:, place].any()]
-    precisions = [average_precision(certainty[:, place], present[:, place].numpy()) for place in known]
+    precisions = [average_precision(certainty[:, place], present[:, place]) for place in known]
     figures: dict[str, Any] = {"map": float(np.mean(precisions)), "labels": len(known), "thresholds": {}}
     for threshold in THRESHOLDS:
         lists = [select_sounds(each, sounds, rule, threshold) for each, rule in zip(found, rules, strict=True)]

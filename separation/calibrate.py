@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from separation.data.texts import Texts
 from separation.encoders.joint import JointEncoder
 from separation.errors import AudioError, DataError, ModelError, one_sentence
 from separation.fitting import TOO_FEW, Evidence, cross_fit, fit_background, fit_listing, fit_presence, report
-from separation.listing import Detector, ListingRule, listing_terms
+from separation.listing import Detector, ListingRule
 from separation.presence import PresenceRule
 from separation.pretrained import read_config
 from separation.process import call, remove, temporary_path
@@ -180,19 +180,18 @@ def calibrate_listing(directory: Path, mixtures: Path, root: Path) -> ListingRul
     The conditions of all sounds are written to `sounds.safetensors`, so that they need not be encoded for every list.
     """
     (directory / "sounds.safetensors").unlink(missing_ok=True)
-    separator, terms, present = Separator.from_pretrained(directory), [], []
-    labels = separator.listing.sounds
-    names = [sound.name for sound in separator.listed_sounds]
-    conditions = dict(zip(names, separator.listing_conditions, strict=True))
+    separator, detections, present = Separator.from_pretrained(directory), [], []
+    labels, sounds = separator.listing.sounds, separator.listed_sounds
+    conditions = dict(zip([sound.name for sound in sounds], separator.listing_conditions, strict=True))
     write_tensors(directory / "sounds.safetensors", conditions)
     for row in read_rows(mixtures):
-        found = detect_row(separator, row, root)
-        terms.append(listing_terms(found, separator.listed_sounds)[: len(labels)])
+        detections.append(detect_row(separator, row, root))
         sounding = {row.get(f"{name}_label") for name in CLIPS}
-        present.append(torch.tensor([label in sounding for label in labels]))
-    fitted = fit_listing(torch.stack(terms), torch.stack(present))
-    write_section(directory, "listing", fitted)
-    return replace(separator.listing, **fitted)
+        present.append([label in sounding for label in labels])
+    rule = fit_listing(detections, sounds, np.array(present))
+    values = asdict(rule) | {"context": [*rule.context]}
+    write_section(directory, "listing", {name: value for name, value in values.items() if name != "sounds"})
+    return rule
 
 
 @contextmanager
@@ -252,7 +251,8 @@ def main() -> None:
             if options.mixtures:
                 calibrate_presence(directory, separator, listed_mixtures(options.mixtures, root))
                 rule = calibrate_listing(directory, options.mixtures, root)
-                print(f"listing: slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}")
+                own = f"slope {rule.slope}, tag {rule.tag}, share {rule.share}, bias {rule.bias}"
+                print(f"listing: {own}, context {', '.join(f'{value:g}' for value in rule.context)}")
             else:
                 corpus = Corpus(options.manifest, "train", options.root, foley=options.foley)
                 drawn = drawn_mixtures(corpus, separator.sample_rate, options.count)

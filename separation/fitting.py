@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from separation.errors import DataError
+from separation.listing import Detector, ListingRule, context_terms, listing_terms
 from separation.presence import ABSENT, PRESENT, PresenceRule, presence_word
+from separation.vocabulary.sounds import Sound
 
 FOLDS = 10
 SHRINKAGE = 0.3  # of the background's coefficients
@@ -171,19 +172,29 @@ def report(probability: np.ndarray, present: np.ndarray, form: np.ndarray) -> It
             yield f"{name:24}{predicted:10.2f}{observed:10.2f}{counts[0]:10}{counts[1]:10}"
 
 
-def fit_listing(terms: torch.Tensor, present: torch.Tensor) -> dict[str, Any]:
-    """Fit slope, tag, share and bias of the listing rule; a term that never changes gets no weight.
+def fit_listing(detections: Sequence[Detector], sounds: list[Sound], present: np.ndarray) -> ListingRule:
+    """Fit the listing rule to detections, first to a label's own evidence, then to that of the labels around it.
 
-    All samples have the same weight, so the values hold for recordings with about as many sounds as these. The
-    recordings must be held out of training, because a network is too certain about those it was trained on.
+    A term that never changes gets no weight. All samples have the same weight, so the values hold for recordings with
+    about as many sounds as these. The recordings must be held out of training, because a network is too certain about
+    those it was trained on.
 
     Args:
-        terms: see `listing.listing_terms` (recordings, labels, 3).
-        present: whether the label occurs (recordings, labels), booleans.
+        detections: one for each recording.
+        sounds: what was looked for, the labels first.
+        present: whether each label occurs (recordings, labels), booleans.
     """
-    values = terms.flatten(0, 1).double().numpy()
-    varies = np.ptp(values, axis=0) > 0
-    features = np.concatenate([values[:, varies], np.ones((len(values), 1))], axis=1)
-    fitted = iter(fit_logistic(features, present.flatten().numpy()))
-    factors = [next(fitted) if each else 0.0 for each in varies]
-    return dict(zip(("slope", "tag", "share", "bias"), [*factors, *fitted], strict=True))
+    count = present.shape[1]
+
+    def fit(terms: np.ndarray, truth: np.ndarray) -> list[float]:
+        varies = np.ptp(terms, axis=0) > 0
+        fitted = iter(fit_logistic(np.c_[terms[:, varies], np.ones(len(terms))], truth))
+        return [next(fitted) if each else 0.0 for each in [*varies, True]]
+
+    terms = torch.stack([listing_terms(found, sounds)[:count] for found in detections])
+    slope, tag, share, bias = fit(terms.flatten(0, 1).double().numpy(), present.flatten())
+    rule = ListingRule(slope, bias, tag, share, sounds=tuple(sound.name for sound in sounds[:count]))
+    around = [context_terms(found, rule.certainty(own)) for found, own in zip(detections, terms, strict=True)]
+    truth = np.concatenate([row[order.numpy()] for row, (order, _) in zip(present, around, strict=True)])
+    context = fit(torch.cat([each for _, each in around]).double().numpy(), truth)
+    return replace(rule, context=tuple(context))

@@ -26,19 +26,22 @@ from separation.presence import PresenceRule
 from separation.storage.tensors import own_defaults
 from separation.vocabulary.sounds import Sound, known_sounds, wordings
 
-LIST_THRESHOLD = 0.09
+LIST_THRESHOLD = 0.2
 """Probability of a correct entry from which a label is listed; `benchmarks/listing.py` prints what this gives."""
 
 LIST_PRESENCE = 0.5
 """Presence from which a sound is listed; every span reaches it."""
 
-SAME_COSINE = 0.5
-"""Cosine of the conditions of two sounds from which they count as one."""
+SAME_COSINE, CLASS_COSINE = 0.7, 0.5
+"""Cosine of the conditions of two labels, and of a class without a label and what is listed, from which they count as
+one."""
 
-SIMILAR_COSINE, SIMILAR_MARGIN, SIMILAR_OVERLAP = 0.2, 1.0, 0.8
-"""A sound is dropped if a listed one has at least this cosine, a certainty larger by the margin, and this share of its
-spans."""
+RIVAL_COSINE, RIVAL_OVERLAP_COSINE = 0.1, 0.3
+"""Cosine of the conditions of two sounds from which the certainty of one, and its spans, count against the other."""
 
+CONTEXT_TERMS = 6  # see `context_terms`
+LEAST_CERTAINTY = -4.5  # of labels that are looked at in context
+CONTEXT_RATE, CONTEXT_SECONDS = 10, 5.0  # Hz; a sound that is heard for longer is not more certain
 CLASS_TAG = 1.0
 """Tagger logit from which a class without a label is listed."""
 
@@ -81,16 +84,19 @@ class DetectedSound:
 
 @dataclass(frozen=True)
 class ListingRule:
-    """Decides which sounds are listed: the sigmoid of the sum of the terms is the probability of a correct entry.
+    """Decides which sounds are listed.
 
     Unlike presence, which asks whether a given sound occurs, it has to choose among all sounds, of which rare ones are
-    less likely. `python -m separation.calibrate` fits it.
+    less likely. The sigmoid of the sum of the terms is the probability of a correct entry by the sound's own evidence;
+    that of the weighted `context_terms` is the one that counts, because what is heard in place of a similar sound is
+    explained by it. `python -m separation.calibrate` fits both.
 
     Attributes:
         slope: factor of the largest presence logit.
         bias: constant.
         tag: factor of the largest logit of the tagger for the sound's classes.
         share: factor of the largest logarithm of a label's share among all labels at a time.
+        context: factors of `context_terms` and a constant; empty: a sound's own evidence decides.
         sounds: labels that are looked for; with a tagger its classes without a label are looked for as well.
     """
 
@@ -98,6 +104,7 @@ class ListingRule:
     bias: float = 0.0
     tag: float = 0.0
     share: float = 0.0
+    context: tuple[float, ...] = ()
     sounds: tuple[str, ...] = field(default_factory=lambda: tuple(wordings()))
 
     def certainty(self, terms: Tensor) -> Tensor:
@@ -216,6 +223,36 @@ def listing_terms(found: Detector, sounds: list[Sound]) -> Tensor:
     return torch.stack([found.logits, tags, found.share], dim=1)
 
 
+def context_terms(found: Detector, certainty: Tensor) -> tuple[Tensor, Tensor]:
+    """What is known about each label that may occur from the others, see `ListingRule`.
+
+    Args:
+        found: what was detected.
+        certainty: of the labels (labels,), from `ListingRule.certainty`.
+
+    Returns:
+        Numbers of the labels that have spans and are not very uncertain (n,), the most certain first, and their terms
+        (n, 6): certainty; logit of presence; probability of similar sounds that are more certain, and of those that
+        are less certain, each by its cosine; largest share of its spans within those of a more certain similar sound;
+        seconds in which it is heard.
+    """
+    order = certainty.argsort(descending=True, stable=True)
+    order = order[(found.presence[order] >= LIST_PRESENCE) & (certainty[order] >= LEAST_CERTAINTY)]
+    conditions, likely = found.conditions[order].cpu(), torch.sigmoid(certainty[order])
+    cosine = conditions @ conditions.T
+    similar = (cosine - RIVAL_COSINE).clamp_min(0)
+    heard = torch.zeros(len(order), math.ceil(found.seconds * CONTEXT_RATE) + 1)
+    for row, number in zip(heard, order.tolist(), strict=True):
+        for begin, end in found.spans(number):
+            row[round(begin * CONTEXT_RATE) : round(end * CONTEXT_RATE) + 1] = 1
+    inside = heard @ heard.T / heard.sum(1, keepdim=True).clamp_min(1)
+    inside = torch.where(cosine >= RIVAL_OVERLAP_COSINE, inside, 0.0).tril(-1)
+    seconds = (heard.sum(1) / CONTEXT_RATE).clamp_max(CONTEXT_SECONDS)
+    own = [certainty[order], torch.logit(found.presence[order], 1e-6)]
+    around = [similar.tril(-1) @ likely, similar.triu(1) @ likely, inside.amax(1) if len(order) else seconds]
+    return order, torch.stack([*own, *around, seconds], dim=1)
+
+
 def select_sounds(
     found: Detector, sounds: list[Sound], rule: ListingRule, at_least: float, most: int | None = None
 ) -> list[DetectedSound]:
@@ -231,34 +268,17 @@ def select_sounds(
         most: largest number of sounds.
     """
     labels, terms = len(rule.sounds), listing_terms(found, sounds)
-    tags = terms[:, 1]
-    certainty = rule.certainty(terms)
-    order = certainty[:labels].argsort(descending=True, stable=True)
-    order = order[torch.sigmoid(certainty[order]) >= at_least]
-    classes = labels + tags[labels:].argsort(descending=True, stable=True)
-    order = torch.cat([order, classes[tags[classes] >= CLASS_TAG]])
-    chosen = order[found.presence[order] >= LIST_PRESENCE].tolist()
+    tags, certainty = terms[labels:, 1], rule.certainty(terms[:labels])
+    order, context = context_terms(found, certainty)
+    logits = context @ torch.tensor(rule.context[:-1]) + rule.context[-1] if rule.context else certainty[order]
+    ranks = logits.argsort(descending=True, stable=True)
+    chosen = order[ranks[torch.sigmoid(logits[ranks]) >= at_least]]
+    classes = tags.argsort(descending=True, stable=True)
+    classes = labels + classes[(tags[classes] >= CLASS_TAG) & (found.presence[labels + classes] >= LIST_PRESENCE)]
     cosine = (found.conditions @ found.conditions.T).cpu()
-    spans = {number: found.spans(number) for number in chosen}
     listed: list[int] = []
-    for number in chosen:
-        same = any(
-            sounds[other].is_named_by(sounds[number].name)
-            or cosine[other, number] >= SAME_COSINE
-            or (
-                cosine[other, number] >= SIMILAR_COSINE
-                and certainty[other] >= certainty[number] + SIMILAR_MARGIN
-                and overlap(spans[number], spans[other]) >= SIMILAR_OVERLAP
-            )
-            for other in listed
-        )
-        if not same:
+    for number in [*chosen.tolist(), *classes.tolist()]:
+        name, same = sounds[number].name, SAME_COSINE if number < labels else CLASS_COSINE
+        if not any(sounds[other].is_named_by(name) or cosine[other, number] >= same for other in listed):
             listed = [other for other in listed if not sounds[number].is_named_by(sounds[other].name)] + [number]
-    return [DetectedSound(sounds[n].name, float(found.presence[n]), spans[n]) for n in listed[:most]]
-
-
-def overlap(spans: Iterable[tuple[float, float]], others: Iterable[tuple[float, float]]) -> float:
-    """Share of the length of `spans` that lies within `others`."""
-    spans = list(spans)
-    shared = sum(max(0.0, min(a[1], b[1]) - max(a[0], b[0])) for a in spans for b in others)
-    return shared / max(sum(end - begin for begin, end in spans), 1e-9)
+    return [DetectedSound(sounds[n].name, float(found.presence[n]), found.spans(n)) for n in listed[:most]]

@@ -21,7 +21,7 @@ from separation.inference.changes import Span, pair_gains
 from separation.inference.results import FileSeparation, Remix, Separation, Watch, separate_blocks
 from separation.inference.stream import Stream
 from separation.lister import Lister
-from separation.listing import ListingRule
+from separation.listing import CONTEXT_TERMS, ListingRule
 from separation.models.base import ConditionedModel, NegativeFilter, SharedTargets
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, find_model, load_model, load_settings
@@ -115,6 +115,10 @@ class Separator(SharedSeparator, FileSeparator, Lister, Conditioner):
         if len(rule.background) not in (0, model.condition_dim):
             raise ModelError(
                 f"{path}: presence gives a background of {len(rule.background)} numbers, not {model.condition_dim}."
+            )
+        if len(listing.context) not in (0, CONTEXT_TERMS + 1):
+            raise ModelError(
+                f"{path}: listing gives {len(listing.context)} numbers of context, not {CONTEXT_TERMS + 1}."
             )
         known_as = str(name) if is_repository(str(name)) else path.name if path.is_dir() else path.stem
         separator = cls(model, encoder, known_as, device, rule, listing)

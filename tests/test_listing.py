@@ -1,5 +1,7 @@
 """Listing of sounds: evidence, spans, near-synonyms, blocks, and the table that joins labels and classes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -7,7 +9,7 @@ from tiny import noise, tiny_model, tiny_separator, vectors
 from torch.nn import functional as F
 
 from separation import listing
-from separation.listing import DetectedSound, Detector, ListingRule, listing_terms, select_sounds
+from separation.listing import DetectedSound, Detector, ListingRule, context_terms, listing_terms, select_sounds
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, load_settings
 from separation.vocabulary.ontology import tagger_classes
@@ -109,15 +111,27 @@ def test_the_most_certain_come_first_and_near_synonyms_once():
     assert select(RULE, found, 0.9) == []
 
 
-def test_a_less_certain_similar_sound_at_the_same_time_is_the_same():
+def test_what_is_heard_in_place_of_a_similar_sound_is_explained_by_it():
     conditions = torch.eye(3)
     conditions[1] = F.normalize(conditions[1] + 0.4 * conditions[0], dim=0)  # cosine 0.37
-    labels = [[sound.label for sound in select(RULE, found_sounds(*each))] for each in (
-        ([2.0, 0.5, 0.1], conditions, [(0, 8), (0, 8), (0, 8)]),
-        ([2.0, 0.5, 0.1], conditions, [(0, 8), (9, 20), (0, 8)]),  # at another time
-        ([2.0, 1.5, 0.1], conditions, [(0, 8), (0, 8), (0, 8)]),  # nearly as certain
+    alone, explained = replace(RULE, context=(1.0,) + (0.0,) * 6), replace(RULE, context=(1.0, 0, -1.5, 0, -0.5, 0, 0))
+    together = found_sounds([2.0, 0.8, 0.1], conditions, [(0, 8), (0, 8), (0, 8)])
+    apart = found_sounds([2.0, 0.8, 0.1], conditions, [(0, 8), (16, 24), (0, 8)])
+    labels = [[sound.label for sound in select(*each)] for each in (
+        (RULE, together), (alone, together), (explained, together), (explained, apart)
     )]  # fmt: skip
-    assert labels == [["rain", "dog bark"], ["rain", "siren", "dog bark"], ["rain", "siren", "dog bark"]]
+    assert labels == [["rain", "siren", "dog bark"]] * 2 + [["rain", "dog bark"], ["rain", "siren", "dog bark"]]
+    order, terms = context_terms(together, together.logits)
+    likely, similar = torch.sigmoid(together.logits), 0.4 / 1.16**0.5 - 0.1
+    assert order.tolist() == [0, 1, 2]
+    assert terms[:, 0].tolist() == pytest.approx([2.0, 0.8, 0.1]) and torch.allclose(
+        terms[:, 1], terms[:, 0], atol=1e-5
+    )
+    assert terms[:, 2].tolist() == pytest.approx([0.0, float(similar * likely[0]), 0.0], abs=1e-6)
+    assert terms[:, 3].tolist() == pytest.approx([float(similar * likely[1]), 0.0, 0.0], abs=1e-6)
+    assert terms[:, 4].tolist() == [0.0, 1.0, 0.0] and terms[0, 5] == pytest.approx(1.0, abs=0.11)
+    silent = found_sounds([-2.0] * 3, conditions)
+    assert select(explained, silent, 0.0) == []
 
 
 def test_of_a_sound_and_one_that_includes_it_the_narrower_is_listed():

@@ -344,6 +344,7 @@ def test_headers_that_lie_are_refused(directory, case):
             ("slope", float("nan")), ("sounds", "abc"), ("sounds", [1, 2]), ("sounds", [" "]),
         ]),
         ("presence", {"background": [1.0, 2.0]}, "background of 2 numbers, not 16"),
+        ("listing", {"context": [1.0, 2.0]}, "context of 2 numbers, not 7"),
     ],
 )  # fmt: skip
 def test_rules_that_are_not_finite_numbers_are_refused(directory, section, given, name):
