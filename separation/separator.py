@@ -118,7 +118,7 @@ class Separator(SharedSeparator, FileSeparator, Lister, Conditioner):
             )
         if len(listing.context) not in (0, CONTEXT_TERMS + 1):
             raise ModelError(
-                f"{path}: listing gives {len(listing.context)} numbers of context, not {CONTEXT_TERMS + 1}."
+                f"{path}: listing gives a context of {len(listing.context)} numbers, not {CONTEXT_TERMS + 1}."
             )
         known_as = str(name) if is_repository(str(name)) else path.name if path.is_dir() else path.stem
         separator = cls(model, encoder, known_as, device, rule, listing)
