@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # on a busy machine, threads that spin take most of the time
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
-from separation.compat import make_importable
+from separation.compat import import_torchmetrics, make_importable
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what runs in its background so
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 make_importable()  # tests import Lightning and other packages by themselves
+if find_spec("torchmetrics"):
+    import_torchmetrics()  # as a training does: without torchvision, whose import takes as long as torch's
 
 if TYPE_CHECKING:
     from separation import Separator

@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,7 +104,10 @@ class CLI(LightningCLI):
 
     def init_parser(self, **arguments: Any) -> LightningArgumentParser:
         own = {"exit_on_error": False, "allow_abbrev": False}
-        return super().init_parser(**{"description": ABOUT} | arguments | own)
+        parser = super().init_parser(**{"description": ABOUT} | arguments | own)
+        for name in ("dump", "save"):  # a configuration is checked when it is parsed, and written three times
+            setattr(parser, name, partial(getattr(parser, name), skip_validation=True))
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         about = "Give the separator few channels, so that a recipe can be tried in seconds."
