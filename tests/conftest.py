@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 THREADS = 2
 # Workers that share the tests begin with these files, so that none of them is left to one worker at the end.
 DEAREST = (
-    "test_collections.py", "test_page_app.py", "test_process.py", "test_ddp.py", "test_fit.py", "test_recipes.py",
-    "test_benchmarks.py", "test_page_api.py", "test_page_browser.py", "test_clipsep.py", "test_resume.py",
-    "test_batch.py", "test_live.py", "test_onnx.py", "test_package.py",
+    "test_collections.py", "test_page_api.py", "test_page_browser.py", "test_page_app.py", "test_ddp.py", "test_fit.py",
+    "test_recipes.py", "test_benchmarks.py", "test_process.py", "test_clipsep.py", "test_resume.py", "test_batch.py",
+    "test_live.py", "test_onnx.py", "test_package.py", "test_frozen_separator.py", "test_training.py", "test_docs.py",
 )  # fmt: skip
 
 
