@@ -132,8 +132,8 @@ def read_pickle(path: Path) -> Any:
             f"{path} holds code ({asked[1].rstrip('.')}) in addition to tensors, so it was not opened; "
             "ask its author for a safetensors file."
         ) from None
-    except Exception as error:  # a damaged file may raise anything
-        raise ModelError(f"{path} is damaged or not a checkpoint: {type(error).__name__}.") from None
+    except Exception:  # a damaged file may raise anything
+        raise ModelError(f"{path} is damaged or not a checkpoint.") from None
 
 
 def numpy_number(dtype: np.dtype[Any], data: bytes = b"") -> Any:
