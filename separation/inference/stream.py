@@ -7,6 +7,7 @@ a recording of any length gives the result of one pass over the whole.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,8 @@ from separation.models.base import ConditionedModel
 from separation.presence import PresenceRule, energy_ratio_db
 from separation.storage.tensors import own_defaults
 
+# glibc keeps what is freed between segments in pieces, which grow for ten minutes, unless it is told to return it.
+MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 RESAMPLER_SAMPLES = 240  # at the lower rate, more than the context of the resampling filters there and back
 
 
@@ -344,4 +347,6 @@ class Stream:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for number, target in enumerate(pool.map(restore, range(len(result)))):
                 result[number, :, : target.shape[-1]] = target
+        if MALLOC_TRIM:
+            MALLOC_TRIM(0)
         return result
