@@ -231,7 +231,7 @@ def load_embedding(value: Tensor | np.ndarray | str | Path, dim: int) -> Tensor:
     try:
         vector = torch.as_tensor(value, device="cpu").detach().float()
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"An embedding is an array of numbers, not {type(value).__name__} of another type.") from None
+        raise ValueError(f"An embedding is an array of numbers, which this {type(value).__name__} is not.") from None
     if vector.shape not in ((dim,), (1, dim)):
         raise ValueError(f"An embedding for this model has {dim} numbers, not shape {tuple(vector.shape)}.")
     if not torch.isfinite(vector).all():

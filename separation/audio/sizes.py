@@ -131,7 +131,7 @@ def find_sound(file: BinaryIO, size: int) -> Sound | None:
 
 
 def is_chunks(file: BinaryIO, layout: Layout, at: int, size: int, behind: bool = False) -> bool:
-    """Return whether there are only chunks between a position and the end of the file, `behind` sound: without more."""
+    """Return whether there are only chunks from a position to the end of the file, none with sound if `behind`."""
     for _ in range(MAX_BEHIND):
         if size - at < SLACK or not layout.name:
             return size - at < SLACK

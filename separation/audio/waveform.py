@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_CHANNELS = 1024
-MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; at others, which are mistakes in headers, it computes for hours
+MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz; others are mistakes in headers, and resampling would take hours
 
 
 def as_rate(sample_rate: float | None) -> int:

@@ -192,10 +192,7 @@ def parse_query(form: str, value: str) -> tuple[str, str]:
 
 
 def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[argparse.Namespace, list[Request]]:
-    """Return options and requests; raise UsageError if they are wrong or do not go together.
-
-    `parser` is that of `build_parser`, with options added or not.
-    """
+    """Return options and requests of `build_parser` or a `parser` with more; raise UsageError if they are wrong."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     stop = arguments.index("--") if "--" in arguments else len(arguments)  # argparse mishandles it between options
     if empty := [each for each in arguments[:stop] if each.startswith("--") and each.endswith("=--")]:

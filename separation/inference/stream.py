@@ -124,7 +124,7 @@ class Stream:
         self.silence_level = None if self.model.causal or self.model.faithful else self.given_level
         self.silent = 0  # samples before it
         self.channels = self.given_channels or 0  # of the blocks
-        self.segments = self.frames = 0  # whose logits were collected: of a causal network frames
+        self.segments = self.frames = 0  # that have given logits; of a causal network, frames are counted
 
     def set_level(self, level: float | None) -> None:
         """Take a level, with its rumble; None: that of the next segment that is not silent."""
