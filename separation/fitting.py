@@ -175,7 +175,8 @@ def report(probability: np.ndarray, present: np.ndarray, form: np.ndarray) -> It
 def fit_listing(detections: Sequence[Detector], sounds: list[Sound], present: np.ndarray) -> ListingRule:
     """Fit the listing rule to detections, first to a label's own evidence, then to that of the labels around it.
 
-    A term that never changes gets no weight. All samples have the same weight, so the values hold for recordings with
+    A term that never changes gets no weight; without right and wrong labels among those that may occur, own evidence
+    decides alone. All samples have the same weight, so the values hold for recordings with
     about as many sounds as these. The recordings must be held out of training, because a network is too certain about
     those it was trained on.
 
@@ -196,5 +197,6 @@ def fit_listing(detections: Sequence[Detector], sounds: list[Sound], present: np
     rule = ListingRule(slope, bias, tag, share, sounds=tuple(sound.name for sound in sounds[:count]))
     around = [context_terms(found, rule.certainty(own)) for found, own in zip(detections, terms, strict=True)]
     truth = np.concatenate([row[order.numpy()] for row, (order, _) in zip(present, around, strict=True)])
-    context = fit(torch.cat([each for _, each in around]).double().numpy(), truth)
-    return replace(rule, context=tuple(context))
+    if truth.all() or not truth.any():  # also if nothing was heard: the surroundings teach nothing
+        return rule
+    return replace(rule, context=tuple(fit(torch.cat([each for _, each in around]).double().numpy(), truth)))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -9,6 +10,7 @@ from tiny import noise, tiny_model, tiny_separator, vectors
 from torch.nn import functional as F
 
 from separation import listing
+from separation.fitting import fit_listing
 from separation.listing import DetectedSound, Detector, ListingRule, context_terms, listing_terms, select_sounds
 from separation.presence import PresenceRule
 from separation.pretrained import ModelError, load_settings
@@ -132,6 +134,14 @@ def test_what_is_heard_in_place_of_a_similar_sound_is_explained_by_it():
     assert terms[:, 4].tolist() == [0.0, 1.0, 0.0] and terms[0, 5] == pytest.approx(1.0, abs=0.11)
     silent = found_sounds([-2.0] * 3, conditions)
     assert select(explained, silent, 0.0) == []
+
+
+@pytest.mark.parametrize(("logit", "present"), [(-2.0, np.eye(3) > 0), (2.0, np.zeros((3, 3), bool))])
+def test_own_evidence_decides_if_no_right_or_no_wrong_label_was_heard(logit, present):
+    detections = [found_sounds([logit] * 3, torch.eye(3)) for _ in range(3)]
+    rule = fit_listing(detections, RULE.candidates(False), present)
+    assert rule.context == () and rule.sounds == SOUNDS
+    assert select(rule, detections[0]) == []
 
 
 def test_of_a_sound_and_one_that_includes_it_the_narrower_is_listed():
