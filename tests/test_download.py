@@ -14,7 +14,7 @@ from separation import cli
 from separation.encoders.base import EncoderError, find_weights
 from separation.errors import ModelError
 from separation.storage import download
-from separation.storage.download import NoConnectionError, RemoteFile, fetch
+from separation.storage.download import NoConnectionError, RemoteFile, fetch, write_json
 from separation.storage.folders import cache_folder, hub_cache
 
 CONTENT = bytes(range(256)) * 40
@@ -172,3 +172,9 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "separation"
     monkeypatch.setenv("SEPARATION_CACHE", str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
+
+
+def test_json_keeps_names_that_are_no_text(tmp_path):
+    write_json(tmp_path / "new" / "a.json", {"path": "b\udcffé.wav"})
+    text = (tmp_path / "new" / "a.json").read_text(encoding="utf-8")
+    assert "é" in text and json.loads(text) == {"path": "b\udcffé.wav"}

@@ -78,7 +78,8 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, which appears when it is complete."""
     with replace_when_complete(path) as partial:
-        partial.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")  # surrogates of undecodable names
 
 
 def find_file(remote: RemoteFile) -> Path | None:
