@@ -32,7 +32,7 @@ from tqdm import tqdm
 from separation import collection
 from separation.collection import STATE, Store, clean
 from separation.console.options import LIVE_OPTIONS, Parser, UsageError, build_parser, check_model, parse, parse_array
-from separation.errors import AudioError, DataError, one_sentence
+from separation.errors import AudioError, one_sentence
 from separation.outputs.names import Request, slug
 from separation.process import DONE, FAILED, call, make_folder, remove, say, temporary_folder
 from separation.process import temporary_path as temporary
@@ -127,9 +127,6 @@ def run(argv: Sequence[str] | None) -> int:
     except UsageError as error:
         say(PROGRAM, str(error), *[f"(See {PROGRAM} --help.)"] * sys.stderr.isatty())
         return USAGE
-    except (AudioError, DataError) as error:
-        say(PROGRAM, str(error))
-        return FAILED
 
 
 class Run:

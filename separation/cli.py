@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from separation.console.options import UsageError, parse
-from separation.errors import AudioError
-from separation.process import DONE, FAILED, call, say
+from separation.process import DONE, call, say
 
 USAGE = 2
 
@@ -54,9 +53,6 @@ def run(argv: Sequence[str] | None) -> int:
     except UsageError as error:
         say("separate", str(error), *["(See separate --help.)"] * sys.stderr.isatty())
         return USAGE
-    except AudioError as error:  # no temporary folder
-        say("separate", str(error))
-        return FAILED
 
 
 if __name__ == "__main__":

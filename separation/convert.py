@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from separation.errors import ModelError, expand_home, one_sentence
+from separation.errors import ModelError, expand_home
 from separation.pretrained import build_parts, read_stored, save_model
-from separation.process import call
+from separation.process import as_command
 from separation.released.systems import SYSTEMS
 
 README = """# {name}
@@ -50,13 +50,15 @@ def convert(file: Path, directory: Path) -> str:
     return system.name
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `separation-convert` and return its exit status."""
+@as_command("separation-convert")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run `separation-convert`."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["onnx"]:
         from separation.onnx import export as onnx_export
 
-        return onnx_export.main(words[1:])
+        onnx_export.main(words[1:])
+        return
     parser = argparse.ArgumentParser(
         prog="separation-convert",
         description="Convert a published checkpoint to a model directory of safetensors.",
@@ -65,14 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .pt, .pth or .safetensors file")
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="directory to write, created if necessary")
     options = parser.parse_args(words)
-    try:
-        name = convert(expand_home(options.file), expand_home(options.directory))
-    except ModelError as error:
-        print(f"separation-convert: {one_sentence(error)}", file=sys.stderr)
-        return 1
+    name = convert(expand_home(options.file), expand_home(options.directory))
     print(f"{options.directory}: {name}; use it with: separate --model {options.directory} ...")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(call("separation-convert", main))
+    sys.exit(main())

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from separation.errors import ModelError, one_sentence
+from separation.errors import ModelError
 from separation.pretrained import build_parts, save_model
-from separation.process import call
+from separation.process import as_command
 from separation.storage.checkpoints import average_weights, describe_objective
 from separation.storage.configs import read_yaml
 from separation.storage.download import replace_when_complete
@@ -47,8 +47,9 @@ def export_model(checkpoint: Path, directory: Path, config: Path, card: dict[str
     save_model(directory, {"card": {"sample_rate": model.sample_rate, **card}, **described}, model, encoder)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+@as_command("separation.export")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m separation.export", description="Convert a training checkpoint.")
     commands = parser.add_subparsers(dest="command", required=True)
     encoder = commands.add_parser("encoder", help="write the encoder as one safetensors file")
@@ -62,19 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     model.add_argument("--scores", default="not measured")
     model.add_argument("--licence", help="of the weights, for the card; without it the card states none")
     options = parser.parse_args(argv)
-    try:
-        if options.command == "encoder":
-            export_encoder(options.checkpoint, options.file)
-        else:
-            card = {"description": options.description, "queries": ["text", "audio", "embedding"]}
-            card |= {"scores": options.scores}
-            card |= {"licence": options.licence} if options.licence else {}
-            export_model(options.checkpoint, options.directory, options.config, card)
-    except ModelError as error:
-        print(f"separation.export: {one_sentence(error)}", file=sys.stderr)
-        return 1
-    return 0
+    if options.command == "encoder":
+        export_encoder(options.checkpoint, options.file)
+    else:
+        card = {"description": options.description, "queries": ["text", "audio", "embedding"]}
+        card |= {"scores": options.scores}
+        card |= {"licence": options.licence} if options.licence else {}
+        export_model(options.checkpoint, options.directory, options.config, card)
 
 
 if __name__ == "__main__":
-    sys.exit(call("separation.export", main))
+    sys.exit(main())

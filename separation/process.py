@@ -18,12 +18,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 from separation.commands import end_at_once
-from separation.errors import AudioError, reason
+from separation.errors import AudioError, DataError, ModelError, one_sentence, reason
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -145,7 +145,7 @@ def begin(program: str) -> None:
 
 
 def call(program: str, main: Callable[[], int | None]) -> int:
-    """Run a command's `main` and return its exit status; print errors that belong to no input as one sentence."""
+    """Run a command's `main` and return its exit status; print errors that end it as one sentence."""
     global _program
     _program = program
     if sys.stdout is None:
@@ -170,11 +170,18 @@ def call(program: str, main: Callable[[], int | None]) -> int:
             say(program, str(error))
         with suppress(OSError, ValueError):  # otherwise Python reports unwritten output at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (AudioError, DataError, ModelError) as error:
+        say(program, one_sentence(error))
     except MemoryError:
         say(program, "there is not enough memory.")
     except OSError as error:
         say(program, f"{error.filename or 'the system'}: {reason(error)}.")
     return FAILED
+
+
+def as_command(program: str) -> Callable[[Callable[..., int | None]], Callable[..., int]]:
+    """Return a decorator by which a command's `main` is run by `call`, so that it returns the exit status."""
+    return lambda main: wraps(main)(lambda *arguments: call(program, lambda: main(*arguments)))
 
 
 # Signals

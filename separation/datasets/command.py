@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.data.manifest import leaks, read_entries, relocate, write_manifest
-from separation.errors import DataError, one_sentence
-from separation.process import FAILED, call, say
+from separation.errors import DataError
+from separation.process import as_command
 
 HELP = """\
 Writes the manifest (one row a clip, CSV or JSON lines) of a dataset on disk; training reads manifests only.
@@ -34,19 +34,12 @@ validation before train). Your own manifests need the columns path, split, recor
 """
 
 
+@as_command("separation-data")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `separation-data`; return its exit status: 0, or 1 if something is wrong with the data."""
     options = build_parser().parse_args(arguments)
-
-    def run() -> int:
-        try:
-            status: int = options.run(options)
-        except DataError as error:
-            say("separation-data", one_sentence(error))
-            return FAILED
-        return status
-
-    return call("separation-data", run)
+    status: int = options.run(options)
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -28,7 +27,7 @@ from torch.nn import functional as F
 from separation.encoders.base import import_optional
 from separation.encoders.joint import TEMPLATES, JointEncoder
 from separation.encoders.sentence import candidate_folders, find_folder, load_bert
-from separation.errors import ModelError, expand_home, one_sentence, reason
+from separation.errors import ModelError, expand_home, reason
 from separation.inference import levels
 from separation.inference.stream import RESAMPLER_SAMPLES
 from separation.models.base import ConditionedModel
@@ -189,8 +188,8 @@ def check_free(folder: Path, overwrite: bool) -> None:
         raise ModelError(f"{folder} is not replaced: it is not an export, or holds other files ({min(others)}).")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run `separation-convert onnx` and return its exit status."""
+def main(argv: Sequence[str]) -> None:
+    """Run `separation-convert onnx`."""
     about = "Write a model as ONNX files, which run without torch."
     parser = argparse.ArgumentParser("separation-convert onnx", description=about)
     add = parser.add_argument
@@ -201,10 +200,5 @@ def main(argv: Sequence[str]) -> int:
     add("--overwrite", action="store_true", help="replace an earlier export")
     options = parser.parse_args(argv)
     folder = expand_home(options.folder)
-    try:
-        export(options.model, folder, options.stft == "inside", options.precision, options.overwrite)
-    except ModelError as error:
-        print(f"separation-convert: {one_sentence(error)}", file=sys.stderr)
-        return 1
+    export(options.model, folder, options.stft == "inside", options.precision, options.overwrite)
     print(f"{folder}: {options.model} as ONNX; use it with: python demos/onnx_separate.py {folder} ...")
-    return 0
