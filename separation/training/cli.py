@@ -47,7 +47,8 @@ IGNORED_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 # Largest sizes of the networks under --small_network; None and larger ones are replaced.
-SMALL: dict[str, dict[str, int]] = {
+SMALL: dict[str, dict[str, Any]] = {
+    "AdaptedAST": {"config": {"num_hidden_layers": 2}},
     "BandUNet": {"channels": 16, "stream_dim": 32},
     "BiModalUNet": {"channels": 8},
     "CLIPSepUNet": {"width": 8},
@@ -127,7 +128,9 @@ class CLI(LightningCLI):
         check_backend(config)
         move_logs(config)
         if config.get("small_network"):
-            limit_sizes(section(section(config.get("model")).get("init_args")).get("model"))
+            parts = section(section(config.get("model")).get("init_args"))
+            limit_sizes(parts.get("model"))
+            limit_sizes(parts.get("encoder"))
 
     def before_fit(self) -> None:
         trainer, batches = self.trainer, getattr(self.datamodule, "batches", 0)
@@ -235,10 +238,12 @@ def move_logs(config: Any) -> None:
 
 
 def limit_sizes(network: Any) -> None:
-    """Reduce the sizes in the configuration of a separator to those of `SMALL`, if it is one of them."""
+    """Reduce the sizes in the configuration of a network to those of `SMALL`, if it is one of them."""
     for name, limit in SMALL.get(str(section(network).get("class_path")).rpartition(".")[2], {}).items():
         size = network.init_args.get(name)
-        if isinstance(size, list | tuple):
+        if isinstance(limit, dict):
+            network.init_args[name] = {**(size or {}), **limit}
+        elif isinstance(size, list | tuple):
             network.init_args[name] = [min(each, limit) for each in size]
         else:
             network.init_args[name] = limit if size is None else min(size, limit)
