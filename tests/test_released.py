@@ -147,6 +147,7 @@ def test_other_checkpoints_are_refused(tmp_path):
         ({"x": torch.ones(1)}, "not a checkpoint of a known separator"),
         ({"conv_block6.conv2.weight": torch.ones(1)}, "holds the tagger PANNs Cnn14, not a separator"),
         ({f"encoder.{name}": value for name, value in tagger.items()}, "holds a tagger, not a separator."),
+        ({"encoder.own.vectors": torch.ones(1)}, "has not ended: go on with --ckpt_path."),
         ({"ss_model." + k: v for k, v in ResUNet30(300).state_dict().items()}, "conditions of 300 numbers"),
     ):
         assert message in refusal(write(tmp_path, "a", content))

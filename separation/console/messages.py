@@ -53,7 +53,8 @@ def result_lines(record: Record) -> list[str]:
     for name, presence in record.presence.items():
         written = [paths[name] for paths in (record.targets, record.residuals) if name in paths]
         if presence is not None and written:
-            written[0] += f"  {presence_text(record, name)}"
+            text = presence_text(record, name)
+            written[0] += f"  {text}" if name in record.targets else f"  removed: {name} ({text})"
         elif presence is not None:
             together.append(f"{name} ({presence_text(record, name)})")
         lines += written

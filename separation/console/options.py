@@ -206,7 +206,7 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
         return options, []
     if options.sounds is not None:
         if options.query or options.remove or options.gain or options.files:
-            raise UsageError("--sounds takes at most one word, and cannot be combined with queries or files.")
+            raise UsageError("--sounds takes one text, of several words in quotes, and neither queries nor files.")
         return options, []
     requests = build_requests(options)
     if options.subclasses and not any(form == "label" for form, _ in options.query):

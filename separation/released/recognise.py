@@ -55,6 +55,8 @@ def recognise(state: Tensors, source: str | Path) -> StoredModel:
         for ending, what in OTHER_NETWORKS.items():
             if any(name.endswith(ending) for name in state):
                 raise ModelError(f"{source} holds {what}, not a separator.")
+        if any(name.startswith("encoder.own.") for name in state):
+            raise ModelError(f"{source} is of a training of own sounds that has not ended: go on with --ckpt_path.")
         raise ModelError(f"{source} is not a checkpoint of a known separator: its tensors are {join_names(state)}.")
     prefix = match[1]
     outside = tuple(prefix.removesuffix("ss_model.") + part for part in BESIDE)
