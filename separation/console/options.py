@@ -199,7 +199,7 @@ def parse(argv: Sequence[str] | None, parser: Parser | None = None) -> tuple[arg
         raise UsageError(f"{empty[0].removesuffix('=--')} needs a value, not --.")  # argparse would drop it
     options = (parser or build_parser()).parse_intermixed_args(arguments[:stop])
     options.files += arguments[stop + 1 :]
-    if blank := [name for name in ("model", "format", "subtype") if getattr(options, name) == ""]:
+    if blank := [name for name in ("model", "format") if getattr(options, name) == ""]:
         raise UsageError(f"--{blank[0]} is empty.")
     options.model = options.model or ("live" if options.live else "default")
     if options.list_models:
