@@ -41,7 +41,8 @@ RIVAL_COSINE, RIVAL_OVERLAP_COSINE = 0.1, 0.3
 
 CONTEXT_TERMS = 6  # see `context_terms`
 LEAST_CERTAINTY = -4.5  # of labels that are looked at in context
-CONTEXT_RATE, CONTEXT_SECONDS = 10, 5.0  # Hz; a sound that is heard for longer is not more certain
+CONTEXT_RATE, CONTEXT_FRAMES = 10, 36000  # Hz, less in recordings of more than an hour, so that memory stays constant
+CONTEXT_SECONDS = 5.0  # a sound that is heard for longer is not more certain
 CLASS_TAG = 1.0
 """Tagger logit from which a class without a label is listed."""
 
@@ -241,13 +242,14 @@ def context_terms(found: Detector, certainty: Tensor) -> tuple[Tensor, Tensor]:
     conditions, likely = found.conditions[order].cpu(), torch.sigmoid(certainty[order])
     cosine = conditions @ conditions.T
     similar = (cosine - RIVAL_COSINE).clamp_min(0)
-    heard = torch.zeros(len(order), math.ceil(found.seconds * CONTEXT_RATE) + 1)
+    rate = min(CONTEXT_RATE, CONTEXT_FRAMES / max(found.seconds, 1.0))
+    heard = torch.zeros(len(order), math.ceil(found.seconds * rate) + 1)
     for row, number in zip(heard, order.tolist(), strict=True):
         for begin, end in found.spans(number):
-            row[round(begin * CONTEXT_RATE) : round(end * CONTEXT_RATE) + 1] = 1
+            row[round(begin * rate) : round(end * rate) + 1] = 1
     inside = heard @ heard.T / heard.sum(1, keepdim=True).clamp_min(1)
     inside = torch.where(cosine >= RIVAL_OVERLAP_COSINE, inside, 0.0).tril(-1)
-    seconds = (heard.sum(1) / CONTEXT_RATE).clamp_max(CONTEXT_SECONDS)
+    seconds = (heard.sum(1) / rate).clamp_max(CONTEXT_SECONDS)
     own = [certainty[order], torch.logit(found.presence[order], 1e-6)]
     around = [similar.tril(-1) @ likely, similar.triu(1) @ likely, inside.amax(1) if len(order) else seconds]
     return order, torch.stack([*own, *around, seconds], dim=1)
