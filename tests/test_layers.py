@@ -23,8 +23,8 @@ LAYERS = """
     encoders
     query released data
     inference pretrained datasets
-    listing fitting sharing export onnx mcp_server
-    conditions lister plot convert
+    listing sharing export onnx mcp_server
+    conditions fitting lister plot convert
     outputs
     files
     separator

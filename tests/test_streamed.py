@@ -140,7 +140,7 @@ def test_ranks_and_their_workers_balance_together(tagged_folder, ranks):
     for number in range(30):
         clips.set_epoch(number)
         for rank, worker in product(range(ranks), range(2)):
-            clips.engine = lambda rank=rank, worker=worker: (rank, ranks, worker, 2)
+            clips.worker_info = lambda rank=rank, worker=worker: (rank, ranks, worker, 2)
             came = [clip.label for clip, _ in clips]
             assert len(came) == clips.clips_per_worker(ranks, 2)
             drawn.update(came)
