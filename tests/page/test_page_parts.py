@@ -148,7 +148,8 @@ def test_texts_examples_and_sounds_to_exclude(tmp_path):
     [
         ((8000 * 7, 1), 8000, "too long: this page takes up to 0.1 minutes"),
         ((100, 9), 8000, "9 channels"),
-        ((100, 1), 400, "sample rate is 400 Hz"),
+        ((100, 1), 400, "1 channels at 400 Hz"),
+        ((100, 1), 500000, "sample rate is 500000 Hz"),
     ],
 )
 def test_a_recording_outside_the_limits_is_refused(tmp_path, shape, rate, reason):
