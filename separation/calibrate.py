@@ -210,18 +210,16 @@ def stage_model(directory: Path) -> Iterator[Path]:
         except (AudioError, DataError, ModelError) as error:
             error.args = (str(error).replace(str(staged), str(directory)),)
             raise
-        changed = []
+        changed, gone = [], [name for name in FILES if not (staged / name).exists()]
         for file in (staged / name for name in FILES):
-            if file.is_symlink():
-                continue
-            if file.exists():
+            if file.exists() and not file.is_symlink():
                 changed.append(PendingFile(directory / file.name, overwrite=True))
                 stack.callback(changed[-1].discard)
                 file.replace(changed[-1].temporary)
                 changed[-1].finish()
-            else:
-                (directory / file.name).unlink(missing_ok=True)
         commit(changed)
+        for name in gone:
+            (directory / name).unlink(missing_ok=True)
 
 
 def main() -> None:

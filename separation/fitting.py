@@ -176,9 +176,8 @@ def fit_listing(detections: Sequence[Detector], sounds: list[Sound], present: np
     """Fit the listing rule to detections, first to a label's own evidence, then to that of the labels around it.
 
     A term that never changes gets no weight; without right and wrong labels among those that may occur, own evidence
-    decides alone. All samples have the same weight, so the values hold for recordings with
-    about as many sounds as these. The recordings must be held out of training, because a network is too certain about
-    those it was trained on.
+    decides alone. All samples have the same weight, so the values hold for recordings with about as many sounds as
+    these. The recordings must be held out of training, because a network is too certain about those it was trained on.
 
     Args:
         detections: one for each recording.
